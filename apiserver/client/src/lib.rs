@@ -1,0 +1,19 @@
+//! Clients of the API: typed and dynamic access, watches, reflectors and caches, over one
+//! [`Transport`] with three implementations (in process, HTTP, gRPC).
+//!
+//! The API server takes the same [`Request`] from all three, so a controller cannot tell whether
+//! it runs inside the server or across a network.
+//!
+//! Must never know: how the server works.
+
+#![warn(missing_docs)]
+
+pub mod api;
+pub mod node;
+pub mod request;
+pub mod transport;
+
+pub use api::{Api, Client};
+pub use claw_schemas::ApiError;
+pub use request::{Request, ResourceRef, Response, Verb};
+pub use transport::{ByteStream, Transport, WatchEvent, WatchStream};

@@ -1,0 +1,9 @@
+//! The API server: authn → limits → authz → decode → default → admit → validate → store → watch.
+//!
+//! REST and gRPC call the same object service; only this crate touches storage.
+//!
+//! Must never know: controllers, nodes' insides.
+
+pub mod auth;
+pub mod nodes;
+pub mod store;

@@ -1,0 +1,21 @@
+//! The vocabulary that every other crate shares: kinds, the registry, API errors, selectors,
+//! quantities, and the gRPC protocols.
+//!
+//! Kinds that Kubernetes has are the structs of `k8s-openapi`; this crate only describes them.
+//! One [`registry::Registry`] lists a descriptor for every kind, and REST routes, gRPC, discovery,
+//! OpenAPI, Table columns and CLI names all come from iterating it.
+//!
+//! Must never know: storage, HTTP, tokio.
+
+#![warn(missing_docs)]
+
+pub mod columns;
+pub mod kinds;
+pub mod proto;
+pub mod quantity;
+pub mod registry;
+pub mod selector;
+pub mod status;
+
+pub use registry::{Descriptor, Registry, Scope};
+pub use status::ApiError;

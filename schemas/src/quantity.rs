@@ -1,0 +1,134 @@
+//! Resource quantities (`500m`, `1.5Gi`, `2e3`) as exact integers.
+//!
+//! Grammar: Kubernetes `resource.Quantity`. Values are kept in thousandths, so nothing is ever a float.
+
+use std::str::FromStr;
+
+/// An exact amount in thousandths of its unit (milli-cores, milli-bytes).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Quantity {
+    milli: i128,
+}
+
+/// The text is not a quantity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a quantity: use a number with an optional suffix, such as 500m, 2, 1.5Gi or 128M")]
+pub struct QuantityError(String);
+
+impl Quantity {
+    /// From thousandths.
+    pub const fn from_milli(milli: i128) -> Self {
+        Self { milli }
+    }
+
+    /// From whole units.
+    pub const fn from_units(units: i128) -> Self {
+        Self { milli: units * 1000 }
+    }
+
+    /// Thousandths.
+    pub const fn milli(self) -> i128 {
+        self.milli
+    }
+
+    /// Whole units, rounded up as Kubernetes does.
+    pub const fn units(self) -> i128 {
+        let (whole, rest) = (self.milli / 1000, self.milli % 1000);
+        if rest > 0 { whole + 1 } else { whole }
+    }
+}
+
+impl FromStr for Quantity {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse(text.trim()).ok_or_else(|| QuantityError(text.to_owned()))
+    }
+}
+
+fn parse(text: &str) -> Option<Quantity> {
+    let digits = |c: char| c.is_ascii_digit() || c == '.';
+    let (sign, unsigned) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let split = unsigned.find(|c| !digits(c)).unwrap_or(unsigned.len());
+    let (number, suffix) = unsigned.split_at(split);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || number.len() > 24 {
+        return None;
+    }
+    // value = mantissa × 10^-places; the suffix multiplies by numerator / denominator
+    let mantissa: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let (numerator, denominator) = multiplier(suffix)?;
+    let denominator = denominator.checked_mul(10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?)?;
+    let scaled = mantissa.checked_mul(numerator)?.checked_mul(1000)?;
+    // Finer than a thousandth rounds up, so that a request is never understated.
+    let milli = scaled.checked_add(denominator - 1)? / denominator;
+    Some(Quantity { milli: sign * milli })
+}
+
+fn multiplier(suffix: &str) -> Option<(i128, i128)> {
+    let binary = |power: u32| Some((1024_i128.pow(power), 1));
+    let decimal = |power: u32| Some((10_i128.pow(power), 1));
+    match suffix {
+        "" => decimal(0),
+        "n" => Some((1, 1_000_000_000)),
+        "u" => Some((1, 1_000_000)),
+        "m" => Some((1, 1_000)),
+        "k" => decimal(3),
+        "M" => decimal(6),
+        "G" => decimal(9),
+        "T" => decimal(12),
+        "P" => decimal(15),
+        "E" => decimal(18),
+        "Ki" => binary(1),
+        "Mi" => binary(2),
+        "Gi" => binary(3),
+        "Ti" => binary(4),
+        "Pi" => binary(5),
+        "Ei" => binary(6),
+        exponent => {
+            let power: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
+            let size = 10_i128.checked_pow(power.unsigned_abs()).filter(|_| power.abs() <= 18)?;
+            Some(if power < 0 { (1, size) } else { (size, 1) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suffixes_have_their_documented_size() {
+        for (text, milli) in [
+            ("0", 0),
+            ("1", 1000),
+            ("500m", 500),
+            ("0.5", 500),
+            (".5", 500),
+            ("1.5Gi", 1_610_612_736_000),
+            ("128M", 128_000_000_000),
+            ("2e3", 2_000_000),
+            ("1E", 1_000_000_000_000_000_000_000),
+            ("100n", 1),
+            ("-2", -2000),
+        ] {
+            assert_eq!(text.parse::<Quantity>().map(Quantity::milli), Ok(milli), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_quantity_is_refused() {
+        for text in ["", "abc", "1.2.3", "1gi", "--1", "1e99", "Gi", "1 Gi", "99999999999999999999999999"] {
+            assert!(text.parse::<Quantity>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn units_round_up() {
+        assert_eq!("1500m".parse::<Quantity>().map(Quantity::units), Ok(2));
+        assert_eq!("2".parse::<Quantity>().map(Quantity::units), Ok(2));
+    }
+}
