@@ -5,5 +5,8 @@
 //! Must never know: controllers, nodes' insides.
 
 pub mod auth;
+pub mod local;
 pub mod nodes;
+pub mod rest;
+pub mod service;
 pub mod store;
