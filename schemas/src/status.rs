@@ -121,6 +121,9 @@ pub struct ApiError {
     pub message: String,
     /// What it is about.
     pub details: Box<Details>,
+    /// For an expired page of a list: the token with which the rest can be had, not consistent with the pages before.
+    /// Travels as `metadata.continue`; empty otherwise.
+    pub continue_token: Box<str>,
 }
 
 /// The wire form: `Status` with its constant fields.
@@ -154,16 +157,27 @@ impl From<Wire> for ApiError {
         let reason = serde_json::from_value(serde_json::Value::String(wire.reason))
             .unwrap_or_else(|_| reason_of_code(wire.code));
         let code = if wire.code == 0 { reason.code() } else { wire.code };
-        Self { code, reason, message: wire.message, details: Box::new(wire.details) }
+        let continue_token = wire.metadata.get("continue").and_then(|token| token.as_str()).unwrap_or_default();
+        Self {
+            code,
+            reason,
+            message: wire.message,
+            details: Box::new(wire.details),
+            continue_token: continue_token.into(),
+        }
     }
 }
 
 impl From<ApiError> for Wire {
     fn from(error: ApiError) -> Self {
+        let mut metadata = serde_json::Map::new();
+        if !error.continue_token.is_empty() {
+            metadata.insert("continue".to_owned(), error.continue_token.as_ref().into());
+        }
         Self {
             kind: "Status".to_owned(),
             api_version: "v1".to_owned(),
-            metadata: serde_json::Map::new(),
+            metadata,
             status: "Failure".to_owned(),
             message: error.message,
             reason: format!("{:?}", error.reason),
@@ -196,7 +210,13 @@ fn reason_of_code(code: u16) -> Reason {
 impl ApiError {
     /// An error with the reason's own code and no details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { code: reason.code(), reason, message: message.into(), details: Box::default() }
+        Self {
+            code: reason.code(),
+            reason,
+            message: message.into(),
+            details: Box::default(),
+            continue_token: Box::default(),
+        }
     }
 
     /// 400
