@@ -1,1 +1,19 @@
-//! (crate under construction)
+//! Everything that happens on a machine: containers behind shims, images, volumes, pod networks,
+//! probes, logs, and the agent that reports all of it to the API server.
+//!
+//! Must never know: how the server stores anything, and any controller. It meets them through
+//! [`claw_client::node::NodeLink`] and the API alone.
+
+pub mod agent;
+pub mod error;
+pub mod hollow;
+pub mod join;
+pub mod runtime;
+pub mod shim;
+
+pub use agent::{Agent, AgentConfig};
+pub use error::Error;
+pub use runtime::{
+    Runtime,
+    containers::{Containers, ContainersConfig},
+};

@@ -1,0 +1,1 @@
+//! What the example pods run: one static program with a server, a sleeper and a few misbehaviours.

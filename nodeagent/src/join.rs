@@ -1,0 +1,1 @@
+//! How a machine becomes a node: a key made here, a certificate request, and a one-time token.
