@@ -9,11 +9,18 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod backoff;
+pub mod cache;
 pub mod node;
+pub mod object;
+pub mod reflector;
 pub mod request;
 pub mod transport;
 
 pub use api::{Api, Client};
+pub use cache::{Delta, ObjectKey, Snapshot, Store};
 pub use claw_schemas::ApiError;
+pub use object::{Cached, DynamicObject, PartialObject};
+pub use reflector::Reflector;
 pub use request::{Request, ResourceRef, Response, Verb};
 pub use transport::{ByteStream, Transport, WatchEvent, WatchStream};
