@@ -157,7 +157,8 @@ impl From<Wire> for ApiError {
         let reason = serde_json::from_value(serde_json::Value::String(wire.reason))
             .unwrap_or_else(|_| reason_of_code(wire.code));
         let code = if wire.code == 0 { reason.code() } else { wire.code };
-        let continue_token = wire.metadata.get("continue").and_then(|token| token.as_str()).unwrap_or_default();
+        let continue_token =
+            wire.metadata.get("continue").and_then(|token| token.as_str()).unwrap_or_default();
         Self {
             code,
             reason,
