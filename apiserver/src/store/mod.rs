@@ -3,7 +3,20 @@
 //! One global revision counts every write. It is monotonic and durable: an acknowledged write survives
 //! `kill -9` and a power cut, and no revision is ever given twice.
 //!
+//! All backends share one shape. The whole state is an immutable ordered map in memory ([`index`]), replaced as a
+//! whole by every batch of writes, so that gets and lists take no lock and every page of one list reads one
+//! state. Recent changes sit in one bounded ring a kind ([`ring`]), which all its watchers read with a cursor
+//! each ([`watch`]): a thousand watchers share one copy. A backend adds only how a batch becomes durable before it
+//! is published; so nobody ever sees what a power cut could undo.
+//!
 //! Must never know: HTTP, kinds, what the bytes mean (but for the place of the revision in them).
+
+mod batch;
+mod index;
+mod memory;
+mod pages;
+mod ring;
+mod watch;
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -12,6 +25,11 @@ use bytes::Bytes;
 
 /// Counts writes; 0 is "before the first".
 pub type Revision = u64;
+
+/// A store without a disk: for tests, simulation and throw-away clusters.
+pub fn memory() -> Arc<dyn Store> {
+    Arc::new(memory::MemoryStore::new())
+}
 
 /// Where an object lives: `{group}/{plural}/{namespace}/{name}`, with an empty part for the core
 /// group and for cluster scope. Ordered by its text, so one kind, and one namespace in it, is a range.
@@ -40,6 +58,12 @@ impl Key {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The part that names the kind: the key up to its second slash.
+    fn kind(&self) -> &str {
+        let end = self.0.match_indices('/').nth(1).map_or(self.0.len(), |(at, _)| at + 1);
+        &self.0[..end]
     }
 
     /// Whether `prefix` covers this key.
@@ -112,7 +136,8 @@ pub struct Write {
 pub enum Change {
     /// Stores the bytes.
     Put(Draft),
-    /// Frees the key. The draft is the object as watchers see it go.
+    /// Frees the key, which must be taken: [`Expect::Absent`] is a conflict here whatever is there. The draft is
+    /// the object as watchers see it go.
     Delete(Draft),
 }
 
@@ -186,8 +211,12 @@ pub enum StoreError {
 #[async_trait]
 pub trait Watch: Send {
     /// The next change. `None` when the store ended the watch, because the watcher fell too far behind or the
-    /// store closed; the watcher resumes from the last revision it saw.
+    /// store closed; the watcher resumes from the last revision it saw. Safe to cancel: a dropped call loses nothing.
     async fn next(&mut self) -> Option<Arc<Event>>;
+
+    /// The next change if it is already there, for those who send changes on in groups. `None` says only that
+    /// there is nothing to take now.
+    fn try_next(&mut self) -> Option<Arc<Event>>;
 
     /// A revision up to which this watch has delivered everything in its range: the source of bookmarks.
     fn progress(&self) -> Revision;
@@ -210,10 +239,11 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Page, StoreError>;
 
     /// Applies all writes, or none. Each write gets its own revision, consecutive in the order given; the
-    /// answer is the last. Durable when it returns.
+    /// answer is the last. Durable when it returns. A call dropped half-way may still have its effect.
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError>;
 
-    /// Changes of a range after a revision.
+    /// Changes after a revision of a range that [`Key::collection`] gave. A revision that is not yet is no error:
+    /// the watch stays silent until it is passed.
     fn watch(&self, prefix: &Key, after: Revision) -> Result<Box<dyn Watch>, StoreError>;
 
     /// The revision of the last write.
@@ -222,6 +252,9 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets history up to and including `revision`.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
 
-    /// Writes a consistent copy that can be opened as a data folder.
+    /// Writes a consistent copy that can be opened as a data folder. `to` must not exist, or be empty.
     async fn snapshot(&self, to: &Path) -> Result<Revision, StoreError>;
+
+    /// Refuses writes from now on, ends all watches, and frees the data folder. Reads go on. Idempotent.
+    async fn close(&self);
 }

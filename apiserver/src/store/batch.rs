@@ -1,0 +1,79 @@
+//! Turns transactions into the next state: checks expectations, gives out revisions, makes the final bytes.
+//!
+//! Pure: no locks, no disk, nobody sees a batch before it is published. Several transactions may share a batch; each
+//! sees the ones before it.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::{Change, Event, Expect, Key, Record, Revision, StoreError, Write};
+
+/// The whole state at one revision. Records are shared between states, rings and readers.
+#[derive(Clone, Default)]
+pub(super) struct State {
+    pub revision: Revision,
+    pub records: OrdMap<Key, Arc<Record>>,
+}
+
+/// A state to be, and the changes that lead to it.
+pub(super) struct Batch {
+    pub state: State,
+    pub events: Vec<Arc<Event>>,
+}
+
+impl Batch {
+    /// An empty batch after a state.
+    pub fn after(state: &State) -> Self {
+        Self { state: state.clone(), events: Vec::new() }
+    }
+
+    /// Adds a transaction, whole or not at all. Gives the revision of its last write.
+    pub fn add(&mut self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        for (place, write) in writes.iter().enumerate() {
+            self.check(write, &writes[..place])?;
+        }
+        for Write { key, change, .. } in writes {
+            let revision = self.state.revision + 1;
+            let (value, deleted) = match change {
+                Change::Put(draft) => (draft.at(revision), false),
+                Change::Delete(draft) => (draft.at(revision), true),
+            };
+            self.push(Record { key, revision, value }, deleted);
+        }
+        Ok(self.state.revision)
+    }
+
+    /// Adds a change whose revision is known to be the next one. Also the way in for replayed changes.
+    pub fn push(&mut self, record: Record, deleted: bool) {
+        let Record { key, revision, value } = record.clone();
+        let previous = if deleted {
+            self.state.records.remove(&key)
+        } else {
+            self.state.records.insert(key.clone(), Arc::new(record))
+        };
+        let previous = previous.map(|record| Record::clone(&record));
+        self.state.revision = revision;
+        self.events.push(Arc::new(Event { revision, key, value, previous, deleted }));
+    }
+
+    /// Whether a write may happen after the writes before it in its own transaction.
+    fn check(&self, write: &Write, before: &[Write]) -> Result<(), StoreError> {
+        let actual = match before.iter().rposition(|earlier| earlier.key == write.key) {
+            Some(earlier) => match before[earlier].change {
+                Change::Put(_) => Some(self.state.revision + 1 + earlier as u64),
+                Change::Delete(_) => None,
+            },
+            None => self.state.records.get(&write.key).map(|record| record.revision),
+        };
+        let holds = match (write.expect, &write.change) {
+            (Expect::Absent, Change::Put(_)) => actual.is_none(),
+            (Expect::Absent, Change::Delete(_)) => false,
+            (Expect::Revision(revision), _) => actual == Some(revision),
+        };
+        if holds {
+            return Ok(());
+        }
+        Err(StoreError::Conflict { key: write.key.clone(), expected: write.expect, actual })
+    }
+}

@@ -1,0 +1,74 @@
+//! The backend without a disk. It commits in the caller's thread and spawns nothing, so that a simulation owns its time.
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::{
+    Key, Page, Record, Revision, Store, StoreError, Watch, Write,
+    batch::{Batch, State},
+    index::Index,
+};
+
+/// A store that lives as long as the process.
+pub(super) struct MemoryStore {
+    index: Arc<Index>,
+    /// Held by the one writer.
+    writer: Mutex<()>,
+}
+
+impl MemoryStore {
+    pub fn new() -> Self {
+        Self { index: Arc::new(Index::new(State::default())), writer: Mutex::new(()) }
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        Ok(self.index.get(key))
+    }
+
+    async fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, StoreError> {
+        self.index.list(prefix, after, limit, at)
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        let _writer = self.writer.lock();
+        if self.index.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        let mut batch = Batch::after(&self.index.state());
+        let revision = batch.add(writes)?;
+        self.index.publish(batch);
+        Ok(revision)
+    }
+
+    fn watch(&self, prefix: &Key, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
+        self.index.watch(prefix, after)
+    }
+
+    fn revision(&self) -> Revision {
+        self.index.revision()
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.index.compact(revision)
+    }
+
+    async fn snapshot(&self, _to: &Path) -> Result<Revision, StoreError> {
+        Err(StoreError::Unusable("a store in memory has no data folder to copy".into()))
+    }
+
+    async fn close(&self) {
+        let _writer = self.writer.lock();
+        self.index.close();
+    }
+}
