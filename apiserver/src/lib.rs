@@ -5,8 +5,11 @@
 //! Must never know: controllers, nodes' insides.
 
 pub mod auth;
+pub mod defaults;
 pub mod local;
 pub mod nodes;
+pub mod patch;
 pub mod rest;
 pub mod service;
 pub mod store;
+pub mod validation;

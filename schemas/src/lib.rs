@@ -10,10 +10,13 @@
 #![warn(missing_docs)]
 
 pub mod columns;
+pub mod discovery;
 pub mod kinds;
+pub mod openapi;
 pub mod proto;
 pub mod quantity;
 pub mod registry;
+pub mod schema;
 pub mod selector;
 pub mod status;
 

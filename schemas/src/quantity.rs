@@ -96,6 +96,46 @@ fn multiplier(suffix: &str) -> Option<(i128, i128)> {
     }
 }
 
+/// The canonical text of a quantity: no fraction, the largest suffix that keeps it exact, in the family (binary,
+/// decimal, exponent) that it was written in. `None` when the text is not a quantity.
+pub fn canonical(text: &str) -> Option<String> {
+    let text = text.trim();
+    let quantity: Quantity = text.parse().ok()?;
+    let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-'));
+    let milli = quantity.milli;
+    Some(match suffix.as_bytes() {
+        // Below 1024 the binary family has no suffix and, for a fraction, borrows the decimal one.
+        [_, b'i'] if milli % 1000 == 0 && milli.unsigned_abs() >= 1_024_000 => {
+            scaled(milli / 1000, 1024, &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+        }
+        [b'e' | b'E', _, ..] => exponent(milli),
+        _ => scaled(milli, 1000, &["m", "", "k", "M", "G", "T", "P", "E"]),
+    })
+}
+
+/// Divides by `base` as often as it goes without a rest, one suffix a step.
+fn scaled(mut amount: i128, base: i128, suffixes: &[&str]) -> String {
+    let mut step = 0;
+    while amount != 0 && amount % base == 0 && step + 1 < suffixes.len() {
+        amount /= base;
+        step += 1;
+    }
+    if amount == 0 { "0".to_owned() } else { format!("{amount}{}", suffixes[step]) }
+}
+
+fn exponent(milli: i128) -> String {
+    let (mut amount, mut power) = (milli, -3);
+    while amount != 0 && amount % 1000 == 0 {
+        amount /= 1000;
+        power += 3;
+    }
+    match (amount, power) {
+        (0, _) => "0".to_owned(),
+        (_, 0) => amount.to_string(),
+        _ => format!("{amount}e{power}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,5 +170,30 @@ mod tests {
     fn units_round_up() {
         assert_eq!("1500m".parse::<Quantity>().map(Quantity::units), Ok(2));
         assert_eq!("2".parse::<Quantity>().map(Quantity::units), Ok(2));
+    }
+
+    #[test]
+    fn canonical_text_has_no_fraction_and_the_largest_suffix() {
+        for (text, expected) in [
+            ("0", "0"),
+            ("0m", "0"),
+            ("1000m", "1"),
+            ("0.5", "500m"),
+            ("1.5", "1500m"),
+            ("1500", "1500"),
+            ("2000", "2k"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("1000Ki", "1000Ki"),
+            ("0.5Ki", "512"),
+            ("128M", "128M"),
+            ("1e3", "1e3"),
+            ("12e2", "1200"),
+            ("-2000m", "-2"),
+            ("0.1m", "1m"),
+        ] {
+            assert_eq!(canonical(text).as_deref(), Some(expected), "{text}");
+        }
+        assert_eq!(canonical("one"), None);
     }
 }

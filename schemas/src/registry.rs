@@ -5,6 +5,8 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
+use crate::schema::{Compiled, Schema};
+
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -73,8 +75,10 @@ pub struct Descriptor {
     pub columns: Vec<Column>,
     /// Fills a row.
     pub cells: Cells,
-    /// Schema source, compiled on first use.
+    /// Schema source, compiled on first use: see [`Self::compiled`].
     pub schema: SchemaOf,
+    /// Where the compiled schema is kept.
+    pub compiled: Compiled,
     /// Whether `metadata.generation` counts changes of the spec.
     pub has_generation: bool,
     /// Built-in kinds accept strategic merge patches, custom ones do not.
@@ -82,6 +86,11 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// The compiled schema.
+    pub fn compiled(&self) -> &Schema {
+        self.compiled.get(self.schema)
+    }
+
     /// `apps/v1`, or `v1` in the core group.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {

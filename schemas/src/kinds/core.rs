@@ -19,6 +19,9 @@ const EVICTION: Subresource = Subresource {
     verbs: &["create"],
 };
 
+const FINALIZE: Subresource =
+    Subresource { name: Cow::Borrowed("finalize"), carries: None, verbs: &["update"] };
+
 pub(super) fn all() -> Vec<Descriptor> {
     vec![
         Kind {
@@ -28,7 +31,7 @@ pub(super) fn all() -> Vec<Descriptor> {
             short_names: &["ns"],
             categories: &[],
             scope: Scope::Cluster,
-            subresources: &[STATUS],
+            subresources: &[STATUS, FINALIZE],
             selectable_fields: &["status.phase"],
             columns: columns::name_and_age(),
             cells: columns::name_and_age_cells,

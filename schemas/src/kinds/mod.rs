@@ -6,7 +6,10 @@ mod core;
 
 use std::borrow::Cow;
 
-use crate::registry::{Cells, Column, Descriptor, SchemaOf, Scope, Subresource};
+use crate::{
+    registry::{Cells, Column, Descriptor, SchemaOf, Scope, Subresource},
+    schema::Compiled,
+};
 
 /// A descriptor for every built-in kind.
 pub fn all() -> Vec<Descriptor> {
@@ -63,6 +66,7 @@ impl Kind {
             columns: self.columns,
             cells: self.cells,
             schema: self.schema,
+            compiled: Compiled::default(),
             has_generation: self.has_generation,
             builtin: true,
         }

@@ -1,0 +1,157 @@
+//! Applies patches: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch.
+//!
+//! Pure: a patch and a target give a result or an error that names the offending part.
+//!
+//! Must never know: what is stored, and which fields the result may not change.
+
+mod strategic;
+
+use claw_client::request::PatchKind;
+use claw_schemas::{
+    ApiError,
+    schema::Schema,
+    status::{Cause, Reason},
+};
+use json_patch::PatchOperation;
+use serde_json::Value;
+
+/// Operations of one JSON patch; each may copy a whole object, so 10,000 bound the work of one request.
+const OPERATIONS_MAX: usize = 10_000;
+/// Bytes that the copy operations of one patch may add: twice the largest object that is stored (1.5 MiB).
+const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Levels of the result: as many as `serde_json` would parse again.
+const DEPTH_MAX: usize = 127;
+
+/// The media types for `PATCH` on a built-in kind, as the 415 lists them.
+const BUILTIN_TYPES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+/// The same for kinds without strategic merge.
+const CUSTOM_TYPES: &str = "application/json-patch+json, application/merge-patch+json";
+
+/// Applies `patch` to `target`. `schema` is that of a built-in kind; `None` for kinds that strategic merge does not
+/// know.
+///
+/// # Errors
+/// 400 for a patch that is malformed, 415 for a kind of patch that is not served here, 422 for a JSON patch whose
+/// operation does not fit the target.
+pub fn apply(
+    kind: PatchKind,
+    target: &Value,
+    patch: &[u8],
+    schema: Option<&Schema>,
+) -> Result<Value, ApiError> {
+    match (kind, schema) {
+        (PatchKind::Json, _) => json(target, patch),
+        (PatchKind::Merge, _) => {
+            let patch = object(patch)?;
+            let mut result = target.clone();
+            json_patch::merge(&mut result, &patch);
+            Ok(result)
+        }
+        (PatchKind::Strategic, Some(schema)) => {
+            let mut result = target.clone();
+            strategic::merge(&mut result, object(patch)?, schema.root())?;
+            Ok(result)
+        }
+        (PatchKind::Strategic, None) => Err(unsupported(CUSTOM_TYPES)),
+        (PatchKind::Apply, schema) => {
+            Err(unsupported(if schema.is_some() { BUILTIN_TYPES } else { CUSTOM_TYPES }))
+        }
+    }
+}
+
+fn unsupported(accepted: &str) -> ApiError {
+    ApiError::new(
+        Reason::UnsupportedMediaType,
+        format!(
+            "the body of the request was in an unknown format - accepted media types include: {accepted}"
+        ),
+    )
+}
+
+/// A patch that must be a JSON object. `serde_json` bounds its depth, the request limits bound its size.
+fn object(patch: &[u8]) -> Result<Value, ApiError> {
+    let value: Value = parse(patch)?;
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(ApiError::bad_request("a merge patch must be a JSON object"))
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(patch: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(patch)
+        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))
+}
+
+fn json(target: &Value, patch: &[u8]) -> Result<Value, ApiError> {
+    let operations: json_patch::Patch = parse(patch)?;
+    if operations.0.len() > OPERATIONS_MAX {
+        let count = operations.0.len();
+        return Err(ApiError::new(
+            Reason::RequestEntityTooLarge,
+            format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {count}"),
+        ));
+    }
+    let mut result = target.clone();
+    let mut copied_bytes = 0;
+    for operation in &operations.0 {
+        bound(&result, operation, &mut copied_bytes)?;
+        json_patch::patch(&mut result, std::slice::from_ref(operation)).map_err(|error| {
+            let mut refusal = ApiError::new(
+                Reason::Invalid,
+                format!("the server rejected our request due to an error in our request: {error}"),
+            );
+            refusal.details.causes.push(Cause {
+                reason: "FieldValueInvalid".to_owned(),
+                message: error.kind.to_string(),
+                field: error.path.to_string(),
+            });
+            refusal
+        })?;
+    }
+    Ok(result)
+}
+
+/// Refuses an operation that would let a small patch make a huge value, by copying, or a bottomless one, by nesting.
+fn bound(target: &Value, operation: &PatchOperation, copied_bytes: &mut usize) -> Result<(), ApiError> {
+    let value = match operation {
+        PatchOperation::Add(add) => Some(&add.value),
+        PatchOperation::Replace(replace) => Some(&replace.value),
+        PatchOperation::Copy(copy) => copy.from.resolve(target).ok(),
+        PatchOperation::Move(from) => from.from.resolve(target).ok(),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+    };
+    let Some(value) = value else { return Ok(()) };
+    if operation.path().count() + depth(value) > DEPTH_MAX {
+        return Err(ApiError::bad_request(format!("the JSON patch nests deeper than {DEPTH_MAX} levels")));
+    }
+    if matches!(operation, PatchOperation::Copy(_)) {
+        *copied_bytes += weight(value);
+        if *copied_bytes > COPIED_BYTES_MAX {
+            return Err(ApiError::new(
+                Reason::RequestEntityTooLarge,
+                format!("the copy operations of the JSON patch add more than {COPIED_BYTES_MAX} bytes"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// About how many bytes a value takes as JSON.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + 4 + weight(value)).sum(),
+        Value::Array(items) => items.iter().map(|item| 1 + weight(item)).sum(),
+        Value::String(text) => text.len() + 2,
+        _ => 8,
+    }
+}

@@ -1,0 +1,59 @@
+//! Brings a well-typed object into the form that is stored.
+
+use serde_json::Value;
+
+use super::{Place, Scalar, Shape};
+use crate::quantity;
+
+pub(super) fn normalize(place: Place<'_>, value: &mut Value) {
+    match (place.shape(), value) {
+        (Shape::Struct(_), Value::Object(fields)) => fields.retain(|name, value| {
+            let Some(place) = place.field(name) else { return false };
+            if value.is_null() {
+                return false;
+            }
+            normalize(place, value);
+            true
+        }),
+        (Shape::Map(values), Value::Object(entries)) => {
+            entries.values_mut().for_each(|value| element(place.at(*values), value));
+        }
+        (Shape::List(items), Value::Array(values)) => {
+            values.iter_mut().for_each(|value| element(place.at(*items), value));
+        }
+        (Shape::Scalar(Scalar::Quantity), value) => {
+            let text = match &*value {
+                Value::String(text) => quantity::canonical(text),
+                Value::Number(number) => quantity::canonical(&number.to_string()),
+                _ => None,
+            };
+            if let Some(text) = text {
+                *value = Value::String(text);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A null in a map or a list holds its place, as the zero value.
+fn element(place: Place<'_>, value: &mut Value) {
+    if value.is_null() {
+        *value = match place.shape() {
+            Shape::Any => Value::Null,
+            Shape::Struct(_) | Shape::Map(_) => Value::Object(serde_json::Map::new()),
+            Shape::List(_) => Value::Array(Vec::new()),
+            Shape::Scalar(scalar) => zero(*scalar),
+        };
+    }
+    normalize(place, value);
+}
+
+fn zero(scalar: Scalar) -> Value {
+    match scalar {
+        Scalar::String | Scalar::Bytes => Value::from(""),
+        Scalar::Time => Value::Null,
+        Scalar::Int32 | Scalar::Int64 | Scalar::Number | Scalar::IntOrString => Value::from(0),
+        Scalar::Boolean => Value::from(false),
+        Scalar::Quantity => Value::from("0"),
+    }
+}

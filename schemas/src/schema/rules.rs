@@ -1,0 +1,254 @@
+//! How lists and structures of the built-in types are merged: facts that the JSON schemas of `k8s-openapi` lack.
+//!
+//! Source: the `patchStrategy`, `patchMergeKey`, `+listType`, `+listMapKey`, `+mapType` and `+structType` markers in
+//! `k8s.io/api` (`core/v1`, `apps/v1`) and `k8s.io/apimachinery` (`meta/v1`). A test holds every entry against the
+//! served types, so that a misspelt one fails.
+
+/// How one field is merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeRule {
+    /// Strategic merge combines the items of this list instead of replacing it.
+    pub merge: bool,
+    /// Strategic merge drops the fields that `$retainKeys` does not name.
+    pub retain_keys: bool,
+    /// The field by which strategic merge recognises an item; `None` where the items are plain values.
+    pub merge_key: Option<&'static str>,
+    /// How server-side apply owns the list.
+    pub list: Option<ListType>,
+    /// Server-side apply owns the map or structure as a whole.
+    pub atomic_map: bool,
+}
+
+/// How server-side apply owns a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListType {
+    /// As a whole.
+    Atomic,
+    /// Value by value.
+    Set,
+    /// Item by item, told apart by these fields.
+    Map(&'static [&'static str]),
+}
+
+const NOTHING: MergeRule =
+    MergeRule { merge: false, retain_keys: false, merge_key: None, list: None, atomic_map: false };
+
+const ATOMIC: MergeRule = MergeRule { list: Some(ListType::Atomic), ..NOTHING };
+const SET: MergeRule = MergeRule { list: Some(ListType::Set), ..NOTHING };
+const MERGED_SET: MergeRule = MergeRule { merge: true, ..SET };
+const ATOMIC_MAP: MergeRule = MergeRule { atomic_map: true, ..NOTHING };
+const RETAINED: MergeRule = MergeRule { retain_keys: true, ..NOTHING };
+
+/// A list told apart by fields for server-side apply only.
+const fn map(keys: &'static [&'static str]) -> MergeRule {
+    MergeRule { list: Some(ListType::Map(keys)), ..NOTHING }
+}
+
+/// A list merged by `keys[0]`, which server-side apply tells apart by all of `keys`.
+const fn merged(keys: &'static [&'static str]) -> MergeRule {
+    MergeRule { merge: true, merge_key: Some(keys[0]), ..map(keys) }
+}
+
+/// As [`merged`], and each item keeps only what `$retainKeys` names.
+const fn retained(keys: &'static [&'static str]) -> MergeRule {
+    MergeRule { retain_keys: true, ..merged(keys) }
+}
+
+/// Strategic merge knows a key, server-side apply takes the list as a whole.
+const MERGED_BY_IP_ATOMIC: MergeRule =
+    MergeRule { merge: true, merge_key: Some("ip"), list: Some(ListType::Atomic), ..NOTHING };
+
+/// (type, field, rule), sorted, for everything but atomic lists.
+static RULES: &[(&str, &str, MergeRule)] = &[
+    ("Container", "env", merged(&["name"])),
+    ("Container", "ports", merged(&["containerPort", "protocol"])),
+    ("Container", "volumeDevices", merged(&["devicePath"])),
+    ("Container", "volumeMounts", merged(&["mountPath"])),
+    ("ContainerRestartRuleOnExitCodes", "values", SET),
+    ("ContainerStatus", "allocatedResourcesStatus", merged(&["name"])),
+    ("ContainerStatus", "volumeMounts", merged(&["mountPath"])),
+    ("DeploymentSpec", "strategy", RETAINED),
+    ("DeploymentStatus", "conditions", merged(&["type"])),
+    ("EphemeralContainer", "env", merged(&["name"])),
+    ("EphemeralContainer", "ports", merged(&["containerPort", "protocol"])),
+    ("EphemeralContainer", "volumeDevices", merged(&["devicePath"])),
+    ("EphemeralContainer", "volumeMounts", merged(&["mountPath"])),
+    ("NamespaceStatus", "conditions", merged(&["type"])),
+    ("NodeSpec", "podCIDRs", MERGED_SET),
+    ("NodeStatus", "addresses", merged(&["type"])),
+    ("NodeStatus", "conditions", merged(&["type"])),
+    ("ObjectMeta", "finalizers", MERGED_SET),
+    ("ObjectMeta", "ownerReferences", merged(&["uid"])),
+    ("PodSpec", "containers", merged(&["name"])),
+    ("PodSpec", "ephemeralContainers", merged(&["name"])),
+    ("PodSpec", "hostAliases", merged(&["ip"])),
+    ("PodSpec", "imagePullSecrets", merged(&["name"])),
+    ("PodSpec", "initContainers", merged(&["name"])),
+    ("PodSpec", "nodeSelector", ATOMIC_MAP),
+    ("PodSpec", "resourceClaims", retained(&["name"])),
+    ("PodSpec", "schedulingGates", merged(&["name"])),
+    ("PodSpec", "topologySpreadConstraints", merged(&["topologyKey", "whenUnsatisfiable"])),
+    ("PodSpec", "volumes", retained(&["name"])),
+    ("PodStatus", "conditions", merged(&["type"])),
+    ("PodStatus", "hostIPs", MERGED_BY_IP_ATOMIC),
+    ("PodStatus", "nodeAllocatableResourceClaimStatuses", merged(&["resourceClaimName"])),
+    ("PodStatus", "podIPs", merged(&["ip"])),
+    ("PodStatus", "resourceClaimStatuses", retained(&["name"])),
+    ("ReplicaSetStatus", "conditions", merged(&["type"])),
+    ("ResourceRequirements", "claims", map(&["name"])),
+    ("ResourceStatus", "resources", map(&["resourceID"])),
+];
+
+/// (type, its lists that are replaced and owned as a whole), sorted.
+static ATOMIC_LISTS: &[(&str, &[&str])] = &[
+    ("Capabilities", &["add", "drop"]),
+    ("CephFSVolumeSource", &["monitors"]),
+    ("ConfigMapProjection", &["items"]),
+    ("ConfigMapVolumeSource", &["items"]),
+    ("Container", &["args", "command", "envFrom", "resizePolicy", "restartPolicyRules"]),
+    ("ContainerImage", &["names"]),
+    ("DownwardAPIProjection", &["items"]),
+    ("DownwardAPIVolumeSource", &["items"]),
+    ("EphemeralContainer", &["args", "command", "envFrom", "resizePolicy", "restartPolicyRules"]),
+    ("ExecAction", &["command"]),
+    ("FCVolumeSource", &["targetWWNs", "wwids"]),
+    ("HTTPGetAction", &["httpHeaders"]),
+    ("HostAlias", &["hostnames"]),
+    ("ISCSIVolumeSource", &["portals"]),
+    ("LabelSelector", &["matchExpressions"]),
+    ("LabelSelectorRequirement", &["values"]),
+    ("LinuxContainerUser", &["supplementalGroups"]),
+    ("NamespaceSpec", &["finalizers"]),
+    ("NodeAffinity", &["preferredDuringSchedulingIgnoredDuringExecution"]),
+    ("NodeSelector", &["nodeSelectorTerms"]),
+    ("NodeSelectorRequirement", &["values"]),
+    ("NodeSelectorTerm", &["matchExpressions", "matchFields"]),
+    ("NodeSpec", &["taints"]),
+    ("NodeStatus", &["declaredFeatures", "images", "runtimeHandlers", "volumesAttached", "volumesInUse"]),
+    ("ObjectMeta", &["managedFields"]),
+    ("PersistentVolumeClaimSpec", &["accessModes"]),
+    (
+        "PodAffinity",
+        &[
+            "preferredDuringSchedulingIgnoredDuringExecution",
+            "requiredDuringSchedulingIgnoredDuringExecution",
+        ],
+    ),
+    ("PodAffinityTerm", &["matchLabelKeys", "mismatchLabelKeys", "namespaces"]),
+    (
+        "PodAntiAffinity",
+        &[
+            "preferredDuringSchedulingIgnoredDuringExecution",
+            "requiredDuringSchedulingIgnoredDuringExecution",
+        ],
+    ),
+    ("PodDNSConfig", &["nameservers", "options", "searches"]),
+    ("PodExtendedResourceClaimStatus", &["requestMappings"]),
+    ("PodSecurityContext", &["supplementalGroups", "sysctls"]),
+    ("PodSpec", &["readinessGates", "tolerations"]),
+    ("PodStatus", &["containerStatuses", "ephemeralContainerStatuses", "initContainerStatuses"]),
+    ("ProjectedVolumeSource", &["sources"]),
+    ("RBDVolumeSource", &["monitors"]),
+    ("SecretProjection", &["items"]),
+    ("SecretVolumeSource", &["items"]),
+    ("TopologySpreadConstraint", &["matchLabelKeys"]),
+];
+
+/// Structures that server-side apply owns as a whole.
+static ATOMIC_STRUCTURES: &[&str] = &[
+    "ConfigMapKeySelector",
+    "FileKeySelector",
+    "LabelSelector",
+    "LocalObjectReference",
+    "NodeSelector",
+    "NodeSelectorTerm",
+    "ObjectFieldSelector",
+    "ObjectReference",
+    "OwnerReference",
+    "ResourceFieldSelector",
+    "SecretKeySelector",
+    "TypedLocalObjectReference",
+];
+
+/// The bare name of a built-in type: `PodSpec` of `io.k8s.api.core.v1.PodSpec`. Other types have no rules here.
+fn builtin(definition: &str) -> Option<&str> {
+    definition.strip_prefix("io.k8s.")?.rsplit('.').next()
+}
+
+/// The rule of a field, by its type's name in the schema (`io.k8s.api.core.v1.PodSpec`) and its own.
+pub fn rule(definition: &str, field: &str) -> Option<&'static MergeRule> {
+    let owner = builtin(definition)?;
+    if let Ok(index) = RULES.binary_search_by(|(of, name, _)| (*of, *name).cmp(&(owner, field))) {
+        return Some(&RULES[index].2);
+    }
+    let index = ATOMIC_LISTS.binary_search_by(|(of, _)| (*of).cmp(owner)).ok()?;
+    ATOMIC_LISTS[index].1.contains(&field).then_some(&ATOMIC)
+}
+
+/// Whether server-side apply owns a structure of that type as a whole.
+pub fn is_atomic_structure(definition: &str) -> bool {
+    builtin(definition).is_some_and(|name| ATOMIC_STRUCTURES.binary_search(&name).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Bare type name → schema, over all served kinds.
+    fn served_types() -> BTreeMap<String, Value> {
+        let mut types = BTreeMap::new();
+        for kind in crate::kinds::all() {
+            let schema = (kind.schema)();
+            let definitions = schema["$defs"].as_object().cloned().unwrap_or_default();
+            for (name, definition) in definitions {
+                types.insert(builtin(&name).unwrap_or(&name).to_owned(), definition);
+            }
+        }
+        types
+    }
+
+    #[test]
+    fn every_rule_names_a_field_of_a_served_type() {
+        let types = served_types();
+        let lists = ATOMIC_LISTS.iter().flat_map(|(of, names)| names.iter().map(move |name| (*of, *name)));
+        let missing: Vec<_> = RULES
+            .iter()
+            .map(|(of, name, _)| (*of, *name))
+            .chain(lists)
+            .filter(|(of, name)| types.get(*of).is_none_or(|schema| schema["properties"][*name].is_null()))
+            .collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        for name in ATOMIC_STRUCTURES {
+            assert!(types.contains_key(*name), "{name}");
+        }
+    }
+
+    #[test]
+    fn merge_keys_are_fields_of_the_items() {
+        let types = served_types();
+        for (of, name, rule) in RULES {
+            let Some(ListType::Map(keys)) = rule.list else { continue };
+            let reference = types[*of]["properties"][*name]["items"]["$ref"].as_str().unwrap_or_default();
+            let item = &types[builtin(reference.trim_start_matches("#/$defs/")).unwrap_or_default()];
+            for key in keys {
+                assert!(item["properties"][*key].is_object(), "{of}.{name} has no key {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn tables_are_sorted_for_the_binary_search() {
+        assert!(RULES.is_sorted_by(|a, b| (a.0, a.1) < (b.0, b.1)));
+        assert!(ATOMIC_LISTS.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(ATOMIC_STRUCTURES.is_sorted());
+    }
+
+    #[test]
+    fn types_of_others_have_no_rules() {
+        assert!(rule("com.example.PodSpec", "containers").is_none());
+    }
+}
