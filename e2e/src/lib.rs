@@ -1,1 +1,14 @@
-//! (crate under construction)
+//! The cluster harness: starts the real binary, drives it with real clients, and takes it down without a trace.
+//!
+//! Stories live in `e2e/tests/`, one file a theme. They must never mock the API server, and never reach into
+//! another crate's private parts: what they see is what a user sees.
+
+pub mod binary;
+pub mod cluster;
+pub mod host;
+pub mod kubectl;
+pub mod need;
+pub mod wait;
+
+pub use cluster::{Cluster, Options};
+pub use kubectl::Kubectl;

@@ -1,0 +1,42 @@
+# Every target is at most three lines; what is longer lives in a script beside what it serves.
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo test lint fmt bench generated ci clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+deps: ## install what building and testing need, where it is missing (apt, PyPI)
+	@e2e/deps.sh
+
+build: ## build the binary, release profile
+	cargo build --release --locked --package clawbernetes
+
+demo: ## a one-machine cluster with the examples in it; KEEP=1 leaves it running until Ctrl-C
+	@KEEP=$(KEEP) e2e/demo.sh
+
+test: ## every test; those that need root, kubectl or Python say so when they cannot run
+	cargo test --locked --workspace
+
+lint: ## formatting, clippy, and the dependency policy where cargo-deny is installed
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check; else echo "lint: cargo-deny is not installed, dependency policy not checked" >&2; fi
+
+fmt: ## format the tree
+	cargo fmt --all
+
+bench: ## measure a release cluster on this machine, beside kube-apiserver's figures
+	cargo bench --locked --package claw-e2e
+
+generated: ## refresh the gRPC code from the .proto files
+	@truncate --size 0 schemas/src/proto/gen/clawbernetes.v1.rs schemas/src/proto/gen/descriptor.bin
+	UPDATE_GENERATED=1 cargo test --locked --package claw-schemas --test generated
+
+ci: ## what the continuous integration runs
+	@e2e/deps.sh
+	$(MAKE) lint test
+	KEEP= e2e/demo.sh </dev/null
+
+clean: ## remove what was built and installed here
+	cargo clean
+	rm -rf .tools

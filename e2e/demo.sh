@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# A cluster on this machine with everything in examples/ in it, and nothing left of it afterwards.
+#
+# By itself it shows the cluster at work and ends. KEEP=1 leaves it running until Ctrl-C, or until its standard
+# input ends when that is not a terminal.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
+
+if [ "$(id -u)" != 0 ]; then
+    echo "demo: containers need root; run: sudo -E env \"PATH=\$PATH\" make demo" >&2
+    exit 1
+fi
+
+say "building (the first time takes some minutes)"
+cargo build --quiet --locked --workspace --bins
+binary="${CARGO_TARGET_DIR:-target}/debug/clawbernetes"
+scratch=$(mktemp -d /tmp/claw-demo-XXXXXX)
+server=
+
+finish() {
+    trap - EXIT INT TERM
+    if [ -n "$server" ]; then
+        say "stopping: pods are deleted, nothing stays behind"
+        kill -TERM "$server" 2>/dev/null || true
+        wait "$server" || true
+    fi
+    rm -rf "$scratch"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+say "clawbernetes up"
+mkfifo "$scratch/ready"
+# In its own session: Ctrl-C reaches this script, which then stops the cluster in order.
+setsid "$binary" up --rm --data-dir "$scratch/data" --listen "${LISTEN:-127.0.0.1:0}" --nodes 3 \
+    >"$scratch/ready" 2>"$scratch/log" &
+server=$!
+if ! read -r line <"$scratch/ready"; then
+    cat "$scratch/log" >&2
+    exit 1
+fi
+echo "$line"
+export KUBECONFIG="$scratch/data/admin.kubeconfig"
+
+# Real kubectl where there is one; the binary has the same verbs where there is none.
+if command -v kubectl >/dev/null; then
+    kube=(kubectl --cache-dir "$scratch/cache")
+    say "kubectl apply -f examples/"
+else
+    kube=("$binary")
+    say "clawbernetes apply -f examples/    (no kubectl on this machine)"
+fi
+"${kube[@]}" apply -f examples/
+"${kube[@]}" wait --for=condition=Available deployment/hello --timeout=180s
+"${kube[@]}" wait --for=condition=Ready=false pod/hungry --timeout=180s >/dev/null
+
+say "get nodes, get all"
+"${kube[@]}" get nodes
+"${kube[@]}" get all
+
+say "logs deployment/hello, logs init"
+"${kube[@]}" logs deployment/hello --tail=5
+"${kube[@]}" logs init -c main
+
+if [ -n "${KEEP:-}" ]; then
+    say "it is yours until Ctrl-C; in another terminal:"
+    printf '    export KUBECONFIG=%s\n    kubectl scale deployment hello --replicas 5\n    kubectl get pods -w\n' "$KUBECONFIG"
+    if [ -t 0 ]; then wait "$server"; else cat >/dev/null; fi
+else
+    say "to go on with such a cluster: make demo KEEP=1"
+fi

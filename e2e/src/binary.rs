@@ -1,0 +1,45 @@
+//! Finds the product's binary, fresh.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// The root of the workspace.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e/ lies in the workspace").to_owned()
+}
+
+/// The `clawbernetes` binary as the sources are now.
+///
+/// `CLAWBERNETES_BIN` names another one, such as a release build. Else cargo is asked to bring the one beside
+/// the running test up to date, once a process: `cargo test` builds only the packages it tests.
+///
+/// # Panics
+/// When it does not build.
+pub fn clawbernetes() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match env::var_os("CLAWBERNETES_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    let test = env::current_exe().expect("a running program has a path");
+    // target/<profile>/deps/<test>
+    let profile = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+    let target = profile.parent().expect("profiles lie in the target folder");
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // The same packages as `cargo test --workspace` selects, so that features unify alike and nothing is built twice.
+    cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--target-dir"]).arg(target);
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let status = cargo.current_dir(workspace()).status().expect("cargo runs");
+    assert!(status.success(), "clawbernetes does not build");
+    profile.join("clawbernetes")
+}

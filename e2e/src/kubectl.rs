@@ -1,0 +1,213 @@
+//! Real kubectl, of every version at hand.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use crate::binary::workspace;
+
+/// One kubectl against one cluster.
+#[derive(Clone, Debug)]
+pub struct Kubectl {
+    /// For messages: `kubectl 1.20`.
+    pub name: String,
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    home: PathBuf,
+}
+
+/// What a command did.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The command line, for messages.
+    pub command: String,
+    /// Exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Runs a command to its end, with `input` on its standard input.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn of(command: &mut Command, input: &str) -> Self {
+        let line = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{line}: {error}"));
+        // A command that exits without reading its input closes the pipe: that is its right.
+        let _ = child.stdin.take().expect("stdin is piped").write_all(input.as_bytes());
+        let output = child.wait_with_output().expect("a child can be waited for");
+        Self {
+            command: line,
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Standard output of a command that must have succeeded.
+    ///
+    /// # Errors
+    /// Everything it said, when it did not.
+    pub fn success(self) -> Result<String, String> {
+        if self.code == 0 {
+            return Ok(self.stdout);
+        }
+        Err(format!("{} exited with {}: {}{}", self.command, self.code, self.stdout, self.stderr))
+    }
+}
+
+impl Kubectl {
+    /// The programs on this machine with their versions, oldest first.
+    #[must_use]
+    pub fn installed() -> Vec<(String, PathBuf)> {
+        let candidates = [
+            workspace().join(".tools/kubectl"),
+            PathBuf::from("/usr/bin/kubectl"),
+            PathBuf::from("/usr/local/bin/kubectl"),
+        ];
+        let mut found: Vec<(String, PathBuf)> = Vec::new();
+        for program in candidates {
+            if let Some(version) = version_of(&program)
+                && !found.iter().any(|(other, _)| *other == version)
+            {
+                found.push((version, program));
+            }
+        }
+        found
+    }
+
+    /// Every kubectl on this machine, against the cluster of `kubeconfig`; caches and home go under `scratch`.
+    #[must_use]
+    pub fn every(kubeconfig: &Path, scratch: &Path) -> Vec<Self> {
+        Self::installed()
+            .into_iter()
+            .map(|(version, program)| {
+                let home = scratch.join(format!("kubectl-{version}"));
+                std::fs::create_dir_all(&home).expect("the scratch folder is writable");
+                Self { name: format!("kubectl {version}"), program, kubeconfig: kubeconfig.to_owned(), home }
+            })
+            .collect()
+    }
+
+    /// A command line, ready to run.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(&self.program);
+        // Discovery is cached by host and port, and ports are used again: every cluster gets its own cache.
+        command
+            .args(args)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", &self.home)
+            .env_remove("HTTPS_PROXY")
+            .env_remove("https_proxy");
+        command
+    }
+
+    /// Runs to the end, whatever it is.
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        Outcome::of(&mut self.command(args), "")
+    }
+
+    /// Runs and must succeed; gives its standard output.
+    ///
+    /// # Panics
+    /// With everything the command said, when it fails.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        self.run(args).success().unwrap_or_else(|text| panic!("{}: {text}", self.name))
+    }
+
+    /// Runs with something on its standard input, and must succeed.
+    ///
+    /// # Panics
+    /// With everything the command said, when it fails.
+    #[track_caller]
+    pub fn ok_with(&self, args: &[&str], input: &str) -> String {
+        Outcome::of(&mut self.command(args), input)
+            .success()
+            .unwrap_or_else(|text| panic!("{}: {text}", self.name))
+    }
+
+    /// Runs and must fail; gives what it said on standard error.
+    ///
+    /// # Panics
+    /// When it succeeds.
+    #[track_caller]
+    pub fn fails(&self, args: &[&str], input: &str) -> String {
+        let outcome = Outcome::of(&mut self.command(args), input);
+        assert_ne!(
+            outcome.code, 0,
+            "{}: {} should fail, said: {}",
+            self.name, outcome.command, outcome.stdout
+        );
+        outcome.stderr
+    }
+
+    /// Starts a command that goes on, such as `get -w` or `logs -f`; its output goes to `file`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn(&self, args: &[&str], file: &Path) -> Background {
+        let out = File::create(file).expect("the scratch folder is writable");
+        let err = out.try_clone().expect("a file handle can be doubled");
+        let child = self
+            .command(args)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        Background { child, file: file.to_owned() }
+    }
+}
+
+/// A command that runs beside the story; ended with it.
+#[derive(Debug)]
+pub struct Background {
+    child: Child,
+    file: PathBuf,
+}
+
+impl Background {
+    /// What it has said so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.file).unwrap_or_default()
+    }
+
+    /// Its exit code, once it has ended.
+    ///
+    /// # Panics
+    /// Never for a child of ours.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().expect("a child can be waited for");
+        status.map(|status| status.code().unwrap_or(-1))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `1.20` from `kubectl version --client -o json`.
+fn version_of(program: &Path) -> Option<String> {
+    let output = Command::new(program).args(["version", "--client", "-o", "json"]).output().ok()?;
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    let part = |name: &str| Some(version["clientVersion"][name].as_str()?.trim_end_matches('+').to_owned());
+    Some(format!("{}.{}", part("major")?, part("minor")?))
+}

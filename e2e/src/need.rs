@@ -1,0 +1,64 @@
+//! What a story needs from the machine, and saying loudly when it is not there.
+//!
+//! A story that cannot run prints `SKIPPED` with the reason and how to get what is missing. With
+//! `CLAW_TEST_NEEDS=all`, which `make ci` sets, a missing need is a failure: nothing is skipped in silence.
+
+use std::{env, fmt, path::Path};
+
+use crate::kubectl::Kubectl;
+
+/// Something that not every machine has.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// Containers need root and cgroups.
+    Root,
+    /// Any kubectl.
+    Kubectl,
+    /// The Python client in `.tools/venv`.
+    Python,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Root => "root and writable cgroups (run the tests as root)",
+            Self::Kubectl => "kubectl (run `make deps`)",
+            Self::Python => "the Python client (run `make deps`)",
+        })
+    }
+}
+
+impl Need {
+    fn is_there(self) -> bool {
+        match self {
+            Self::Root => nix::unistd::geteuid().is_root() && cgroups_are_writable(),
+            Self::Kubectl => !Kubectl::installed().is_empty(),
+            Self::Python => crate::binary::workspace().join(".tools/venv/bin/python").exists(),
+        }
+    }
+}
+
+/// Whether the story may run; says so when not.
+///
+/// # Panics
+/// When something is missing and `CLAW_TEST_NEEDS=all` forbids skipping.
+#[must_use]
+pub fn all(story: &str, needs: &[Need]) -> bool {
+    let missing: Vec<_> = needs.iter().filter(|need| !need.is_there()).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let text = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    assert!(
+        env::var_os("CLAW_TEST_NEEDS").is_none_or(|value| value != "all"),
+        "{story} must run here, but lacks {text}"
+    );
+    eprintln!("SKIPPED {story}: lacks {text}");
+    false
+}
+
+fn cgroups_are_writable() -> bool {
+    ["/sys/fs/cgroup/cgroup.subtree_control", "/sys/fs/cgroup/memory/cgroup.procs"]
+        .iter()
+        .any(|file| Path::new(file).exists() && std::fs::OpenOptions::new().write(true).open(file).is_ok())
+}

@@ -1,0 +1,112 @@
+//! Every file of `examples/` does what its first lines say.
+
+use std::path::PathBuf;
+
+use claw_e2e::{
+    Cluster, Kubectl, Options,
+    binary::workspace,
+    need::{self, Need},
+    wait,
+};
+
+#[test]
+fn every_example_does_what_it_says() {
+    if !need::all("every_example_does_what_it_says", &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::up(1));
+    let kubectl = cluster.kubectl();
+    // Together, as a newcomer would do it: they must not get into each other's way.
+    kubectl.ok(&["apply", "-f", &example("")]);
+    hello_answers_from_three_pods(&kubectl);
+    init_hands_its_file_over(&kubectl);
+    secrets_arrive_as_file_and_as_variable(&kubectl);
+    limits_kill_and_throttle(&kubectl);
+    a_crashing_container_is_restarted_and_its_last_words_are_kept(&kubectl);
+    kubectl.ok(&["delete", "-f", &example(""), "--wait=true"]);
+    wait::until("all pods are gone", wait::LATER, || {
+        let left = kubectl.ok(&["get", "pods", "-o", "name"]);
+        wait::check(left.is_empty(), left)
+    });
+}
+
+fn hello_answers_from_three_pods(kubectl: &Kubectl) {
+    let file = example("hello.yaml");
+    kubectl.ok(&["rollout", "status", "deployment/hello", "--timeout=180s"]);
+    assert_eq!(field(kubectl, "deployment/hello", "{.status.readyReplicas}"), "3");
+    let addresses =
+        kubectl.ok(&["get", "pods", "-l", "app=hello", "-o", "jsonpath={.items[*].status.podIP}"]);
+    let mut addresses: Vec<_> = addresses.split_whitespace().collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 3, "three pods on one port need three addresses: {addresses:?}");
+    for address in addresses {
+        let answer = http_get(&format!("{address}:8080"));
+        assert!(answer.contains("hello from Clawbernetes"), "{address} answered: {answer}");
+    }
+    let unchanged = kubectl.ok(&["apply", "-f", &file]);
+    assert!(unchanged.lines().all(|line| line.ends_with("unchanged")), "{unchanged}");
+}
+
+fn init_hands_its_file_over(kubectl: &Kubectl) {
+    assert!(example("init.yaml").ends_with("init.yaml"));
+    phase(kubectl, "init", "Succeeded");
+    assert_eq!(kubectl.ok(&["logs", "init", "-c", "main"]), "prepared by the init container\n");
+}
+
+fn secrets_arrive_as_file_and_as_variable(kubectl: &Kubectl) {
+    assert!(example("secret.yaml").ends_with("secret.yaml"));
+    phase(kubectl, "secret", "Succeeded");
+    assert_eq!(kubectl.ok(&["logs", "secret", "-c", "file"]).trim_end(), "open-sesame");
+    let variables = kubectl.ok(&["logs", "secret", "-c", "variable"]);
+    assert!(variables.lines().any(|line| line == "DOOR_USER=alice"), "{variables}");
+    assert!(variables.lines().any(|line| line == "POD_NAME=secret"), "{variables}");
+}
+
+fn limits_kill_and_throttle(kubectl: &Kubectl) {
+    assert!(example("limits.yaml").ends_with("limits.yaml"));
+    phase(kubectl, "hungry", "Failed");
+    let reason = field(kubectl, "pod/hungry", "{.status.containerStatuses[0].state.terminated.reason}");
+    assert_eq!(reason, "OOMKilled");
+    phase(kubectl, "busy", "Succeeded");
+}
+
+fn a_crashing_container_is_restarted_and_its_last_words_are_kept(kubectl: &Kubectl) {
+    assert!(example("restart.yaml").ends_with("restart.yaml"));
+    wait::until("the container is restarted", wait::LATER, || {
+        let count = field(kubectl, "pod/restart", "{.status.containerStatuses[0].restartCount}");
+        wait::check(count.parse::<u32>().unwrap_or(0) >= 1, count)
+    });
+    let code = field(kubectl, "pod/restart", "{.status.containerStatuses[0].lastState.terminated.exitCode}");
+    assert_eq!(code, "3");
+    assert!(!kubectl.ok(&["logs", "restart", "--previous"]).is_empty(), "the first run's log is kept");
+}
+
+fn phase(kubectl: &Kubectl, pod: &str, wanted: &str) {
+    wait::until(&format!("pod {pod} is {wanted}"), wait::LATER, || {
+        let seen = field(kubectl, &format!("pod/{pod}"), "{.status}");
+        let phase = field(kubectl, &format!("pod/{pod}"), "{.status.phase}");
+        wait::check(phase == wanted, seen)
+    });
+}
+
+fn field(kubectl: &Kubectl, object: &str, path: &str) -> String {
+    kubectl.ok(&["get", object, "-o", &format!("jsonpath={path}")])
+}
+
+fn example(name: &str) -> String {
+    let path: PathBuf = workspace().join("examples").join(name);
+    path.to_string_lossy().into_owned()
+}
+
+/// The least of an HTTP client: pods are plain HTTP.
+fn http_get(address: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream =
+        std::net::TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    stream.set_read_timeout(Some(wait::SOON)).expect("a time-out can be set");
+    write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("the pod reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the pod answers");
+    answer
+}
