@@ -4,7 +4,8 @@
 //!
 //! Must never know: the API server, the store, other controllers' insides.
 
-use std::future::Future;
+pub mod node_lifecycle;
+pub mod scheduler;
 
 use claw_client::Client;
 use claw_runtime::{Env, Leadership, Runtime, lease::Election};
@@ -42,13 +43,7 @@ pub async fn run(client: Client, env: Env, options: Options, cancel: Cancellatio
     }
 }
 
-fn controllers(_runtime: &Runtime) -> Vec<BoxFuture<'static, ()>> {
-    let all: Vec<BoxFuture<'static, ()>> = Vec::new();
-    all
-}
-
-/// One more future for [`controllers`].
-#[expect(dead_code, reason = "used from the next commit on")]
-fn boxed(future: impl Future<Output = ()> + Send + 'static) -> BoxFuture<'static, ()> {
-    future.boxed()
+/// Every controller, each as the future that runs it.
+fn controllers(runtime: &Runtime) -> Vec<BoxFuture<'static, ()>> {
+    vec![runtime.drive(node_lifecycle::NodeLifecycle).boxed(), scheduler::run(runtime.clone()).boxed()]
 }
