@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod cluster;
 pub mod host;
+pub mod http;
 pub mod kubectl;
 pub mod need;
 pub mod wait;
