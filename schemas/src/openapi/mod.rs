@@ -21,6 +21,17 @@ use crate::registry::{Descriptor, Registry};
 const TITLE: &str = "Kubernetes";
 const VERSION: &str = "v1.36.0";
 
+/// The media type of [`OpenApi::v2_protobuf`], for the `Content-Type` of the answer. Clients ask for it with an `@`
+/// (see [`asks_for_protobuf`]), which Go's MIME parser refuses in an answer.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// Whether an `Accept` header prefers the protobuf form of `/openapi/v2`, under either spelling of its name.
+pub fn asks_for_protobuf(accept: &str) -> bool {
+    let preferred = accept.split(',').next().unwrap_or_default();
+    let media_type = preferred.split(';').next().unwrap_or_default().trim();
+    media_type.replace('@', ".") == V2_PROTOBUF
+}
+
 /// One document.
 #[derive(Clone, Debug)]
 pub struct Document {
@@ -81,7 +92,7 @@ impl OpenApi {
         json_document(&self.v2())
     }
 
-    /// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
+    /// `/openapi/v2` as [`V2_PROTOBUF`].
     pub fn v2_protobuf(&self) -> Document {
         document(gnostic::encode(&self.v2()))
     }

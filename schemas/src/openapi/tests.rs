@@ -130,3 +130,12 @@ fn documents_are_the_same_every_time() {
     assert_eq!(openapi().v2_protobuf().hash, openapi().v2_protobuf().hash);
     assert_ne!(openapi().v2_protobuf().hash, openapi().v2_json().hash);
 }
+
+#[test]
+fn both_spellings_of_the_protobuf_form_are_understood() {
+    assert!(asks_for_protobuf("application/com.github.proto-openapi.spec.v2@v1.0+protobuf"));
+    assert!(asks_for_protobuf(
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf, application/json"
+    ));
+    assert!(!asks_for_protobuf("application/json"));
+}
