@@ -155,6 +155,3 @@ fn weight(value: &Value) -> usize {
         _ => 8,
     }
 }
-
-#[cfg(test)]
-mod tests;
