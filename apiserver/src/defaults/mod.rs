@@ -6,8 +6,113 @@
 //!
 //! Must never know: who asks, and what else is stored.
 
+mod pod;
+mod qos;
+mod workload;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use claw_schemas::Descriptor;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+
+type Object = Map<String, Value>;
 
 /// Fills in the defaults of a kind.
-pub fn apply(_kind: &Descriptor, _object: &mut Value) {}
+pub fn apply(kind: &Descriptor, object: &mut Value) {
+    let Value::Object(object) = object else { return };
+    match (&*kind.group, &*kind.kind) {
+        ("", "Pod") => pod::pod(object),
+        ("", "Namespace") => namespace(object),
+        ("", "Node") => node(object),
+        ("", "Secret") => secret(object),
+        ("apps", "Deployment") => workload::deployment(object),
+        ("apps", "ReplicaSet") => workload::replica_set(object),
+        _ => {}
+    }
+}
+
+/// A namespace says its own name in a label, and holds on to itself until its contents are gone.
+fn namespace(object: &mut Object) {
+    let name = object.get("metadata").and_then(|meta| meta.get("name")).cloned();
+    let deleting = object.get("metadata").is_some_and(|meta| meta.get("deletionTimestamp").is_some());
+    if let Some(name) = name.filter(|name| name.as_str().is_some_and(|name| !name.is_empty())) {
+        child(child(object, "metadata"), "labels").insert("kubernetes.io/metadata.name".to_owned(), name);
+    }
+    let spec = child(object, "spec");
+    if !deleting && is_unset(spec.get("finalizers")) {
+        spec.insert("finalizers".to_owned(), json!(["kubernetes"]));
+    }
+    text(child(object, "status"), "phase", "Active");
+}
+
+/// What a node does not reserve is allocatable.
+fn node(object: &mut Object) {
+    child(object, "spec");
+    let status = child(object, "status");
+    if let Some(capacity) = status.get("capacity").cloned() {
+        status.entry("allocatable").or_insert(capacity);
+    }
+}
+
+/// `stringData` is for writing only: its texts overwrite the keys of `data`.
+fn secret(object: &mut Object) {
+    text(object, "type", "Opaque");
+    let Some(Value::Object(plain)) = object.remove("stringData") else { return };
+    if plain.is_empty() {
+        return;
+    }
+    let data = child(object, "data");
+    for (key, value) in plain {
+        data.insert(key, STANDARD.encode(value.as_str().unwrap_or_default()).into());
+    }
+}
+
+/// Absent, or the zero value that means the same.
+fn is_unset(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(_) => false,
+    }
+}
+
+/// Sets a text that is absent or empty.
+fn text(object: &mut Object, name: &str, default: &str) {
+    if is_unset(object.get(name)) {
+        object.insert(name.to_owned(), default.into());
+    }
+}
+
+/// Sets a value that is absent; zero and empty mean what they say.
+fn value(object: &mut Object, name: &str, default: impl Into<Value>) {
+    object.entry(name).or_insert_with(|| default.into());
+}
+
+/// Sets a number that is absent or zero.
+fn positive(object: &mut Object, name: &str, default: i64) {
+    if object.get(name).is_none_or(|number| number.as_i64() == Some(0)) {
+        object.insert(name.to_owned(), default.into());
+    }
+}
+
+/// The object under a name, made if absent. Checked objects hold no other type there.
+fn child<'o>(object: &'o mut Object, name: &str) -> &'o mut Object {
+    let slot = object.entry(name).or_insert_with(|| Value::Object(Object::new()));
+    if !slot.is_object() {
+        *slot = Value::Object(Object::new());
+    }
+    slot.as_object_mut().expect("just made an object")
+}
+
+/// The object under a name, if there is one.
+fn existing<'o>(object: &'o mut Object, name: &str) -> Option<&'o mut Object> {
+    object.get_mut(name)?.as_object_mut()
+}
+
+/// The objects in the list under a name.
+fn items<'o>(object: &'o mut Object, name: &str) -> impl Iterator<Item = &'o mut Object> {
+    object.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+#[cfg(test)]
+mod tests;

@@ -155,3 +155,6 @@ fn weight(value: &Value) -> usize {
         _ => 8,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,11 @@ impl Batch {
     }
 
     /// Adds a change whose revision is known to be the next one. Also the way in for replayed changes.
-    pub fn push(&mut self, record: Record, deleted: bool) {
+    pub fn push(&mut self, mut record: Record, deleted: bool) {
+        // One copy of a key's text, however often the record is written.
+        if let Some((known, _)) = self.state.records.get_key_value(&record.key) {
+            record.key = known.clone();
+        }
         let Record { key, revision, value } = record.clone();
         let previous = if deleted {
             self.state.records.remove(&key)

@@ -63,12 +63,25 @@ impl Store for MemoryStore {
         self.index.compact(revision)
     }
 
-    async fn snapshot(&self, _to: &Path) -> Result<Revision, StoreError> {
-        Err(StoreError::Unusable("a store in memory has no data folder to copy".into()))
+    async fn snapshot(&self, to: &Path) -> Result<Revision, StoreError> {
+        super::sled::write_snapshot(&self.index.state(), to)
     }
 
     async fn close(&self) {
         let _writer = self.writer.lock();
         self.index.close();
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{super::Store, MemoryStore};
+
+    fn open() -> ((), Arc<dyn Store>) {
+        ((), Arc::new(MemoryStore::new()))
+    }
+
+    super::super::conformance::conformance!(open());
 }

@@ -12,10 +12,16 @@
 //! Must never know: HTTP, kinds, what the bytes mean (but for the place of the revision in them).
 
 mod batch;
+mod checkpoint;
+#[cfg(test)]
+mod conformance;
+mod folder;
 mod index;
+mod journal;
 mod memory;
 mod pages;
 mod ring;
+mod sled;
 mod watch;
 
 use std::{fmt, path::Path, sync::Arc};
@@ -25,6 +31,12 @@ use bytes::Bytes;
 
 /// Counts writes; 0 is "before the first".
 pub type Revision = u64;
+
+/// Opens the embedded durable store in a folder of its own, made first if it is not there. Reads and replays what the
+/// folder holds: call it where blocking is allowed.
+pub fn open_sled(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(sled::SledStore::open(folder)?))
+}
 
 /// A store without a disk: for tests, simulation and throw-away clusters.
 pub fn memory() -> Arc<dyn Store> {

@@ -172,3 +172,6 @@ impl std::fmt::Debug for Compiled {
         f.write_str(if self.0.get().is_some() { "Compiled" } else { "NotYetCompiled" })
     }
 }
+
+#[cfg(test)]
+mod tests;

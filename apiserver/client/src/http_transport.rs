@@ -1,0 +1,304 @@
+//! The REST API over HTTP/1.1 or HTTP/2.
+//!
+//! Must never know: what the objects mean.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use claw_schemas::ApiError;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body_util::{BodyDataStream, BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+
+use crate::{
+    endpoint::{Base, Endpoint, Token},
+    error::ConfigError,
+    failure,
+    request::{Request, ResourceRef, Response, View, WatchOptions},
+    rest::{self, Rest},
+    tls::{self, Http, Pool},
+    transport::{ByteStream, Transport, WatchStream},
+    watch_lines::Lines,
+};
+
+/// Largest answer taken into memory: 30,000 objects of 16 KiB in one unpaged list.
+const BODY_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// How long a token read from a file is used; rotation leaves minutes of overlap.
+const TOKEN_FILE_SECONDS: Duration = Duration::from_secs(60);
+
+/// An API server across a network.
+pub struct HttpTransport {
+    pool: Pool<Full<Bytes>>,
+    base: Base,
+    credentials: Credentials,
+    user_agent: HeaderValue,
+    timeout: Duration,
+}
+
+impl HttpTransport {
+    /// Prepares to speak to a server; nothing is sent before the first request.
+    ///
+    /// # Errors
+    /// Names the field of the endpoint that cannot be used.
+    pub fn new(endpoint: &Endpoint) -> Result<Self, ConfigError> {
+        Ok(Self {
+            pool: tls::pool(endpoint, Http::Any)?,
+            base: endpoint.base()?,
+            credentials: Credentials::new(endpoint)?,
+            user_agent: HeaderValue::from_str(&endpoint.user_agent)
+                .map_err(|_| ConfigError::field("user agent", "holds characters that no header may"))?,
+            timeout: endpoint.request_timeout,
+        })
+    }
+
+    /// Where the server is.
+    pub fn server(&self) -> String {
+        format!("{}{}", self.base.origin, self.base.path)
+    }
+
+    /// Reads a document that is no object: `/version`, `/healthz`, `/openapi/v3`.
+    ///
+    /// # Errors
+    /// What the server refused, or that it could not be reached.
+    pub async fn get_raw(&self, path: &str) -> Result<Response, ApiError> {
+        self.ask(Rest {
+            method: Method::GET,
+            target: path.to_owned(),
+            accept: "application/json, */*",
+            content_type: "application/json",
+            body: Bytes::new(),
+        })
+        .await
+    }
+
+    async fn ask(&self, rest: Rest) -> Result<Response, ApiError> {
+        let whole = async {
+            let response = self.send(rest).await?;
+            let (code, warnings) = (response.status().as_u16(), warnings(response.headers()));
+            Ok(Response { code, body: self.collect(response.into_body()).await?, warnings })
+        };
+        self.in_time(whole).await
+    }
+
+    /// Sends a request and waits for the head of a successful answer.
+    async fn send(&self, rest: Rest) -> Result<http::Response<Incoming>, ApiError> {
+        let response = self
+            .pool
+            .request(self.prepare(rest)?)
+            .await
+            .map_err(|error| failure::unreachable(&self.base.origin, &error, error.is_connect()))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (status, retry_after) = (response.status(), retry_after(response.headers()));
+        // A body that cannot be read must not hide the code.
+        let body = self.collect(response.into_body()).await.unwrap_or_default();
+        Err(failure::refused(status.as_u16(), retry_after, &body))
+    }
+
+    fn prepare(&self, rest: Rest) -> Result<http::Request<Full<Bytes>>, ApiError> {
+        let mut request = http::Request::builder()
+            .method(rest.method)
+            .uri(format!("{}{}{}", self.base.origin, self.base.path, rest.target))
+            .header(header::ACCEPT, rest.accept)
+            .header(header::USER_AGENT, &self.user_agent);
+        if !rest.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, rest.content_type);
+        }
+        if let Some(value) = self.credentials.header()? {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        request
+            .body(Full::new(rest.body))
+            .map_err(|error| ApiError::bad_request(format!("the request cannot be sent over HTTP: {error}")))
+    }
+
+    async fn collect(&self, body: Incoming) -> Result<Bytes, ApiError> {
+        let whole = Limited::new(body, BODY_BYTES_MAX).collect().await;
+        let whole = whole.map_err(|error| failure::unreachable(&self.base.origin, &*error, false))?;
+        Ok(whole.to_bytes())
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(failure::timed_out(&self.base.origin, self.timeout.as_secs())),
+        }
+    }
+
+    /// The bytes of an answer as they arrive.
+    async fn open(&self, rest: Rest) -> Result<ByteStream, ApiError> {
+        let response = self.in_time(self.send(rest)).await?;
+        let origin = self.base.origin.clone();
+        let chunks = BodyDataStream::new(response.into_body())
+            .map_err(move |error| failure::unreachable(&origin, &error, false));
+        Ok(chunks.boxed())
+    }
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn call(&self, request: Request) -> Result<Response, ApiError> {
+        self.ask(rest::call(request)).await
+    }
+
+    async fn watch(
+        &self,
+        resource: ResourceRef,
+        options: WatchOptions,
+        view: View,
+    ) -> Result<WatchStream, ApiError> {
+        let chunks = self.open(rest::watch(&resource, &options, view)).await?;
+        let events = stream::try_unfold((Lines::default(), chunks), |(mut lines, mut chunks)| async {
+            loop {
+                if let Some(event) = lines.next_event()? {
+                    return Ok(Some((event, (lines, chunks))));
+                }
+                match chunks.next().await {
+                    Some(chunk) => lines.push(&chunk?),
+                    None => return lines.finish().map(|()| None),
+                }
+            }
+        });
+        Ok(events.boxed())
+    }
+
+    async fn stream(
+        &self,
+        resource: ResourceRef,
+        query: Vec<(String, String)>,
+    ) -> Result<ByteStream, ApiError> {
+        self.open(rest::stream(&resource, &query)).await
+    }
+}
+
+/// `Warning: 299 - "text"` headers, as their texts.
+fn warnings(headers: &HeaderMap) -> Vec<String> {
+    let texts = headers.get_all(header::WARNING).iter().filter_map(|value| value.to_str().ok());
+    texts
+        .filter_map(|value| {
+            let (_, quoted) = value.split_once('"')?;
+            Some(quoted.strip_suffix('"').unwrap_or(quoted).replace("\\\"", "\"").replace("\\\\", "\\"))
+        })
+        .collect()
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<u32> {
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// The `Authorization` header of every request.
+pub(crate) struct Credentials {
+    token: Option<Token>,
+    /// What the token file held, and when.
+    read: Mutex<Option<(Instant, HeaderValue)>>,
+}
+
+impl Credentials {
+    pub fn new(endpoint: &Endpoint) -> Result<Self, ConfigError> {
+        // Over plain HTTP anybody on the way could take the token.
+        let token = if endpoint.base()?.tls { endpoint.token.clone() } else { None };
+        if let Some(Token::Text(text)) = &token {
+            bearer(text).map_err(|why| ConfigError::field("token", why))?;
+        }
+        Ok(Self { token, read: Mutex::new(None) })
+    }
+
+    /// The header's value, if there is a token.
+    pub fn header(&self) -> Result<Option<HeaderValue>, ApiError> {
+        let refuse = |why: String| {
+            let mut error = ApiError::bad_request(why);
+            error.code = StatusCode::UNAUTHORIZED.as_u16();
+            error.reason = claw_schemas::status::Reason::Unauthorized;
+            error
+        };
+        match &self.token {
+            None => Ok(None),
+            Some(Token::Text(text)) => bearer(text).map(Some).map_err(|why| refuse(why.to_owned())),
+            Some(Token::File(path)) => {
+                let mut read = self.read.lock();
+                if let Some((when, value)) = &*read
+                    && when.elapsed() < TOKEN_FILE_SECONDS
+                {
+                    return Ok(Some(value.clone()));
+                }
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| refuse(format!("cannot read tokenFile {}: {error}", path.display())))?;
+                let value = bearer(text.trim())
+                    .map_err(|why| refuse(format!("tokenFile {} {why}", path.display())))?;
+                *read = Some((Instant::now(), value.clone()));
+                Ok(Some(value))
+            }
+        }
+    }
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, &'static str> {
+    if token.is_empty() {
+        return Err("is empty");
+    }
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| "holds characters that no header may, such as a line end")?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_lose_their_wrapping() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::WARNING, HeaderValue::from_static(r#"299 - "unknown field \"spec.x\"""#));
+        headers.append(header::WARNING, HeaderValue::from_static(r#"299 - "second""#));
+        headers.append(header::WARNING, HeaderValue::from_static("nonsense"));
+        assert_eq!(warnings(&headers), ["unknown field \"spec.x\"", "second"]);
+    }
+
+    #[test]
+    fn a_token_is_never_sent_in_the_clear() {
+        let header =
+            |server| Credentials::new(&Endpoint::new(server).token("secret")).unwrap().header().unwrap();
+        assert_eq!(header("https://a").unwrap(), "Bearer secret");
+        assert_eq!(header("http://a"), None);
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_a_header_is_refused_by_name() {
+        let error = Credentials::new(&Endpoint::new("a").token("two\nlines")).err().unwrap();
+        assert!(error.to_string().starts_with("token: "), "{error}");
+    }
+
+    #[test]
+    fn a_missing_token_file_is_named() {
+        let mut endpoint = Endpoint::new("a");
+        endpoint.token = Some(Token::File("/nonexistent/token".into()));
+        let error = Credentials::new(&endpoint).unwrap().header().unwrap_err();
+        assert_eq!(error.code, 401);
+        assert!(error.message.contains("/nonexistent/token"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named_with_what_to_check() {
+        // Bound and dropped: nobody listens on this port now.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let endpoint = Endpoint::new(format!("http://127.0.0.1:{port}"));
+        let error = HttpTransport::new(&endpoint).unwrap().get_raw("/version").await.unwrap_err();
+        assert!(error.is_retryable());
+        assert!(error.message.contains(&format!("127.0.0.1:{port}")), "{error}");
+        assert!(error.message.contains("is it running"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_answers_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint::new(format!("http://{}", listener.local_addr().unwrap()))
+            .request_timeout(Duration::from_millis(50));
+        let error = HttpTransport::new(&endpoint).unwrap().get_raw("/version").await.unwrap_err();
+        assert_eq!(error.reason, claw_schemas::status::Reason::Timeout);
+    }
+}

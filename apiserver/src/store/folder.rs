@@ -1,0 +1,166 @@
+//! A data folder: who may open it, and which format it holds.
+//!
+//! ```text
+//! FORMAT           one line that names the format and its version
+//! LOCK             locked by the one server that has the folder open
+//! journal/N.log    every write since the newest state, in segments (`journal`)
+//! state-R/         the whole state at revision R, written once (`checkpoint`)
+//! ```
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{Revision, StoreError};
+
+/// What FORMAT holds. A change that this program's predecessors would misread gets the next number.
+const FORMAT: &str = "clawbernetes-store 1\n";
+
+/// Leads the names of state folders.
+const STATE: &str = "state-";
+
+/// Marks what is being written and not yet whole.
+const PARTIAL: &str = ".partial";
+
+/// An opened data folder. Others are kept out until it is dropped.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens a folder, made first if it is not there.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(path).map_err(failed("create", path))?;
+        let lock = lock(path)?;
+        check_format(path)?;
+        let journal = path.join("journal");
+        if !journal.is_dir() {
+            fs::create_dir(&journal).map_err(failed("create", &journal))?;
+            sync_folder(path)?;
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where the journal lies.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// Where the state at a revision lies, and where it is written until it is whole.
+    pub fn state(&self, revision: Revision) -> (PathBuf, PathBuf) {
+        let name = format!("{STATE}{revision}");
+        (self.path.join(&name), self.path.join(name + PARTIAL))
+    }
+
+    /// The revisions of whole states, newest first. What was left half-written is removed.
+    pub fn states(&self) -> Result<Vec<Revision>, StoreError> {
+        let mut found: Vec<Revision> = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed("read", &self.path))? {
+            let entry = entry.map_err(failed("read", &self.path))?;
+            let name = entry.file_name();
+            let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(STATE)) else { continue };
+            if rest.ends_with(PARTIAL) {
+                fs::remove_dir_all(entry.path()).map_err(failed("remove", &entry.path()))?;
+            } else if let Ok(revision) = rest.parse() {
+                found.push(revision);
+            }
+        }
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(found)
+    }
+
+    /// Removes a state that a newer one has replaced.
+    pub fn remove_state(&self, revision: Revision) -> Result<(), StoreError> {
+        // Renamed first: a half-removed state must not pass for a whole one.
+        let (whole, partial) = self.state(revision);
+        fs::rename(&whole, &partial).map_err(failed("rename", &whole))?;
+        sync_folder(&self.path)?;
+        fs::remove_dir_all(&partial).map_err(failed("remove", &partial))
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let name = path.join("LOCK");
+    let file = File::options().create(true).truncate(false).write(true).open(&name);
+    let file = file.map_err(failed("open", &name))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
+            "{} is in use by another server; stop that one first, or choose another data folder",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(failed("lock", &name)(error)),
+    }
+}
+
+fn check_format(path: &Path) -> Result<(), StoreError> {
+    let name = path.join("FORMAT");
+    match fs::read(&name) {
+        Ok(found) if found == FORMAT.as_bytes() => Ok(()),
+        Ok(found) => Err(StoreError::Unusable(format!(
+            "{} says {:?}, and this clawbernetes reads {:?} alone; start the version that wrote the folder, or \
+             move the folder away to begin anew",
+            name.display(),
+            String::from_utf8_lossy(&found[..found.len().min(64)]).trim_end(),
+            FORMAT.trim_end(),
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => begin_format(path, &name),
+        Err(error) => Err(failed("read", &name)(error)),
+    }
+}
+
+fn begin_format(path: &Path, name: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(path).map_err(failed("read", path))? {
+        let entry = entry.map_err(failed("read", path))?;
+        if entry.file_name() != "LOCK" && entry.file_name() != "FORMAT.partial" {
+            return Err(StoreError::Unusable(format!(
+                "{} is no data folder (it holds {} but no FORMAT); choose an empty one",
+                path.display(),
+                entry.path().display()
+            )));
+        }
+    }
+    write_whole(name, FORMAT.as_bytes())
+}
+
+/// Writes a small file so that it is there whole or not at all.
+fn write_whole(name: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let partial = name.with_extension("partial");
+    let mut file = File::create(&partial).map_err(failed("create", &partial))?;
+    file.write_all(bytes).map_err(failed("write", &partial))?;
+    file.sync_all().map_err(failed("sync", &partial))?;
+    fs::rename(&partial, name).map_err(failed("rename", &partial))?;
+    name.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes a folder's list of names durable.
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(failed("sync", path))
+}
+
+/// Makes everything in a folder durable, and the folder itself.
+pub(super) fn sync_tree(path: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(path).map_err(failed("read", path))? {
+        let entry = entry.map_err(failed("read", path))?.path();
+        if entry.is_dir() {
+            sync_tree(&entry)?;
+        } else {
+            File::open(&entry).and_then(|file| file.sync_all()).map_err(failed("sync", &entry))?;
+        }
+    }
+    sync_folder(path)
+}
+
+/// Says what could not be done to which file.
+pub(super) fn failed<'a>(verb: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |error| StoreError::Disk(format!("cannot {verb} {}: {error}", path.display()))
+}

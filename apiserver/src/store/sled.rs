@@ -1,0 +1,480 @@
+//! The embedded backend: a journal that makes writes durable, and whole states written by sled that let the journal
+//! be cut.
+//!
+//! One thread commits: it takes all transactions that wait, makes one batch of them, appends it with one sync, publishes it,
+//! and answers. Another keeps house: it makes journal segments before they are needed, and writes the state when the
+//! journal has grown as large as a state. Opening reads the newest state and replays the journal after it; the
+//! replayed changes are in the rings again, so watches resume over a restart.
+//!
+//! Cost of the states: one is written per as many bytes of journal as it has itself (32 MiB at least), so that every
+//! byte is written twice at most, and opening replays at most as much as it loads.
+
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::{Condvar, Mutex};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task,
+    time::Instant,
+};
+
+use super::{
+    Change, Key, Page, Record, Revision, Store, StoreError, Watch, Write,
+    batch::{Batch, State},
+    checkpoint::{self, Summary},
+    folder::{Folder, failed},
+    index::Index,
+    journal::{AppendError, Base, Journal, Segments},
+};
+
+/// Transactions that may wait for the committer. Beyond it, callers wait to be let in; the server takes no more requests
+/// at a time than a few thousand anyway.
+const QUEUE: usize = 1024;
+
+/// Transactions that the committer takes at a time. Each is answered when the whole batch is durable; 256 of 1 KiB take
+/// 0.3 ms to prepare and less to write.
+const BATCH_WRITES: usize = 256;
+
+/// Bytes after which a batch is closed: 10 ms of a disk that writes 400 MiB a second.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Bytes of journal after which the state is written, if the state is smaller: replayed in 0.2 s.
+const JOURNAL_BYTES_MIN: u64 = 32 << 20;
+
+/// How many times over the journal may grow while the state is being written. Then writers wait: at full speed (45 MiB
+/// a second from many clients) that takes 2 s, and a state of 32 MiB is written in less than 1.
+const JOURNAL_GROWTH_MAX: u64 = 4;
+
+/// How often the house is looked after without being asked.
+const TICK: Duration = Duration::from_secs(15);
+
+/// Changes that are published at a time while the journal is replayed.
+const REPLAY_EVENTS: usize = 4096;
+
+/// A durable store.
+pub(super) struct SledStore {
+    index: Arc<Index>,
+    inbox: mpsc::Sender<Request>,
+    house: Arc<House>,
+    threads: tokio::sync::Mutex<Option<Threads>>,
+}
+
+enum Request {
+    Commit { writes: Vec<Write>, reply: oneshot::Sender<Result<Revision, StoreError>> },
+    Close,
+}
+
+struct Threads {
+    committer: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+}
+
+impl SledStore {
+    /// Opens a data folder, made first if it is not there.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let folder = Folder::open(path)?;
+        let (index, journal, summary) = load(&folder)?;
+        let (inbox, requests) = mpsc::channel(QUEUE);
+        let segments = journal.segments();
+        let house = Arc::new(House::new(folder, index.clone(), segments, summary.bytes));
+        let committer =
+            Committer { index: index.clone(), requests, journal, house: house.clone(), broken: None };
+        let threads = Threads {
+            committer: spawn("store-commit", move || committer.run())?,
+            keeper: spawn("store-keeper", {
+                let house = house.clone();
+                move || house.run()
+            })?,
+        };
+        Ok(Self { index, inbox, house, threads: tokio::sync::Mutex::new(Some(threads)) })
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(|error| StoreError::Unusable(format!("cannot start the thread {name}: {error}")))
+}
+
+/// The newest state and the journal after it.
+fn load(folder: &Folder) -> Result<(Arc<Index>, Journal, Summary), StoreError> {
+    let states = folder.states()?;
+    let (state, summary) = match states.first() {
+        Some(newest) => checkpoint::read(folder, *newest)?,
+        None => (State::default(), Summary::of_nothing()),
+    };
+    let base = Base { revision: summary.revision, segment: summary.segment };
+    let index = Arc::new(Index::new(state));
+    let path = folder.journal();
+    let new = states.is_empty() && fs::read_dir(&path).map_err(failed("read", &path))?.next().is_none();
+    let journal = match new {
+        true => Journal::create(&path, base)?,
+        false => replay(&path, base, &index)?,
+    };
+    for old in states.iter().skip(1) {
+        folder.remove_state(*old)?;
+    }
+    Ok((index, journal, summary))
+}
+
+fn replay(path: &Path, base: Base, index: &Index) -> Result<Journal, StoreError> {
+    let mut batch = Batch::after(&index.state());
+    let journal = Journal::open(path, base, &mut |record, deleted| {
+        batch.push(record, deleted);
+        if batch.events.len() == REPLAY_EVENTS {
+            let next = Batch::after(&batch.state);
+            index.publish(std::mem::replace(&mut batch, next));
+        }
+    })?;
+    index.publish(batch);
+    Ok(journal)
+}
+
+/// Writes a state as a data folder of its own.
+pub(super) fn write_snapshot(state: &State, to: &Path) -> Result<Revision, StoreError> {
+    let folder = Folder::open(to)?;
+    let journal = folder.journal();
+    let taken = fs::read_dir(&journal).map_err(failed("read", &journal))?.next().is_some();
+    if taken || !folder.states()?.is_empty() {
+        return Err(StoreError::Unusable(format!(
+            "{} holds a store already; choose an empty folder",
+            to.display()
+        )));
+    }
+    // The state before the journal: a folder with a journal alone would open as an empty store.
+    let base = Base { revision: state.revision, segment: 1 };
+    checkpoint::write(&folder, state, base.segment, &AtomicBool::new(false))?;
+    Journal::create(&journal, base)?;
+    Ok(state.revision)
+}
+
+#[async_trait]
+impl Store for SledStore {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        Ok(self.index.get(key))
+    }
+
+    async fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, StoreError> {
+        self.index.list(prefix, after, limit, at)
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.inbox.send(Request::Commit { writes, reply }).await;
+        sent.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn watch(&self, prefix: &Key, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
+        self.index.watch(prefix, after)
+    }
+
+    fn revision(&self) -> Revision {
+        self.index.revision()
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.index.compact(revision)
+    }
+
+    async fn snapshot(&self, to: &Path) -> Result<Revision, StoreError> {
+        let (state, to) = (self.index.state(), to.to_owned());
+        let written = task::spawn_blocking(move || write_snapshot(&state, &to)).await;
+        written.unwrap_or_else(|error| Err(StoreError::Disk(format!("the snapshot was given up: {error}"))))
+    }
+
+    async fn close(&self) {
+        // Held until the threads are gone, so that whoever calls second returns when the folder is free too.
+        let mut threads = self.threads.lock().await;
+        let Some(threads) = threads.take() else { return };
+        let _ = self.inbox.send(Request::Close).await;
+        self.house.stop();
+        let _ = task::spawn_blocking(move || threads.join()).await;
+        self.house.leave();
+    }
+}
+
+impl Threads {
+    fn join(self) {
+        for thread in [self.committer, self.keeper] {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        let Some(threads) = self.threads.get_mut().take() else { return };
+        // The committer ends with its last sender; nobody else has one.
+        self.inbox = mpsc::channel(1).0;
+        self.house.stop();
+        threads.join();
+    }
+}
+
+/// The one writer.
+struct Committer {
+    index: Arc<Index>,
+    requests: mpsc::Receiver<Request>,
+    journal: Journal,
+    house: Arc<House>,
+    /// Why no write can be acknowledged any more.
+    broken: Option<StoreError>,
+}
+
+type Answer = (oneshot::Sender<Result<Revision, StoreError>>, Result<Revision, StoreError>);
+
+impl Committer {
+    fn run(mut self) {
+        let _end = EndWatches(self.index.clone());
+        let mut waiting = Vec::with_capacity(BATCH_WRITES);
+        while self.requests.blocking_recv_many(&mut waiting, BATCH_WRITES) > 0 {
+            let mut requests = waiting.drain(..).peekable();
+            while requests.peek().is_some() {
+                if self.commit(&mut requests).is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Commits one batch. Breaks when asked to close.
+    fn commit(&mut self, requests: &mut dyn Iterator<Item = Request>) -> ControlFlow<()> {
+        let mut batch = Batch::after(&self.index.state());
+        let mut answers: Vec<Answer> = Vec::new();
+        let mut bytes = 0;
+        let mut close = false;
+        while bytes < BATCH_BYTES {
+            match requests.next() {
+                Some(Request::Commit { writes, reply }) => {
+                    bytes += writes.iter().map(size).sum::<usize>();
+                    answers.push((reply, batch.add(writes)));
+                }
+                Some(Request::Close) => {
+                    close = true;
+                    break;
+                }
+                None => break,
+            }
+        }
+        let made = self.make_durable(batch);
+        for (reply, answer) in answers {
+            // Nobody listens: the caller was dropped, and its write stands or not as it happens.
+            let _ = reply.send(made.clone().and(answer));
+        }
+        if close { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn make_durable(&mut self, batch: Batch) -> Result<(), StoreError> {
+        if let Some(broken) = &self.broken {
+            return Err(broken.clone());
+        }
+        if batch.events.is_empty() {
+            return Ok(());
+        }
+        self.house.wait_for_room()?;
+        match self.journal.append(&batch.events) {
+            Ok(()) => {
+                self.index.publish(batch);
+                self.house.look();
+                Ok(())
+            }
+            Err(AppendError::Refused(error)) => Err(error),
+            Err(AppendError::Broken(error)) => {
+                tracing::error!(%error, "the store takes no more writes");
+                self.broken = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Without a writer nothing will ever happen again, in whichever way it ended.
+struct EndWatches(Arc<Index>);
+
+impl Drop for EndWatches {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+fn size(write: &Write) -> usize {
+    match &write.change {
+        Change::Put(draft) | Change::Delete(draft) => draft.bytes.len(),
+    }
+}
+
+/// Keeps the journal short and its next segment ready.
+struct House {
+    folder: Mutex<Option<Folder>>,
+    index: Arc<Index>,
+    segments: Arc<Segments>,
+    orders: Mutex<Orders>,
+    /// Rung when there are orders, and when they were carried out.
+    bell: Condvar,
+    stopped: AtomicBool,
+}
+
+#[derive(Default)]
+struct Orders {
+    /// There is something to look after.
+    look: bool,
+    /// Bytes of the newest written state.
+    state_bytes: u64,
+    /// Why the newest state could not be written.
+    failed: Option<StoreError>,
+}
+
+impl Orders {
+    /// Bytes of journal after which a state is written.
+    fn limit(&self) -> u64 {
+        self.state_bytes.max(JOURNAL_BYTES_MIN)
+    }
+}
+
+impl House {
+    fn new(folder: Folder, index: Arc<Index>, segments: Arc<Segments>, state_bytes: u64) -> Self {
+        let orders = Orders { look: true, state_bytes, failed: None };
+        Self {
+            folder: Mutex::new(Some(folder)),
+            index,
+            segments,
+            orders: Mutex::new(orders),
+            bell: Condvar::new(),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Called after every batch: wakes the keeper if there is work for it.
+    fn look(&self) {
+        let mut orders = self.orders.lock();
+        let long = self.segments.bytes() >= orders.limit() && orders.failed.is_none();
+        if !orders.look && (long || self.segments.wants_next()) {
+            orders.look = true;
+            self.bell.notify_all();
+        }
+    }
+
+    /// Waits while the journal is too long to go on. An error if the state cannot be written, so that it stays so.
+    fn wait_for_room(&self) -> Result<(), StoreError> {
+        let mut orders = self.orders.lock();
+        while self.segments.bytes() > JOURNAL_GROWTH_MAX * orders.limit() {
+            if let Some(error) = &orders.failed {
+                return Err(error.clone());
+            }
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(StoreError::Closed);
+            }
+            orders.look = true;
+            self.bell.notify_all();
+            self.bell.wait_for(&mut orders, TICK);
+        }
+        Ok(())
+    }
+
+    fn run(&self) {
+        while !self.stopped.load(Ordering::Relaxed) {
+            self.tidy();
+            let mut orders = self.orders.lock();
+            if !orders.look && !self.stopped.load(Ordering::Relaxed) {
+                // Not only for sweeping: a state that could not be written is tried again.
+                if self.bell.wait_for(&mut orders, TICK).timed_out() {
+                    orders.failed = None;
+                }
+            }
+            orders.look = false;
+        }
+    }
+
+    fn tidy(&self) {
+        if let Err(error) = self.segments.prepare() {
+            tracing::warn!(%error, "the next segment of the journal cannot be made yet");
+        }
+        let due = {
+            let orders = self.orders.lock();
+            self.segments.bytes() >= orders.limit()
+        };
+        if due {
+            let written = self.write_state();
+            let mut orders = self.orders.lock();
+            match written {
+                Ok(bytes) => {
+                    orders.state_bytes = bytes.unwrap_or(orders.state_bytes);
+                    orders.failed = None;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the state cannot be written; the journal grows");
+                    orders.failed = Some(error);
+                }
+            }
+            self.bell.notify_all();
+        }
+        self.index.sweep(Instant::now());
+    }
+
+    /// Writes the state and lets go of what it replaces. Gives its bytes, unless it was stopped.
+    fn write_state(&self) -> Result<Option<u64>, StoreError> {
+        let folder = self.folder.lock();
+        let Some(folder) = &*folder else { return Ok(None) };
+        let state = self.index.state();
+        // After the state was taken: what follows it lies in this segment, or in ones that are not yet retired.
+        let segment = self.segments.active();
+        let known = folder.states()?;
+        if known.first() != Some(&state.revision) {
+            let Some(summary) = checkpoint::write(folder, &state, segment, &self.stopped)? else {
+                return Ok(None);
+            };
+            for old in known {
+                folder.remove_state(old)?;
+            }
+            self.segments.retire(state.revision)?;
+            return Ok(Some(summary.bytes));
+        }
+        self.segments.retire(state.revision)?;
+        Ok(None)
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let _orders = self.orders.lock();
+        self.bell.notify_all();
+    }
+
+    /// Lets go of the folder.
+    fn leave(&self) {
+        *self.folder.lock() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{super::Store, SledStore};
+
+    fn open() -> (tempfile::TempDir, Arc<dyn Store>) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SledStore::open(folder.path()).unwrap();
+        (folder, Arc::new(store))
+    }
+
+    super::super::conformance::conformance!(open());
+}

@@ -1,0 +1,128 @@
+//! The trait a controller implements, and how it declares what it looks at.
+//!
+//! Must never know: how plans are scheduled or carried out.
+
+use std::sync::Arc;
+
+use claw_client::{Delta, ObjectKey, Store, api::Object};
+use jiff::Timestamp;
+
+use crate::{
+    action::Plan,
+    caches::{Caches, World},
+    owner,
+    queue::Queue,
+};
+
+/// Makes one kind of object true.
+///
+/// ```
+/// use std::sync::Arc;
+/// use claw_runtime::{Action, Controller, Plan, Watches, World};
+/// use jiff::Timestamp;
+/// use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+///
+/// /// Every namespace gets a config map that names it.
+/// struct Greeter;
+///
+/// impl Controller for Greeter {
+///     type Object = Namespace;
+///
+///     fn name(&self) -> &'static str {
+///         "greeter"
+///     }
+///
+///     fn watches(&self, watches: &mut Watches<Namespace>) {
+///         watches.owned::<ConfigMap>();
+///     }
+///
+///     fn plan(&self, namespace: &Arc<Namespace>, world: &World, _now: Timestamp) -> Plan {
+///         let name = namespace.metadata.name.as_deref().unwrap_or_default();
+///         if world.kind::<ConfigMap>().get(name, "greeting").is_some() {
+///             return Plan::nothing();
+///         }
+///         let mut greeting = ConfigMap::default();
+///         greeting.metadata.name = Some("greeting".into());
+///         greeting.metadata.namespace = Some(name.into());
+///         greeting.metadata.owner_references = Some(vec![claw_runtime::owner::reference_to(&**namespace)]);
+///         Plan::nothing().then(Action::create(&greeting))
+///     }
+/// }
+/// ```
+pub trait Controller: Send + Sync + 'static {
+    /// The kind it makes true.
+    type Object: Object;
+
+    /// Names it in logs: `deployment`.
+    fn name(&self) -> &'static str;
+
+    /// Declares every other kind that [`Self::plan`] reads, and whose changes lead to a new plan.
+    fn watches(&self, _watches: &mut Watches<Self::Object>) {}
+
+    /// Decides what to do about one object, from nothing but its arguments: no clock, no I/O, no randomness, no
+    /// memory. Called again and again with whatever is true by then; must not care why. An object under deletion
+    /// comes here too, for as long as finalizers hold it. One that is gone does not.
+    fn plan(&self, object: &Arc<Self::Object>, world: &World, now: Timestamp) -> Plan;
+}
+
+/// Declares what else a controller looks at.
+pub struct Watches<O> {
+    caches: Caches,
+    queue: Arc<Queue<ObjectKey>>,
+    primary: Store<O>,
+}
+
+impl<O: Object> Watches<O> {
+    pub(crate) fn new(caches: Caches, queue: Arc<Queue<ObjectKey>>) -> Self {
+        let primary = caches.of::<O>();
+        Self { caches, queue, primary }
+    }
+
+    /// The plan reads this kind; its changes trigger nothing.
+    pub fn reads<K: Object>(&mut self) {
+        self.caches.of::<K>();
+    }
+
+    /// The plan reads this kind; a change plans the `O` that controls the object, before or after the change.
+    pub fn owned<K: Object>(&mut self) {
+        self.on_change::<K>(|object, _| {
+            let meta = object.metadata();
+            let owner = owner::controller_of(meta);
+            let owner = owner.filter(|owner| owner.kind == O::KIND && owner.api_version == O::API_VERSION);
+            let namespace = meta.namespace.clone().unwrap_or_default();
+            owner.map(|owner| ObjectKey::new(namespace, owner.name.clone())).into_iter().collect()
+        });
+    }
+
+    /// The plan reads this kind; a change plans the keys that `keys` names for the object as it is and as it was.
+    /// `keys` runs on the watch's own task: it must be quick, and may read caches.
+    pub fn mapped<K: Object>(
+        &mut self,
+        keys: impl Fn(&Arc<K>, &Store<O>) -> Vec<ObjectKey> + Send + Sync + 'static,
+    ) {
+        self.on_change::<K>(keys);
+    }
+
+    /// Plans every object as its cache changes.
+    pub(crate) fn primary(&mut self) {
+        self.on_change::<O>(|object, _| vec![ObjectKey::of(object.metadata())]);
+    }
+
+    fn on_change<K: Object>(
+        &mut self,
+        keys: impl Fn(&Arc<K>, &Store<O>) -> Vec<ObjectKey> + Send + Sync + 'static,
+    ) {
+        let (queue, primary) = (Arc::clone(&self.queue), self.primary.clone());
+        self.caches.of::<K>().subscribe(move |delta| {
+            let add = |object: &Arc<K>| keys(object, &primary).into_iter().for_each(|key| queue.add(key));
+            match delta {
+                Delta::Applied { new, old } => {
+                    add(new);
+                    old.iter().for_each(add);
+                }
+                Delta::Deleted { last } => add(last),
+                Delta::Synced => {}
+            }
+        });
+    }
+}

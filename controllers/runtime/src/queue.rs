@@ -1,0 +1,331 @@
+//! The work queue: keys in, one run a key at a time out.
+//!
+//! * A key that waits already is not queued twice; one that is added while it runs, runs once more after.
+//! * Delayed keys become ready when their time has come; the earliest time wins.
+//! * A key that fails comes back after an exponential, jittered delay of its own, so that one bad object
+//!   never slows the others.
+//!
+//! Its size is bounded by the number of distinct keys, which is the number of objects: keys carry no data.
+//!
+//! Must never know: what a key means.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::env::Env;
+
+/// First retry of a key after a failure: well above one round trip, well below what a person notices.
+pub const RETRY_FIRST: Duration = Duration::from_millis(20);
+
+/// Longest delay between retries: 20 ms doubled 14 times is 5 min 28 s, cut to five minutes.
+pub const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// Share by which retries are spread, in percent.
+const RETRY_JITTER_PERCENT: u32 = 20;
+
+/// A queue of keys.
+pub struct Queue<K> {
+    env: Env,
+    state: Mutex<State<K>>,
+    changed: Notify,
+}
+
+struct State<K> {
+    ready: VecDeque<K>,
+    /// What `ready` holds.
+    waiting: BTreeSet<K>,
+    running: BTreeSet<K>,
+    /// Added while running: they go back to `ready` when their run is done.
+    again: BTreeSet<K>,
+    /// Due time and a running number → key.
+    delayed: BTreeMap<(Duration, u64), K>,
+    due: BTreeMap<K, (Duration, u64)>,
+    failures: BTreeMap<K, u32>,
+    sequence: u64,
+    closed: bool,
+}
+
+impl<K: Clone + Ord> Queue<K> {
+    /// An empty queue on a clock.
+    pub fn new(env: Env) -> Self {
+        let state = State {
+            ready: VecDeque::new(),
+            waiting: BTreeSet::new(),
+            running: BTreeSet::new(),
+            again: BTreeSet::new(),
+            delayed: BTreeMap::new(),
+            due: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            sequence: 0,
+            closed: false,
+        };
+        Self { env, state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// Asks for a run of `key`, soon.
+    pub fn add(&self, key: K) {
+        self.state.lock().add(key);
+        self.changed.notify_one();
+    }
+
+    /// Asks for a run of `key` after `delay`; an earlier request for the same key stands.
+    pub fn add_after(&self, key: K, delay: Duration) {
+        if delay.is_zero() {
+            return self.add(key);
+        }
+        let due = self.env.uptime() + delay;
+        self.state.lock().delay(key, due);
+        self.changed.notify_one();
+    }
+
+    /// Asks for a run of `key` after its failure; the delay grows with every failure in a row.
+    pub fn retry(&self, key: K) -> Duration {
+        let failures = {
+            let mut state = self.state.lock();
+            let count = state.failures.entry(key.clone()).or_default();
+            *count = count.saturating_add(1);
+            *count
+        };
+        let delay = self.env.jitter(backoff(failures), RETRY_JITTER_PERCENT);
+        self.add_after(key, delay);
+        delay
+    }
+
+    /// Forgets the failures of `key`: its next retry starts from the shortest delay.
+    pub fn forget(&self, key: &K) {
+        self.state.lock().failures.remove(key);
+    }
+
+    /// The next key to run, or `None` when the queue is closed. Call [`Self::done`] with it after the run.
+    pub async fn next(&self) -> Option<K> {
+        loop {
+            // Registered before the look, so that a key added in between still wakes us.
+            let changed = self.changed.notified();
+            let wait = {
+                let mut state = self.state.lock();
+                if state.closed {
+                    self.changed.notify_one();
+                    return None;
+                }
+                let now = self.env.uptime();
+                state.release_due(now);
+                if let Some(key) = state.start() {
+                    if !state.ready.is_empty() {
+                        // Pass the wake-up on: one notification may stand for several keys.
+                        self.changed.notify_one();
+                    }
+                    return Some(key);
+                }
+                state.delayed.first_key_value().map(|((due, _), _)| due.saturating_sub(now))
+            };
+            match wait {
+                None => changed.await,
+                Some(wait) => {
+                    tokio::select! {
+                        () = changed => {}
+                        () = self.env.sleep(wait) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the run of a key that [`Self::next`] gave out.
+    pub fn done(&self, key: &K) {
+        self.state.lock().finish(key);
+        self.changed.notify_one();
+    }
+
+    /// Makes every present and future [`Self::next`] return `None`.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_waiters();
+        self.changed.notify_one();
+    }
+
+    /// Keys that wait or are delayed.
+    pub fn len(&self) -> usize {
+        let state = self.state.lock();
+        state.ready.len() + state.again.len() + state.delayed.len()
+    }
+
+    /// Whether nothing waits, is delayed or runs.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.ready.is_empty()
+            && state.again.is_empty()
+            && state.delayed.is_empty()
+            && state.running.is_empty()
+    }
+}
+
+impl<K: Clone + Ord> State<K> {
+    fn add(&mut self, key: K) {
+        if let Some(at) = self.due.remove(&key) {
+            self.delayed.remove(&at);
+        }
+        if self.running.contains(&key) {
+            self.again.insert(key);
+        } else if self.waiting.insert(key.clone()) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn delay(&mut self, key: K, due: Duration) {
+        if self.waiting.contains(&key) || self.again.contains(&key) {
+            return;
+        }
+        if let Some(&at) = self.due.get(&key) {
+            if at.0 <= due {
+                return;
+            }
+            self.delayed.remove(&at);
+        }
+        self.sequence += 1;
+        let at = (due, self.sequence);
+        self.delayed.insert(at, key.clone());
+        self.due.insert(key, at);
+    }
+
+    fn release_due(&mut self, now: Duration) {
+        while let Some(entry) = self.delayed.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let key = entry.remove();
+            self.due.remove(&key);
+            self.add(key);
+        }
+    }
+
+    fn start(&mut self) -> Option<K> {
+        let key = self.ready.pop_front()?;
+        self.waiting.remove(&key);
+        self.running.insert(key.clone());
+        Some(key)
+    }
+
+    fn finish(&mut self, key: &K) {
+        self.running.remove(key);
+        if let Some(key) = self.again.take(key) {
+            self.add(key);
+        }
+    }
+}
+
+/// Delay before the n-th retry in a row, before jitter.
+fn backoff(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(20);
+    RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::env::ManualClock;
+
+    fn queue() -> (Queue<&'static str>, ManualClock) {
+        let (env, clock) = Env::manual(Timestamp::UNIX_EPOCH, 1);
+        (Queue::new(env), clock)
+    }
+
+    /// The next key if there is one now.
+    fn ready(queue: &Queue<&'static str>) -> Option<&'static str> {
+        use futures::FutureExt as _;
+        queue.next().now_or_never().flatten()
+    }
+
+    #[tokio::test]
+    async fn a_key_added_twice_runs_once() {
+        let (queue, _clock) = queue();
+        queue.add("a");
+        queue.add("a");
+        assert_eq!(ready(&queue), Some("a"));
+        assert_eq!(ready(&queue), None);
+    }
+
+    #[tokio::test]
+    async fn a_key_added_while_it_runs_waits_for_the_run_to_end() {
+        let (queue, _clock) = queue();
+        queue.add("a");
+        assert_eq!(ready(&queue), Some("a"));
+        queue.add("a");
+        assert_eq!(ready(&queue), None, "two runs of one key at a time");
+        queue.done(&"a");
+        assert_eq!(ready(&queue), Some("a"));
+        queue.done(&"a");
+        assert!(queue.is_idle());
+    }
+
+    #[tokio::test]
+    async fn the_earliest_of_two_delays_wins() {
+        let (queue, clock) = queue();
+        queue.add_after("a", Duration::from_secs(10));
+        queue.add_after("a", Duration::from_secs(2));
+        queue.add_after("a", Duration::from_secs(60));
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(ready(&queue), Some("a"));
+        queue.done(&"a");
+        clock.advance(Duration::from_secs(100));
+        assert_eq!(ready(&queue), None, "one key, one run");
+    }
+
+    #[tokio::test]
+    async fn a_delayed_key_that_is_added_runs_now_and_only_once() {
+        let (queue, clock) = queue();
+        queue.add_after("a", Duration::from_secs(10));
+        queue.add("a");
+        assert_eq!(ready(&queue), Some("a"));
+        queue.done(&"a");
+        clock.advance(Duration::from_secs(20));
+        assert_eq!(ready(&queue), None);
+    }
+
+    #[tokio::test]
+    async fn failures_back_off_further_each_time_until_forgotten() {
+        let (queue, _clock) = queue();
+        let delays: Vec<Duration> = (0..3).map(|_| queue.retry("a")).collect();
+        assert!(delays.windows(2).all(|pair| pair[0] < pair[1]), "{delays:?}");
+        queue.forget(&"a");
+        assert!(queue.retry("a") <= RETRY_FIRST.mul_f64(1.2));
+    }
+
+    #[test]
+    fn the_backoff_doubles_up_to_its_cap() {
+        assert_eq!(backoff(1), RETRY_FIRST);
+        assert_eq!(backoff(2), RETRY_FIRST * 2);
+        assert_eq!(backoff(40), RETRY_MAX);
+        assert_eq!(backoff(u32::MAX), RETRY_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_waiting_worker_is_woken_by_a_key_and_by_the_clock_and_by_closing() {
+        let (queue, clock) = queue();
+        let mut next = Box::pin(queue.next());
+        assert!(futures::poll!(&mut next).is_pending());
+        queue.add_after("late", Duration::from_secs(3));
+        assert!(futures::poll!(&mut next).is_pending());
+        clock.advance(Duration::from_secs(3));
+        assert_eq!(futures::poll!(&mut next), std::task::Poll::Ready(Some("late")));
+        let mut next = Box::pin(queue.next());
+        assert!(futures::poll!(&mut next).is_pending());
+        queue.close();
+        assert_eq!(futures::poll!(&mut next), std::task::Poll::Ready(None));
+    }
+
+    #[tokio::test]
+    async fn other_keys_run_while_one_does() {
+        let (queue, _clock) = queue();
+        queue.add("a");
+        queue.add("b");
+        assert_eq!(ready(&queue), Some("a"));
+        assert_eq!(ready(&queue), Some("b"));
+    }
+}
