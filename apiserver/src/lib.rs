@@ -6,10 +6,14 @@
 
 pub mod auth;
 pub mod defaults;
+pub mod error;
 pub mod local;
 pub mod nodes;
 pub mod patch;
+pub mod pki;
 pub mod rest;
 pub mod service;
 pub mod store;
 pub mod validation;
+
+pub use error::Error;

@@ -1,7 +1,26 @@
 //! Who is asking, and what they may do.
+//!
+//! [`Authenticator`] turns a client certificate or a bearer token into an [`Identity`]; an [`Authorizer`]
+//! decides what that identity may do. Neither reads objects on the way, but for bootstrap tokens, which are
+//! Secrets.
+
+mod authorizer;
+pub mod random;
 
 use claw_client::ResourceRef;
 use claw_schemas::ApiError;
+
+pub use authorizer::BuiltinAuthorizer;
+pub(crate) use random::{random_hex, sha256_hex};
+
+/// Group of everyone who is somebody.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Group of node agents.
+pub const NODES: &str = "system:nodes";
+/// Group of machines that hold a join token and nothing else.
+pub const BOOTSTRAPPERS: &str = "system:bootstrappers";
+/// Group whose members may do everything.
+pub const MASTERS: &str = "system:masters";
 
 /// An authenticated user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +34,22 @@ pub struct Identity {
 impl Identity {
     /// The server acting for itself, and controllers that run inside it.
     pub fn loopback(component: &str) -> Self {
-        Self { user: format!("system:{component}"), groups: vec!["system:masters".to_owned()] }
+        Self { user: format!("system:{component}"), groups: vec![MASTERS.to_owned()] }
+    }
+
+    /// The agent of a node.
+    pub fn of_node(name: &str) -> Self {
+        Self { user: format!("system:node:{name}"), groups: vec![NODES.to_owned(), AUTHENTICATED.to_owned()] }
     }
 
     /// The name of the node this identity is, if it is one.
     pub fn node(&self) -> Option<&str> {
-        self.user.strip_prefix("system:node:").filter(|_| self.groups.iter().any(|g| g == "system:nodes"))
+        self.user.strip_prefix("system:node:").filter(|_| self.is_in(NODES))
+    }
+
+    /// Whether it belongs to a group.
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|one| one == group)
     }
 }
 
