@@ -4,13 +4,17 @@
 //! decides what that identity may do. Neither reads objects on the way, but for bootstrap tokens, which are
 //! Secrets.
 
+mod authenticator;
 mod authorizer;
-pub mod random;
+mod join_tokens;
+mod random;
 
 use claw_client::ResourceRef;
 use claw_schemas::ApiError;
 
+pub use authenticator::{Authenticator, Peer};
 pub use authorizer::BuiltinAuthorizer;
+pub use join_tokens::{JoinTokens, new_join_token};
 pub(crate) use random::{random_hex, sha256_hex};
 
 /// Group of everyone who is somebody.
@@ -21,6 +25,11 @@ pub const NODES: &str = "system:nodes";
 pub const BOOTSTRAPPERS: &str = "system:bootstrappers";
 /// Group whose members may do everything.
 pub const MASTERS: &str = "system:masters";
+
+/// What the user name of a machine with a join token begins with; the token's id follows.
+pub const BOOTSTRAP_USER_PREFIX: &str = "system:bootstrap:";
+/// User name of everybody who shows no credentials.
+const ANONYMOUS: &str = "system:anonymous";
 
 /// An authenticated user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +49,16 @@ impl Identity {
     /// The agent of a node.
     pub fn of_node(name: &str) -> Self {
         Self { user: format!("system:node:{name}"), groups: vec![NODES.to_owned(), AUTHENTICATED.to_owned()] }
+    }
+
+    /// Nobody in particular.
+    pub fn anonymous() -> Self {
+        Self { user: ANONYMOUS.to_owned(), groups: vec!["system:unauthenticated".to_owned()] }
+    }
+
+    /// Whether it showed no credentials.
+    pub fn is_anonymous(&self) -> bool {
+        self.user == ANONYMOUS
     }
 
     /// The name of the node this identity is, if it is one.

@@ -16,6 +16,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -42,7 +43,7 @@ const ADMIN_TOKEN_BYTES: usize = 32;
 /// The files of `DIR/pki` and what they hold.
 pub struct Pki {
     folder: PathBuf,
-    authority: Authority,
+    authority: Arc<Authority>,
     server: Leaf,
     admin: Leaf,
     admin_token: String,
@@ -60,7 +61,7 @@ impl Pki {
     fn open_at(data_dir: &Path, names: &BTreeSet<String>, now: SystemTime) -> Result<Self, Error> {
         let folder = data_dir.join("pki");
         files::private_folder(&folder)?;
-        let authority = Authority::open(&folder, now)?;
+        let authority = Arc::new(Authority::open(&folder, now)?);
         let server = leaf::server(&folder, &authority, names, now)?;
         let admin = leaf::client(&folder, "admin", &authority, ADMIN_USER, ADMIN_GROUP, now)?;
         let admin_token = admin_token(&data_dir.join("admin.token"))?;
@@ -78,7 +79,7 @@ impl Pki {
     }
 
     /// The authority.
-    pub fn authority(&self) -> &Authority {
+    pub fn authority(&self) -> &Arc<Authority> {
         &self.authority
     }
 
