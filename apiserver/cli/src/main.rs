@@ -3,6 +3,7 @@
 //! `roles` compose server, controllers and node agents into processes; `verbs` are a client like any other.
 //! No logic of a cluster lives here.
 
+mod roles;
 mod verbs;
 
 use std::{io::IsTerminal as _, process::ExitCode};
@@ -24,6 +25,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Role(roles::Command),
     #[command(flatten)]
     Verb(verbs::Command),
 }
@@ -49,6 +52,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         match cli.command {
+            Command::Role(role) => role.run(cli.global).await,
             Command::Verb(verb) => verb.run(verbs::Context::new(cli.global)).await,
         }
     });
@@ -60,6 +64,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// `RUST_LOG` as everywhere; roles tell what they do by default, verbs only what goes wrong.
 fn log_to_stderr(command: &Command) {
     let default = match command {
+        Command::Role(_) => "info",
         Command::Verb(_) => "warn",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
