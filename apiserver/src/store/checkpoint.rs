@@ -3,8 +3,16 @@
 //! sled writes it, once, into a folder that gets its name only when every file in it is durable; nothing is ever
 //! changed in place. That is on purpose: sled moves pages into segments that it takes up again before what it moved
 //! is safe from a power cut, so a database that goes on being written to can lose even what was synced before. A
-//! folder written once cannot. It is also why sled is open only for the seconds of writing and reading:
-//! its caches cost nothing while the server runs.
+//! folder written once cannot. sled also writes when it opens; so it is a copy that is opened for reading.
+//!
+//! The records are one stream of bytes, cut into pieces of a size that sled keeps out of its blob files, and spread
+//! over several databases, because sled holds all it reads in memory. None is open longer than for its
+//! reading or writing: a running server pays nothing for them.
+//!
+//! ```text
+//! state-R/0/       a sled database: pieces by number, and a summary in a tree of its own
+//! state-R/1/ …     more of them; the last one's summary says so
+//! ```
 
 use std::{
     fs,
@@ -18,177 +26,263 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use imbl::OrdMap;
+use bytes::{Buf, BufMut, Bytes};
 use sled::{Config, Db, Mode};
 
 use super::{
     Key, Record, Revision, StoreError,
     batch::State,
-    folder::{Folder, failed, sync_folder, sync_tree},
+    folder::{Folder, copy_tree, failed, sync_folder, sync_tree},
 };
+
+/// Bytes of a piece. Larger ones go to blob files from 20 KiB on; smaller ones cost more time.
+const PIECE_BYTES: usize = 4 << 10;
 
 /// Bytes that go to sled at a time.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// What sled may cache. Everything is written and read once, in order, so that a cache is of no use.
-const CACHE_BYTES: u64 = 4 << 20;
+/// What sled may cache; it takes that for a suggestion. Everything is written and read once, in order.
+const CACHE_BYTES: u64 = 1 << 20;
 
 /// sled lets go of its file lock a moment after its last handle is gone.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// The key of [`Summary`], in a tree of its own.
+/// The name of a database's summary, and of the tree it is in.
 const SUMMARY: &str = "summary";
 
-/// What a state folder says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Lengths of key and value, and the revision.
+const RECORD_HEADER: usize = 16;
+
+/// What a state folder says of itself as a whole.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Summary {
     pub revision: Revision,
-    /// The journal segment that goes on after this state.
-    pub segment: u64,
-    /// Bytes of keys and values.
+    /// Bytes of the records.
     pub bytes: u64,
-    records: u64,
-    crc: u32,
 }
 
 impl Summary {
     /// Of the state before the first write.
     pub fn of_nothing() -> Self {
-        Self { segment: 1, ..Self::default() }
+        Self { revision: 0, bytes: 0 }
     }
+}
 
-    fn encode(&self) -> [u8; 36] {
-        let mut out = [0; 36];
-        out[..8].copy_from_slice(&self.revision.to_le_bytes());
-        out[8..16].copy_from_slice(&self.segment.to_le_bytes());
-        out[16..24].copy_from_slice(&self.bytes.to_le_bytes());
-        out[24..32].copy_from_slice(&self.records.to_le_bytes());
-        out[32..].copy_from_slice(&self.crc.to_le_bytes());
+/// What one database says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    revision: Revision,
+    bytes: u64,
+    records: u64,
+    crc: u32,
+    last: bool,
+}
+
+impl Part {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for word in [self.revision, self.bytes, self.records] {
+            out.put_u64_le(word);
+        }
+        out.put_u32_le(self.crc);
+        out.put_u32_le(self.last.into());
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (words, crc) = bytes.split_at_checked(32)?;
-        let word = |at: usize| Some(u64::from_le_bytes(words.get(at..at + 8)?.try_into().ok()?));
-        let crc = u32::from_le_bytes(crc.try_into().ok()?);
-        Some(Self { revision: word(0)?, segment: word(8)?, bytes: word(16)?, records: word(24)?, crc })
+    fn decode(mut bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            revision: bytes.try_get_u64_le().ok()?,
+            bytes: bytes.try_get_u64_le().ok()?,
+            records: bytes.try_get_u64_le().ok()?,
+            crc: bytes.try_get_u32_le().ok()?,
+            last: bytes.try_get_u32_le().ok()? == 1,
+        })
     }
 }
 
-/// Counts what goes into, or comes out of, a folder.
-#[derive(Default)]
-struct Tally {
-    bytes: u64,
-    records: u64,
-    crc: crc32fast::Hasher,
-}
-
-impl Tally {
-    fn add(&mut self, key: &[u8], value: &[u8]) {
-        self.bytes += (key.len() + value.len()) as u64;
-        self.records += 1;
-        self.crc.update(&(key.len() as u32).to_le_bytes());
-        self.crc.update(key);
-        self.crc.update(value);
-    }
-
-    fn summary(self, revision: Revision, segment: u64) -> Summary {
-        Summary { revision, segment, bytes: self.bytes, records: self.records, crc: self.crc.finalize() }
-    }
-}
-
-/// Writes a state. `None` when `stop` was raised before it was whole.
+/// Writes a state, with about `part_bytes` a database. `None` when `stop` was raised before it was whole.
 pub(super) fn write(
     folder: &Folder,
     state: &State,
-    segment: u64,
+    part_bytes: u64,
     stop: &AtomicBool,
 ) -> Result<Option<Summary>, StoreError> {
     let (whole, partial) = folder.state(state.revision);
     if partial.exists() {
         fs::remove_dir_all(&partial).map_err(failed("remove", &partial))?;
     }
-    let written = guarded(&partial, || write_records(&partial, state, segment, stop))?;
-    if written.is_some() {
-        sync_tree(&partial)?;
-        fs::rename(&partial, &whole).map_err(failed("rename", &partial))?;
-        sync_folder(folder.path())?;
-    }
-    Ok(written)
-}
-
-fn write_records(
-    path: &Path,
-    state: &State,
-    segment: u64,
-    stop: &AtomicBool,
-) -> Result<Option<Summary>, StoreError> {
-    let failed = |error: sled::Error| StoreError::Disk(format!("cannot write {}: {error}", path.display()));
-    let db = open_db(path).map_err(failed)?;
-    let mut tally = Tally::default();
-    let mut batch = sled::Batch::default();
-    let mut filled = 0;
-    for (key, record) in &state.records {
-        let mut value = Vec::with_capacity(8 + record.value.len());
-        value.extend_from_slice(&record.revision.to_le_bytes());
-        value.extend_from_slice(&record.value);
-        tally.add(key.as_str().as_bytes(), &value);
-        filled += value.len();
-        batch.insert(key.as_str(), value);
-        if filled >= BATCH_BYTES {
-            db.apply_batch(std::mem::take(&mut batch)).map_err(failed)?;
-            filled = 0;
-            if stop.load(Ordering::Relaxed) {
-                return Ok(None);
+    fs::create_dir(&partial).map_err(failed("create", &partial))?;
+    let mut records = state.records.values().peekable();
+    let mut bytes = 0;
+    for number in 0.. {
+        let path = partial.join(number.to_string());
+        let head = Part { revision: state.revision, bytes: 0, records: 0, crc: 0, last: false };
+        let part = guarded(&path, || {
+            let part = write_part(&path, head, &mut records, part_bytes, stop)?;
+            // The journal goes when this is synced: better to find out now.
+            match read_part(&path, &mut |_| ())? == part {
+                true => Ok(part),
+                false => Err(damaged(&path, "it does not hold what was written to it")),
             }
+        })?;
+        bytes += part.bytes;
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if part.last {
+            break;
         }
     }
+    sync_tree(&partial)?;
+    fs::rename(&partial, &whole).map_err(failed("rename", &partial))?;
+    sync_folder(folder.path())?;
+    Ok(Some(Summary { revision: state.revision, bytes }))
+}
+
+fn write_part<'a>(
+    path: &Path,
+    head: Part,
+    records: &mut std::iter::Peekable<impl Iterator<Item = &'a Arc<Record>>>,
+    part_bytes: u64,
+    stop: &AtomicBool,
+) -> Result<Part, StoreError> {
+    let failed = |error: sled::Error| StoreError::Disk(format!("cannot write {}: {error}", path.display()));
+    let db = open_db(path).map_err(failed)?;
+    let mut pieces = Pieces::default();
+    let mut part = head;
+    while pieces.bytes < part_bytes && !stop.load(Ordering::Relaxed) {
+        let Some(record) = records.next() else { break };
+        part.records += 1;
+        if let Some(batch) = pieces.push(record) {
+            db.apply_batch(batch).map_err(failed)?;
+        }
+    }
+    part.bytes = pieces.bytes;
+    part.last = records.peek().is_none();
+    let (batch, crc) = pieces.finish();
+    part.crc = crc;
     db.apply_batch(batch).map_err(failed)?;
-    let summary = tally.summary(state.revision, segment);
     let tree = db.open_tree(SUMMARY).map_err(failed)?;
-    tree.insert(SUMMARY, summary.encode().as_slice()).map_err(failed)?;
+    tree.insert(SUMMARY, part.encode()).map_err(failed)?;
     db.flush().map_err(failed)?;
-    Ok(Some(summary))
+    Ok(part)
+}
+
+/// Cuts records into pieces.
+#[derive(Default)]
+struct Pieces {
+    batch: sled::Batch,
+    filled: usize,
+    number: u64,
+    rest: Vec<u8>,
+    bytes: u64,
+    crc: crc32fast::Hasher,
+}
+
+impl Pieces {
+    /// Adds a record. Gives a batch when it is full.
+    fn push(&mut self, record: &Record) -> Option<sled::Batch> {
+        let key = record.key.as_str().as_bytes();
+        self.bytes += (RECORD_HEADER + key.len() + record.value.len()) as u64;
+        self.rest.put_u32_le(key.len() as u32);
+        self.rest.put_u32_le(record.value.len() as u32);
+        self.rest.put_u64_le(record.revision);
+        self.rest.put_slice(key);
+        self.rest.put_slice(&record.value);
+        let whole = self.rest.len() / PIECE_BYTES * PIECE_BYTES;
+        let rest = self.rest.split_off(whole);
+        let pieces = std::mem::replace(&mut self.rest, rest);
+        pieces.chunks(PIECE_BYTES).for_each(|piece| self.insert(piece));
+        (self.filled >= BATCH_BYTES).then(|| {
+            self.filled = 0;
+            std::mem::take(&mut self.batch)
+        })
+    }
+
+    fn insert(&mut self, piece: &[u8]) {
+        self.crc.update(piece);
+        self.batch.insert(&self.number.to_be_bytes(), piece);
+        self.number += 1;
+        self.filled += piece.len();
+    }
+
+    /// The last batch, and the checksum over all.
+    fn finish(mut self) -> (sled::Batch, u32) {
+        let rest = std::mem::take(&mut self.rest);
+        if !rest.is_empty() {
+            self.insert(&rest);
+        }
+        (self.batch, self.crc.finalize())
+    }
 }
 
 /// Reads the state at a revision, and checks that it is whole.
 pub(super) fn read(folder: &Folder, revision: Revision) -> Result<(State, Summary), StoreError> {
     let (path, _) = folder.state(revision);
-    let (state, summary) = guarded(&path, || read_records(&path))?;
-    if summary.revision != revision {
-        return Err(damaged(&path, &format!("it is of revision {}", summary.revision)));
+    let mut state = State { revision, ..State::default() };
+    let mut bytes = 0;
+    for number in 0.. {
+        let path = path.join(number.to_string());
+        if !path.is_dir() {
+            return Err(damaged(&path, "it is missing"));
+        }
+        let copy = folder.scratch();
+        copy_tree(&path, &copy)?;
+        let part = guarded(&path, || {
+            read_part(&copy, &mut |record| {
+                state.records.insert(record.key.clone(), Arc::new(record));
+            })
+        })?;
+        fs::remove_dir_all(&copy).map_err(failed("remove", &copy))?;
+        if part.revision != revision {
+            return Err(damaged(&path, &format!("it is of revision {}", part.revision)));
+        }
+        bytes += part.bytes;
+        if part.last {
+            return Ok((state, Summary { revision, bytes }));
+        }
     }
-    Ok((state, summary))
+    unreachable!("the numbers do not end")
 }
 
-fn read_records(path: &Path) -> Result<(State, Summary), StoreError> {
+fn read_part(path: &Path, sink: &mut dyn FnMut(Record)) -> Result<Part, StoreError> {
     let failed = |error: sled::Error| damaged(path, &error.to_string());
     let db = open_db(path).map_err(failed)?;
-    let summary = db.open_tree(SUMMARY).and_then(|tree| tree.get(SUMMARY)).map_err(failed)?;
-    let summary = summary.as_deref().and_then(Summary::decode);
-    let summary = summary.ok_or_else(|| damaged(path, "it has no summary"))?;
-    let mut tally = Tally::default();
-    let mut records = OrdMap::new();
+    let part = db.open_tree(SUMMARY).and_then(|tree| tree.get(SUMMARY)).map_err(failed)?;
+    let part = part.as_deref().and_then(Part::decode).ok_or_else(|| damaged(path, "it has no summary"))?;
+    let mut rest = Vec::new();
+    let (mut bytes, mut records, mut crc) = (0, 0, crc32fast::Hasher::new());
     for entry in db.iter() {
-        let (key, value) = entry.map_err(failed)?;
-        tally.add(&key, &value);
-        let (key, record) = decode(&key, &value).ok_or_else(|| damaged(path, "a record is malformed"))?;
-        records.insert(key, Arc::new(record));
+        let (_, piece) = entry.map_err(failed)?;
+        crc.update(&piece);
+        bytes += piece.len() as u64;
+        rest.extend_from_slice(&piece);
+        let mut left = rest.as_slice();
+        while let Some(record) = split_record(&mut left) {
+            records += 1;
+            sink(record.ok_or_else(|| damaged(path, "a key is no text"))?);
+        }
+        let used = rest.len() - left.len();
+        rest.drain(..used);
     }
-    let (found, said) = (tally.records, summary.records);
-    if tally.summary(summary.revision, summary.segment) != summary {
-        return Err(damaged(path, &format!("{found} of {said} records are there, or some are altered")));
+    if (bytes, records, crc.finalize()) != (part.bytes, part.records, part.crc) || !rest.is_empty() {
+        let how = format!("of {} records {records} are there, or some are altered", part.records);
+        return Err(damaged(path, &how));
     }
-    Ok((State { revision: summary.revision, records }, summary))
+    Ok(part)
 }
 
-fn decode(key: &[u8], value: &[u8]) -> Option<(Key, Record)> {
-    let key = Key::from_text(std::str::from_utf8(key).ok()?);
-    let (revision, value) = value.split_first_chunk::<8>()?;
-    let revision = Revision::from_le_bytes(*revision);
-    let value = Bytes::copy_from_slice(value);
-    Some((key.clone(), Record { key, revision, value }))
+/// Takes a record off the head of `bytes`, if all of it is there; `Some(None)` if it makes no sense.
+fn split_record(bytes: &mut &[u8]) -> Option<Option<Record>> {
+    let mut rest = *bytes;
+    let key = rest.try_get_u32_le().ok()? as usize;
+    let value = rest.try_get_u32_le().ok()? as usize;
+    let revision = rest.try_get_u64_le().ok()?;
+    let (key, rest) = rest.split_at_checked(key)?;
+    let (value, rest) = rest.split_at_checked(value)?;
+    *bytes = rest;
+    let key = std::str::from_utf8(key).ok().map(Key::from_text);
+    Some(key.map(|key| Record { key, revision, value: Bytes::copy_from_slice(value) }))
 }
 
 fn open_db(path: &Path) -> sled::Result<Db> {
@@ -200,7 +294,7 @@ fn open_db(path: &Path) -> sled::Result<Db> {
             Err(sled::Error::Io(error))
                 if error.to_string().contains("lock") && Instant::now() < deadline =>
             {
-                thread::sleep(Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(1));
             }
             other => return other,
         }

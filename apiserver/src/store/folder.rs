@@ -56,6 +56,11 @@ impl Folder {
         (self.path.join(&name), self.path.join(name + PARTIAL))
     }
 
+    /// A place for what need not outlive the moment.
+    pub fn scratch(&self) -> PathBuf {
+        self.path.join(format!("{STATE}read{PARTIAL}"))
+    }
+
     /// The revisions of whole states, newest first. What was left half-written is removed.
     pub fn states(&self) -> Result<Vec<Revision>, StoreError> {
         let mut found: Vec<Revision> = Vec::new();
@@ -158,6 +163,21 @@ pub(super) fn sync_tree(path: &Path) -> Result<(), StoreError> {
         }
     }
     sync_folder(path)
+}
+
+/// Copies a folder and what is in it.
+pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::create_dir(to).map_err(failed("create", to))?;
+    for entry in fs::read_dir(from).map_err(failed("read", from))? {
+        let entry = entry.map_err(failed("read", from))?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_tree(&from, &to)?;
+        } else {
+            fs::copy(&from, &to).map_err(failed("copy", &from))?;
+        }
+    }
+    Ok(())
 }
 
 /// Says what could not be done to which file.

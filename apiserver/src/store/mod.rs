@@ -35,7 +35,31 @@ pub type Revision = u64;
 /// Opens the embedded durable store in a folder of its own, made first if it is not there. Reads and replays what the
 /// folder holds: call it where blocking is allowed.
 pub fn open_sled(folder: &Path) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(sled::SledStore::open(folder)?))
+    open_sled_with(folder, Sizes::default())
+}
+
+/// Like [`open_sled`], with sizes other than the usual.
+pub fn open_sled_with(folder: &Path, sizes: Sizes) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(sled::SledStore::open(folder, sizes)?))
+}
+
+/// How the embedded store cuts its files, in bytes. May differ each time a folder is opened; tests make all of
+/// it happen within a few writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// A segment of the journal.
+    pub segment: u64,
+    /// The journal's length at which the state is written, if the state is not larger than half of it.
+    pub journal: u64,
+    /// One database of a written state: what writing or reading a state takes in memory, about.
+    pub part: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        // A segment lasts a single client at full speed for 1.5 s, and takes 10 ms to write full of zeros.
+        Self { segment: 8 << 20, journal: 64 << 20, part: 16 << 20 }
+    }
 }
 
 /// A store without a disk: for tests, simulation and throw-away clusters.

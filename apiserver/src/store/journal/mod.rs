@@ -31,9 +31,6 @@ use self::{
 };
 use super::{Event, Key, Record, Revision, StoreError, folder::failed};
 
-/// Length of a segment: 1.5 s of a single client at full speed, 10 ms to write full of zeros.
-const SEGMENT_BYTES: u64 = 8 << 20;
-
 /// The append buffer is let go of when it has grown beyond this.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -59,9 +56,10 @@ pub(super) enum AppendError {
 /// What the writer shares with the thread that keeps house.
 pub(super) struct Segments {
     folder: PathBuf,
+    /// Length of a segment, unless a batch needs a longer one.
+    segment_bytes: u64,
     next: Mutex<Next>,
     sealed: Mutex<VecDeque<Sealed>>,
-    active: AtomicU64,
     /// Bytes of frames in all segments.
     bytes: AtomicU64,
 }
@@ -83,39 +81,34 @@ struct Sealed {
     length: u64,
 }
 
-/// What the journal goes on from.
-#[derive(Clone, Copy)]
-pub(super) struct Base {
-    /// All changes up to here are known.
-    pub revision: Revision,
-    /// A segment that was there when they were.
-    pub segment: u64,
-}
-
 impl Journal {
-    /// Begins a journal in an empty folder.
-    pub fn create(folder: &Path, base: Base) -> Result<Self, StoreError> {
-        let active = Segment::create(folder, base.segment, SEGMENT_BYTES, None)?;
-        let segments = Segments::new(folder, base.segment);
-        Ok(Self { segments: Arc::new(segments), active, at: START, last: base.revision, buffer: Vec::new() })
+    /// Begins a journal in an empty folder, of the changes after `base`.
+    pub fn create(folder: &Path, segment_bytes: u64, base: Revision) -> Result<Self, StoreError> {
+        let active = Segment::create(folder, 1, segment_bytes, None)?;
+        let segments = Segments::new(folder, segment_bytes, active.number);
+        Ok(Self { segments: Arc::new(segments), active, at: START, last: base, buffer: Vec::new() })
     }
 
     /// Opens a journal, and hands the changes after `base` to `sink`, in order.
-    pub fn open(folder: &Path, base: Base, sink: &mut dyn FnMut(Record, bool)) -> Result<Self, StoreError> {
+    pub fn open(
+        folder: &Path,
+        segment_bytes: u64,
+        base: Revision,
+        sink: &mut dyn FnMut(Record, bool),
+    ) -> Result<Self, StoreError> {
         let mut replay = Replay::new(base, sink);
         let numbers = relevant(segment::numbers(folder)?);
         for &number in &numbers {
             let (segment, bytes) = Segment::open(folder, number)?;
             replay.read(segment, &bytes)?;
         }
-        if numbers.first().is_none_or(|first| *first > base.segment) {
+        if numbers.is_empty() {
             return Err(StoreError::Unusable(format!(
-                "{} lacks segment {}; restore the data folder from a snapshot",
-                folder.display(),
-                base.segment
+                "{} is empty, so writes after revision {base} may be missing; restore the data folder from a snapshot",
+                folder.display()
             )));
         }
-        replay.finish(folder)
+        replay.finish(folder, segment_bytes)
     }
 
     /// Makes a batch durable.
@@ -139,12 +132,17 @@ impl Journal {
     }
 
     fn roll(&mut self, length: u64) -> Result<(), StoreError> {
-        let next = self.segments.take_next(START + length)?;
-        self.segments.active.store(next.number, Ordering::Release);
+        let (next, passed_over) = self.segments.take_next(START + length)?;
         let full = mem::replace(&mut self.active, next);
         let bytes = mem::replace(&mut self.at, START) - START;
-        let sealed = Sealed { path: full.path, last: self.last, bytes, length: full.length };
-        self.segments.sealed.lock().push_back(sealed);
+        let mut sealed = self.segments.sealed.lock();
+        sealed.push_back(Sealed { path: full.path, last: self.last, bytes, length: full.length });
+        sealed.extend(passed_over.map(|empty| Sealed {
+            path: empty.path,
+            last: self.last,
+            bytes: 0,
+            length: empty.length,
+        }));
         Ok(())
     }
 
@@ -155,12 +153,12 @@ impl Journal {
 }
 
 impl Segments {
-    fn new(folder: &Path, active: u64) -> Self {
+    fn new(folder: &Path, segment_bytes: u64, active: u64) -> Self {
         Self {
             folder: folder.to_owned(),
+            segment_bytes,
             next: Mutex::new(Next { number: active + 1, ready: None, old: None }),
             sealed: Mutex::default(),
-            active: AtomicU64::new(active),
             bytes: AtomicU64::new(0),
         }
     }
@@ -168,11 +166,6 @@ impl Segments {
     /// Bytes that opening would have to replay.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// The segment being written.
-    pub fn active(&self) -> u64 {
-        self.active.load(Ordering::Acquire)
     }
 
     /// Whether the segment to come has yet to be made. Never waits for one in the making.
@@ -184,7 +177,7 @@ impl Segments {
     pub fn prepare(&self) -> Result<(), StoreError> {
         let mut next = self.next.lock();
         if next.ready.is_none() {
-            next.ready = Some(self.make(&mut next, SEGMENT_BYTES)?);
+            next.ready = Some(self.make(&mut next, self.segment_bytes)?);
         }
         Ok(())
     }
@@ -196,17 +189,18 @@ impl Segments {
         Ok(segment)
     }
 
-    fn take_next(&self, length: u64) -> Result<Segment, StoreError> {
+    /// A segment of at least `length` bytes, and one that was too short for it and stays empty.
+    fn take_next(&self, length: u64) -> Result<(Segment, Option<Segment>), StoreError> {
         let mut next = self.next.lock();
         match next.ready.take() {
-            // Too short for a huge batch: it is passed over, and stays empty.
-            Some(ready) if ready.length < length => {
-                let sealed = Sealed { path: ready.path, last: 0, bytes: 0, length: ready.length };
-                self.sealed.lock().push_back(sealed);
-                self.make(&mut next, length)
-            }
-            Some(ready) => Ok(ready),
-            None => self.make(&mut next, length.max(SEGMENT_BYTES)),
+            Some(ready) if ready.length >= length => Ok((ready, None)),
+            short => match self.make(&mut next, length.max(self.segment_bytes)) {
+                Ok(made) => Ok((made, short)),
+                Err(error) => {
+                    next.ready = short;
+                    Err(error)
+                }
+            },
         }
     }
 
@@ -223,7 +217,7 @@ impl Segments {
             let Some(retired) = retired else { return Ok(()) };
             self.bytes.fetch_sub(retired.bytes, Ordering::Relaxed);
             let mut next = self.next.lock();
-            if next.old.is_none() && retired.length == SEGMENT_BYTES {
+            if next.old.is_none() && retired.length == self.segment_bytes {
                 let old = self.folder.join("spare.partial");
                 fs::rename(&retired.path, &old).map_err(failed("rename", &retired.path))?;
                 next.old = Some(old);
@@ -243,7 +237,7 @@ fn relevant(mut numbers: Vec<u64>) -> Vec<u64> {
 
 /// Reads segments in order.
 struct Replay<'a> {
-    base: Base,
+    base: Revision,
     sink: &'a mut dyn FnMut(Record, bool),
     /// The last revision seen; `None` before the first frame.
     last: Option<Revision>,
@@ -254,7 +248,7 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(base: Base, sink: &'a mut dyn FnMut(Record, bool)) -> Self {
+    fn new(base: Revision, sink: &'a mut dyn FnMut(Record, bool)) -> Self {
         Self { base, sink, last: None, read: Vec::new(), tail: None }
     }
 
@@ -282,7 +276,7 @@ impl<'a> Replay<'a> {
     }
 
     fn check_order(&self, segment: &Segment, frame: &Frame<'_>, at: usize) -> Result<(), StoreError> {
-        let next = self.last.unwrap_or(self.base.revision) + 1;
+        let next = self.last.unwrap_or(self.base) + 1;
         let fits = match self.last {
             Some(_) => frame.first == next,
             None => frame.first <= next,
@@ -300,7 +294,7 @@ impl<'a> Replay<'a> {
             let malformed = || damaged(&segment.path, &format!("the batch at byte {at} makes no sense"));
             let change = change.ok_or_else(malformed)?;
             self.last = Some(revision);
-            if revision > self.base.revision {
+            if revision > self.base {
                 let (key, value) = (Key::from_text(change.key), Bytes::copy_from_slice(change.value));
                 (self.sink)(Record { key, revision, value }, change.deleted);
             }
@@ -309,13 +303,13 @@ impl<'a> Replay<'a> {
     }
 
     /// The journal, ready to be appended to after its last frame.
-    fn finish(mut self, folder: &Path) -> Result<Journal, StoreError> {
-        let last = self.last.unwrap_or(self.base.revision);
-        if last < self.base.revision {
+    fn finish(mut self, folder: &Path, segment_bytes: u64) -> Result<Journal, StoreError> {
+        let last = self.last.unwrap_or(self.base);
+        if last < self.base {
             return Err(StoreError::Unusable(format!(
                 "{} ends at revision {last}, but the state is of {}; restore the data folder from a snapshot",
                 folder.display(),
-                self.base.revision
+                self.base
             )));
         }
         let place = self.tail.as_ref().map_or(0, |(place, ..)| *place);
@@ -325,7 +319,7 @@ impl<'a> Replay<'a> {
             let written = active.file.write_all_at(bytes, *at).and_then(|()| active.file.sync_data());
             written.map_err(failed("sync", &active.path))?;
         }
-        let segments = Segments::new(folder, active.number);
+        let segments = Segments::new(folder, segment_bytes, active.number);
         keep_one(after, &mut segments.next.lock())?;
         for (segment, end, last) in self.read {
             let (bytes, length) = (end - START, segment.length);
