@@ -4,11 +4,23 @@
 //!
 //! Must never know: the API server, the store, other controllers' insides.
 
-use std::future::Future;
+mod claim;
+pub mod deployment;
+pub mod event_ttl;
+pub mod garbage;
+pub mod namespace;
+pub mod node_lifecycle;
+pub mod pod_gc;
+mod pods;
+pub mod replicaset;
+pub mod scheduler;
+
+use std::sync::Arc;
 
 use claw_client::Client;
 use claw_runtime::{Env, Leadership, Runtime, lease::Election};
-use futures::future::{BoxFuture, FutureExt as _, join_all};
+use claw_schemas::Registry;
+use futures::future::{BoxFuture, FutureExt as _};
 use tokio_util::sync::CancellationToken;
 
 /// How to run the controllers.
@@ -29,7 +41,7 @@ pub async fn run(client: Client, env: Env, options: Options, cancel: Cancellatio
         let (client, env) = (client.clone(), env.fork());
         async move {
             let runtime = Runtime::start(client, env.clone(), "clawbernetes-controllers", leadership, term);
-            join_all(controllers(&runtime)).await;
+            controllers(&runtime).into_iter().for_each(|controller| env.spawn(controller));
             env.join().await;
         }
     };
@@ -42,13 +54,17 @@ pub async fn run(client: Client, env: Env, options: Options, cancel: Cancellatio
     }
 }
 
-fn controllers(_runtime: &Runtime) -> Vec<BoxFuture<'static, ()>> {
-    let all: Vec<BoxFuture<'static, ()>> = Vec::new();
-    all
-}
-
-/// One more future for [`controllers`].
-#[expect(dead_code, reason = "used from the next commit on")]
-fn boxed(future: impl Future<Output = ()> + Send + 'static) -> BoxFuture<'static, ()> {
-    future.boxed()
+/// Every controller, each as the future that runs it.
+fn controllers(runtime: &Runtime) -> Vec<BoxFuture<'static, ()>> {
+    let registry = Arc::new(Registry::builtin());
+    vec![
+        runtime.drive(deployment::Deployments).boxed(),
+        runtime.drive(replicaset::ReplicaSets).boxed(),
+        runtime.drive(node_lifecycle::NodeLifecycle).boxed(),
+        scheduler::run(runtime.clone()).boxed(),
+        garbage::run(runtime.clone(), Arc::clone(&registry)).boxed(),
+        namespace::run(runtime.clone(), registry).boxed(),
+        pod_gc::run(runtime.clone()).boxed(),
+        event_ttl::run(runtime.clone()).boxed(),
+    ]
 }

@@ -16,7 +16,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::{binary::clawbernetes, kubectl::Kubectl, wait};
+use crate::{binary::clawbernetes, kubectl::Kubectl, node::Node, wait};
 
 /// A debug build on a busy two-core machine, first start (keys are made) included.
 const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -71,6 +71,8 @@ pub struct Cluster {
     options: Options,
     running: Option<Running>,
     url: String,
+    /// Joined machines. They outlive the server's stop, because `--rm` needs their agents to take pods down.
+    nodes: Vec<Node>,
 }
 
 #[derive(Debug)]
@@ -88,7 +90,7 @@ impl Cluster {
     #[must_use]
     pub fn start(options: Options) -> Self {
         let scratch = tempfile::Builder::new().prefix("claw-e2e-").tempdir().expect("a scratch folder");
-        let mut cluster = Self { scratch, options, running: None, url: String::new() };
+        let mut cluster = Self { scratch, options, running: None, url: String::new(), nodes: Vec::new() };
         cluster.restart();
         cluster
     }
@@ -124,6 +126,21 @@ impl Cluster {
             .stdout(Stdio::piped())
             .stderr(log);
         command
+    }
+
+    /// Joins a machine; see [`Node::join`].
+    pub fn join_node(&mut self, name: &str, more: &[&str]) {
+        let node = Node::join(self, name, more);
+        self.nodes.push(node);
+    }
+
+    /// A machine that has joined.
+    ///
+    /// # Panics
+    /// When none of that name has.
+    pub fn node(&mut self, name: &str) -> &mut Node {
+        let node = self.nodes.iter_mut().find(|node| node.name == name);
+        node.unwrap_or_else(|| panic!("no node {name} has joined"))
     }
 
     /// `https://127.0.0.1:PORT`
@@ -249,24 +266,26 @@ impl Drop for Cluster {
             let pid = Pid::from_raw(running.child.id().try_into().expect("process ids are positive i32"));
             let _ = kill(pid, Signal::SIGCONT);
             let _ = kill(pid, Signal::SIGTERM);
-            if !ends_within(&mut running.child, STOP_LIMIT) {
-                let _ = running.child.kill();
-                let _ = running.child.wait();
+            if !end(&mut running.child) {
                 eprintln!("the cluster did not stop in time; its log ends with:\n{}", self.log_tail());
             }
         }
+        self.nodes.clear();
         crate::host::sweep(self.scratch.path());
     }
 }
 
-fn ends_within(child: &mut Child, limit: Duration) -> bool {
+/// Waits for a process that was asked to end, and kills it when it does not. Whether it ended by itself.
+pub(crate) fn end(child: &mut Child) -> bool {
     let start = std::time::Instant::now();
-    while start.elapsed() < limit {
+    while start.elapsed() < STOP_LIMIT {
         if !matches!(child.try_wait(), Ok(None)) {
             return true;
         }
         thread::sleep(Duration::from_millis(50));
     }
+    let _ = child.kill();
+    let _ = child.wait();
     false
 }
 

@@ -8,18 +8,23 @@ use nix::{
     unistd::Pid,
 };
 
-/// Processes whose command line or root names `folder`, with their command lines.
+/// Processes that belong to `folder`: their command line names it, or they live in a mount namespace of their own
+/// whose root came from there, as containers do. With their command lines.
 #[must_use]
 pub fn processes(folder: &Path) -> Vec<(i32, String)> {
     let needle = folder.to_string_lossy().into_owned();
     let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let own_mounts = fs::read_link("/proc/self/ns/mnt").ok();
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| *pid != own)
         .filter_map(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            line.contains(&needle).then_some((pid, line))
+            let is_contained = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok() != own_mounts
+                && fs::read_to_string(format!("/proc/{pid}/mountinfo"))
+                    .is_ok_and(|mounts| mounts.contains(&needle));
+            (is_contained || line.contains(&needle)).then_some((pid, line))
         })
         .collect()
 }

@@ -6,9 +6,12 @@
 pub mod binary;
 pub mod cluster;
 pub mod host;
+pub mod http;
 pub mod kubectl;
 pub mod need;
+pub mod node;
 pub mod wait;
 
 pub use cluster::{Cluster, Options};
 pub use kubectl::Kubectl;
+pub use node::Node;

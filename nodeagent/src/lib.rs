@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod error;
 pub mod hollow;
+mod ids;
 pub mod join;
 pub mod runtime;
 pub mod shim;

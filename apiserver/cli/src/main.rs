@@ -1,1 +1,76 @@
-fn main() {}
+//! The one binary, and the one place where its parts are put together.
+//!
+//! `roles` compose server, controllers and node agents into processes; `verbs` are a client like any other.
+//! No logic of a cluster lives here.
+
+mod roles;
+mod verbs;
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Turns machines into a cluster that speaks the Kubernetes API.
+///
+/// `clawbernetes up` starts one on this machine.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: verbs::Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Role(roles::Command),
+    #[command(flatten)]
+    Verb(verbs::Command),
+}
+
+fn main() -> ExitCode {
+    // A container's shim is this same program. It must be single-threaded, so it goes first.
+    claw_nodeagent::shim::run_if_asked();
+    // Other crates may bring a second provider into the build, and rustls then refuses to choose one by itself.
+    // An error means that one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    log_to_stderr(&cli.command);
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Role(role) => role.run(cli.global).await,
+            Command::Verb(verb) => verb.run(verbs::Context::new(cli.global)).await,
+        }
+    });
+    // A read of the terminal that nobody waits for any more must not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+/// `RUST_LOG` as everywhere; roles tell what they do by default, verbs only what goes wrong.
+fn log_to_stderr(command: &Command) {
+    let default = match command {
+        Command::Role(_) => "info",
+        Command::Verb(_) => "warn",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

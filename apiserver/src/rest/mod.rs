@@ -5,13 +5,171 @@
 //!
 //! Must never know: TLS, certificates, storage.
 
-use std::sync::Arc;
+mod accept;
+mod documents;
+mod path;
+mod query;
+mod respond;
+mod stream;
 
-use axum::Router;
+use std::{sync::Arc, time::Duration};
 
-use crate::service::ObjectService;
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use claw_client::{
+    Request, ResourceRef, Verb,
+    request::{DeleteOptions, View},
+};
+use claw_schemas::{ApiError, openapi::OpenApi, status::Reason};
+use http::{HeaderMap, Method, Response, header, request::Parts};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use self::{path::Path, query::Query};
+use crate::{
+    auth::Identity,
+    service::{self, ObjectService, limits::REQUEST_BYTES_MAX},
+};
+
+/// How long a client may take to send a body: 3 MiB at the 1 Mbit/s of a poor uplink are 25 s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What handlers share.
+struct State {
+    service: Arc<ObjectService>,
+    openapi: OpenApi,
+}
 
 /// All paths of the API. The layer in front must put an `Extension<Identity>` on every request.
 pub fn router(service: Arc<ObjectService>) -> Router {
-    Router::new().with_state(service)
+    let openapi = OpenApi::new(service.registry().as_ref().clone());
+    let state = Arc::new(State { service, openapi });
+    Router::new().fallback(move |request: http::Request<Body>| {
+        let state = state.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            handle(&state, parts, body).await.unwrap_or_else(|error| respond::error(&error))
+        }
+    })
+}
+
+async fn handle(state: &State, parts: Parts, body: Body) -> Result<Response<Body>, ApiError> {
+    let path = parts.uri.path();
+    let read_only = matches!(parts.method, Method::GET | Method::HEAD);
+    if let Some(response) = documents::about_server(state, path) {
+        return if read_only { Ok(response) } else { Err(method_not_allowed()) };
+    }
+    let who = parts.extensions.get::<Identity>().ok_or_else(|| {
+        ApiError::new(
+            Reason::Unauthorized,
+            "the server does not know who is asking: send a certificate or a token",
+        )
+    })?;
+    if let Some(response) = documents::openapi(state, path, &parts.headers) {
+        return if read_only { response } else { Err(method_not_allowed()) };
+    }
+    match path::parse(path).ok_or_else(documents::no_such_path)? {
+        Path::Resource(resource) => on_resource(state, who, resource, &parts, body).await,
+        other if read_only => documents::discovery(state, &other, &parts.headers),
+        _ => Err(method_not_allowed()),
+    }
+}
+
+async fn on_resource(
+    state: &State,
+    who: &Identity,
+    mut resource: ResourceRef,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let query = Query::parse(parts.uri.query())?;
+    if parts.method == Method::GET && resource.subresource.as_deref() == Some("log") {
+        return Ok(stream::text(state.service.stream(who, resource, query.0).await?).await);
+    }
+    let (format, mut view) = accept::negotiate(&parts.headers)?;
+    if let View::Table(include) = &mut view {
+        *include = query.include_object()?;
+    }
+    if parts.method == Method::GET && resource.subresource.is_none() && query.flag("watch")? {
+        let mut options = query.watch_options(state.service.store().revision())?;
+        if let Some(name) = resource.name.take() {
+            let comma = if options.field_selector.is_empty() { "" } else { "," };
+            options.field_selector += &format!("{comma}metadata.name={name}");
+        }
+        let events = state.service.watch(who, resource, options, view).await?;
+        return Ok(stream::watch(events, view));
+    }
+    let verb = verb(&resource, parts, &query, body).await?;
+    let gzip = matches!(verb, Verb::Get | Verb::List(_)) && accept::gzip(&parts.headers);
+    let answer = state.service.call(who, Request { resource, verb, view }).await?;
+    Ok(respond::answer(answer, format, gzip))
+}
+
+/// What a request asks for, by its method, path and parameters.
+async fn verb(resource: &ResourceRef, parts: &Parts, query: &Query, body: Body) -> Result<Verb, ApiError> {
+    let headers = &parts.headers;
+    Ok(match (&parts.method, &resource.name) {
+        (&Method::GET, Some(_)) => Verb::Get,
+        (&Method::GET, None) => Verb::List(query.list_options()?),
+        (&Method::POST, _) => {
+            accept::check_body(headers)?;
+            let options = query.write_options("CreateOptions")?;
+            Verb::Create { body: read(headers, body).await?, options }
+        }
+        (&Method::PUT, Some(_)) => {
+            accept::check_body(headers)?;
+            let options = query.write_options("UpdateOptions")?;
+            Verb::Update { body: read(headers, body).await?, options }
+        }
+        (&Method::PATCH, Some(_)) => {
+            let (kind, options) = (accept::patch_kind(headers)?, query.write_options("PatchOptions")?);
+            Verb::Patch { kind, body: read(headers, body).await?, options, force: query.flag("force")? }
+        }
+        (&Method::DELETE, name) => {
+            let sent = delete_options(headers, body).await?;
+            let delete = query.delete_options(sent)?;
+            match name {
+                Some(_) => Verb::Delete(delete),
+                None => Verb::DeleteCollection { list: query.list_options()?, delete },
+            }
+        }
+        _ => return Err(method_not_allowed()),
+    })
+}
+
+/// The body of a delete, which is optional.
+async fn delete_options(headers: &HeaderMap, body: Body) -> Result<Option<DeleteOptions>, ApiError> {
+    let body = read(headers, body).await?;
+    if body.is_empty() {
+        return Ok(None);
+    }
+    accept::check_body(headers)?;
+    service::decode_delete_options(&body).map(Some)
+}
+
+/// Reads a whole body within the limits of size and time.
+async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        ApiError::new(
+            Reason::RequestEntityTooLarge,
+            format!("the request body is larger than the limit of {REQUEST_BYTES_MAX} bytes"),
+        )
+    };
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(ApiError::bad_request(format!("the request body breaks off: {error}"))),
+        Err(_) => Err(ApiError::new(
+            Reason::Timeout,
+            format!("the request body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
+        )),
+    }
+}
+
+fn method_not_allowed() -> ApiError {
+    ApiError::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
 }

@@ -1,21 +1,51 @@
 //! The object service: every rule about reading and writing objects, whatever wire a request came by.
 //!
-//! One pipeline, one module a stage: authorize → resolve → decode → default → admit → validate → commit → respond.
+//! One pipeline, one module a stage: authorize → resolve ([`kinds`]) → decode ([`body`]) → default → admit ([`admit`]) →
+//! validate → commit ([`create`], [`update`], [`delete`]) → respond ([`view`]). Objects move as bytes: decoded once on
+//! write, serialised once, then spliced into lists and watches ([`encode`]).
 //!
 //! Must never know: HTTP, gRPC, TLS, how the store keeps its bytes.
+
+mod admit;
+mod body;
+mod bootstrap;
+mod create;
+mod decode;
+mod delete;
+mod encode;
+mod errors;
+mod facts;
+mod kinds;
+pub mod limits;
+mod list;
+mod logs;
+mod memo;
+mod object;
+mod paging;
+mod pods;
+mod scale;
+mod select;
+mod update;
+mod view;
+mod watch;
 
 use std::sync::{
     Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
-use claw_client::{
-    ByteStream, Request, ResourceRef, Response, WatchStream,
-    request::{View, WatchOptions},
-};
+use claw_client::{Request, Response, Verb, request::View};
 use claw_schemas::{ApiError, Registry};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use self::pods::{decode_delete_options, propagation};
+use self::{
+    kinds::{Kinds, Sub, Target, method_not_allowed},
+    limits::WATCHES_OPEN_MAX,
+    memo::Memo,
+    update::Part,
+};
 use crate::{
     auth::{Authorizer, Identity},
     nodes::NodeStreams,
@@ -26,8 +56,11 @@ use crate::{
 pub struct ObjectService {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
+    kinds: Kinds,
     authorizer: Arc<dyn Authorizer>,
     node_streams: OnceLock<Arc<dyn NodeStreams>>,
+    memo: Arc<Memo>,
+    watches: Arc<Semaphore>,
     ready: AtomicBool,
     closing: CancellationToken,
 }
@@ -37,9 +70,12 @@ impl ObjectService {
     pub fn new(store: Arc<dyn Store>, registry: Registry, authorizer: Arc<dyn Authorizer>) -> Self {
         Self {
             store,
+            kinds: Kinds::new(&registry),
             registry: Arc::new(registry),
             authorizer,
             node_streams: OnceLock::new(),
+            memo: Arc::new(Memo::new()),
+            watches: Arc::new(Semaphore::new(WATCHES_OPEN_MAX)),
             ready: AtomicBool::new(false),
             closing: CancellationToken::new(),
         }
@@ -51,50 +87,63 @@ impl ObjectService {
         let _ = self.node_streams.set(streams);
     }
 
-    /// Creates what a cluster cannot be without (the system namespaces), where it is missing.
-    ///
-    /// # Errors
-    /// When the store refuses.
-    pub async fn ensure_bootstrap_objects(&self) -> Result<(), ApiError> {
-        Err(ApiError::internal("the object service is under construction"))
-    }
-
     /// Answers one request.
     ///
     /// # Errors
     /// What is wrong with the request, as a Kubernetes `Status`.
     pub async fn call(&self, who: &Identity, request: Request) -> Result<Response, ApiError> {
-        self.authorizer.authorize(who, "get", &request.resource)?;
-        Err(ApiError::internal("the object service is under construction"))
+        let Request { resource, verb, view } = request;
+        self.authorizer.authorize(who, name_of(&verb), &resource)?;
+        let target = self.kinds.resolve(resource)?;
+        match target.sub {
+            None => self.call_main(&target, verb, view).await,
+            Some(sub) => self.call_sub(&target, sub, verb, view).await,
+        }
     }
 
-    /// Streams changes of a collection, in revision order.
-    ///
-    /// # Errors
-    /// What is wrong with the request. An expired revision is not an error here but the stream's only event.
-    pub async fn watch(
-        &self,
-        who: &Identity,
-        resource: ResourceRef,
-        _options: WatchOptions,
-        _view: View,
-    ) -> Result<WatchStream, ApiError> {
-        self.authorizer.authorize(who, "watch", &resource)?;
-        Err(ApiError::internal("the object service is under construction"))
+    async fn call_main(&self, target: &Target, verb: Verb, view: View) -> Result<Response, ApiError> {
+        match verb {
+            Verb::Get if target.name.is_empty() => Err(method_not_allowed()),
+            Verb::Get => self.get(target, view).await,
+            Verb::List(_) if !target.name.is_empty() => Err(method_not_allowed()),
+            Verb::List(options) => self.list(target, &options, view).await,
+            Verb::Create { body, options } => self.create(target, &body, &options, view).await,
+            Verb::Update { body, options } => self.replace(target, Part::Main, &body, &options, view).await,
+            Verb::Patch { kind, body, options, force: _ } => {
+                self.patch(target, Part::Main, (kind, &body), &options, view).await
+            }
+            Verb::Delete(options) => self.delete(target, &options, view).await,
+            Verb::DeleteCollection { list, delete } => self.delete_collection(target, &list, &delete).await,
+        }
     }
 
-    /// Reads a streaming subresource: `pods/x/log`.
-    ///
-    /// # Errors
-    /// What is wrong with the request, or that the node cannot be reached.
-    pub async fn stream(
+    async fn call_sub(
         &self,
-        who: &Identity,
-        resource: ResourceRef,
-        _query: Vec<(String, String)>,
-    ) -> Result<ByteStream, ApiError> {
-        self.authorizer.authorize(who, "get", &resource)?;
-        Err(ApiError::internal("the object service is under construction"))
+        target: &Target,
+        sub: Sub,
+        verb: Verb,
+        view: View,
+    ) -> Result<Response, ApiError> {
+        match (sub, verb) {
+            (Sub::Status, Verb::Get) => self.get(target, view).await,
+            (Sub::Status, Verb::Update { body, options }) => {
+                self.replace(target, Part::Status, &body, &options, view).await
+            }
+            (Sub::Status, Verb::Patch { kind, body, options, force: _ }) => {
+                self.patch(target, Part::Status, (kind, &body), &options, view).await
+            }
+            (Sub::Scale, Verb::Get) => self.get_scale(target).await,
+            (Sub::Scale, Verb::Update { body, options }) => self.replace_scale(target, &body, &options).await,
+            (Sub::Scale, Verb::Patch { kind, body, options, force: _ }) => {
+                self.patch_scale(target, (kind, &body), &options).await
+            }
+            (Sub::Binding, Verb::Create { body, options }) => self.bind(target, &body, &options).await,
+            (Sub::Eviction, Verb::Create { body, options }) => self.evict(target, &body, &options).await,
+            (Sub::Finalize, Verb::Update { body, options }) => {
+                self.replace(target, Part::Finalizers, &body, &options, view).await
+            }
+            _ => Err(method_not_allowed()),
+        }
     }
 
     /// The store, for parts of the server that keep an index of their own (the node hub).
@@ -120,5 +169,18 @@ impl ObjectService {
     /// Ends all watches cleanly, and refuses new ones: the first step of a shutdown.
     pub fn close_watches(&self) {
         self.closing.cancel();
+    }
+}
+
+/// The verb as authorization knows it.
+fn name_of(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Get => "get",
+        Verb::List(_) => "list",
+        Verb::Create { .. } => "create",
+        Verb::Update { .. } => "update",
+        Verb::Patch { .. } => "patch",
+        Verb::Delete(_) => "delete",
+        Verb::DeleteCollection { .. } => "deletecollection",
     }
 }

@@ -78,9 +78,9 @@ impl<O: Object> Watches<O> {
         Self { caches, queue, primary }
     }
 
-    /// The plan reads this kind; its changes trigger nothing.
-    pub fn reads<K: Object>(&mut self) {
-        self.caches.of::<K>();
+    /// The plan reads this kind; its changes trigger nothing. The cache is for use in [`Self::mapped`].
+    pub fn reads<K: Object>(&mut self) -> Store<K> {
+        self.caches.of::<K>()
     }
 
     /// The plan reads this kind; a change plans the `O` that controls the object, before or after the change.

@@ -15,7 +15,6 @@ use std::{
 };
 
 use claw_client::{ObjectKey, ResourceRef, Store, Verb, api::Object};
-use futures::future::join_all;
 use k8s_openapi::{Metadata as _, api::core::v1::ObjectReference};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -81,20 +80,12 @@ impl<C: Controller> Driver<C> {
         if !matches!(cancel.run_until_cancelled(self.runtime.caches.synced()).await, Some(true)) {
             return;
         }
-        let workers = join_all((0..WORKERS).map(|_| self.work()));
-        let close = async {
+        let resync = async {
             let _ = cancel.run_until_cancelled(self.resync()).await;
-            self.queue.close();
         };
-        tokio::join!(workers, close);
-    }
-
-    async fn work(&self) {
-        while let Some(key) = self.queue.next().await {
-            // A run that is cut short is no loss: actions are idempotent, and the next leader plans anew.
-            let _ = self.runtime.cancel.run_until_cancelled(self.process(&key)).await;
-            self.queue.done(&key);
-        }
+        // A run that is cut short is no loss: actions are idempotent, and the next leader plans anew.
+        let work = self.queue.work(cancel, WORKERS, |key| async move { self.process(&key).await });
+        tokio::join!(work, resync);
     }
 
     async fn resync(&self) {

@@ -14,8 +14,10 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::env::Env;
 
@@ -139,6 +141,28 @@ impl<K: Clone + Ord> Queue<K> {
     pub fn done(&self, key: &K) {
         self.state.lock().finish(key);
         self.changed.notify_one();
+    }
+
+    /// Runs `process` for one key after another, several keys at a time but never one key twice, until `cancel`; a
+    /// run under way is then cut short, which must do no harm.
+    pub async fn work<F>(&self, cancel: &CancellationToken, workers: usize, process: impl Fn(K) -> F + Sync)
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let worker = || async {
+            while let Some(key) = self.next().await {
+                if cancel.run_until_cancelled(process(key.clone())).await.is_none() {
+                    self.close();
+                }
+                self.done(&key);
+            }
+        };
+        let workers = join_all((0..workers).map(|_| worker()));
+        let closer = async {
+            cancel.cancelled().await;
+            self.close();
+        };
+        tokio::join!(workers, closer);
     }
 
     /// Makes every present and future [`Self::next`] return `None`.

@@ -1,8 +1,59 @@
-//! The real runtime: Linux containers behind shims.
+//! The real runtime: Linux containers behind shims, all of whose state is on disk.
+//!
+//! ```text
+//! ROOT/images/…                          image roots
+//! ROOT/state/ID/                         libcontainer's own state
+//! ROOT/network.json                      which bridge is ours
+//! ROOT/pods/UID/pod.json                 the pod, written before anything is done for it
+//!              /sandbox.json             its address
+//!              /ns/{net,ipc,uts}         its namespaces, pinned
+//!              /volumes/NAME/            its volumes
+//!              /etc/{hosts,…}            files every container gets
+//!              /containers/NAME/ATTEMPT/ one run: run.json, config.json, log, shim.json, exit.json
+//! ```
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::error::Error;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use nix::mount::{MntFlags, umount2};
+use oci_spec::runtime::LinuxNamespaceType;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Runtime, Sandbox,
+    Sources, StartFailure, StartRequest, cgroups,
+    environment::{self, Fields},
+    image::Images,
+    network::{Network, namespace},
+    pod_files, probe, records,
+    spec::{self, Bind},
+    termination, volumes,
+};
+use crate::{
+    Error,
+    ids::hex,
+    shim::{self, ExecJob, RunJob, ShimRecord, client::Starter, files},
+};
+
+/// First two bytes of pod addresses; the third numbers the agents of a machine.
+const POD_NETWORK: [u8; 2] = [10, 88];
+
+/// How long a shim that is found starting may take to get somewhere.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a shim may take to clean up after the exit of its container.
+const SHIM_END_LIMIT: Duration = Duration::from_secs(20);
+
+/// How often to look at a lock that cannot be waited for.
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// Where and how containers run.
 #[derive(Clone, Debug)]
@@ -11,27 +62,641 @@ pub struct ContainersConfig {
     pub root_dir: PathBuf,
     /// Cgroup under which all pods live: `/clawbernetes`.
     pub cgroup_parent: String,
+    /// First two bytes of pod addresses.
+    pub pod_network: [u8; 2],
 }
 
 impl ContainersConfig {
     /// The defaults, with all state under `root_dir`.
     pub fn new(root_dir: impl Into<PathBuf>) -> Self {
-        Self { root_dir: root_dir.into(), cgroup_parent: "/clawbernetes".to_owned() }
+        Self {
+            root_dir: root_dir.into(),
+            cgroup_parent: "/clawbernetes".to_owned(),
+            pod_network: POD_NETWORK,
+        }
     }
 }
 
 /// Linux containers on this machine.
-pub struct Containers {}
+pub struct Containers {
+    root_dir: PathBuf,
+    cgroup_parent: String,
+    images: Images,
+    network: Arc<Network>,
+    starter: Starter,
+    machine: Machine,
+}
+
+/// One run, recorded before it is started.
+#[derive(Debug, Serialize, Deserialize)]
+struct RunRecord {
+    id: String,
+    image: String,
+    image_id: String,
+    restart_delay_ms: u64,
+    cgroup: String,
+}
+
+const POD_RECORD: &str = "pod.json";
+const SANDBOX_RECORD: &str = "sandbox.json";
+const RUN_RECORD: &str = "run.json";
 
 impl Containers {
-    /// Opens the state under the root folder, and reads back what runs.
+    /// Opens the state under the root folder.
     ///
     /// # Errors
     /// When this process is not root, or the machine lacks what containers need; the message says what.
     pub async fn open(config: ContainersConfig) -> Result<Arc<Self>, Error> {
-        let _ = config;
-        Ok(Arc::new(Self {}))
+        if !nix::unistd::geteuid().is_root() {
+            return Err(Error::Unsupported(
+                "containers need root: run this as root, or run hollow nodes only".to_owned(),
+            ));
+        }
+        if !Path::new("/sys/fs/cgroup").exists() {
+            return Err(Error::Unsupported(
+                "containers need control groups: mount them under /sys/fs/cgroup".to_owned(),
+            ));
+        }
+        let root = &config.root_dir;
+        for folder in ["", "images", "state", "pods"] {
+            let path = root.join(folder);
+            fs::create_dir_all(&path).map_err(Error::io("creating", &path))?;
+        }
+        // Logs, secrets and sockets are for root alone.
+        fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .map_err(Error::io("setting the mode of", root))?;
+        let root_dir = fs::canonicalize(root).map_err(Error::io("resolving", root))?;
+        Ok(Arc::new(Self {
+            images: Images::new(root_dir.join("images")),
+            network: Arc::new(Network::open(&root_dir, config.pod_network)?),
+            starter: Starter::new(),
+            machine: Machine::detect(&root_dir),
+            cgroup_parent: config.cgroup_parent,
+            root_dir,
+        }))
+    }
+
+    fn pod_folder(&self, uid: &str) -> Result<PathBuf, Error> {
+        Ok(self.root_dir.join("pods").join(plain_name(uid)?))
+    }
+
+    fn bundle(&self, key: &InstanceKey) -> Result<PathBuf, Error> {
+        let containers = self.pod_folder(&key.pod_uid)?.join("containers");
+        Ok(containers.join(plain_name(&key.container)?).join(key.attempt.to_string()))
+    }
+
+    fn pod_cgroup(&self, uid: &str) -> String {
+        format!("{}/pod{uid}", self.cgroup_parent.trim_end_matches('/'))
+    }
+
+    /// The API's id for a run: the same after every restart of the agent.
+    fn container_id(&self, key: &InstanceKey) -> String {
+        let name =
+            format!("{}\n{}\n{}\n{}", self.root_dir.display(), key.pod_uid, key.container, key.attempt);
+        hex(&Sha256::digest(name.as_bytes()))
+    }
+
+    fn fields<'a>(&'a self, pod: &'a Pod, host: &'a Host, sandbox: Option<&'a Sandbox>) -> Fields<'a> {
+        Fields { pod, host, sandbox, machine: &self.machine }
+    }
+
+    /// The record of a run and the bundle it is in.
+    fn run_record(&self, key: &InstanceKey) -> Result<(PathBuf, RunRecord), Error> {
+        let bundle = self.bundle(key)?;
+        let record = records::read(&bundle.join(RUN_RECORD))?.ok_or_else(|| {
+            Error::NotFound(format!(
+                "container {} of pod {} has no run {}",
+                key.container, key.pod_uid, key.attempt
+            ))
+        })?;
+        Ok((bundle, record))
+    }
+
+    fn exec_job(&self, id: String, command: &[String], timeout: Duration) -> ExecJob {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        ExecJob { id, state_root: self.root_dir.join("state"), command: command.to_vec(), timeout_ms }
     }
 }
 
-impl super::Runtime for Containers {}
+/// Guards paths against names the server should never have accepted.
+fn plain_name(name: &str) -> Result<&str, Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && name.chars().all(plain) {
+        Ok(name)
+    } else {
+        Err(Error::Unsupported(format!("\"{name}\" cannot name a pod or container")))
+    }
+}
+
+/// Runs blocking work on a thread made for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Unsupported(error.to_string()))?
+}
+
+fn uid(pod: &Pod) -> Result<&str, Error> {
+    pod.metadata.uid.as_deref().ok_or_else(|| Error::Unsupported("the pod has no uid".to_owned()))
+}
+
+fn uses_host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+}
+
+fn sandbox_failure(error: &Error) -> StartFailure {
+    StartFailure::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {}", error.full()))
+}
+
+/// What a pod may ask for that this runtime does not do. Better refused than ignored.
+fn unsupported(pod: &Pod) -> Option<StartFailure> {
+    let spec = pod.spec.as_ref()?;
+    let asks = [
+        (spec.host_pid, "hostPID"),
+        (spec.host_ipc, "hostIPC"),
+        (spec.share_process_namespace, "shareProcessNamespace"),
+    ];
+    let field = asks.iter().find(|(asked, _)| *asked == Some(true)).map(|(_, field)| *field)?;
+    let why = format!("Failed to create pod sandbox: spec.{field} is not supported on this node");
+    Some(StartFailure::new("FailedCreatePodSandBox", why))
+}
+
+#[async_trait]
+impl Runtime for Containers {
+    fn machine(&self) -> Machine {
+        self.machine.clone()
+    }
+
+    async fn recover(&self) -> Result<Vec<RecoveredPod>, Error> {
+        let folder = self.root_dir.join("pods");
+        let mut pods = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io("reading", &folder))? {
+            let path = entry.map_err(Error::io("reading", &folder))?.path();
+            match records::read::<Pod>(&path.join(POD_RECORD))? {
+                Some(pod) => pods.push(self.recover_pod(&path, pod).await?),
+                // Died while remembering it: nothing was done for it.
+                None => fs::remove_dir_all(&path).map_err(Error::io("removing", &path))?,
+            }
+        }
+        Ok(pods)
+    }
+
+    async fn remember(&self, pod: &Pod) -> Result<(), Error> {
+        let folder = self.pod_folder(uid(pod)?)?;
+        let pod = pod.clone();
+        blocking(move || {
+            fs::create_dir_all(&folder).map_err(Error::io("creating", &folder))?;
+            records::write_durably(&folder.join(POD_RECORD), &pod)
+        })
+        .await
+    }
+
+    async fn prepare(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<Sandbox, StartFailure> {
+        if let Some(refusal) = unsupported(pod) {
+            return Err(refusal);
+        }
+        let folder =
+            uid(pod).and_then(|uid| self.pod_folder(uid)).map_err(|error| sandbox_failure(&error))?;
+        volumes::prepare(&folder.join("volumes"), &self.fields(pod, host, None), sources).await?;
+        let (pod, host, network) = (pod.clone(), host.clone(), Arc::clone(&self.network));
+        blocking(move || make_sandbox(&folder, &pod, &host, &network))
+            .await
+            .map_err(|error| sandbox_failure(&error))
+    }
+
+    async fn refresh(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<(), Error> {
+        if !volumes::can_change(pod) {
+            return Ok(());
+        }
+        let folder = self.pod_folder(uid(pod)?)?.join("volumes");
+        volumes::refresh(&folder, &self.fields(pod, host, None), sources).await
+    }
+
+    async fn start(&self, request: StartRequest<'_>) -> Result<Instance, StartFailure> {
+        let create_error = |error: &Error| StartFailure::new("CreateContainerError", error.full());
+        let key = InstanceKey {
+            pod_uid: uid(request.pod).map_err(|error| create_error(&error))?.to_owned(),
+            container: request.container.name.clone(),
+            attempt: request.attempt,
+        };
+        let name = request.container.image.as_deref().unwrap_or("");
+        let image = self.images.resolve(name, request.container.image_pull_policy.as_deref())?;
+        let bundle = self.bundle(&key).map_err(|error| create_error(&error))?;
+        let run = RunRecord {
+            id: self.container_id(&key),
+            image: name.to_owned(),
+            image_id: image.id.clone(),
+            restart_delay_ms: u64::try_from(request.restart_delay.as_millis()).unwrap_or(u64::MAX),
+            cgroup: format!("{}/{}", self.pod_cgroup(&key.pod_uid), self.container_id(&key)),
+        };
+        self.clear(&bundle, &run).await.map_err(|error| create_error(&error))?;
+
+        let fields = self.fields(request.pod, request.host, Some(request.sandbox));
+        let environment =
+            environment::resolve(request.container, &image.environment, &fields, request.sources).await?;
+        let folder = self.pod_folder(&key.pod_uid).map_err(|error| create_error(&error))?;
+        let mut mounts = pod_files::binds(&folder, request.pod);
+        mounts.extend(volumes::binds(&folder.join("volumes"), request.pod, request.container, &environment)?);
+        mounts.push(termination::bind(&bundle, request.container));
+        let config = spec::build(&spec::Plan {
+            pod: request.pod,
+            container: request.container,
+            image: &image,
+            environment: &environment,
+            cgroup: &run.cgroup,
+            mounts: without_doubles(mounts),
+            namespaces: shared_namespaces(&folder),
+            memory_bytes: self.machine.capacity.get("memory").map_or(0, |memory| memory.units()),
+        })?;
+        let write = || -> Result<(), Error> {
+            fs::create_dir_all(&bundle).map_err(Error::io("creating", &bundle))?;
+            termination::create(&bundle, request.container)?;
+            records::write(&bundle.join("config.json"), &config)?;
+            records::write_durably(&bundle.join(RUN_RECORD), &run)
+        };
+        write().map_err(|error| create_error(&error))?;
+        let job = RunJob {
+            id: run.id.clone(),
+            bundle: bundle.clone(),
+            state_root: self.root_dir.join("state"),
+            image_root: image.root,
+            cgroup: run.cgroup.clone(),
+        };
+        let (started_at, exit) = match self.starter.run(job).await {
+            Ok(shim) => (Some(shim.started_at), None),
+            Err(error) => {
+                let exit = ExitRecord::start_error(error.full(), Timestamp::now());
+                records::write_durably(&bundle.join(files::EXIT), &exit)
+                    .map_err(|error| create_error(&error))?;
+                (None, Some(exit))
+            }
+        };
+        Ok(instance(key, run, started_at, exit))
+    }
+
+    async fn wait(&self, key: &InstanceKey) -> Result<ExitRecord, Error> {
+        let (bundle, run) = self.run_record(key)?;
+        loop {
+            if let Some(exit) = self.outcome(&bundle, &run).await? {
+                return Ok(termination::with_message(&bundle, exit));
+            }
+            if shim::client::wait(&bundle).await.is_err() {
+                tokio::time::sleep(LOCK_POLL).await;
+            }
+        }
+    }
+
+    async fn signal(&self, key: &InstanceKey, signal: i32) -> Result<(), Error> {
+        let bundle = self.bundle(key)?;
+        match shim::client::signal(&bundle, signal).await {
+            Ok(()) => Ok(()),
+            // A shim that is gone, or about to go, has nothing left to signal.
+            Err(_) if bundle.join(files::EXIT).exists() || !self.is_locked(&bundle)? => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn exec(
+        &self,
+        key: &InstanceKey,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecReply, Error> {
+        self.starter.exec(self.exec_job(self.container_id(key), command, timeout)).await
+    }
+
+    async fn probe(&self, key: &InstanceKey, target: &ProbeTarget, timeout: Duration) -> Result<(), String> {
+        let ProbeTarget::Exec(command) = target else { return probe::over_network(target, timeout).await };
+        match self.exec(key, command, timeout).await {
+            Ok(ExecReply::Exited { code: 0, .. }) => Ok(()),
+            Ok(ExecReply::Exited { code, output }) if output.is_empty() => Err(format!("exit code {code}")),
+            Ok(ExecReply::Exited { output, .. }) => Err(output),
+            Ok(ExecReply::TimedOut) => Err(format!("command timed out after {} s", timeout.as_secs())),
+            Ok(ExecReply::Failed(why)) => Err(why),
+            Err(error) => Err(error.full()),
+        }
+    }
+
+    fn log_folder(&self, key: &InstanceKey) -> Result<PathBuf, Error> {
+        self.run_record(key).map(|(bundle, _)| bundle)
+    }
+
+    async fn discard(&self, key: &InstanceKey) -> Result<(), Error> {
+        let Ok((bundle, run)) = self.run_record(key) else { return Ok(()) };
+        self.end_shim(&bundle, &run).await?;
+        blocking(move || fs::remove_dir_all(&bundle).map_err(Error::io("removing", &bundle))).await
+    }
+
+    async fn release(&self, pod_uid: &str) -> Result<(), Error> {
+        for key in self.keys(pod_uid)? {
+            if let Ok((bundle, run)) = self.run_record(&key) {
+                self.end_shim(&bundle, &run).await?;
+            }
+        }
+        let folder = self.pod_folder(pod_uid)?;
+        let cgroup = self.pod_cgroup(pod_uid);
+        let (network, pod_uid) = (Arc::clone(&self.network), pod_uid.to_owned());
+        blocking(move || {
+            cgroups::kill_and_remove(&cgroup)?;
+            network.detach(&pod_uid)?;
+            unmount_below(&folder)?;
+            for name in ["ns", "volumes", "etc"] {
+                remove_if_there(&folder.join(name))?;
+            }
+            remove_if_there(&folder.join(SANDBOX_RECORD))
+        })
+        .await
+    }
+
+    async fn forget(&self, pod_uid: &str) -> Result<(), Error> {
+        let folder = self.pod_folder(pod_uid)?;
+        blocking(move || remove_if_there(&folder)).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        let network = Arc::clone(&self.network);
+        let parent = self.cgroup_parent.clone();
+        blocking(move || {
+            cgroups::remove_if_empty(&parent);
+            network.close()
+        })
+        .await
+    }
+}
+
+fn instance(
+    key: InstanceKey,
+    run: RunRecord,
+    started_at: Option<Timestamp>,
+    exit: Option<ExitRecord>,
+) -> Instance {
+    Instance {
+        key,
+        id: run.id,
+        image: run.image,
+        image_id: run.image_id,
+        restart_delay: Duration::from_millis(run.restart_delay_ms),
+        started_at,
+        exit,
+    }
+}
+
+/// A volume may take the place of one of the pod's own files.
+fn without_doubles(mounts: Vec<Bind>) -> Vec<Bind> {
+    let mut kept: Vec<Bind> = Vec::new();
+    for mount in mounts {
+        kept.retain(|other| other.target != mount.target);
+        kept.push(mount);
+    }
+    kept
+}
+
+fn shared_namespaces(folder: &Path) -> Vec<(LinuxNamespaceType, PathBuf)> {
+    [(LinuxNamespaceType::Network, "net"), (LinuxNamespaceType::Ipc, "ipc"), (LinuxNamespaceType::Uts, "uts")]
+        .into_iter()
+        .map(|(kind, name)| (kind, folder.join("ns").join(name)))
+        .filter(|(_, path)| path.exists())
+        .collect()
+}
+
+fn make_sandbox(folder: &Path, pod: &Pod, host: &Host, network: &Network) -> Result<Sandbox, Error> {
+    let record = folder.join(SANDBOX_RECORD);
+    let pins = folder.join("ns");
+    if let Some(sandbox) = records::read::<Sandbox>(&record)?
+        && namespace::is_pinned(&pins.join("ipc"))
+    {
+        return Ok(sandbox);
+    }
+    // What an attempt that failed in between left.
+    unmount_below(&pins)?;
+    remove_if_there(&pins)?;
+    let own_network = !uses_host_network(pod);
+    namespace::create(&pins, &environment::hostname(pod), own_network)?;
+    let ip = if own_network { network.attach(uid(pod)?, &pins.join("net"))? } else { host.ip };
+    pod_files::write(folder, pod, ip)?;
+    let sandbox = Sandbox { ip: Some(ip), created_at: Timestamp::now() };
+    records::write_durably(&record, &sandbox)?;
+    Ok(sandbox)
+}
+
+fn remove_if_there(path: &Path) -> Result<(), Error> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Undoes every mount at or below a folder, deepest first.
+fn unmount_below(folder: &Path) -> Result<(), Error> {
+    let table =
+        fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("reading", "/proc/self/mountinfo"))?;
+    let mut points: Vec<PathBuf> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| PathBuf::from(unescape(point)))
+        .filter(|point| point.starts_with(folder))
+        .collect();
+    points.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
+    for point in points {
+        match umount2(&point, MntFlags::MNT_DETACH) {
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Err(errno) => return Err(Error::io("unmounting", &point)(errno.into())),
+        }
+    }
+    Ok(())
+}
+
+/// The kernel writes blanks in paths as `\040` and so on.
+fn unescape(text: &str) -> String {
+    let mut out = text.to_owned();
+    for (code, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        out = out.replace(code, plain);
+    }
+    out
+}
+
+/// Adoption: what an earlier run of the agent left.
+impl Containers {
+    async fn recover_pod(&self, folder: &Path, pod: Pod) -> Result<RecoveredPod, Error> {
+        let pod_uid = uid(&pod)?.to_owned();
+        let mut sandbox = records::read::<Sandbox>(&folder.join(SANDBOX_RECORD))?;
+        if !namespace::is_pinned(&folder.join("ns/ipc")) {
+            sandbox = None;
+        }
+        if let Some(ip) = sandbox.as_ref().and_then(|sandbox| sandbox.ip).filter(|_| !uses_host_network(&pod))
+        {
+            self.network.adopt(&pod_uid, ip);
+        }
+        let mut instances = Vec::new();
+        for key in self.keys(&pod_uid)? {
+            instances.extend(self.recover_run(key).await?);
+        }
+        Ok(RecoveredPod { pod, sandbox, instances })
+    }
+
+    /// All runs on disk, in order of container and attempt.
+    fn keys(&self, pod_uid: &str) -> Result<Vec<InstanceKey>, Error> {
+        let mut keys = Vec::new();
+        for container in names(&self.pod_folder(pod_uid)?.join("containers"))? {
+            for attempt in names(&self.pod_folder(pod_uid)?.join("containers").join(&container))? {
+                if let Ok(attempt) = attempt.parse() {
+                    keys.push(InstanceKey {
+                        pod_uid: pod_uid.to_owned(),
+                        container: container.clone(),
+                        attempt,
+                    });
+                }
+            }
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    async fn recover_run(&self, key: InstanceKey) -> Result<Option<Instance>, Error> {
+        let bundle = self.bundle(&key)?;
+        let Some(run) = records::read::<RunRecord>(&bundle.join(RUN_RECORD))? else {
+            remove_if_there(&bundle)?;
+            return Ok(None);
+        };
+        let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
+        loop {
+            let exit = self.outcome(&bundle, &run).await?;
+            let shim = records::read::<ShimRecord>(&bundle.join(files::SHIM))?;
+            match (&shim, exit) {
+                (shim, Some(exit)) => {
+                    let exit = termination::with_message(&bundle, exit);
+                    let started_at = shim.as_ref().map(|shim| shim.started_at);
+                    return Ok(Some(instance(key, run, started_at, Some(exit))));
+                }
+                (Some(shim), None) => return Ok(Some(instance(key, run, Some(shim.started_at), None))),
+                // A shim that is just starting: a moment will tell.
+                (None, None) if self.is_locked(&bundle)? && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_POLL).await;
+                }
+                (None, None) => {
+                    // Never ran: as if it had not been tried.
+                    self.clear(&bundle, &run).await?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn is_locked(&self, bundle: &Path) -> Result<bool, Error> {
+        let lock = bundle.join(files::LOCK);
+        shim::sys::is_locked(&lock).map_err(Error::io("asking for the lock", &lock))
+    }
+
+    /// How a run ended, if it did. A run whose shim is gone is ended here, and recorded as lost.
+    async fn outcome(&self, bundle: &Path, run: &RunRecord) -> Result<Option<ExitRecord>, Error> {
+        let path = bundle.join(files::EXIT);
+        if let Some(exit) = records::read(&path)? {
+            return Ok(Some(exit));
+        }
+        let Some(shim) = records::read::<ShimRecord>(&bundle.join(files::SHIM))? else { return Ok(None) };
+        if self.is_locked(bundle)? {
+            return Ok(None);
+        }
+        // It may have written the record and ended since the first look.
+        if let Some(exit) = records::read(&path)? {
+            return Ok(Some(exit));
+        }
+        self.kill_leftovers(run).await?;
+        let exit = ExitRecord::lost(shim.started_at, Timestamp::now());
+        records::write_durably(&path, &exit)?;
+        Ok(Some(exit))
+    }
+
+    /// Ends what a run left in the kernel and in libcontainer's state.
+    async fn kill_leftovers(&self, run: &RunRecord) -> Result<(), Error> {
+        let state = self.root_dir.join("state").join(&run.id);
+        let cgroup = run.cgroup.clone();
+        blocking(move || {
+            cgroups::kill_and_remove(&cgroup)?;
+            remove_if_there(&state)
+        })
+        .await
+    }
+
+    /// Waits for the shim of a run that is over; kills one that does not end.
+    async fn end_shim(&self, bundle: &Path, run: &RunRecord) -> Result<(), Error> {
+        let deadline = tokio::time::Instant::now() + SHIM_END_LIMIT;
+        while self.is_locked(bundle)? && tokio::time::Instant::now() < deadline {
+            if !bundle.join(files::EXIT).exists() {
+                let _ = shim::client::signal(bundle, nix::libc::SIGKILL).await;
+            }
+            tokio::time::sleep(LOCK_POLL).await;
+        }
+        if self.is_locked(bundle)?
+            && let Some(shim) = records::read::<ShimRecord>(&bundle.join(files::SHIM))?
+        {
+            // Locked: the process is certainly the shim.
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(shim.shim_pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
+        self.kill_leftovers(run).await
+    }
+
+    /// Makes room for a run: an earlier try at the same one goes.
+    async fn clear(&self, bundle: &Path, run: &RunRecord) -> Result<(), Error> {
+        if bundle.exists() {
+            self.end_shim(bundle, run).await?;
+        }
+        remove_if_there(bundle)
+    }
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, Error> {
+    match fs::read_dir(folder) {
+        Ok(entries) => {
+            Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::io("reading", folder)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        assert!(plain_name("6f3c0b7e-1a1f-4a94-8c52-0a5ef7b2a001").is_ok());
+        for name in ["", ".", "..", "a/b", ".hidden", "a b"] {
+            assert!(plain_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_volume_takes_the_place_of_the_pods_own_file() {
+        let bind = |source: &str| Bind {
+            source: source.into(),
+            target: "/etc/hosts".to_owned(),
+            read_only: false,
+            propagation: "rprivate",
+        };
+        assert_eq!(without_doubles(vec![bind("own"), bind("volume")]), [bind("volume")]);
+    }
+
+    #[test]
+    fn blanks_in_mount_points_are_understood() {
+        assert_eq!(unescape("/a\\040b"), "/a b");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        let pod: Pod = serde_json::from_value(serde_json::json!(
+            {"spec": {"containers": [], "hostPID": true}}
+        ))
+        .unwrap();
+        assert!(unsupported(&pod).unwrap().message.contains("spec.hostPID"));
+        assert!(unsupported(&Pod::default()).is_none());
+    }
+}

@@ -1,6 +1,181 @@
-//! What the agent needs from a machine.
+//! What the agent needs from a machine, and the two that provide it: [`containers`] for real ones,
+//! [`hollow`] for nodes that only pretend.
+//!
+//! Everything durable lives behind this trait too, so that the agent above is the same for both.
+//!
+//! Must never know: the NodeLink, restart policies, what a pod's status looks like.
 
+pub mod cgroups;
 pub mod containers;
+pub mod hollow;
+pub mod image;
+pub mod machine;
+pub mod records;
+pub mod sources;
 
-/// Runs containers.
-pub trait Runtime: Send + Sync + 'static {}
+mod environment;
+mod network;
+mod pod_files;
+mod probe;
+mod resources;
+mod spec;
+mod termination;
+mod volumes;
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use serde::{Deserialize, Serialize};
+
+pub use self::{machine::Machine, probe::ProbeTarget, sources::Sources};
+use crate::Error;
+pub use crate::shim::{ExecReply, ExitReason, ExitRecord};
+
+/// Names one run of one container of one pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InstanceKey {
+    /// `metadata.uid` of the pod.
+    pub pod_uid: String,
+    /// Name of the container, init containers included.
+    pub container: String,
+    /// How many runs came before it: the restart count.
+    pub attempt: u32,
+}
+
+/// One run of a container: intended, running or over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Which.
+    pub key: InstanceKey,
+    /// The API's container id, without scheme.
+    pub id: String,
+    /// The image as the pod names it.
+    pub image: String,
+    /// What the image name stood for.
+    pub image_id: String,
+    /// How long to wait after its exit before the next run.
+    pub restart_delay: Duration,
+    /// When it was started; `None` if it never was.
+    pub started_at: Option<Timestamp>,
+    /// How it ended; `None` while it runs.
+    pub exit: Option<ExitRecord>,
+}
+
+/// What the containers of a pod share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Address of the pod.
+    pub ip: Option<IpAddr>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A pod that an earlier run of the agent left.
+#[derive(Clone, Debug)]
+pub struct RecoveredPod {
+    /// As last remembered.
+    pub pod: Pod,
+    /// `None` when it is gone (a reboot) or was never made.
+    pub sandbox: Option<Sandbox>,
+    /// All runs still on record, in order of container and attempt.
+    pub instances: Vec<Instance>,
+}
+
+/// Why a pod or container could not be started, in the API's words. Retried later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartFailure {
+    /// `ErrImagePull`, `CreateContainerConfigError`, `FailedCreatePodSandBox`, ...
+    pub reason: &'static str,
+    /// A sentence that names the culprit.
+    pub message: String,
+}
+
+impl StartFailure {
+    /// With a reason of the API.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// What it takes to start a container.
+pub struct StartRequest<'a> {
+    /// The pod, with its uid.
+    pub pod: &'a Pod,
+    /// One of its containers or init containers.
+    pub container: &'a Container,
+    /// Which run.
+    pub attempt: u32,
+    /// To be recorded with the run.
+    pub restart_delay: Duration,
+    /// What [`Runtime::prepare`] made.
+    pub sandbox: &'a Sandbox,
+    /// Where the node is.
+    pub host: &'a Host,
+    /// Where config maps and secrets come from.
+    pub sources: &'a Sources,
+}
+
+/// Facts about the node that containers may ask for.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Name of the Node object.
+    pub node_name: String,
+    /// Address of the machine.
+    pub ip: IpAddr,
+}
+
+/// Runs pods on a machine. Every method may be called again after a failure or a crash.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// What this machine is and has.
+    fn machine(&self) -> Machine;
+
+    /// Reads back what an earlier run left. Runs whose shim is gone come back with a lost exit.
+    async fn recover(&self) -> Result<Vec<RecoveredPod>, Error>;
+
+    /// Remembers a pod durably, before anything is done for it.
+    async fn remember(&self, pod: &Pod) -> Result<(), Error>;
+
+    /// Makes what the pod's containers share: namespaces, network, volumes.
+    async fn prepare(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<Sandbox, StartFailure>;
+
+    /// Brings changed config maps and secrets into the volumes of a running pod.
+    async fn refresh(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<(), Error>;
+
+    /// Starts one run of a container.
+    async fn start(&self, request: StartRequest<'_>) -> Result<Instance, StartFailure>;
+
+    /// Waits until a run is over.
+    async fn wait(&self, key: &InstanceKey) -> Result<ExitRecord, Error>;
+
+    /// Signals the first process of a run. Success if it is over already.
+    async fn signal(&self, key: &InstanceKey, signal: i32) -> Result<(), Error>;
+
+    /// Runs a command inside a running container.
+    async fn exec(
+        &self,
+        key: &InstanceKey,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecReply, Error>;
+
+    /// Probes a running container once. The error is what to tell people.
+    async fn probe(&self, key: &InstanceKey, target: &ProbeTarget, timeout: Duration) -> Result<(), String>;
+
+    /// Folder with the log files of a run.
+    fn log_folder(&self, key: &InstanceKey) -> Result<PathBuf, Error>;
+
+    /// Drops a run that is over, with its log.
+    async fn discard(&self, key: &InstanceKey) -> Result<(), Error>;
+
+    /// Frees what the pod holds of the machine (network, mounts, cgroups). Its logs and records stay.
+    async fn release(&self, pod_uid: &str) -> Result<(), Error>;
+
+    /// Drops the records and logs of a released pod.
+    async fn forget(&self, pod_uid: &str) -> Result<(), Error>;
+
+    /// Frees what no pod needs once the agent stops.
+    async fn close(&self) -> Result<(), Error>;
+}

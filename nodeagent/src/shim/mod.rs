@@ -1,5 +1,225 @@
-//! The shim: a re-executed subcommand of this same binary, single-threaded, that is the parent of one container.
+//! Shims: re-executed subcommands of this same binary, single-threaded, that outlive the agent.
+//!
+//! One *starter* serves each agent. It is executed once, stays small and single-threaded, and forks
+//! a *shim* for every container and a helper for every exec: `libcontainer` must never run in the
+//! agent, whose threads make its raw clone deadlock. The shim is the parent of its container. It
+//! owns the log pipes, records the exit durably, removes what the kernel holds for the container,
+//! and ends. So an agent may die and come back without losing a container, a log line or an exit code.
+//!
+//! What a bundle folder tells (see [`files`]): the lock is held → the shim lives; `shim.json` → the
+//! container was created and may have run; `exit.json` → it is over, and how. Lock free and no
+//! `exit.json`: the shim was killed, and the exit code is lost (never reported as 0).
+//!
+//! Must never know: pods, the API, tokio (except [`client`], which runs in the agent).
 
-/// Runs as shim, and does not return, if this process was started as one. Call it first thing in
-/// `main`, before any thread exists.
-pub fn run_if_asked() {}
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub mod client;
+mod container;
+mod exec;
+mod logs;
+mod mounts;
+mod starter;
+pub mod sys;
+
+/// First argument of a re-executed starter.
+const STARTER_ARGUMENT: &str = "__clawbernetes-container-starter";
+
+/// Names of the files in a bundle folder.
+pub mod files {
+    /// Locked by the shim (POSIX record lock) for as long as it lives.
+    pub const LOCK: &str = "shim.lock";
+    /// [`super::ShimRecord`], written after create and before start.
+    pub const SHIM: &str = "shim.json";
+    /// [`super::ExitRecord`], written durably once the container is over and its log is complete.
+    pub const EXIT: &str = "exit.json";
+    /// Where the shim answers [`super::ShimRequest`]s.
+    pub const SOCKET: &str = "shim.sock";
+    /// The log; rotated to `log.1`.
+    pub const LOG: &str = "log";
+    /// The log before the present one.
+    pub const LOG_ROTATED: &str = "log.1";
+    /// Mount point of the container's root, within the shim's own mount namespace.
+    pub const ROOTFS: &str = "rootfs";
+    /// Overlay upper folder: what the container wrote.
+    pub const UPPER: &str = "upper";
+    /// Overlay work folder.
+    pub const WORK: &str = "work";
+}
+
+/// What the starter is asked to do. Each request comes with a socket for its reply.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum StarterRequest {
+    /// Create and start a container, and stay its parent.
+    Run(RunJob),
+    /// Run a command in a running container and report how it went.
+    Exec(ExecJob),
+}
+
+/// One container to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunJob {
+    /// Identifier for libcontainer.
+    pub id: String,
+    /// Folder with `config.json`.
+    pub bundle: PathBuf,
+    /// Where libcontainer keeps its state.
+    pub state_root: PathBuf,
+    /// Read-only image root; the container gets a writable layer over it.
+    pub image_root: PathBuf,
+    /// Cgroup path, as in `config.json`.
+    pub cgroup: String,
+}
+
+/// One command to run in a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExecJob {
+    /// Identifier for libcontainer.
+    pub id: String,
+    /// Where libcontainer keeps its state.
+    pub state_root: PathBuf,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Killed after so long.
+    pub timeout_ms: u64,
+}
+
+/// The starter's answer to [`StarterRequest::Run`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum RunReply {
+    /// The container's first process runs.
+    Started(ShimRecord),
+    /// It does not, and nothing is left of it.
+    Failed(String),
+}
+
+/// How an exec went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecReply {
+    /// It ran to its end.
+    Exited {
+        /// Exit code, 128 + signal for a signal.
+        code: i32,
+        /// The beginning of its stdout and stderr.
+        output: String,
+    },
+    /// It was killed after its time-out.
+    TimedOut,
+    /// It could not be started.
+    Failed(String),
+}
+
+/// Who watches over a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimRecord {
+    /// Process id of the shim.
+    pub shim_pid: i32,
+    /// Process id of the container's first process.
+    pub init_pid: i32,
+    /// When it was started.
+    pub started_at: Timestamp,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// Exit code, 128 + signal for a signal.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Why, in the API's words.
+    pub reason: ExitReason,
+    /// A sentence for people; empty when the reason says it all.
+    pub message: String,
+    /// When its first process started; `None` if it never did.
+    pub started_at: Option<Timestamp>,
+    /// When it ended, or was found to have ended.
+    pub finished_at: Timestamp,
+}
+
+/// Why a container ended, in the API's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitReason {
+    /// Exit code 0.
+    Completed,
+    /// Any other exit code.
+    Error,
+    /// The kernel killed a process of it for want of memory.
+    OOMKilled,
+    /// It never started.
+    StartError,
+    /// Its shim was killed, so nobody saw the exit code.
+    ContainerStatusUnknown,
+}
+
+impl ExitReason {
+    /// As it stands in `state.terminated.reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "Completed",
+            Self::Error => "Error",
+            Self::OOMKilled => "OOMKilled",
+            Self::StartError => "StartError",
+            Self::ContainerStatusUnknown => "ContainerStatusUnknown",
+        }
+    }
+}
+
+impl ExitRecord {
+    /// Of a container whose start failed. 128 is what runtimes report for that.
+    pub fn start_error(message: String, now: Timestamp) -> Self {
+        Self {
+            code: 128,
+            signal: None,
+            reason: ExitReason::StartError,
+            message,
+            started_at: None,
+            finished_at: now,
+        }
+    }
+
+    /// Of a container whose shim was killed.
+    pub fn lost(started_at: Timestamp, now: Timestamp) -> Self {
+        Self {
+            code: 137,
+            signal: None,
+            reason: ExitReason::ContainerStatusUnknown,
+            message: "the shim that watched over the container is gone, and its exit code with it".to_owned(),
+            started_at: Some(started_at),
+            finished_at: now,
+        }
+    }
+}
+
+/// What a shim may be asked over its socket, one JSON line each.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ShimRequest {
+    /// Send a signal to the container's first process. Answered with a line.
+    Signal(i32),
+    /// Answered, by closing the connection, once `exit.json` is written.
+    Wait,
+}
+
+/// Runs as starter, and does not return, if this process was executed as one. Call it first thing
+/// in `main`, before any thread exists.
+pub fn run_if_asked() {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == STARTER_ARGUMENT) {
+        starter::serve()
+    }
+}
+
+/// A path that names `file` in `folder` however long the path of the folder is: socket addresses
+/// end at 107 bytes. The descriptor must stay open while the path is used.
+pub fn short_path(folder: &Path, file: &str) -> Result<(OwnedFd, PathBuf), crate::Error> {
+    let opened = std::fs::File::open(folder).map_err(crate::Error::io("opening", folder))?;
+    let descriptor = OwnedFd::from(opened);
+    let path = format!("/proc/self/fd/{}/{file}", std::os::fd::AsRawFd::as_raw_fd(&descriptor));
+    Ok((descriptor, PathBuf::from(path)))
+}

@@ -6,6 +6,8 @@ mod core;
 
 use std::borrow::Cow;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+
 use crate::{
     registry::{Cells, Column, Descriptor, SchemaOf, Scope, Subresource},
     schema::Compiled,
@@ -14,6 +16,39 @@ use crate::{
 /// A descriptor for every built-in kind.
 pub fn all() -> Vec<Descriptor> {
     [core::all(), apps::all(), coordination::all()].concat()
+}
+
+/// A document that is no kind of its own: what subresources carry, and what requests and answers are wrapped in.
+#[derive(Clone, Copy)]
+pub struct Carried {
+    /// Empty for the core group and for `meta/v1`.
+    pub group: &'static str,
+    /// `v1`
+    pub version: &'static str,
+    /// `Scale`
+    pub kind: &'static str,
+    /// Schema source.
+    pub schema: SchemaOf,
+}
+
+/// The documents that subresources carry.
+pub fn carried() -> [Carried; 3] {
+    use k8s_openapi::api::{autoscaling::v1::Scale, core::v1::Binding, policy::v1::Eviction};
+    [
+        Carried { group: "autoscaling", version: "v1", kind: "Scale", schema: schema_of::<Scale> },
+        Carried { group: "", version: "v1", kind: "Binding", schema: schema_of::<Binding> },
+        Carried { group: "policy", version: "v1", kind: "Eviction", schema: schema_of::<Eviction> },
+    ]
+}
+
+/// The documents of `meta/v1` that every group uses.
+pub fn wrappers() -> [Carried; 3] {
+    let of = |kind, schema| Carried { group: "", version: "v1", kind, schema };
+    [
+        of("DeleteOptions", schema_of::<meta::DeleteOptions> as SchemaOf),
+        of("Status", schema_of::<meta::Status>),
+        of("ListMeta", schema_of::<meta::ListMeta>),
+    ]
 }
 
 /// The verbs of a `status` subresource.

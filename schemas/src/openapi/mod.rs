@@ -5,11 +5,32 @@
 //!
 //! Must never know: HTTP, and how objects are stored.
 
+mod definitions;
+mod dialect;
+mod gnostic;
+mod paths;
+
 use std::{collections::BTreeMap, sync::OnceLock};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::registry::Registry;
+use self::{definitions::Definitions, dialect::Dialect};
+use crate::registry::{Descriptor, Registry};
+
+/// Said in `info`: the API is that of Kubernetes, in the version whose types are served.
+const TITLE: &str = "Kubernetes";
+const VERSION: &str = "v1.36.0";
+
+/// The media type of [`OpenApi::v2_protobuf`], for the `Content-Type` of the answer. Clients ask for it with an `@`
+/// (see [`asks_for_protobuf`]), which Go's MIME parser refuses in an answer.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// Whether an `Accept` header prefers the protobuf form of `/openapi/v2`, under either spelling of its name.
+pub fn asks_for_protobuf(accept: &str) -> bool {
+    let preferred = accept.split(',').next().unwrap_or_default();
+    let media_type = preferred.split(';').next().unwrap_or_default().trim();
+    media_type.replace('@', ".") == V2_PROTOBUF
+}
 
 /// One document.
 #[derive(Clone, Debug)]
@@ -48,18 +69,43 @@ impl OpenApi {
 
     /// `/openapi/v3/api/v1` (group empty) and `/openapi/v3/apis/GROUP/VERSION`; `None` when nothing is served there.
     pub fn group_version(&self, group: &str, version: &str) -> Option<Document> {
-        let _ = (group, version);
-        None
+        let kinds: Vec<_> = self
+            .registry
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|kind| kind.group == group && kind.version == version)
+            .collect();
+        if kinds.is_empty() {
+            return None;
+        }
+        let (types, paths) = contents(Dialect::V3, &kinds);
+        Some(json_document(&json!({
+            "openapi": "3.0.0",
+            "info": {"title": TITLE, "version": VERSION},
+            "paths": paths,
+            "components": {"schemas": types},
+        })))
     }
 
     /// `/openapi/v2` as JSON.
     pub fn v2_json(&self) -> Document {
-        document(Vec::new())
+        json_document(&self.v2())
     }
 
-    /// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
+    /// `/openapi/v2` as [`V2_PROTOBUF`].
     pub fn v2_protobuf(&self) -> Document {
-        document(Vec::new())
+        document(gnostic::encode(&self.v2()))
+    }
+
+    fn v2(&self) -> Value {
+        let kinds: Vec<_> = self.registry.iter().map(AsRef::as_ref).collect();
+        let (types, paths) = contents(Dialect::V2, &kinds);
+        json!({
+            "swagger": "2.0",
+            "info": {"title": TITLE, "version": VERSION},
+            "paths": paths,
+            "definitions": types,
+        })
     }
 
     fn hashes(&self) -> &BTreeMap<String, String> {
@@ -78,6 +124,20 @@ impl OpenApi {
     }
 }
 
+/// The types and the paths of some kinds.
+fn contents(dialect: Dialect, kinds: &[&Descriptor]) -> (Map<String, Value>, Map<String, Value>) {
+    let (mut types, mut paths) = (Definitions::new(dialect), Map::new());
+    for kind in kinds {
+        let ty = types.add_kind(kind);
+        paths::add(&mut paths, dialect, kind, &ty);
+    }
+    (types.into_types(), paths)
+}
+
+fn json_document(value: &Value) -> Document {
+    document(value.to_string().into_bytes())
+}
+
 /// `api/v1` or `apis/apps/v1`.
 fn group_version_path(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
@@ -94,3 +154,6 @@ fn fnv1a(bytes: &[u8]) -> u128 {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     bytes.iter().fold(OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
 }
+
+#[cfg(test)]
+mod tests;

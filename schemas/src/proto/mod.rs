@@ -2,7 +2,7 @@
 //!
 //! `cargo test -p claw-schemas --test generated` fails when it is stale and says how to refresh it.
 
-#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated code")]
 #[rustfmt::skip]
 #[path = "gen/clawbernetes.v1.rs"]
 mod generated;

@@ -1,0 +1,35 @@
+//! `clawbernetes controllers`: the controllers alone, as clients of a server elsewhere. Of several, one acts.
+
+use anyhow::Context as _;
+use claw_runtime::Env;
+use tokio_util::sync::CancellationToken;
+
+use super::{remote, signal::Stop};
+use crate::verbs::Global;
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Name in the election (default: the host's name and this process's id)
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
+}
+
+/// Runs until asked to stop.
+pub async fn run(options: Options, global: Global) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
+    let selected = remote::select(&global)?;
+    let client = remote::client(&selected, "clawbernetes-controllers")?;
+    let identity = match options.identity {
+        Some(identity) => identity,
+        None => format!("{}-{}", super::node::host_name()?, std::process::id()),
+    };
+    tracing::info!(server = %selected.endpoint.server, %identity, "controllers start");
+    let cancel = CancellationToken::new();
+    let elected =
+        claw_controllers::Options { elect_as: Some(identity), ..claw_controllers::Options::default() };
+    let work = tokio::spawn(claw_controllers::run(client, Env::real(), elected, cancel.clone()));
+    stop.asked().await;
+    tracing::info!("stopping");
+    cancel.cancel();
+    work.await.context("the controllers failed")
+}

@@ -1,0 +1,45 @@
+//! Roles: the long-running processes that this binary can be.
+//!
+//! Each role is a composition and nothing else: parts are started, joined and stopped in order here, and do all
+//! their work elsewhere.
+
+mod controllers;
+mod data_dir;
+mod node;
+mod remote;
+mod server;
+mod signal;
+mod sweep;
+mod token;
+mod up;
+
+use std::process::ExitCode;
+
+use crate::verbs::Global;
+
+/// A role with its options.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Start a whole cluster on this machine: server, controllers and a node, in one process
+    Up(up::Options),
+    /// Start the API server alone
+    Server(server::Options),
+    /// Start the controllers alone, against the server of a kubeconfig
+    Controllers(controllers::Options),
+    /// Tokens that let machines join
+    #[command(subcommand)]
+    Token(token::Command),
+}
+
+impl Command {
+    /// Runs the role to its end.
+    pub async fn run(self, global: Global) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Up(options) => up::run(options).await?,
+            Self::Server(options) => server::run(options).await?,
+            Self::Controllers(options) => controllers::run(options, global).await?,
+            Self::Token(token::Command::Create(options)) => token::create(options, global).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

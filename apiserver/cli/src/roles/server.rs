@@ -1,0 +1,56 @@
+//! `clawbernetes server`: the API server alone. Controllers and nodes connect to it from elsewhere.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use claw_apiserver::{Config, Server, server::NODE_GRACE_DEFAULT};
+
+use super::{data_dir, signal::Stop};
+
+/// Where everybody expects a Kubernetes API; on this machine only, until somebody decides otherwise.
+const LISTEN: &str = "127.0.0.1:6443";
+
+/// How an API server is reached and where it keeps its state; the same for every role that has one.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Folder for all state (default: /var/lib/clawbernetes as root, else ~/.local/share/clawbernetes)
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address to serve on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = LISTEN)]
+    pub listen: SocketAddr,
+    /// Name or address under which other machines reach this one
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub advertise: Option<String>,
+    /// Seconds without a heartbeat until a node counts as unreachable
+    #[arg(long, value_name = "SECONDS", default_value_t = NODE_GRACE_DEFAULT.as_secs())]
+    pub node_grace: u64,
+}
+
+impl Options {
+    /// Starts the server, ready when this returns.
+    pub async fn start(self) -> anyhow::Result<Server> {
+        let data_dir = data_dir::or_default(self.data_dir)?;
+        let mut config = Config::new(data_dir, self.listen);
+        config.advertise = self.advertise;
+        config.node_grace = Duration::from_secs(self.node_grace);
+        Server::start(config).await.context("the API server does not start")
+    }
+}
+
+/// Runs until asked to stop.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
+    let server = options.start().await?;
+    announce(&server);
+    stop.asked().await;
+    tracing::info!("stopping");
+    server.shutdown().await;
+    Ok(())
+}
+
+/// The one line on standard output, for people and scripts alike; the rest of what they need goes to standard error.
+pub fn announce(server: &Server) {
+    tracing::info!("export KUBECONFIG={}", server.kubeconfig_path().display());
+    println!("ready {}", server.url());
+}

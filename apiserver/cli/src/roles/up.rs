@@ -1,0 +1,189 @@
+//! `clawbernetes up`: server, controllers and nodes in one process. What a separate process of each would do over
+//! the network happens here over channels, by the same code.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail, ensure};
+use claw_apiserver::Server;
+use claw_client::{Client, node::NodeLink, request::ListOptions};
+use claw_nodeagent::{Agent, AgentConfig, Containers, hollow};
+use claw_runtime::Env;
+use k8s_openapi::api::core::v1::Node;
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{data_dir, node, server, signal::Stop, sweep};
+
+/// An agent registers within a second; a thousand of them on two busy cores within ten.
+const REGISTRATION_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often to look whether all nodes are there.
+const REGISTRATION_POLL: Duration = Duration::from_millis(50);
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    server: server::Options,
+    /// How many nodes: the first is this machine and runs containers, the others are hollow and only pretend
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    nodes: usize,
+    /// Make every node hollow: a cluster to try the API on, without root and without containers
+    #[arg(long)]
+    hollow: bool,
+    /// When stopped, delete all pods and the data folder: nothing stays behind
+    #[arg(long)]
+    rm: bool,
+    #[command(flatten)]
+    node: node::Machine,
+}
+
+/// Runs until asked to stop, or until a part of it ends by itself, which is a failure.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let Options { server, nodes, hollow, rm, node } = options;
+    let has_containers = nodes > 0 && !hollow;
+    ensure!(
+        !has_containers || data_dir::is_root(),
+        "containers need root: run it with sudo, or try the API without containers by `clawbernetes up --hollow`"
+    );
+    let mut stop = Stop::listen()?;
+    let data_dir = data_dir::or_default(server.data_dir.clone())?;
+    let server = server::Options { data_dir: Some(data_dir.clone()), ..server }.start().await?;
+    let cancel = CancellationToken::new();
+    let mut parts = Parts::new(cancel.clone());
+    parts.start_controllers(&server);
+    if has_containers {
+        parts.start_machine(&server, &data_dir, &node).await?;
+    }
+    let real = usize::from(has_containers);
+    parts.start_hollow(&server, (1 + real..=nodes).map(|number| format!("hollow-{number}")).collect());
+
+    let client = Client::new(server.transport("clawbernetes"), "clawbernetes");
+    let outcome = async {
+        all_ready(&client, nodes).await?;
+        server::announce(&server);
+        tokio::select! {
+            () = stop.asked() => Ok(()),
+            ended = parts.first_to_end() => ended,
+        }
+    }
+    .await;
+    tracing::info!("stopping");
+    let mut swept = Ok(());
+    if rm && outcome.is_ok() {
+        // Only living agents and controllers can take pods down; a second signal skips it.
+        swept = tokio::select! {
+            swept = sweep::all_pods(&client) => swept,
+            () = stop.asked() => Err(anyhow::anyhow!("asked to stop at once; pods may still run")),
+        };
+    }
+    cancel.cancel();
+    parts.join().await;
+    server.shutdown().await;
+    if rm && swept.is_ok() && outcome.is_ok() {
+        std::fs::remove_dir_all(&data_dir).with_context(|| format!("removing {}", data_dir.display()))?;
+    }
+    outcome.and(swept)
+}
+
+/// Everything beside the server that runs until it is cancelled.
+struct Parts {
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    cancel: CancellationToken,
+}
+
+impl Parts {
+    fn new(cancel: CancellationToken) -> Self {
+        Self { tasks: JoinSet::new(), cancel }
+    }
+
+    fn start_controllers(&mut self, server: &Server) {
+        let client = Client::new(server.transport("controllers"), "clawbernetes-controllers");
+        let cancel = self.cancel.clone();
+        self.tasks.spawn(async move {
+            // Nobody else writes to this server's store, so there is nobody to elect against.
+            let options = claw_controllers::Options::default();
+            claw_controllers::run(client, Env::real(), options, cancel).await;
+            ("the controllers", Ok(()))
+        });
+    }
+
+    async fn start_machine(
+        &mut self,
+        server: &Server,
+        data_dir: &Path,
+        machine: &node::Machine,
+    ) -> anyhow::Result<()> {
+        let config: AgentConfig = machine.agent_config()?;
+        let runtime = Containers::open(machine.containers_config(data_dir))
+            .await
+            .context("this machine cannot run containers")?;
+        let link = server.node_link(&config.node_name);
+        let client = Client::new(server.node_transport(&config.node_name), "clawbernetes-node");
+        let cancel = self.cancel.clone();
+        self.tasks.spawn(async move {
+            let ended = Agent::run(config, link, client, runtime, cancel).await;
+            ("the node agent", ended.context("the node agent failed"))
+        });
+        Ok(())
+    }
+
+    fn start_hollow(&mut self, server: &Server, names: Vec<String>) {
+        if names.is_empty() {
+            return;
+        }
+        let links: std::collections::BTreeMap<String, Arc<dyn NodeLink>> =
+            names.iter().map(|name| (name.clone(), server.node_link(name))).collect();
+        let client = Client::new(server.transport("hollow-nodes"), "clawbernetes-node");
+        let cancel = self.cancel.clone();
+        self.tasks.spawn(async move {
+            let ended = hollow::run(names, |name| links[name].clone(), client, cancel).await;
+            ("the hollow nodes", ended.context("the hollow nodes failed"))
+        });
+    }
+
+    /// A part that ends before it is asked to has failed, whatever it says.
+    async fn first_to_end(&mut self) -> anyhow::Result<()> {
+        match self.tasks.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok((part, ended))) => {
+                ended?;
+                bail!("{part} ended by itself")
+            }
+            Some(Err(error)) => Err(error).context("a part of the cluster failed"),
+        }
+    }
+
+    async fn join(mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((_, Err(error))) => tracing::warn!("{error:#}"),
+                Err(error) => tracing::warn!("a part of the cluster failed: {error}"),
+            }
+        }
+    }
+}
+
+/// Waits until every node has registered and is ready: `ready` means that pods can run.
+async fn all_ready(client: &Client, nodes: usize) -> anyhow::Result<()> {
+    let ready = async {
+        loop {
+            let list = client.all::<Node>().list(ListOptions::default()).await?;
+            if list.items.iter().filter(|node| is_ready(node)).count() >= nodes {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(REGISTRATION_POLL).await;
+        }
+    };
+    timeout(REGISTRATION_LIMIT, ready).await.with_context(|| {
+        format!(
+            "not all of {nodes} nodes registered within {} s; the log above says why",
+            REGISTRATION_LIMIT.as_secs()
+        )
+    })?
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+}

@@ -1,0 +1,118 @@
+//! Documents about the API itself: discovery, OpenAPI, version, health.
+
+use axum::body::Body;
+use claw_schemas::{ApiError, discovery, status::Reason};
+use http::{HeaderMap, Response, header};
+use serde_json::{Value, json};
+
+use super::{State, accept, path::Path, respond};
+
+/// The Kubernetes release whose API is spoken; clients compare it with their own.
+const KUBERNETES_MAJOR: &str = "1";
+const KUBERNETES_MINOR: &str = "36";
+
+const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// What every 404 outside of objects says.
+pub(super) fn no_such_path() -> ApiError {
+    ApiError::new(Reason::NotFound, "the server could not find the requested resource")
+}
+
+/// Paths outside of the resource tree. `None` when it is not one of them.
+pub(super) fn about_server(state: &State, path: &str) -> Option<Response<Body>> {
+    Some(match path {
+        "/healthz" | "/livez" => respond::body(200, "text/plain", "ok"),
+        "/readyz" if state.service.is_ready() => respond::body(200, "text/plain", "ok"),
+        "/readyz" => respond::body(503, "text/plain", "the server is starting or shutting down"),
+        "/version" | "/version/" => respond::body(200, respond::JSON, version().to_string()),
+        _ => return None,
+    })
+}
+
+fn version() -> Value {
+    let own = env!("CARGO_PKG_VERSION");
+    json!({
+        "major": KUBERNETES_MAJOR,
+        "minor": KUBERNETES_MINOR,
+        "gitVersion": format!("v{KUBERNETES_MAJOR}.{KUBERNETES_MINOR}.0+clawbernetes-{own}"),
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, architecture()),
+    })
+}
+
+/// The machine in the names that Kubernetes uses.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Discovery documents.
+pub(super) fn discovery(state: &State, path: &Path, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+    let registry = state.service.registry();
+    let form = accept::discovery(headers);
+    let document = match (path, form) {
+        (Path::CoreVersions, Some(form)) => {
+            return Ok(aggregated(headers, form, &discovery::aggregated_core(registry, form)));
+        }
+        (Path::Groups, Some(form)) => {
+            return Ok(aggregated(headers, form, &discovery::aggregated_groups(registry, form)));
+        }
+        (Path::CoreVersions, None) => {
+            let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+            Some(discovery::core_versions(registry, host))
+        }
+        (Path::Groups, None) => Some(discovery::groups(registry)),
+        (Path::Group(group), _) => discovery::group(registry, group),
+        (Path::Version(group, version), _) => discovery::resources(registry, group, version),
+        (Path::Resource(_), _) => None,
+    };
+    let (format, _) = accept::negotiate(headers)?;
+    let body = document.ok_or_else(no_such_path)?.to_string().into();
+    let answer = claw_client::Response { code: 200, body, warnings: Vec::new() };
+    Ok(respond::answer(answer, format, false))
+}
+
+fn aggregated(headers: &HeaderMap, form: discovery::Aggregated, document: &Value) -> Response<Body> {
+    let body = document.to_string().into_bytes();
+    let hash = format!("{:08X}", crc32fast::hash(&body));
+    respond::tagged(
+        headers.get(header::IF_NONE_MATCH),
+        &hash,
+        form.media_type(),
+        || body,
+        accept::gzip(headers),
+    )
+}
+
+/// `/openapi/v2` and `/openapi/v3/...`. `None` when the path is not one of them.
+pub(super) fn openapi(
+    state: &State,
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<Result<Response<Body>, ApiError>> {
+    let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
+    let (document, content_type) = match rest.split('/').collect::<Vec<_>>().as_slice() {
+        ["v2"] if accept::openapi_protobuf(headers) => {
+            (Some(state.openapi.v2_protobuf()), OPENAPI_V2_PROTOBUF)
+        }
+        ["v2"] => (Some(state.openapi.v2_json()), respond::JSON),
+        ["v3"] => {
+            let index = state.openapi.index().to_string();
+            return Some(Ok(respond::body(200, respond::JSON, index)));
+        }
+        ["v3", "api", version] => (state.openapi.group_version("", version), respond::JSON),
+        ["v3", "apis", group, version] => (state.openapi.group_version(group, version), respond::JSON),
+        _ => (None, respond::JSON),
+    };
+    Some(document.ok_or_else(no_such_path).map(|document| {
+        let known = headers.get(header::IF_NONE_MATCH);
+        respond::tagged(known, &document.hash, content_type, || document.body, accept::gzip(headers))
+    }))
+}

@@ -1,0 +1,123 @@
+//! Adding an object.
+
+use bytes::Bytes;
+use claw_client::{
+    Response,
+    request::{View, WriteOptions},
+};
+use claw_schemas::{ApiError, status::Cause};
+use serde_json::Value;
+
+use super::{
+    ObjectService,
+    body::{self, Incoming},
+    encode, errors,
+    kinds::{Target, method_not_allowed},
+    limits::NAME_RETRIES_MAX,
+    object::{self, generate_name, metadata_mut, stamp_new, text},
+    view,
+};
+use crate::{
+    defaults,
+    store::{Change, Expect, StoreError, Write},
+    validation,
+};
+
+impl ObjectService {
+    pub(super) async fn create(
+        &self,
+        target: &Target,
+        body: &[u8],
+        options: &WriteOptions,
+        view: View,
+    ) -> Result<Response, ApiError> {
+        if !target.name.is_empty() {
+            return Err(method_not_allowed());
+        }
+        let kind = &target.kind;
+        let Incoming { mut object, warnings } = body::object(kind, body, options.field_validation)?;
+        prepare(target, &mut object)?;
+        self.admit_into_namespace(target, text(&object, "name")).await?;
+        let stored = if text(&object, "name").is_empty() {
+            self.insert_generated(target, object, options.dry_run).await?
+        } else {
+            let name = text(&object, "name").to_owned();
+            self.insert(target, object, options.dry_run).await?.ok_or_else(|| kind.already_exists(&name))?
+        };
+        Ok(Response { code: 201, body: view::single(kind, view, &stored), warnings })
+    }
+
+    /// Tries names until one is free.
+    async fn insert_generated(
+        &self,
+        target: &Target,
+        object: Value,
+        dry_run: bool,
+    ) -> Result<Bytes, ApiError> {
+        let mut name = String::new();
+        for _ in 0..NAME_RETRIES_MAX {
+            name = generate_name(text(&object, "generateName"))?;
+            let mut named = object.clone();
+            metadata_mut(&mut named).insert("name".to_owned(), name.as_str().into());
+            if let Some(stored) = self.insert(target, named, dry_run).await? {
+                return Ok(stored);
+            }
+        }
+        Err(target.kind.already_exists(&name))
+    }
+
+    /// Defaults, validates and stores. `None` when the name is taken.
+    async fn insert(
+        &self,
+        target: &Target,
+        mut object: Value,
+        dry_run: bool,
+    ) -> Result<Option<Bytes>, ApiError> {
+        let kind = &target.kind;
+        defaults::apply(&kind.descriptor, &mut object);
+        let causes = validation::create(&kind.descriptor, &object);
+        if !causes.is_empty() {
+            return Err(kind.invalid(text(&object, "name"), causes));
+        }
+        let key = kind.key(&target.namespace, text(&object, "name"));
+        if dry_run {
+            if self.find(&key).await?.is_some() {
+                return Ok(None);
+            }
+            return Ok(Some(encode::without_revision(&object)));
+        }
+        let draft = encode::draft(&object);
+        body::check_stored_size(draft.bytes.len())?;
+        let write = Write { key, expect: Expect::Absent, change: Change::Put(draft.clone()) };
+        match self.store.commit(vec![write]).await {
+            Ok(revision) => Ok(Some(draft.at(revision))),
+            Err(StoreError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(errors::from_store(error)),
+        }
+    }
+}
+
+/// Makes a decoded object a new one of this collection.
+fn prepare(target: &Target, object: &mut Value) -> Result<(), ApiError> {
+    let kind = &target.kind;
+    if kind.descriptor.namespaced() && target.namespace.is_empty() {
+        return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
+    }
+    object::place(target, object)?;
+    if !matches!(text(object, "resourceVersion"), "" | "0") {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    if text(object, "name").is_empty() && text(object, "generateName").is_empty() {
+        let cause = Cause::required("metadata.name", "name or generateName is required");
+        return Err(kind.invalid("", vec![cause]));
+    }
+    stamp_new(object, kind.descriptor.has_generation);
+    // What an object is to be is the creator's to say, how it fares is not. Nodes register with what they found.
+    if kind.has_status()
+        && !kind.is_core("nodes")
+        && let Some(members) = object.as_object_mut()
+    {
+        members.remove("status");
+    }
+    Ok(())
+}

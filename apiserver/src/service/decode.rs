@@ -1,0 +1,246 @@
+//! Decoding of request bodies: JSON or YAML bytes to a document.
+//!
+//! Duplicate keys are noted with their path, since a parser that keeps the last one hides a mistake. Size and depth are
+//! bounded before any other stage runs.
+
+use std::{cell::RefCell, fmt};
+
+use claw_schemas::{ApiError, status::Reason};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::limits::{DOCUMENT_DEPTH_MAX, REQUEST_BYTES_MAX};
+
+/// A decoded body.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// Always an object at the top level.
+    pub value: Value,
+    /// Paths of keys that occurred twice.
+    pub duplicates: Vec<String>,
+}
+
+/// Decodes a body that must hold one object.
+pub(super) fn document(body: &[u8]) -> Result<Document, ApiError> {
+    check_size(body)?;
+    let duplicates = RefCell::new(Vec::new());
+    let seed = Node { duplicates: &duplicates, path: Path::Root, depth: 0 };
+    let value = if is_json(body) {
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        let value = seed.deserialize(&mut reader).map_err(|error| malformed("JSON", &error))?;
+        reader.end().map_err(|error| malformed("JSON", &error))?;
+        value
+    } else {
+        seed.deserialize(serde_yaml::Deserializer::from_slice(body))
+            .map_err(|error| malformed("YAML", &error))?
+    };
+    match value {
+        Value::Object(_) => Ok(Document { value, duplicates: duplicates.into_inner() }),
+        Value::Null => {
+            Err(ApiError::bad_request("the request body is empty: send one object as JSON or YAML"))
+        }
+        other => Err(ApiError::bad_request(format!(
+            "the request body must hold one object, found {}",
+            name_of_type(&other)
+        ))),
+    }
+}
+
+/// Refuses a body above the request limit.
+pub(super) fn check_size(body: &[u8]) -> Result<(), ApiError> {
+    if body.len() > REQUEST_BYTES_MAX {
+        return Err(ApiError::new(
+            Reason::RequestEntityTooLarge,
+            format!("the request body has {} bytes, the limit is {REQUEST_BYTES_MAX}", body.len()),
+        ));
+    }
+    Ok(())
+}
+
+fn is_json(body: &[u8]) -> bool {
+    body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte == b'{')
+}
+
+fn malformed(format: &str, error: &dyn fmt::Display) -> ApiError {
+    ApiError::bad_request(format!("the request body is not valid {format}: {error}"))
+}
+
+fn name_of_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Where the visitor is; written out only when a duplicate is found.
+#[derive(Clone, Copy)]
+enum Path<'a> {
+    Root,
+    Key(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Key(Path::Root, key) => f.write_str(key),
+            Path::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Path::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// Builds one value of the document.
+#[derive(Clone, Copy)]
+struct Node<'a> {
+    duplicates: &'a RefCell<Vec<String>>,
+    path: Path<'a>,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number must be finite"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        self.check_depth()?;
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element_seed(Node {
+            duplicates: self.duplicates,
+            path: Path::Index(&self.path, items.len()),
+            depth: self.depth + 1,
+        })? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        self.check_depth()?;
+        let mut members = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let path = Path::Key(&self.path, &key);
+            let value =
+                map.next_value_seed(Node { duplicates: self.duplicates, path, depth: self.depth + 1 })?;
+            if members.contains_key(&key) {
+                self.duplicates.borrow_mut().push(path.to_string());
+            }
+            members.insert(key, value);
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+impl Node<'_> {
+    fn check_depth<E: serde::de::Error>(&self) -> Result<(), E> {
+        if self.depth < DOCUMENT_DEPTH_MAX {
+            return Ok(());
+        }
+        Err(E::custom(format!("it nests deeper than {DOCUMENT_DEPTH_MAX} levels at {}", self.path)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_and_yaml_of_one_object_decode_alike() {
+        let json = document(br#"{"kind":"X","spec":{"n":1,"list":["a",2,true]}}"#).unwrap();
+        let yaml = document(b"kind: X\nspec:\n  n: 1\n  list: [a, 2, true]\n").unwrap();
+        assert_eq!(json.value, yaml.value);
+    }
+
+    #[test]
+    fn duplicate_keys_are_named_by_their_path() {
+        for body in [
+            r#"{"spec":{"list":[{"a":1,"a":2}]},"kind":"X","kind":"Y"}"#,
+            "spec:\n  list:\n  - a: 1\n    a: 2\nkind: X\nkind: Y\n",
+        ] {
+            assert_eq!(document(body.as_bytes()).unwrap().duplicates, ["spec.list[0].a", "kind"]);
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused_with_a_sentence() {
+        let deep = format!("{}{}", r#"{"a":"#.repeat(110), "}".repeat(110));
+        let deep_yaml = "a: ".to_owned() + &"[".repeat(120) + &"]".repeat(120);
+        for body in [
+            "",
+            "   ",
+            "{",
+            "[1]",
+            "just words",
+            "{\"a\":}",
+            "a: b: c",
+            "\u{0}",
+            &deep,
+            &deep_yaml,
+            "{} {}",
+            "a: &x [*x, *x]",
+            "a: 1\n---\nb: 2\n",
+        ] {
+            let error = document(body.as_bytes()).unwrap_err();
+            assert_eq!(error.reason, Reason::BadRequest, "{body:?}: {error}");
+        }
+        assert!(document(&[0xff, 0xfe, b'{']).is_err());
+    }
+
+    #[test]
+    fn a_body_above_the_limit_is_refused_by_size() {
+        let body = vec![b' '; REQUEST_BYTES_MAX + 1];
+        assert_eq!(document(&body).unwrap_err().reason, Reason::RequestEntityTooLarge);
+    }
+}

@@ -1,0 +1,248 @@
+//! Changing an object: replacement and patch, of the whole or of its status.
+//!
+//! All changes go through [`ObjectService::change`]: read, make the new object, settle what the change may not touch,
+//! validate, commit on the condition that nobody wrote in between, and start again if somebody did.
+
+use bytes::Bytes;
+use claw_client::{
+    Response,
+    request::{FieldValidation, PatchKind, View, WriteOptions},
+};
+use claw_schemas::{ApiError, status::Cause};
+use serde_json::Value;
+
+use super::{
+    ObjectService,
+    body::{self, Incoming},
+    encode, errors,
+    kinds::Target,
+    limits::CONFLICT_RETRIES_MAX,
+    object::{self, bump_generation, check_name, finalizers, is_deleting, take_field, text},
+    view,
+};
+use crate::{
+    defaults, patch,
+    store::{Change, Draft, Expect, Record, StoreError, Write},
+    validation,
+};
+
+/// Which part of an object a change may touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Everything but the status, where the kind has a status endpoint.
+    Main,
+    /// Only the status.
+    Status,
+    /// Only `spec.finalizers`, of a namespace.
+    Finalizers,
+    /// The server's own change, made by code that knows what it may touch.
+    Internal,
+}
+
+/// What became of a change.
+pub(super) struct Changed {
+    pub stored: Bytes,
+    pub warnings: Vec<String>,
+}
+
+/// The new object, and what its maker has to warn about.
+pub(super) struct Proposal {
+    pub object: Value,
+    pub warnings: Vec<String>,
+}
+
+impl ObjectService {
+    pub(super) async fn replace(
+        &self,
+        target: &Target,
+        part: Part,
+        body: &[u8],
+        options: &WriteOptions,
+        view: View,
+    ) -> Result<Response, ApiError> {
+        body::require_name(target)?;
+        let Incoming { mut object, warnings } = body::object(&target.kind, body, options.field_validation)?;
+        check_name(target, &object)?;
+        object::place(target, &mut object)?;
+        let make = |_: &Record, _: &Value| Ok(Proposal { object: object.clone(), warnings: Vec::new() });
+        let changed = self.change(target, part, options.dry_run, make).await?;
+        Ok(Response { code: 200, body: view::single(&target.kind, view, &changed.stored), warnings })
+    }
+
+    pub(super) async fn patch(
+        &self,
+        target: &Target,
+        part: Part,
+        patch: (PatchKind, &[u8]),
+        options: &WriteOptions,
+        view: View,
+    ) -> Result<Response, ApiError> {
+        body::require_name(target)?;
+        super::decode::check_size(patch.1)?;
+        let make = |_: &Record, old: &Value| patched(target, old, patch, options.field_validation);
+        let changed = self.change(target, part, options.dry_run, make).await?;
+        let body = view::single(&target.kind, view, &changed.stored);
+        Ok(Response { code: 200, body, warnings: changed.warnings })
+    }
+
+    /// Reads, makes, settles and commits until it succeeds or fails for another reason than a lost race. A proposal
+    /// that names a `resourceVersion` gets no second try: the one it named is gone for good.
+    pub(super) async fn change(
+        &self,
+        target: &Target,
+        part: Part,
+        dry_run: bool,
+        make: impl Fn(&Record, &Value) -> Result<Proposal, ApiError>,
+    ) -> Result<Changed, ApiError> {
+        for _ in 0..CONFLICT_RETRIES_MAX {
+            let record = self.record(target).await?;
+            let old = encode::value_of(&record)?;
+            let Proposal { object: mut new, warnings } = make(&record, &old)?;
+            check_preconditions(target, &record, &old, &new)?;
+            settle(target, part, &old, &mut new)?;
+            if dry_run {
+                return Ok(Changed { stored: encode::draft(&new).at(record.revision), warnings });
+            }
+            match self.commit_change(target, &record, &old, &new).await? {
+                Some(stored) => return Ok(Changed { stored, warnings }),
+                None => tokio::task::yield_now().await,
+            }
+        }
+        Err(target.modified())
+    }
+
+    /// `None` when somebody else wrote in between.
+    async fn commit_change(
+        &self,
+        target: &Target,
+        record: &Record,
+        old: &Value,
+        new: &Value,
+    ) -> Result<Option<Bytes>, ApiError> {
+        let gone = is_finished(target, new);
+        // `old` still says its revision, and so does `new` (see `settle`).
+        if !gone && old == new {
+            return Ok(Some(record.value.clone()));
+        }
+        let draft = encode::draft(new);
+        body::check_stored_size(draft.bytes.len())?;
+        let change = if gone { Change::Delete(draft.clone()) } else { Change::Put(draft.clone()) };
+        self.commit_over(record, change, &draft).await
+    }
+
+    /// Commits a change of a record that must not have changed.
+    pub(super) async fn commit_over(
+        &self,
+        record: &Record,
+        change: Change,
+        draft: &Draft,
+    ) -> Result<Option<Bytes>, ApiError> {
+        let write = Write { key: record.key.clone(), expect: Expect::Revision(record.revision), change };
+        match self.store.commit(vec![write]).await {
+            Ok(revision) => Ok(Some(draft.at(revision))),
+            Err(StoreError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(errors::from_store(error)),
+        }
+    }
+}
+
+/// The object after a patch, checked like one that was sent whole.
+fn patched(
+    target: &Target,
+    old: &Value,
+    (kind, patch): (PatchKind, &[u8]),
+    validation: FieldValidation,
+) -> Result<Proposal, ApiError> {
+    let descriptor = &target.kind.descriptor;
+    let schema = descriptor.builtin.then(|| descriptor.compiled());
+    let object = patch::apply(kind, old, patch, schema)?;
+    if !object.is_object() {
+        return Err(ApiError::bad_request("the patch leaves no object"));
+    }
+    let Incoming { mut object, warnings } = body::check_fields(&target.kind, object, &[], validation)?;
+    check_name(target, &object)?;
+    object::place(target, &mut object)?;
+    Ok(Proposal { object, warnings })
+}
+
+/// A change may name the incarnation and the revision that it is meant for.
+fn check_preconditions(target: &Target, record: &Record, old: &Value, new: &Value) -> Result<(), ApiError> {
+    let (wanted, found) = (text(new, "uid"), text(old, "uid"));
+    if !wanted.is_empty() && wanted != found {
+        return Err(wrong_uid(target, wanted, found));
+    }
+    match text(new, "resourceVersion") {
+        "" | "0" => Ok(()),
+        revision if errors::parse_revision(revision)? == record.revision => Ok(()),
+        _ => Err(target.modified()),
+    }
+}
+
+/// 409 for a precondition on the uid.
+pub(super) fn wrong_uid(target: &Target, wanted: &str, found: &str) -> ApiError {
+    let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}");
+    target.kind.conflict(&target.name, &why)
+}
+
+/// Undoes what this change may not touch, fills in defaults, counts the generation, validates.
+fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) -> Result<(), ApiError> {
+    let kind = &target.kind;
+    match part {
+        Part::Main => {
+            if kind.has_status() {
+                take_field(old, new, "status");
+            }
+            object::keep_system_fields(old, new);
+            defaults::apply(&kind.descriptor, new);
+        }
+        Part::Status => {
+            let mut whole = old.clone();
+            take_field(new, &mut whole, "status");
+            *new = whole;
+        }
+        Part::Finalizers => {
+            let finalizers = new["spec"]["finalizers"].take();
+            new.clone_from(old);
+            if let Some(spec) = new["spec"].as_object_mut() {
+                spec.remove("finalizers");
+                if !finalizers.is_null() {
+                    spec.insert("finalizers".to_owned(), finalizers);
+                }
+            }
+        }
+        Part::Internal => {}
+    }
+    new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
+    if matches!(part, Part::Main) && kind.descriptor.has_generation && old.get("spec") != new.get("spec") {
+        bump_generation(new);
+    }
+    let mut causes = match part {
+        Part::Main | Part::Status => validation::update(&kind.descriptor, old, new),
+        Part::Finalizers | Part::Internal => Vec::new(),
+    };
+    causes.extend(new_finalizers_while_deleting(old, new));
+    if causes.is_empty() { Ok(()) } else { Err(kind.invalid(&target.name, causes)) }
+}
+
+fn new_finalizers_while_deleting(old: &Value, new: &Value) -> Option<Cause> {
+    if !is_deleting(old) {
+        return None;
+    }
+    let known = finalizers(old);
+    let added: Vec<&str> = finalizers(new).into_iter().filter(|name| !known.contains(name)).collect();
+    (!added.is_empty()).then(|| Cause {
+        reason: "FieldValueForbidden".to_owned(),
+        message: format!(
+            "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+        ),
+        field: "metadata.finalizers".to_owned(),
+    })
+}
+
+/// Whether nothing holds a deleted object any more.
+pub(super) fn is_finished(target: &Target, object: &Value) -> bool {
+    is_deleting(object)
+        && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && finalizers(object).is_empty()
+        && !(target.kind.is_namespace() && !object::texts(&object["spec"]["finalizers"]).is_empty())
+}

@@ -1,0 +1,158 @@
+//! How stored objects look in an answer: themselves, `PartialObjectMetadata`, or rows of a `Table`.
+//!
+//! Everything is spliced from stored bytes; only cells need the object as a document.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use claw_client::request::{IncludeObject, View};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    encode::{metadata_of, quoted},
+    kinds::Served,
+    limits::LIST_CHUNK,
+};
+use crate::store::{Record, Revision};
+
+/// What a list says about itself.
+#[derive(Debug, Default)]
+pub(super) struct ListMeta {
+    pub revision: Revision,
+    /// Empty on the last page.
+    pub continue_token: String,
+    pub remaining: Option<usize>,
+}
+
+/// One object as a whole answer.
+pub(super) fn single(kind: &Served, view: View, stored: &Bytes) -> Bytes {
+    match view {
+        View::Object => stored.clone(),
+        View::Metadata => item(kind, view, stored).into(),
+        View::Table(_) => {
+            let meta = format!("{{\"resourceVersion\":{}}}", revision_text(stored));
+            table(&meta, Some(kind), &item(kind, view, stored))
+        }
+    }
+}
+
+/// One object of a list, or in a watch event (where a row is put into a table of its own).
+pub(super) fn item(kind: &Served, view: View, stored: &[u8]) -> Vec<u8> {
+    match view {
+        View::Object => stored.to_vec(),
+        View::Metadata => partial(stored).into_bytes(),
+        View::Table(include) => row(kind, include, stored).into_bytes(),
+    }
+}
+
+/// A whole list.
+pub(super) async fn list(kind: &Served, view: View, items: &[Record], meta: &ListMeta) -> Bytes {
+    let meta = meta.json();
+    let mut body: Vec<u8> = match view {
+        View::Object => list_head(&kind.descriptor.list_kind(), &kind.api_version, &meta),
+        View::Metadata => list_head("PartialObjectMetadataList", "meta.k8s.io/v1", &meta),
+        View::Table(_) => table_head(&meta, Some(kind)),
+    }
+    .into_bytes();
+    let size: usize =
+        if view == View::Object { items.iter().map(|item| item.value.len() + 1).sum() } else { 0 };
+    body.reserve(size + 2);
+    for (at, record) in items.iter().enumerate() {
+        if at > 0 {
+            body.push(b',');
+        }
+        match view {
+            View::Object => body.extend_from_slice(&record.value),
+            _ => body.extend_from_slice(&item(kind, view, &record.value)),
+        }
+        // A long answer must not keep a worker thread from the other requests.
+        if at % LIST_CHUNK == LIST_CHUNK - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    body.extend_from_slice(b"]}");
+    body.into()
+}
+
+/// A table around rows that are already JSON. The first of a watch, and every other table, defines the columns.
+pub(super) fn table(meta: &str, columns_of: Option<&Served>, rows: &[u8]) -> Bytes {
+    let mut body = table_head(meta, columns_of).into_bytes();
+    body.extend_from_slice(rows);
+    body.extend_from_slice(b"]}");
+    body.into()
+}
+
+fn list_head(kind: &str, api_version: &str, meta: &str) -> String {
+    format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":[")
+}
+
+fn table_head(meta: &str, columns_of: Option<&Served>) -> String {
+    let columns = columns_of.map_or_else(|| "null".to_owned(), columns);
+    format!(
+        "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
+    )
+}
+
+fn columns(kind: &Served) -> String {
+    let columns: Vec<Value> = kind
+        .descriptor
+        .columns
+        .iter()
+        .map(|column| {
+            serde_json::json!({
+                "name": column.name,
+                "type": column.kind,
+                "format": column.format,
+                "description": column.description,
+                "priority": column.priority,
+            })
+        })
+        .collect();
+    Value::Array(columns).to_string()
+}
+
+fn row(kind: &Served, include: IncludeObject, stored: &[u8]) -> String {
+    let object: Value = serde_json::from_slice(stored).unwrap_or_default();
+    let cells = Value::Array((kind.descriptor.cells)(&object, Timestamp::now()));
+    let object = match include {
+        IncludeObject::None => "null".into(),
+        IncludeObject::Metadata => partial(stored).into(),
+        IncludeObject::Object => String::from_utf8_lossy(stored),
+    };
+    format!("{{\"cells\":{cells},\"object\":{object}}}")
+}
+
+fn partial(stored: &[u8]) -> String {
+    let metadata = metadata_of(stored);
+    format!(
+        "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata}}}"
+    )
+}
+
+/// The JSON string of an object's revision.
+fn revision_text(stored: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Revision {
+        #[serde(default)]
+        resource_version: String,
+    }
+    let metadata: Result<Revision, _> = serde_json::from_str(metadata_of(stored));
+    quoted(&metadata.map(|metadata| metadata.resource_version).unwrap_or_default())
+}
+
+impl ListMeta {
+    /// As JSON.
+    pub fn json(&self) -> String {
+        let mut text = format!("{{\"resourceVersion\":\"{}\"", self.revision);
+        if !self.continue_token.is_empty() {
+            let _ = write!(text, ",\"continue\":{}", quoted(&self.continue_token));
+        }
+        if let Some(remaining) = self.remaining {
+            let _ = write!(text, ",\"remainingItemCount\":{remaining}");
+        }
+        text.push('}');
+        text
+    }
+}

@@ -1,0 +1,309 @@
+//! Watches: changes of a collection as events, in the one order of the store.
+//!
+//! The rules are those that clients rely on: synthetic `ADDED` events where a watch starts from nothing, `ADDED` and
+//! `DELETED` where an object enters or leaves the selector, bookmarks that are never ahead of what was delivered, an
+//! expired start as the only error event, and a clean end otherwise.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use claw_client::{
+    ResourceRef, WatchEvent, WatchStream,
+    request::{View, WatchOptions},
+};
+use claw_schemas::{ApiError, status::Reason};
+use futures::{StreamExt as _, stream};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ObjectService, encode, errors,
+    kinds::{Served, Target},
+    limits::{
+        BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, WATCH_LIFE_MAX, WATCH_LIFE_MIN, WATCH_RETRY_AFTER_S,
+        WATCHES_OPEN_MAX,
+    },
+    list::narrowed,
+    memo::Memo,
+    select::Selection,
+    view::{self, ListMeta},
+};
+use crate::{
+    auth::Identity,
+    store::{Event, Key, Record, Revision, StoreError, Watch},
+};
+
+/// Annotation of the bookmark that ends the initial events.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// Where a watch starts.
+enum Start {
+    /// With what exists.
+    Existing(Vec<Record>, Revision),
+    /// After a revision.
+    After(Revision),
+}
+
+impl ObjectService {
+    /// Streams changes of a collection, in revision order.
+    ///
+    /// # Errors
+    /// What is wrong with the request. An expired revision is not an error here but the stream's only event.
+    pub async fn watch(
+        &self,
+        who: &Identity,
+        resource: ResourceRef,
+        options: WatchOptions,
+        view: View,
+    ) -> Result<WatchStream, ApiError> {
+        self.authorizer.authorize(who, "watch", &resource)?;
+        let target = self.kinds.resolve(resource)?;
+        if target.sub.is_some() || !target.name.is_empty() {
+            return Err(super::kinds::method_not_allowed());
+        }
+        let selection = Selection::parse(&target.kind, &options.label_selector, &options.field_selector)?;
+        let permit = self.watch_permit()?;
+        let start = match self.watch_start(&target, &selection, &options).await? {
+            Ok(start) => start,
+            Err(expired) => return Ok(only(expired)),
+        };
+        let after = match &start {
+            Start::Existing(_, revision) | Start::After(revision) => *revision,
+        };
+        let watch = match self.store.watch(&narrowed(&target, &selection), after) {
+            Ok(watch) => watch,
+            Err(StoreError::Compacted { asked, oldest }) => return Ok(only(errors::expired(asked, oldest))),
+            Err(error) => return Err(errors::from_store(error)),
+        };
+        let session = Session::new(self, target, selection, view, start, watch, &options, permit);
+        Ok(stream::unfold(Box::new(session), |mut session| async move {
+            let event = session.next().await?;
+            Some((Ok(event), session))
+        })
+        .boxed())
+    }
+
+    fn watch_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        if self.closing.is_cancelled() {
+            return Err(ApiError::new(Reason::ServiceUnavailable, "the server is shutting down"));
+        }
+        self.watches.clone().try_acquire_owned().map_err(|_| {
+            ApiError::too_many_requests(
+                format!(
+                    "{WATCHES_OPEN_MAX} watches are open, which is the limit of this server; try again later"
+                ),
+                WATCH_RETRY_AFTER_S,
+            )
+        })
+    }
+
+    /// The inner error is an expired start, which travels as an event.
+    async fn watch_start(
+        &self,
+        target: &Target,
+        selection: &Selection,
+        options: &WatchOptions,
+    ) -> Result<Result<Start, ApiError>, ApiError> {
+        let asked = match options.resource_version.as_deref() {
+            None | Some("" | "0") => 0,
+            Some(revision) => errors::parse_revision(revision)?,
+        };
+        if asked > 0 && !options.send_initial_events {
+            return Ok(Ok(Start::After(asked)));
+        }
+        let current = self.store.revision();
+        if asked > current {
+            return Err(errors::ahead(asked, current));
+        }
+        match self.scan(target, selection, 0, None, None).await {
+            Ok(found) => Ok(Ok(Start::Existing(found.items, found.revision))),
+            Err(StoreError::Compacted { asked, oldest }) => Ok(Err(errors::expired(asked, oldest))),
+            Err(error) => Err(errors::from_store(error)),
+        }
+    }
+}
+
+/// A watch that was over before it began.
+fn only(error: ApiError) -> WatchStream {
+    stream::iter([Ok(WatchEvent::Error(error))]).boxed()
+}
+
+/// One open watch.
+struct Session {
+    kind: Arc<Served>,
+    selection: Selection,
+    view: View,
+    memo: Arc<Memo>,
+    initial: std::vec::IntoIter<Record>,
+    /// The revision of the bookmark that is to end the initial events.
+    initial_end: Option<Revision>,
+    watch: Box<dyn Watch>,
+    /// Table columns travel in the first event only.
+    columns_sent: bool,
+    next_bookmark: Option<Instant>,
+    deadline: Instant,
+    alarm: Pin<Box<Sleep>>,
+    closing: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Session {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one watch, put together in one place")]
+    fn new(
+        service: &ObjectService,
+        target: Target,
+        selection: Selection,
+        view: View,
+        start: Start,
+        watch: Box<dyn Watch>,
+        options: &WatchOptions,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let now = Instant::now();
+        let deadline = now + life(options.timeout_seconds);
+        let (initial, initial_end) = match start {
+            Start::Existing(records, revision) => (records, options.send_initial_events.then_some(revision)),
+            Start::After(_) => (Vec::new(), None),
+        };
+        let next_bookmark = options.allow_bookmarks.then(|| bookmark_after(now, deadline)).flatten();
+        Self {
+            kind: target.kind,
+            selection,
+            view,
+            memo: service.memo.clone(),
+            initial: initial.into_iter(),
+            initial_end,
+            watch,
+            columns_sent: false,
+            next_bookmark,
+            deadline,
+            alarm: Box::pin(sleep_until(next_bookmark.unwrap_or(deadline))),
+            // A child of its own, so that thousands of watches do not meet at one lock.
+            closing: service.closing.child_token(),
+            _permit: permit,
+        }
+    }
+
+    async fn next(&mut self) -> Option<WatchEvent> {
+        if let Some(record) = self.initial.next() {
+            let item = view::item(&self.kind, self.view, &record.value);
+            return Some(WatchEvent::Added(self.framed(item.into(), record.revision)));
+        }
+        if let Some(revision) = self.initial_end.take() {
+            return Some(self.bookmark(revision, true));
+        }
+        // Asked here too, because changes that never cease would never let the alarm below have its turn.
+        if self.closing.is_cancelled() || Instant::now() >= self.deadline {
+            return None;
+        }
+        loop {
+            while let Some(event) = self.watch.try_next() {
+                if let Some(event) = self.translate(&event) {
+                    return Some(event);
+                }
+            }
+            tokio::select! {
+                biased;
+                event = self.watch.next() => {
+                    if let Some(event) = self.translate(&*event?) {
+                        return Some(event);
+                    }
+                }
+                () = self.alarm.as_mut() => {
+                    let now = Instant::now();
+                    if now >= self.deadline {
+                        return None;
+                    }
+                    self.next_bookmark = bookmark_after(now, self.deadline);
+                    self.alarm.as_mut().reset(self.next_bookmark.unwrap_or(self.deadline));
+                    return Some(self.bookmark(self.watch.progress(), false));
+                }
+                () = self.closing.cancelled() => return None,
+            }
+        }
+    }
+
+    /// A change as this watcher sees it, if it does.
+    fn translate(&mut self, event: &Event) -> Option<WatchEvent> {
+        let is = !event.deleted && self.selects(&event.key, event.revision, &event.value);
+        let was = event.previous.as_ref().is_some_and(|was| self.selects(&was.key, was.revision, &was.value));
+        let make = match (was, is) {
+            (false, false) => return None,
+            (false, true) => WatchEvent::Added,
+            (true, true) => WatchEvent::Modified,
+            (true, false) => WatchEvent::Deleted,
+        };
+        let item = match &event.previous {
+            // It left the selector: what it was, with the revision at which it went.
+            Some(was) if !is && !event.deleted => {
+                let was = encode::with_revision(&was.value, event.revision);
+                view::item(&self.kind, self.view, &was).into()
+            }
+            _ if self.view == View::Object => event.value.clone(),
+            _ => self.memo.state(event.revision).item(&self.kind, self.view, &event.value),
+        };
+        Some(make(self.framed(item, event.revision)))
+    }
+
+    fn selects(&self, key: &Key, revision: Revision, stored: &[u8]) -> bool {
+        if !self.selection.needs_facts() {
+            return self.selection.matches(key, super::facts::Facts::default);
+        }
+        let state = self.memo.state(revision);
+        self.selection.matches(key, || state.facts(&self.kind, stored))
+    }
+
+    /// A row needs a table around it.
+    fn framed(&mut self, item: Bytes, revision: Revision) -> Bytes {
+        if !matches!(self.view, View::Table(_)) {
+            return item;
+        }
+        let columns_of = (!self.columns_sent).then_some(&*self.kind);
+        self.columns_sent = true;
+        let meta = ListMeta { revision, ..ListMeta::default() };
+        view::table(&meta.json(), columns_of, &item)
+    }
+
+    fn bookmark(&mut self, revision: Revision, ends_initial: bool) -> WatchEvent {
+        if matches!(self.view, View::Table(_)) {
+            return WatchEvent::Bookmark(self.framed(Bytes::new(), revision));
+        }
+        let (kind, api_version) = match self.view {
+            View::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1"),
+            _ => (&*self.kind.descriptor.kind, &*self.kind.api_version),
+        };
+        let annotations = if ends_initial {
+            format!(",\"annotations\":{{\"{INITIAL_EVENTS_END}\":\"true\"}}")
+        } else {
+            String::new()
+        };
+        WatchEvent::Bookmark(
+            format!(
+                "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{\"resourceVersion\":\"{revision}\",\"creationTimestamp\":null{annotations}}}}}"
+            )
+            .into(),
+        )
+    }
+}
+
+/// How long a watch lives.
+fn life(asked_s: Option<u64>) -> Duration {
+    match asked_s.filter(|seconds| *seconds > 0) {
+        Some(seconds) => Duration::from_secs(seconds).min(WATCH_LIFE_MAX),
+        None => {
+            // Any spread will do, so that clients do not come back all at once; the clock's low digits are one.
+            let spread = u64::from(jiff::Timestamp::now().subsec_nanosecond().unsigned_abs())
+                % WATCH_LIFE_MIN.as_secs();
+            WATCH_LIFE_MIN + Duration::from_secs(spread)
+        }
+    }
+}
+
+/// When the next bookmark is due, if there is to be one before the end.
+fn bookmark_after(now: Instant, deadline: Instant) -> Option<Instant> {
+    let last = deadline.checked_sub(BOOKMARK_BEFORE_END).filter(|last| *last > now)?;
+    Some(last.min(now + BOOKMARK_INTERVAL))
+}

@@ -1,0 +1,86 @@
+//! Events older than an hour are deleted: they are news, not records.
+//!
+//! Must never know: what events are about.
+
+use std::time::Duration;
+
+use claw_client::{ApiError, request::ListOptions};
+use claw_runtime::{Action, Runtime};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Event;
+use tracing::{debug, warn};
+
+/// Age at which an event goes. Kubernetes' figure.
+const TTL: SignedDuration = SignedDuration::from_hours(1);
+
+/// Between sweeps: an event lives at most a twelfth longer than it should.
+const SWEEP: Duration = Duration::from_secs(300);
+
+/// Events read at once: about 1 KiB each.
+const PAGE: u64 = 500;
+
+/// Sweeps until the runtime is cancelled.
+pub async fn run(runtime: Runtime) {
+    let sweeps = async {
+        loop {
+            match sweep(&runtime).await {
+                Ok(0) => {}
+                Ok(count) => debug!(count, "old events deleted"),
+                Err(error) => warn!(%error, "old events were not all deleted; the next sweep tries again"),
+            }
+            runtime.env.sleep(SWEEP).await;
+        }
+    };
+    let _ = runtime.cancel.run_until_cancelled(sweeps).await;
+}
+
+async fn sweep(runtime: &Runtime) -> Result<usize, ApiError> {
+    let (events, mut count) = (runtime.client.all::<Event>(), 0);
+    let mut options = ListOptions { limit: PAGE, ..ListOptions::default() };
+    loop {
+        let page = events.list(options.clone()).await?;
+        let now = runtime.env.now();
+        let old: Vec<Action> =
+            page.items.iter().filter(|event| is_old(event, now)).map(Action::delete).collect();
+        count += old.len();
+        runtime.execute(&old).await.map_err(|failure| failure.error)?;
+        if page.continue_token.is_empty() {
+            return Ok(count);
+        }
+        options.continue_token = Some(page.continue_token);
+    }
+}
+
+/// Whether nothing was added to an event for too long.
+fn is_old(event: &Event, now: Timestamp) -> bool {
+    let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref());
+    let times = [
+        event.last_timestamp.as_ref().map(|time| time.0),
+        event.event_time.as_ref().map(|time| time.0),
+        series.map(|time| time.0),
+        event.metadata.creation_timestamp.as_ref().map(|time| time.0),
+    ];
+    times.into_iter().flatten().max().is_some_and(|last| now.duration_since(last) > TTL)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_as_old_as_its_last_repeat() {
+        let event = |last: &str| -> Event {
+            serde_json::from_value(json!({
+                "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
+                "involvedObject": {},
+                "lastTimestamp": last,
+            }))
+            .unwrap()
+        };
+        let now: Timestamp = "2026-01-01T10:00:00Z".parse().unwrap();
+        assert!(is_old(&event("2026-01-01T08:59:59Z"), now));
+        assert!(!is_old(&event("2026-01-01T09:30:00Z"), now));
+    }
+}

@@ -1,0 +1,199 @@
+//! Who owns whom, over all kinds: fed by metadata watches, asked by the collector.
+//!
+//! Objects that own nothing we know of, are owned by nothing and are not being deleted cost one uid each.
+//!
+//! Must never know: I/O, or what follows from ownership.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+/// Finalizer of an owner that goes after its dependents.
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// Finalizer of an owner whose dependents stay.
+pub const ORPHAN: &str = "orphan";
+
+/// Index of a kind in the collector's list.
+pub type KindIndex = usize;
+
+/// An object that owns, is owned or is being deleted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    pub kind: KindIndex,
+    pub namespace: Option<String>,
+    pub name: String,
+    pub owners: Vec<OwnerReference>,
+    pub deletion: Deletion,
+}
+
+/// How far the deletion of an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// Nobody asked for it.
+    No,
+    /// Under way; nothing for the collector to do.
+    Plain,
+    /// Its dependents go first.
+    Foreground,
+    /// Its dependents are set free first.
+    Orphan,
+}
+
+impl Deletion {
+    /// What metadata says.
+    pub fn of(meta: &ObjectMeta) -> Self {
+        let has = |finalizer: &str| meta.finalizers.iter().flatten().any(|name| name == finalizer);
+        match meta.deletion_timestamp {
+            None => Self::No,
+            // Orphaning comes first: what it sets free must not be deleted.
+            Some(_) if has(ORPHAN) => Self::Orphan,
+            Some(_) if has(FOREGROUND) => Self::Foreground,
+            Some(_) => Self::Plain,
+        }
+    }
+}
+
+impl Node {
+    /// From the metadata of an object.
+    pub fn of(kind: KindIndex, meta: &ObjectMeta) -> Self {
+        Self {
+            kind,
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone().unwrap_or_default(),
+            owners: meta.owner_references.clone().unwrap_or_default(),
+            deletion: Deletion::of(meta),
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.owners.is_empty() && self.deletion == Deletion::No
+    }
+
+    /// Whether it holds the foreground deletion of that owner up.
+    pub fn blocks(&self, owner: &str) -> bool {
+        self.owners.iter().any(|o| o.uid == owner && o.block_owner_deletion == Some(true))
+    }
+}
+
+/// All objects, by uid.
+#[derive(Debug, Default)]
+pub struct Graph {
+    nodes: HashMap<String, Node>,
+    /// Objects that are there and not in `nodes`.
+    plain: HashSet<String>,
+    /// Owner → dependents.
+    dependents: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Graph {
+    /// Takes an object in. Returns the uids to look at because of it.
+    pub fn apply(&mut self, uid: &str, node: Node) -> Vec<String> {
+        let mut look = self.unlink(uid);
+        for owner in &node.owners {
+            self.dependents.entry(owner.uid.clone()).or_default().insert(uid.to_owned());
+            look.push(owner.uid.clone());
+        }
+        if node.is_plain() {
+            self.plain.insert(uid.to_owned());
+        } else {
+            self.nodes.insert(uid.to_owned(), node);
+        }
+        // Of the owners, only one that is being deleted has anything to reconsider.
+        look.retain(|owner| self.deletion(owner) != Deletion::No);
+        if self.nodes.contains_key(uid) {
+            look.push(uid.to_owned());
+        }
+        look
+    }
+
+    /// Takes an object out. Returns the uids to look at because of it.
+    pub fn remove(&mut self, uid: &str) -> Vec<String> {
+        let mut look = self.unlink(uid);
+        look.retain(|owner| self.deletion(owner) != Deletion::No);
+        look.extend(self.dependents.get(uid).into_iter().flatten().cloned());
+        look
+    }
+
+    /// Forgets an object and its links to its owners, which it returns.
+    fn unlink(&mut self, uid: &str) -> Vec<String> {
+        self.plain.remove(uid);
+        let owners = self.nodes.remove(uid).map(|node| node.owners).unwrap_or_default();
+        for owner in &owners {
+            if let Some(siblings) = self.dependents.get_mut(&owner.uid) {
+                siblings.remove(uid);
+                if siblings.is_empty() {
+                    self.dependents.remove(&owner.uid);
+                }
+            }
+        }
+        owners.into_iter().map(|owner| owner.uid).collect()
+    }
+
+    /// The object, if it owns, is owned or is being deleted.
+    pub fn node(&self, uid: &str) -> Option<&Node> {
+        self.nodes.get(uid)
+    }
+
+    /// Whether the object is there.
+    pub fn contains(&self, uid: &str) -> bool {
+        self.plain.contains(uid) || self.nodes.contains_key(uid)
+    }
+
+    /// How far the deletion of an object is.
+    pub fn deletion(&self, uid: &str) -> Deletion {
+        self.nodes.get(uid).map_or(Deletion::No, |node| node.deletion)
+    }
+
+    /// What refers to an object as its owner, with uids.
+    pub fn dependents(&self, uid: &str) -> Vec<(String, Node)> {
+        let uids = self.dependents.get(uid).into_iter().flatten();
+        uids.filter_map(|uid| Some((uid.clone(), self.nodes.get(uid)?.clone()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(owners: &[&str], deletion: Deletion) -> Node {
+        let owners = owners
+            .iter()
+            .map(|uid| OwnerReference { uid: (*uid).to_owned(), ..Default::default() })
+            .collect();
+        Node { kind: 0, namespace: None, name: String::new(), owners, deletion }
+    }
+
+    #[test]
+    fn the_loss_of_an_owner_leads_to_its_dependents() {
+        let mut graph = Graph::default();
+        assert!(graph.apply("owner", node(&[], Deletion::No)).is_empty(), "a plain object is no case");
+        assert_eq!(graph.apply("a", node(&["owner"], Deletion::No)), ["a"]);
+        assert_eq!(graph.apply("b", node(&["owner", "other"], Deletion::No)), ["b"]);
+        assert_eq!(graph.remove("owner"), ["a", "b"]);
+        assert!(!graph.contains("owner"));
+        assert_eq!(graph.dependents("owner").len(), 2, "the references are still there");
+    }
+
+    #[test]
+    fn an_owner_that_waits_is_looked_at_when_a_dependent_goes_or_lets_go() {
+        let mut graph = Graph::default();
+        graph.apply("a", node(&["owner"], Deletion::No));
+        assert_eq!(graph.apply("owner", node(&[], Deletion::Foreground)), ["owner"]);
+        assert_eq!(graph.apply("a", node(&[], Deletion::No)), ["owner"], "it let go");
+        graph.apply("b", node(&["owner"], Deletion::No));
+        assert_eq!(graph.remove("b"), ["owner"]);
+        assert!(graph.dependents("owner").is_empty());
+    }
+
+    #[test]
+    fn orphaning_goes_before_foreground() {
+        let meta = ObjectMeta {
+            deletion_timestamp: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                jiff::Timestamp::UNIX_EPOCH,
+            )),
+            finalizers: Some(vec![FOREGROUND.into(), ORPHAN.into()]),
+            ..Default::default()
+        };
+        assert_eq!(Deletion::of(&meta), Deletion::Orphan);
+    }
+}

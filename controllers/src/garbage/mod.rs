@@ -1,0 +1,305 @@
+//! Garbage collection: objects go when their owners are gone, before them, or are set free, as was asked.
+//!
+//! Watches the metadata of every kind (Events excepted). A case is an object's uid; deciding it is pure
+//! (`decide.rs`), this file finds the facts out and carries the decision out. Before anything is deleted, the object
+//! and the owners that seem to be missing are read from the server itself: a watch that lags must not cost data.
+//!
+//! Must never know: what any kind is for.
+
+mod decide;
+mod graph;
+
+use std::sync::Arc;
+
+use claw_client::{
+    ApiError, Delta, PartialObject, Reflector, Request, ResourceRef, Store, Verb,
+    request::{DeleteOptions, PatchKind, View},
+};
+use claw_runtime::{Action, Runtime, action::Step, execute::Failure, queue::Queue};
+use claw_schemas::{Descriptor, Registry, status::Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use parking_lot::Mutex;
+use serde_json::json;
+use tracing::{debug, warn};
+
+use decide::{Decision, OwnerState, decide, unblocked};
+use graph::{Deletion, FOREGROUND, Graph, KindIndex, Node, ORPHAN};
+
+/// Cases worked on at the same time; each waits for one or two requests. Kubernetes' figure.
+const WORKERS: usize = 20;
+
+/// Runs the collector until the runtime is cancelled.
+pub async fn run(runtime: Runtime, registry: Arc<Registry>) {
+    let collector = Collector::new(runtime, registry);
+    if collector.watch_all().await {
+        let work = |uid: String| collector.process(uid);
+        collector.queue.work(&collector.runtime.cancel, WORKERS, work).await;
+    }
+}
+
+struct Collector {
+    runtime: Runtime,
+    registry: Arc<Registry>,
+    kinds: Vec<Arc<Descriptor>>,
+    graph: Arc<Mutex<Graph>>,
+    queue: Arc<Queue<String>>,
+}
+
+/// Why a case could not be closed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Read(#[from] ApiError),
+    #[error(transparent)]
+    Write(#[from] Failure),
+}
+
+impl Error {
+    fn is_stale(&self) -> bool {
+        match self {
+            Self::Read(_) => false,
+            Self::Write(failure) => failure.is_stale(),
+        }
+    }
+}
+
+impl Collector {
+    fn new(runtime: Runtime, registry: Arc<Registry>) -> Self {
+        // Events own nothing, are owned by nothing, and come by the thousand.
+        let kinds = registry.iter().filter(|kind| kind.kind != "Event").cloned().collect();
+        let queue = Arc::new(Queue::new(runtime.env.clone()));
+        Self { runtime, registry, kinds, graph: Arc::default(), queue }
+    }
+
+    /// Follows every kind; true once all have been read.
+    async fn watch_all(&self) -> bool {
+        let stores: Vec<_> = (0..self.kinds.len()).map(|kind| self.watch(kind)).collect();
+        for store in stores {
+            if store.synced().await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn watch(&self, kind: KindIndex) -> Store<PartialObject> {
+        let reflector = Reflector::metadata(&self.runtime.client, resource_of(&self.kinds[kind]));
+        let store = reflector.store();
+        let (graph, queue) = (Arc::clone(&self.graph), Arc::clone(&self.queue));
+        store.subscribe(move |delta| {
+            let look = match delta {
+                Delta::Applied { new, old } => {
+                    let mut graph = graph.lock();
+                    let mut look = replaced(&mut graph, old.as_deref(), new);
+                    look.extend(graph.apply(uid_of(&new.metadata), Node::of(kind, &new.metadata)));
+                    look
+                }
+                Delta::Deleted { last } => graph.lock().remove(uid_of(&last.metadata)),
+                Delta::Synced => Vec::new(),
+            };
+            look.into_iter().for_each(|uid| queue.add(uid));
+        });
+        self.runtime.env.spawn(reflector.run(self.runtime.cancel.clone()));
+        store
+    }
+
+    async fn process(&self, uid: String) {
+        match self.look_at(&uid).await {
+            Ok(()) => self.queue.forget(&uid),
+            Err(error) => {
+                let delay = self.queue.retry(uid.clone());
+                if error.is_stale() {
+                    debug!(uid, %error, ?delay, "a case is looked at again");
+                } else {
+                    warn!(uid, %error, ?delay, "a case of garbage collection failed; trying again");
+                }
+            }
+        }
+    }
+
+    async fn look_at(&self, uid: &str) -> Result<(), Error> {
+        let (node, dependents) = {
+            let graph = self.graph.lock();
+            let Some(node) = graph.node(uid) else { return Ok(()) };
+            if node.deletion == Deletion::No && has_all_owners(&graph, node) {
+                return Ok(());
+            }
+            (node.clone(), graph.dependents(uid))
+        };
+        match node.deletion {
+            Deletion::Orphan => self.set_free(uid, &node, dependents).await,
+            Deletion::Foreground => self.delete_below(uid, &node, &dependents).await,
+            Deletion::Plain => Ok(()),
+            Deletion::No => self.collect(uid, &node, dependents).await,
+        }
+    }
+
+    /// Takes the owner out of its dependents' references, then lets it go.
+    async fn set_free(&self, uid: &str, node: &Node, dependents: Vec<(String, Node)>) -> Result<(), Error> {
+        for (dependent_uid, dependent) in dependents {
+            let Some(meta) = self.read(&dependent, &dependent_uid).await? else { continue };
+            let others: Vec<&OwnerReference> =
+                meta.owner_references.iter().flatten().filter(|owner| owner.uid != uid).collect();
+            if others.len() < meta.owner_references.as_ref().map_or(0, Vec::len) {
+                self.rewrite_owners(&dependent, &meta, &json!(others)).await?;
+            }
+        }
+        self.remove_finalizer(uid, node, ORPHAN).await
+    }
+
+    /// Sees to it that dependents go, then lets the owner go.
+    async fn delete_below(&self, uid: &str, node: &Node, dependents: &[(String, Node)]) -> Result<(), Error> {
+        let blocking: Vec<_> = dependents.iter().filter(|(_, dependent)| dependent.blocks(uid)).collect();
+        if blocking.is_empty() {
+            return self.remove_finalizer(uid, node, FOREGROUND).await;
+        }
+        for (dependent, _) in blocking.iter().filter(|(_, dependent)| dependent.deletion == Deletion::No) {
+            self.queue.add(dependent.clone());
+        }
+        Ok(())
+    }
+
+    /// Decides about an object some of whose owners seem to be missing or waiting.
+    async fn collect(&self, uid: &str, node: &Node, dependents: Vec<(String, Node)>) -> Result<(), Error> {
+        let Some(meta) = self.read(node, uid).await? else { return Ok(()) };
+        let mut states = Vec::new();
+        for owner in meta.owner_references.iter().flatten() {
+            states.push(self.state_of(owner, node).await?);
+        }
+        let dependents: Vec<Node> = dependents.into_iter().map(|(_, dependent)| dependent).collect();
+        match decide(&meta, &states, &dependents) {
+            Decision::Keep => Ok(()),
+            Decision::Rewrite(owners) => self.rewrite_owners(node, &meta, &json!(owners)).await,
+            Decision::Delete { propagation, unblock } => {
+                if unblock {
+                    let owners = unblocked(meta.owner_references.as_deref().unwrap_or_default());
+                    self.rewrite_owners(node, &meta, &json!(owners)).await?;
+                }
+                let options = DeleteOptions {
+                    propagation: Some(propagation),
+                    precondition_uid: meta.uid.clone(),
+                    // What was decided on is what is deleted: an adoption in between is a reason to think again.
+                    precondition_resource_version: if unblock { None } else { meta.resource_version.clone() },
+                    ..DeleteOptions::default()
+                };
+                debug!(kind = %self.kinds[node.kind].kind, name = node.name, ?propagation, "collected");
+                self.write(node, Step::Delete(options)).await
+            }
+        }
+    }
+
+    /// What is known of an owner, from the graph or, when that does not have it, from the server.
+    async fn state_of(&self, owner: &OwnerReference, dependent: &Node) -> Result<OwnerState, ApiError> {
+        {
+            let graph = self.graph.lock();
+            match graph.deletion(&owner.uid) {
+                Deletion::Foreground => return Ok(OwnerState::Waiting),
+                _ if graph.contains(&owner.uid) => return Ok(OwnerState::Present),
+                _ => {}
+            }
+        }
+        let Some(kind) = self.registry.kind(&owner.api_version, &owner.kind) else {
+            warn!(
+                api_version = owner.api_version,
+                kind = owner.kind,
+                dependent = dependent.name,
+                "an owner is of a kind this server does not know; its dependent is kept"
+            );
+            return Ok(OwnerState::Present);
+        };
+        let mut resource = resource_of(kind).named(&owner.name);
+        if kind.namespaced() {
+            let Some(namespace) = &dependent.namespace else {
+                warn!(
+                    owner = owner.name,
+                    dependent = dependent.name,
+                    "a cluster-scoped object names a namespaced owner, which cannot be found; it is kept"
+                );
+                return Ok(OwnerState::Present);
+            };
+            resource = resource.in_namespace(namespace);
+        }
+        let found = self.get(resource).await?;
+        let same = found.is_some_and(|meta| meta.uid.as_deref() == Some(&owner.uid));
+        Ok(if same { OwnerState::Present } else { OwnerState::Absent })
+    }
+
+    async fn rewrite_owners(
+        &self,
+        node: &Node,
+        meta: &ObjectMeta,
+        owners: &serde_json::Value,
+    ) -> Result<(), Error> {
+        let patch = json!({"metadata": {
+            "ownerReferences": owners,
+            "uid": meta.uid,
+            "resourceVersion": meta.resource_version,
+        }});
+        self.write(node, Step::Patch(PatchKind::Merge, patch)).await
+    }
+
+    async fn remove_finalizer(&self, uid: &str, node: &Node, finalizer: &str) -> Result<(), Error> {
+        let Some(meta) = self.read(node, uid).await? else { return Ok(()) };
+        let all = meta.finalizers.unwrap_or_default();
+        let kept: Vec<&String> = all.iter().filter(|name| *name != finalizer).collect();
+        if kept.len() == all.len() {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {
+            "finalizers": kept,
+            "uid": meta.uid,
+            "resourceVersion": meta.resource_version,
+        }});
+        self.write(node, Step::Patch(PatchKind::Merge, patch)).await
+    }
+
+    async fn write(&self, node: &Node, step: Step) -> Result<(), Error> {
+        Ok(self.runtime.execute(&[Action::new(self.target(node), step)]).await?)
+    }
+
+    /// The metadata of an object as the server has it; `None` when this incarnation is gone.
+    async fn read(&self, node: &Node, uid: &str) -> Result<Option<ObjectMeta>, ApiError> {
+        let meta = self.get(self.target(node)).await?;
+        Ok(meta.filter(|meta| meta.uid.as_deref() == Some(uid)))
+    }
+
+    async fn get(&self, resource: ResourceRef) -> Result<Option<ObjectMeta>, ApiError> {
+        let request = Request { resource, verb: Verb::Get, view: View::Metadata };
+        let response = match self.runtime.client.transport().call(request).await {
+            Ok(response) => response,
+            Err(error) if error.reason == Reason::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let object: PartialObject = serde_json::from_slice(&response.body)
+            .map_err(|error| ApiError::internal(format!("the server's answer does not parse: {error}")))?;
+        Ok(Some(object.metadata))
+    }
+
+    fn target(&self, node: &Node) -> ResourceRef {
+        let mut target = resource_of(&self.kinds[node.kind]).named(&node.name);
+        target.namespace.clone_from(&node.namespace);
+        target
+    }
+}
+
+fn resource_of(kind: &Descriptor) -> ResourceRef {
+    ResourceRef::collection(&kind.group, &kind.version, &kind.plural)
+}
+
+fn uid_of(meta: &ObjectMeta) -> &str {
+    meta.uid.as_deref().unwrap_or_default()
+}
+
+/// A name that now belongs to another object: the earlier one is gone, though no event said so.
+fn replaced(graph: &mut Graph, old: Option<&PartialObject>, new: &PartialObject) -> Vec<String> {
+    match old {
+        Some(old) if old.metadata.uid != new.metadata.uid => graph.remove(uid_of(&old.metadata)),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether every owner is there and none waits for its dependents: the usual case, decided without a request.
+fn has_all_owners(graph: &Graph, node: &Node) -> bool {
+    let fine = |uid: &str| graph.contains(uid) && graph.deletion(uid) != Deletion::Foreground;
+    node.owners.iter().all(|owner| fine(&owner.uid))
+}

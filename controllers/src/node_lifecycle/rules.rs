@@ -1,0 +1,178 @@
+//! The rules of node lifecycle, pure: which taints a node's state asks for, and when a pod must leave.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::core::v1::{Node, Pod, Taint},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+
+use crate::scheduler::tolerates;
+
+/// On nodes whose agent does not answer.
+pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// On nodes whose agent says they cannot run pods.
+pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// On cordoned nodes.
+pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// The taints that this controller owns: (key, effect).
+const OWNED: [(&str, &str); 5] = [
+    (UNREACHABLE, "NoSchedule"),
+    (UNREACHABLE, "NoExecute"),
+    (NOT_READY, "NoSchedule"),
+    (NOT_READY, "NoExecute"),
+    (UNSCHEDULABLE, "NoSchedule"),
+];
+
+/// The status of a node's `Ready` condition: `True`, `False` or `Unknown`.
+pub fn readiness(node: &Node) -> &str {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .filter(|condition| condition.type_ == "Ready")
+        .map(|condition| condition.status.as_str())
+        .next()
+        .unwrap_or("Unknown")
+}
+
+/// The taints a node should carry, or `None` when it carries them already. Taints of others are kept.
+pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
+    let spec = node.spec.as_ref();
+    let current = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
+    let wanted = |key: &str| match key {
+        UNREACHABLE => readiness(node) == "Unknown",
+        NOT_READY => readiness(node) == "False",
+        _ => cordoned,
+    };
+    let owned = |taint: &Taint| OWNED.contains(&(taint.key.as_str(), taint.effect.as_str()));
+    let mut next: Vec<Taint> =
+        current.iter().filter(|taint| !owned(taint) || wanted(&taint.key)).cloned().collect();
+    for (key, effect) in OWNED {
+        if wanted(key) && !next.iter().any(|taint| taint.key == key && taint.effect == effect) {
+            next.push(Taint {
+                key: key.to_owned(),
+                effect: effect.to_owned(),
+                // Tolerations in seconds count from here.
+                time_added: (effect == "NoExecute").then_some(Time(now)),
+                value: None,
+            });
+        }
+    }
+    (next != current).then_some(next)
+}
+
+/// When a pod must leave its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// Nothing drives it out.
+    Forever,
+    /// It tolerates what is wrong until then.
+    Until(Timestamp),
+    /// It must go now.
+    Over,
+}
+
+/// What the `NoExecute` taints of a node mean for a pod on it. Several tolerations of one taint count
+/// by the shortest; several taints by the first that runs out.
+pub fn stay(taints: &[Taint], pod: &Pod, now: Timestamp) -> Stay {
+    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+    let mut earliest: Option<Timestamp> = None;
+    for taint in taints.iter().filter(|taint| taint.effect == "NoExecute") {
+        let mut covering = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
+        if covering.peek().is_none() {
+            return Stay::Over;
+        }
+        let Some(seconds) = covering.filter_map(|toleration| toleration.toleration_seconds).min() else {
+            continue;
+        };
+        let since = taint.time_added.as_ref().map_or(now, |time| time.0);
+        let until = since.saturating_add(SignedDuration::from_secs(seconds.max(0))).unwrap_or(now);
+        earliest = Some(earliest.map_or(until, |other| other.min(until)));
+    }
+    match earliest {
+        None => Stay::Forever,
+        Some(until) if until <= now => Stay::Over,
+        Some(until) => Stay::Until(until),
+    }
+}
+
+/// Whether a pod still claims to be ready.
+pub fn claims_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn node(ready: &str, spec: Value) -> Node {
+        serde_json::from_value(json!({
+            "metadata": {"name": "n"},
+            "spec": spec,
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        }))
+        .unwrap()
+    }
+
+    fn keys(taints: Option<Vec<Taint>>) -> Vec<String> {
+        taints.into_iter().flatten().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect()
+    }
+
+    #[test]
+    fn readiness_decides_the_taints_and_leaves_those_of_others() {
+        let mine = json!({"taints": [{"key": "mine", "effect": "NoSchedule"}]});
+        assert_eq!(taints(&node("True", mine.clone()), at(0)), None);
+        assert_eq!(
+            keys(taints(&node("Unknown", mine), at(0))),
+            [
+                "mine:NoSchedule",
+                "node.kubernetes.io/unreachable:NoSchedule",
+                "node.kubernetes.io/unreachable:NoExecute"
+            ]
+        );
+        assert_eq!(keys(taints(&node("False", json!({})), at(0))).len(), 2);
+        assert_eq!(
+            keys(taints(&node("True", json!({"unschedulable": true})), at(0))),
+            ["node.kubernetes.io/unschedulable:NoSchedule"]
+        );
+    }
+
+    #[test]
+    fn a_recovered_node_loses_its_taints_and_a_sick_one_keeps_their_time() {
+        let mut sick = node("Unknown", json!({}));
+        sick.spec.as_mut().unwrap().taints = taints(&sick, at(5));
+        assert_eq!(taints(&sick, at(50)), None, "the time of the taint is not renewed");
+        sick.status = node("True", json!({})).status;
+        assert_eq!(taints(&sick, at(60)), Some(vec![]));
+    }
+
+    fn pod(tolerations: Value) -> Pod {
+        serde_json::from_value(
+            json!({"metadata": {}, "spec": {"containers": [], "tolerations": tolerations}}),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pod_stays_as_long_as_it_tolerates() {
+        let gone: Vec<Taint> = taints(&node("Unknown", json!({})), at(100)).unwrap();
+        let for_seconds = |seconds: i64| json!([{"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
+        for (tolerations, now, expected) in [
+            (json!([]), 100, Stay::Over),
+            (for_seconds(300), 100, Stay::Until(at(400))),
+            (for_seconds(300), 400, Stay::Over),
+            (for_seconds(0), 100, Stay::Over),
+            (json!([{"operator": "Exists"}]), 10_000, Stay::Forever),
+        ] {
+            assert_eq!(stay(&gone, &pod(tolerations.clone()), at(now)), expected, "{tolerations}");
+        }
+        assert_eq!(stay(&[], &pod(json!([])), at(0)), Stay::Forever);
+    }
+}

@@ -1,0 +1,279 @@
+//! What the scheduler knows of pods and nodes: requests, capacity and constraints, as integers.
+//!
+//! Built from API objects once, when they change; deciding then touches no JSON and allocates little.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use claw_schemas::quantity::Quantity;
+use k8s_openapi::{
+    api::core::v1::{Container, Node, NodeSelectorTerm, Pod, PreferredSchedulingTerm, Taint, Toleration},
+    apimachinery::pkg::api::resource::Quantity as Text,
+};
+
+/// Namespace and name of a pod.
+pub type PodKey = (Arc<str>, Arc<str>);
+
+/// Amounts by resource name: milli-cores for `cpu`, whole units for everything else. Zero entries are absent.
+pub type Amounts = BTreeMap<Arc<str>, i64>;
+
+/// The resource that counts pods on a node.
+pub const PODS: &str = "pods";
+
+/// A pod, as far as placing it goes.
+#[derive(Clone, Debug)]
+pub struct PodInfo {
+    pub key: PodKey,
+    pub uid: String,
+    pub priority: i32,
+    /// Seconds since the epoch; older pods of equal priority go first.
+    pub created: i64,
+    /// What it takes on a node, the pod itself included (`pods: 1`).
+    pub requests: Amounts,
+    pub node_selector: BTreeMap<String, String>,
+    /// Any one must match; empty means no requirement.
+    pub required_terms: Vec<NodeSelectorTerm>,
+    pub preferred_terms: Vec<PreferredSchedulingTerm>,
+    pub tolerations: Vec<Toleration>,
+    pub host_ports: BTreeSet<(String, i32)>,
+    /// Uid of the controller that owns it; replicas of one owner are spread.
+    pub owner: Option<Arc<str>>,
+    /// Where it is bound.
+    pub node: Option<Arc<str>>,
+    /// Why it must not be placed yet, for any reason that no node can change.
+    pub held: Option<String>,
+    /// The message of its `PodScheduled=False` condition, so that an unchanged verdict is not written again.
+    pub verdict: Option<String>,
+}
+
+/// A node, with what is taken on it.
+#[derive(Clone, Debug)]
+pub struct NodeInfo {
+    pub name: Arc<str>,
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    pub unschedulable: bool,
+    pub allocatable: Amounts,
+    pub used: Amounts,
+    pub host_ports: BTreeSet<(String, i32)>,
+    /// How many pods of each owner it holds.
+    pub owners: BTreeMap<Arc<str>, u32>,
+}
+
+/// The key of a pod.
+pub fn key_of(pod: &Pod) -> PodKey {
+    let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+    (namespace.as_deref().unwrap_or_default().into(), name.as_deref().unwrap_or_default().into())
+}
+
+impl PodInfo {
+    /// `None` for a pod that takes nothing from anybody: finished, or not ours to place and not yet placed.
+    pub fn new(pod: &Pod, scheduler_name: &str) -> Option<Self> {
+        let (meta, spec) = (&pod.metadata, pod.spec.as_ref()?);
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let node = spec.node_name.as_deref().filter(|name| !name.is_empty());
+        let ours = spec.scheduler_name.as_deref().is_none_or(|name| name == scheduler_name);
+        if matches!(phase, Some("Succeeded" | "Failed")) || (node.is_none() && !ours) {
+            return None;
+        }
+        let affinity = spec.affinity.as_ref();
+        let node_affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
+        let verdict = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        Some(Self {
+            key: key_of(pod),
+            uid: meta.uid.clone().unwrap_or_default(),
+            priority: spec.priority.unwrap_or(0),
+            created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            requests: pod_requests(pod),
+            node_selector: spec.node_selector.clone().unwrap_or_default(),
+            required_terms: node_affinity
+                .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
+                .map(|selector| selector.node_selector_terms.clone())
+                .unwrap_or_default(),
+            preferred_terms: node_affinity
+                .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.clone())
+                .unwrap_or_default(),
+            tolerations: spec.tolerations.clone().unwrap_or_default(),
+            host_ports: host_ports(&spec.containers),
+            owner: meta
+                .owner_references
+                .iter()
+                .flatten()
+                .find(|owner| owner.controller == Some(true))
+                .map(|owner| owner.uid.as_str().into()),
+            node: node.map(Into::into),
+            held: held(pod),
+            verdict: verdict
+                .filter(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+                .find_map(|condition| condition.message.clone()),
+        })
+    }
+}
+
+/// A reason to wait that lies in the pod itself. Constraints that we do not evaluate yet hold the pod with
+/// a reason: placing it as if they were not there would break what its author was promised.
+fn held(pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Some("the pod is being deleted".to_owned());
+    }
+    let gates: Vec<&str> = spec.scheduling_gates.iter().flatten().map(|gate| gate.name.as_str()).collect();
+    if !gates.is_empty() {
+        return Some(format!("waiting for scheduling gates: {}", gates.join(", ")));
+    }
+    let affinity = spec.affinity.as_ref();
+    let pod_affinity = affinity.and_then(|a| a.pod_affinity.as_ref()).is_some_and(|a| {
+        a.required_during_scheduling_ignored_during_execution.as_ref().is_some_and(|terms| !terms.is_empty())
+    });
+    let anti_affinity = affinity.and_then(|a| a.pod_anti_affinity.as_ref()).is_some_and(|a| {
+        a.required_during_scheduling_ignored_during_execution.as_ref().is_some_and(|terms| !terms.is_empty())
+    });
+    let spread = spec
+        .topology_spread_constraints
+        .iter()
+        .flatten()
+        .any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule");
+    let unsupported = [
+        (pod_affinity, "spec.affinity.podAffinity (required)"),
+        (anti_affinity, "spec.affinity.podAntiAffinity (required)"),
+        (spread, "spec.topologySpreadConstraints with whenUnsatisfiable: DoNotSchedule"),
+    ];
+    let named: Vec<&str> = unsupported.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| *name).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "this scheduler does not evaluate {} yet and will not ignore it: remove it or use its preferred form",
+            named.join(" nor ")
+        )
+    })
+}
+
+impl NodeInfo {
+    /// With nothing placed on it yet.
+    pub fn new(node: &Node) -> Self {
+        let spec = node.spec.clone().unwrap_or_default();
+        let status = node.status.as_ref();
+        let allocatable = status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
+        Self {
+            name: node.metadata.name.as_deref().unwrap_or_default().into(),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            taints: spec.taints.unwrap_or_default(),
+            unschedulable: spec.unschedulable == Some(true),
+            allocatable: allocatable.map(amounts).unwrap_or_default(),
+            used: Amounts::new(),
+            host_ports: BTreeSet::new(),
+            owners: BTreeMap::new(),
+        }
+    }
+
+    /// Carries over what pods have taken, when the node itself changed.
+    pub fn keep_taken(&mut self, known: &Self) {
+        self.used.clone_from(&known.used);
+        self.host_ports.clone_from(&known.host_ports);
+        self.owners.clone_from(&known.owners);
+    }
+
+    /// Takes what a pod needs.
+    pub fn take(&mut self, pod: &PodInfo) {
+        for (name, amount) in &pod.requests {
+            *self.used.entry(name.clone()).or_default() += amount;
+        }
+        self.host_ports.extend(pod.host_ports.iter().cloned());
+        if let Some(owner) = &pod.owner {
+            *self.owners.entry(owner.clone()).or_default() += 1;
+        }
+    }
+
+    /// Gives back what [`Self::take`] took.
+    pub fn give_back(&mut self, pod: &PodInfo) {
+        for (name, amount) in &pod.requests {
+            if let Some(used) = self.used.get_mut(name) {
+                *used -= amount;
+            }
+        }
+        for port in &pod.host_ports {
+            self.host_ports.remove(port);
+        }
+        if let Some(count) = pod.owner.as_ref().and_then(|owner| self.owners.get_mut(owner)) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// What is left of a resource; negative when overcommitted.
+    pub fn free(&self, resource: &str) -> i64 {
+        self.allocatable.get(resource).copied().unwrap_or(0) - self.used.get(resource).copied().unwrap_or(0)
+    }
+}
+
+/// Requests of a whole pod, by upstream's rule: the larger of the sum over containers (with the init
+/// containers that keep running beside them) and each one-shot init container in its turn, plus overhead.
+fn pod_requests(pod: &Pod) -> Amounts {
+    let Some(spec) = &pod.spec else { return Amounts::new() };
+    let mut total = Amounts::new();
+    for container in &spec.containers {
+        add(&mut total, &container_requests(container));
+    }
+    let (mut sidecars, mut peak) = (Amounts::new(), Amounts::new());
+    for container in spec.init_containers.iter().flatten() {
+        let mut at_its_turn = container_requests(container);
+        if container.restart_policy.as_deref() == Some("Always") {
+            add(&mut total, &at_its_turn);
+            add(&mut sidecars, &at_its_turn);
+            at_its_turn = sidecars.clone();
+        } else {
+            add(&mut at_its_turn, &sidecars);
+        }
+        raise(&mut peak, &at_its_turn);
+    }
+    raise(&mut total, &peak);
+    if let Some(overhead) = &spec.overhead {
+        add(&mut total, &amounts(overhead));
+    }
+    total.insert(PODS.into(), 1);
+    total
+}
+
+fn container_requests(container: &Container) -> Amounts {
+    let Some(resources) = &container.resources else { return Amounts::new() };
+    // A limit without a request is a request; the API server defaults it so, static pods may not.
+    let mut requests = resources.limits.as_ref().map(amounts).unwrap_or_default();
+    requests.extend(resources.requests.as_ref().map(amounts).unwrap_or_default());
+    requests
+}
+
+fn add(total: &mut Amounts, more: &Amounts) {
+    for (name, amount) in more {
+        *total.entry(name.clone()).or_default() += amount;
+    }
+}
+
+fn raise(total: &mut Amounts, floor: &Amounts) {
+    for (name, amount) in floor {
+        let entry = total.entry(name.clone()).or_default();
+        *entry = (*entry).max(*amount);
+    }
+}
+
+fn amounts(quantities: &BTreeMap<String, Text>) -> Amounts {
+    let amount = |name: &str, text: &Text| {
+        let quantity: Quantity = text.0.parse().unwrap_or_default();
+        let exact = if name == "cpu" { quantity.milli() } else { quantity.units() };
+        i64::try_from(exact).unwrap_or(i64::MAX)
+    };
+    quantities
+        .iter()
+        .map(|(name, text)| (Arc::from(name.as_str()), amount(name, text)))
+        .filter(|(_, amount)| *amount != 0)
+        .collect()
+}
+
+fn host_ports(containers: &[Container]) -> BTreeSet<(String, i32)> {
+    let ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+            port.host_port.filter(|number| *number != 0).map(|number| (protocol, number))
+        })
+        .collect()
+}

@@ -1,0 +1,282 @@
+//! The scheduler's decisions, without any I/O: pods and nodes in, bindings and verdicts out.
+//!
+//! Cluster changes are applied as levels. A decision is assumed at once, so that the next one sees it; a
+//! binding that fails is taken back with [`State::forget`].
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use super::{
+    filter::{explain, obstacles},
+    model::{NodeInfo, PodInfo, PodKey, key_of},
+    score::score,
+};
+
+/// How many nodes that fit are scored before the best is taken. Past a hundred, a better one is rarely found and
+/// each costs the same again; the search starts where the last one ended, so all nodes get their turn.
+const ENOUGH_CANDIDATES: usize = 100;
+
+/// First and longest wait before a pod that fits nowhere is tried again after the cluster changed.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// What to do about one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Bind it.
+    Bind { pod: PodKey, uid: String, node: Arc<str> },
+    /// Say why it waits.
+    Wait { pod: PodKey, uid: String, reason: String, verdict: Verdict },
+}
+
+/// How a reason to wait relates to what the pod's condition says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The pod has none yet.
+    First,
+    /// It says something else.
+    Changed,
+    /// It says this already.
+    Same,
+}
+
+/// Order of the queue: priority first, then age, then name.
+type Rank = (Reverse<i32>, i64, PodKey);
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    attempts: u32,
+    not_before: Timestamp,
+    /// Whether something changed since its last attempt that may let it in.
+    stirred: bool,
+}
+
+/// All that the scheduler knows.
+#[derive(Default)]
+pub struct State {
+    nodes: BTreeMap<Arc<str>, NodeInfo>,
+    pods: HashMap<PodKey, PodInfo>,
+    /// Bindings decided but not yet seen in the cluster.
+    assumed: HashMap<PodKey, Arc<str>>,
+    queue: BTreeSet<Rank>,
+    waiting: HashMap<PodKey, Waiting>,
+    /// Where the next search starts.
+    cursor: usize,
+    /// Node names in order, rebuilt when the set changes.
+    order: Vec<Arc<str>>,
+}
+
+impl State {
+    /// A node appeared or changed.
+    pub fn apply_node(&mut self, node: &Node) {
+        let mut info = NodeInfo::new(node);
+        let name = info.name.clone();
+        if let Some(known) = self.nodes.get(&name) {
+            info.keep_taken(known);
+            self.nodes.insert(name, info);
+        } else {
+            for pod in self.pods.values().filter(|pod| self.place_of(pod) == Some(&name)) {
+                info.take(pod);
+            }
+            self.nodes.insert(name, info);
+            self.order = self.nodes.keys().cloned().collect();
+        }
+        self.stir();
+    }
+
+    /// A node is gone. Pods bound to it keep their binding until somebody deletes them.
+    pub fn remove_node(&mut self, name: &str) {
+        if self.nodes.remove(name).is_some() {
+            self.order = self.nodes.keys().cloned().collect();
+        }
+    }
+
+    /// A pod appeared or changed.
+    pub fn apply_pod(&mut self, pod: &Pod, scheduler_name: &str) {
+        let key = key_of(pod);
+        let Some(info) = PodInfo::new(pod, scheduler_name) else {
+            self.remove_pod(&key);
+            return;
+        };
+        let same_pod = self.pods.get(&key).is_some_and(|old| old.uid == info.uid);
+        let queued_before = same_pod && self.is_queued_or_waiting(&key);
+        // A binding under way stays assumed until the cluster shows it, or it is forgotten.
+        let still_assumed = self.assumed.get(&key).filter(|_| same_pod && info.node.is_none()).cloned();
+        let old_wait = self.waiting.get(&key).filter(|_| same_pod).cloned();
+        let spec_changed = self
+            .pods
+            .get(&key)
+            .is_some_and(|old| old.held != info.held || old.node_selector != info.node_selector);
+        self.detach(&key);
+        if let Some(node) = still_assumed {
+            self.assumed.insert(key.clone(), node.clone());
+            if let Some(node) = self.nodes.get_mut(&node) {
+                node.take(&info);
+            }
+            self.pods.insert(key, info);
+            return;
+        }
+        if let Some(node) = &info.node {
+            if let Some(node) = self.nodes.get_mut(node) {
+                node.take(&info);
+            }
+        } else if let Some(wait) = old_wait.filter(|_| !spec_changed && queued_before) {
+            self.waiting.insert(key.clone(), wait);
+        } else {
+            self.queue.insert(rank(&info));
+        }
+        self.pods.insert(key, info);
+    }
+
+    /// A pod is gone, or finished.
+    pub fn remove_pod(&mut self, key: &PodKey) {
+        let freed = self.pods.get(key).is_some_and(|pod| self.place_of(pod).is_some());
+        self.detach(key);
+        self.pods.remove(key);
+        if freed {
+            self.stir();
+        }
+    }
+
+    /// A binding failed: the pod goes back into the queue, behind a backoff.
+    pub fn forget(&mut self, key: &PodKey, now: Timestamp) {
+        let Some(node) = self.assumed.remove(key) else { return };
+        if let (Some(node), Some(pod)) = (self.nodes.get_mut(&node), self.pods.get(key)) {
+            node.give_back(pod);
+        }
+        if self.pods.contains_key(key) {
+            self.wait(key, now, true);
+        }
+    }
+
+    /// Decides about at most `limit` pods that are due.
+    pub fn decide(&mut self, now: Timestamp, limit: usize) -> Vec<Decision> {
+        self.wake(now);
+        let mut decisions = Vec::new();
+        while decisions.len() < limit {
+            let Some((.., key)) = self.queue.pop_first() else { break };
+            if let Some(decision) = self.decide_one(&key, now) {
+                decisions.push(decision);
+            }
+        }
+        decisions
+    }
+
+    /// When a waiting pod is due next, if any is.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.waiting.values().filter(|wait| wait.stirred).map(|wait| wait.not_before).min()
+    }
+
+    fn decide_one(&mut self, key: &PodKey, now: Timestamp) -> Option<Decision> {
+        let pod = self.pods.get(key)?;
+        let reason = match &pod.held {
+            Some(reason) => reason.clone(),
+            None => match self.best_node(pod) {
+                Some((node, cursor)) => {
+                    self.cursor = cursor;
+                    return Some(self.assume(key, node));
+                }
+                None => explain(pod, self.nodes.values()),
+            },
+        };
+        let verdict = match pod.verdict.as_deref() {
+            None => Verdict::First,
+            Some(known) if known == reason => Verdict::Same,
+            Some(_) => Verdict::Changed,
+        };
+        let uid = pod.uid.clone();
+        if let Some(pod) = self.pods.get_mut(key) {
+            pod.verdict = Some(reason.clone());
+        }
+        self.wait(key, now, false);
+        Some(Decision::Wait { pod: key.clone(), uid, reason, verdict })
+    }
+
+    fn assume(&mut self, key: &PodKey, node: Arc<str>) -> Decision {
+        let pod = &self.pods[key];
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.take(pod);
+        }
+        self.assumed.insert(key.clone(), node.clone());
+        self.waiting.remove(key);
+        Decision::Bind { pod: key.clone(), uid: pod.uid.clone(), node }
+    }
+
+    /// The best of the first candidates from the cursor on, and where the search ended.
+    fn best_node(&self, pod: &PodInfo) -> Option<(Arc<str>, usize)> {
+        let count = self.order.len();
+        let (mut best, mut candidates, mut looked): (Option<(i64, &Arc<str>)>, usize, usize) = (None, 0, 0);
+        while looked < count && candidates < ENOUGH_CANDIDATES {
+            let name = &self.order[(self.cursor + looked) % count];
+            looked += 1;
+            let node = &self.nodes[name];
+            if !obstacles(pod, node).is_empty() {
+                continue;
+            }
+            candidates += 1;
+            let points = score(pod, node);
+            if best.is_none_or(|(most, _)| points > most) {
+                best = Some((points, name));
+            }
+        }
+        best.map(|(_, name)| (name.clone(), (self.cursor + looked) % count))
+    }
+
+    fn place_of<'a>(&'a self, pod: &'a PodInfo) -> Option<&'a Arc<str>> {
+        pod.node.as_ref().or_else(|| self.assumed.get(&pod.key))
+    }
+
+    fn is_queued_or_waiting(&self, key: &PodKey) -> bool {
+        self.waiting.contains_key(key)
+            || self.pods.get(key).is_some_and(|pod| self.queue.contains(&rank(pod)))
+    }
+
+    /// Takes a pod out of every structure but `pods`.
+    fn detach(&mut self, key: &PodKey) {
+        let Some(pod) = self.pods.get(key) else { return };
+        let place = self.place_of(pod).cloned();
+        if let Some(node) = place.and_then(|name| self.nodes.get_mut(&name)) {
+            node.give_back(pod);
+        }
+        self.queue.remove(&rank(pod));
+        self.waiting.remove(key);
+        self.assumed.remove(key);
+    }
+
+    fn wait(&mut self, key: &PodKey, now: Timestamp, stirred: bool) {
+        let attempts = self.waiting.get(key).map_or(0, |wait| wait.attempts) + 1;
+        let backoff = BACKOFF_MIN.saturating_mul(1 << attempts.min(4)).min(BACKOFF_MAX);
+        let not_before = now.saturating_add(backoff).unwrap_or(now);
+        self.waiting.insert(key.clone(), Waiting { attempts, not_before, stirred });
+    }
+
+    /// Something changed that may let waiting pods in.
+    fn stir(&mut self) {
+        for wait in self.waiting.values_mut() {
+            wait.stirred = true;
+        }
+    }
+
+    /// Moves due pods back into the queue. Their attempts stay counted while they are tried.
+    fn wake(&mut self, now: Timestamp) {
+        for (key, wait) in &mut self.waiting {
+            if wait.stirred && wait.not_before <= now {
+                wait.stirred = false;
+                if let Some(pod) = self.pods.get(key) {
+                    self.queue.insert(rank(pod));
+                }
+            }
+        }
+    }
+}
+
+fn rank(pod: &PodInfo) -> Rank {
+    (Reverse(pod.priority), pod.created, pod.key.clone())
+}

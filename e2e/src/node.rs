@@ -1,0 +1,116 @@
+//! Nodes as processes of their own, joined with a token as an administrator would do it.
+
+use std::{
+    fs::{self, OpenOptions},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{Cluster, binary::clawbernetes, http::Http, kubectl::Outcome, wait};
+
+/// One `clawbernetes node`.
+#[derive(Debug)]
+pub struct Node {
+    /// Name of its Node object.
+    pub name: String,
+    /// Everything after `clawbernetes`.
+    args: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// Makes a token, runs the very command that `token create` prints, and waits until the node is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn join(cluster: &Cluster, name: &str, more: &[&str]) -> Self {
+        let printed = Outcome::of(cluster.cli().args(["token", "create"]), "").success();
+        let printed = printed.unwrap_or_else(|text| panic!("{text}"));
+        let mut words = printed.split_whitespace().map(str::to_owned);
+        assert_eq!(words.next().as_deref(), Some("clawbernetes"), "a command to copy: {printed}");
+        let folder = cluster.scratch().join(name);
+        let mut args: Vec<_> = words.collect();
+        args.extend(["--node-name", name, "--data-dir"].map(str::to_owned));
+        args.push(folder.to_string_lossy().into_owned());
+        args.extend(more.iter().map(|&arg| arg.to_owned()));
+        let log = cluster.scratch().join(format!("{name}.log"));
+        let mut node = Self { name: name.to_owned(), args, log, child: None };
+        node.start();
+        node
+    }
+
+    /// Starts it, after [`Self::kill`], from what it keeps on disk.
+    ///
+    /// # Panics
+    /// When it runs.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "{} runs", self.name);
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("a log file");
+        let mut command = Command::new(clawbernetes());
+        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().expect("clawbernetes starts"));
+    }
+
+    /// `kill -9`. Its containers run on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the node runs");
+        child.kill().expect("a child can be killed");
+        child.wait().expect("a child can be waited for");
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("the node runs");
+        let pid = Pid::from_raw(child.id().try_into().expect("process ids are positive i32"));
+        kill(pid, signal).expect("a child can be signalled");
+    }
+
+    /// Waits until the server says that it is ready, or is not.
+    ///
+    /// # Panics
+    /// When it does not get there.
+    pub async fn becomes(&self, http: &Http, ready: &str) {
+        let path = format!("/api/v1/nodes/{}", self.name);
+        wait::until_async(&format!("node {} is Ready={ready}", self.name), wait::SOON, || async {
+            let node = http.get(&path).await.map_err(|error| format!("{error}; {}", tail(&self.log)))?;
+            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let seen =
+                conditions.iter().find(|condition| condition["type"] == "Ready").cloned().unwrap_or_default();
+            wait::check(seen["status"] == ready, seen)
+        })
+        .await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the log of node {} ends with:\n{}\n---", self.name, tail(&self.log));
+        }
+        if let Some(child) = &mut self.child {
+            let pid = Pid::from_raw(child.id().try_into().expect("process ids are positive i32"));
+            let _ = kill(pid, Signal::SIGCONT);
+            let _ = kill(pid, Signal::SIGTERM);
+            crate::cluster::end(child);
+        }
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}

@@ -1,0 +1,161 @@
+//! Control groups of pods and containers, in both versions: finding them, reading what they say,
+//! ending what is in them.
+//!
+//! With version 1 (and hybrids of both) every controller has a hierarchy of its own under
+//! `/sys/fs/cgroup`, and a container has a folder in each. With version 2 there is one.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        statfs::{CGROUP2_SUPER_MAGIC, statfs},
+    },
+    unistd::Pid,
+};
+
+use crate::Error;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// How long killed processes may take to leave their cgroup.
+const EMPTY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Which version this machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// A hierarchy for each controller.
+    V1,
+    /// One hierarchy.
+    V2,
+}
+
+/// Finds out the version.
+pub fn version() -> Version {
+    match statfs(ROOT) {
+        Ok(found) if found.filesystem_type() == CGROUP2_SUPER_MAGIC => Version::V2,
+        _ => Version::V1,
+    }
+}
+
+/// Whether swap can be limited (version 1 kernels may be built or booted without).
+pub fn limits_swap() -> bool {
+    match version() {
+        Version::V1 => Path::new(ROOT).join("memory/memory.memsw.limit_in_bytes").exists(),
+        Version::V2 => true,
+    }
+}
+
+/// The folders of a cgroup that exist, one for each hierarchy.
+fn folders(path: &str) -> Vec<PathBuf> {
+    let relative = path.trim_start_matches('/');
+    let candidates = match version() {
+        Version::V2 => vec![PathBuf::from(ROOT).join(relative)],
+        Version::V1 => hierarchies().into_iter().map(|root| root.join(relative)).collect(),
+    };
+    candidates.into_iter().filter(|folder| folder.is_dir()).collect()
+}
+
+fn hierarchies() -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(ROOT) else { return Vec::new() };
+    let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
+}
+
+/// One file of a cgroup, from the hierarchy of a controller.
+pub fn read(path: &str, controller: &str, file: &str) -> Option<String> {
+    let relative = path.trim_start_matches('/');
+    let folder = match version() {
+        Version::V2 => PathBuf::from(ROOT).join(relative),
+        Version::V1 => PathBuf::from(ROOT).join(controller).join(relative),
+    };
+    fs::read_to_string(folder.join(file)).ok()
+}
+
+/// How many processes of a container the kernel has killed for want of memory.
+pub fn oom_kills(path: &str) -> u64 {
+    let file = match version() {
+        Version::V1 => "memory.oom_control",
+        Version::V2 => "memory.events",
+    };
+    read(path, "memory", file).and_then(|text| counter(&text, "oom_kill")).unwrap_or(0)
+}
+
+/// The number behind `name` in a file of `name number` lines.
+pub fn counter(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// Kills every process in the cgroup and its descendants, and removes them. Nothing there is fine.
+pub fn kill_and_remove(path: &str) -> Result<(), Error> {
+    let deadline = Instant::now() + EMPTY_LIMIT;
+    loop {
+        let mut busy = false;
+        for folder in folders(path) {
+            kill_all(&folder);
+            busy |= remove_tree(&folder).is_err();
+        }
+        if !busy {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let source = io::Error::other(format!("it is not empty after {EMPTY_LIMIT:?}"));
+            return Err(Error::Io { doing: "removing the cgroup", path: path.into(), source });
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Removes a cgroup that has neither processes nor descendants; otherwise leaves it.
+pub fn remove_if_empty(path: &str) {
+    for folder in folders(path) {
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+fn kill_all(folder: &Path) {
+    for child in children(folder) {
+        kill_all(&child);
+    }
+    let Ok(text) = fs::read_to_string(folder.join("cgroup.procs")) else { return };
+    for pid in text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    for child in children(folder) {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_found_by_its_whole_name() {
+        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
+        assert_eq!(counter(text, "oom_kill"), Some(3));
+        assert_eq!(counter(text, "oom"), None);
+    }
+
+    #[test]
+    fn removing_a_cgroup_that_does_not_exist_succeeds() {
+        kill_and_remove("/clawbernetes-no-such-group/pod/container").unwrap();
+    }
+}

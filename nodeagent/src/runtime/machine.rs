@@ -1,0 +1,120 @@
+//! What this machine is and has, for the Node object.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use claw_schemas::quantity::Quantity;
+use k8s_openapi::{
+    api::core::v1::{NodeSystemInfo, ResourceRequirements},
+    apimachinery::pkg::api::resource::Quantity as ApiQuantity,
+};
+
+/// Pods on one node, as the kubelet's default: bounded by the pod network's 253 addresses.
+pub const PODS_MAX: i128 = 110;
+
+/// Memory that is never given to pods, so that the agent and the system go on: as the kubelet's
+/// hard eviction threshold.
+const MEMORY_RESERVED_BYTES: i128 = 100 << 20;
+
+/// Capacity and identity of a machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// All there is, by resource name.
+    pub capacity: BTreeMap<String, Quantity>,
+    /// What pods may use.
+    pub allocatable: BTreeMap<String, Quantity>,
+    /// Kernel, operating system and so on.
+    pub info: NodeSystemInfo,
+}
+
+impl Machine {
+    /// Looks at the machine this process runs on; `root_dir` tells which disk pods write to.
+    pub fn detect(root_dir: &Path) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let memory = memory_bytes().unwrap_or(0);
+        let mut capacity = BTreeMap::from([
+            ("cpu".to_owned(), Quantity::from_units(cpus as i128)),
+            ("memory".to_owned(), Quantity::from_units(memory)),
+            ("pods".to_owned(), Quantity::from_units(PODS_MAX)),
+        ]);
+        if let Some(bytes) = disk_bytes(root_dir) {
+            capacity.insert("ephemeral-storage".to_owned(), Quantity::from_units(bytes));
+        }
+        let mut allocatable = capacity.clone();
+        allocatable
+            .insert("memory".to_owned(), Quantity::from_units((memory - MEMORY_RESERVED_BYTES).max(0)));
+        Self { capacity, allocatable, info: system_info() }
+    }
+
+    /// A pretended machine.
+    pub fn pretend(cpus: i128, memory_bytes: i128) -> Self {
+        let capacity = BTreeMap::from([
+            ("cpu".to_owned(), Quantity::from_units(cpus)),
+            ("memory".to_owned(), Quantity::from_units(memory_bytes)),
+            ("pods".to_owned(), Quantity::from_units(PODS_MAX)),
+        ]);
+        let info = NodeSystemInfo { container_runtime_version: runtime_version("hollow"), ..system_info() };
+        Self { allocatable: capacity.clone(), capacity, info }
+    }
+}
+
+fn memory_bytes() -> Option<i128> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    kibibytes.trim().trim_end_matches(" kB").parse::<i128>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+fn disk_bytes(path: &Path) -> Option<i128> {
+    let found = nix::sys::statvfs::statvfs(path).ok()?;
+    Some(i128::from(found.blocks()) * i128::from(found.fragment_size()))
+}
+
+fn runtime_version(runtime: &str) -> String {
+    format!("{runtime}://{}", env!("CARGO_PKG_VERSION"))
+}
+
+fn system_info() -> NodeSystemInfo {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let os_release = read("/etc/os-release");
+    let pretty_name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    NodeSystemInfo {
+        architecture: match std::env::consts::ARCH {
+            "x86_64" => "amd64".to_owned(),
+            "aarch64" => "arm64".to_owned(),
+            other => other.to_owned(),
+        },
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        container_runtime_version: runtime_version("clawbernetes"),
+        kernel_version: read("/proc/sys/kernel/osrelease"),
+        kubelet_version: format!("v{}", env!("CARGO_PKG_VERSION")),
+        machine_id: read("/etc/machine-id"),
+        operating_system: std::env::consts::OS.to_owned(),
+        os_image: pretty_name.unwrap_or("Linux").trim_matches('"').to_owned(),
+        system_uuid: read("/etc/machine-id"),
+        ..NodeSystemInfo::default()
+    }
+}
+
+/// A resource list of the API.
+pub fn api_quantities(quantities: &BTreeMap<String, Quantity>) -> BTreeMap<String, ApiQuantity> {
+    quantities.iter().map(|(name, quantity)| (name.clone(), ApiQuantity(text(*quantity)))).collect()
+}
+
+fn text(quantity: Quantity) -> String {
+    if quantity.milli() % 1000 == 0 { quantity.units().to_string() } else { format!("{}m", quantity.milli()) }
+}
+
+/// An amount out of a container's requests or limits; a malformed one counts as none.
+pub fn amount(list: Option<&BTreeMap<String, ApiQuantity>>, resource: &str) -> Option<Quantity> {
+    list?.get(resource)?.0.parse().ok()
+}
+
+/// The request for a resource: what is requested, else the limit.
+pub fn request(resources: Option<&ResourceRequirements>, resource: &str) -> Option<Quantity> {
+    let resources = resources?;
+    amount(resources.requests.as_ref(), resource).or_else(|| amount(resources.limits.as_ref(), resource))
+}
+
+/// The limit for a resource.
+pub fn limit(resources: Option<&ResourceRequirements>, resource: &str) -> Option<Quantity> {
+    amount(resources?.limits.as_ref(), resource)
+}

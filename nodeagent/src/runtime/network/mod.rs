@@ -1,0 +1,236 @@
+//! The pod network of one machine: a bridge, and for every pod a network namespace that hangs on it
+//! by a veth pair.
+//!
+//! Every agent on a machine has a bridge of its own, `claw0`, `claw1`, ..., with the addresses
+//! `10.88.0.0/24`, `10.88.1.0/24`, ...; the bridge's alias names its owner. The host reaches pods by
+//! the bridge, pods reach each other and the host. There is no way out of the machine yet.
+
+mod link;
+pub(super) mod namespace;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::records;
+use crate::{Error, ids::hex};
+
+/// Held while a bridge is chosen and made, by all agents of the machine.
+const MACHINE_LOCK: &str = "/run/clawbernetes-network.lock";
+
+/// Which bridge is ours.
+const RECORD: &str = "network.json";
+
+/// Hosts in a /24 beside the network, the bridge and the broadcast address.
+const FIRST_HOST: u8 = 2;
+const LAST_HOST: u8 = 254;
+
+/// The pod network of one agent.
+pub(super) struct Network {
+    root_dir: PathBuf,
+    /// First two bytes of all pod addresses.
+    prefix: [u8; 2],
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    bridge: Option<Bridge>,
+    /// Address → pod.
+    used: BTreeMap<Ipv4Addr, String>,
+    /// Where the search for a free address goes on, so that addresses are not reused at once.
+    next: u8,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Bridge {
+    number: u8,
+}
+
+impl Bridge {
+    fn name(self) -> String {
+        format!("claw{}", self.number)
+    }
+
+    fn address(self, prefix: [u8; 2], host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(prefix[0], prefix[1], self.number, host)
+    }
+}
+
+impl Network {
+    pub(super) fn open(root_dir: &Path, prefix: [u8; 2]) -> Result<Self, Error> {
+        let bridge = records::read(&root_dir.join(RECORD))?;
+        let state = State { bridge, used: BTreeMap::new(), next: FIRST_HOST };
+        Ok(Self { root_dir: root_dir.to_owned(), prefix, state: Mutex::new(state) })
+    }
+
+    /// An earlier run gave this address to a pod that still has it.
+    pub(super) fn adopt(&self, pod_uid: &str, ip: IpAddr) {
+        if let IpAddr::V4(ip) = ip {
+            self.state.lock().used.insert(ip, pod_uid.to_owned());
+        }
+    }
+
+    /// Connects a pod's network namespace, and returns its address.
+    pub(super) fn attach(&self, pod_uid: &str, namespace: &Path) -> Result<IpAddr, Error> {
+        let mut state = self.state.lock();
+        let bridge = match state.bridge {
+            Some(bridge) if link::exists(&bridge.name()) => bridge,
+            _ => self.make_bridge(&mut state)?,
+        };
+        let address = self.choose(&mut state, bridge, pod_uid)?;
+        state.used.insert(address, pod_uid.to_owned());
+        let wired = link::connect(&Wire {
+            host_end: host_end(pod_uid),
+            bridge: bridge.name(),
+            namespace: namespace.to_owned(),
+            address,
+            gateway: bridge.address(self.prefix, 1),
+        });
+        if wired.is_err() {
+            state.used.remove(&address);
+        }
+        wired.map(|()| IpAddr::V4(address))
+    }
+
+    /// Frees a pod's address. The veth pair goes with its namespace, but not at once: so remove it.
+    pub(super) fn detach(&self, pod_uid: &str) -> Result<(), Error> {
+        let name = host_end(pod_uid);
+        if link::exists(&name) {
+            link::delete(&name)?;
+        }
+        self.state.lock().used.retain(|_, owner| owner != pod_uid);
+        Ok(())
+    }
+
+    /// Removes the bridge, if no pod is on it.
+    pub(super) fn close(&self) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if !state.used.is_empty() {
+            return Ok(());
+        }
+        let Some(bridge) = state.bridge.take() else { return Ok(()) };
+        if self.owns(bridge) {
+            link::delete(&bridge.name())?;
+        }
+        let record = self.root_dir.join(RECORD);
+        fs::remove_file(&record).map_err(Error::io("removing", &record))
+    }
+
+    fn choose(&self, state: &mut State, bridge: Bridge, pod_uid: &str) -> Result<Ipv4Addr, Error> {
+        let known = state.used.iter().find(|(_, owner)| *owner == pod_uid).map(|(address, _)| *address);
+        if let Some(address) = known {
+            return Ok(address);
+        }
+        for _ in FIRST_HOST..=LAST_HOST {
+            let host = state.next;
+            state.next = if host >= LAST_HOST { FIRST_HOST } else { host + 1 };
+            let address = bridge.address(self.prefix, host);
+            if !state.used.contains_key(&address) {
+                return Ok(address);
+            }
+        }
+        Err(Error::Network(format!("all {} addresses of this node are in use", LAST_HOST - FIRST_HOST + 1)))
+    }
+
+    /// Takes the first number whose bridge and addresses nobody has.
+    fn make_bridge(&self, state: &mut State) -> Result<Bridge, Error> {
+        let file = File::create(MACHINE_LOCK).map_err(Error::io("opening", MACHINE_LOCK))?;
+        let _lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| Error::io("locking", MACHINE_LOCK)(errno.into()))?;
+        let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+        for number in 0..=u8::MAX {
+            let bridge = Bridge { number };
+            if self.owns(bridge)
+                || (!link::exists(&bridge.name()) && !is_routed(&routes, bridge.address(self.prefix, 1)))
+            {
+                // Recorded first: a bridge without a record would stay for ever.
+                records::write_durably(&self.root_dir.join(RECORD), &bridge)?;
+                state.bridge = Some(bridge);
+                if !link::exists(&bridge.name()) {
+                    link::create_bridge(&bridge.name(), &self.alias(), bridge.address(self.prefix, 1))?;
+                }
+                return Ok(bridge);
+            }
+        }
+        Err(Error::Network(
+            "all 256 pod networks of this machine are in use: is there a bridge claw0 to remove?".to_owned(),
+        ))
+    }
+
+    fn owns(&self, bridge: Bridge) -> bool {
+        let alias =
+            fs::read_to_string(format!("/sys/class/net/{}/ifalias", bridge.name())).unwrap_or_default();
+        alias.trim() == self.alias()
+    }
+
+    /// The kernel keeps 255 bytes of an alias; paths may be longer.
+    fn alias(&self) -> String {
+        format!("clawbernetes {}", &hex(&Sha256::digest(self.root_dir.as_os_str().as_encoded_bytes()))[..32])
+    }
+}
+
+/// What connects a pod.
+pub(super) struct Wire {
+    host_end: String,
+    bridge: String,
+    namespace: PathBuf,
+    address: Ipv4Addr,
+    gateway: Ipv4Addr,
+}
+
+/// Interface names have at most 15 bytes.
+fn host_end(pod_uid: &str) -> String {
+    format!("clv{}", &hex(&Sha256::digest(pod_uid.as_bytes()))[..12])
+}
+
+/// Whether any route but the default one covers the address.
+fn is_routed(routes: &str, address: Ipv4Addr) -> bool {
+    let hexadecimal = |text: Option<&str>| text.and_then(|text| u32::from_str_radix(text, 16).ok());
+    // The kernel prints addresses as they lie in memory.
+    let address = u32::from_ne_bytes(address.octets());
+    routes.lines().skip(1).any(|line| {
+        let mut columns = line.split_whitespace();
+        let (destination, mask) = (hexadecimal(columns.nth(1)), hexadecimal(columns.nth(5)));
+        matches!((destination, mask), (Some(destination), Some(mask)) if mask != 0 && address & mask == destination)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_is_routed_already_is_seen() {
+        let routes = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+            eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+            podman0\t0000580A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
+        assert!(is_routed(routes, Ipv4Addr::new(10, 88, 3, 1)));
+        assert!(!is_routed(routes, Ipv4Addr::new(10, 89, 3, 1)));
+    }
+
+    #[test]
+    fn addresses_are_not_reused_at_once_and_run_out_with_a_clear_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let network = Network::open(folder.path(), [10, 88]).unwrap();
+        let bridge = Bridge { number: 7 };
+        let mut state = State { next: FIRST_HOST, ..State::default() };
+        let first = network.choose(&mut state, bridge, "a").unwrap();
+        let second = network.choose(&mut state, bridge, "b").unwrap();
+        assert_eq!((first, second), (Ipv4Addr::new(10, 88, 7, 2), Ipv4Addr::new(10, 88, 7, 3)));
+        for host in FIRST_HOST..=LAST_HOST {
+            state.used.insert(bridge.address([10, 88], host), host.to_string());
+        }
+        let error = network.choose(&mut state, bridge, "c").unwrap_err();
+        assert!(error.to_string().contains("253 addresses"), "{error}");
+        assert_eq!(network.choose(&mut state, bridge, "9").unwrap(), Ipv4Addr::new(10, 88, 7, 9));
+    }
+}

@@ -1,0 +1,210 @@
+//! Carries out one probe: HTTP and TCP from the host, commands inside the container.
+
+use std::{net::IpAddr, time::Duration};
+
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::{
+    api::core::v1::{Container, ExecAction, HTTPGetAction, Probe, TCPSocketAction},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use tokio::net::TcpStream;
+
+/// What to probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeTarget {
+    /// A command that exits 0.
+    Exec(Vec<String>),
+    /// An HTTP GET with a status from 200 to 399.
+    Http {
+        /// Address and port.
+        address: (String, u16),
+        /// Path and query.
+        path: String,
+        /// Further headers.
+        headers: Vec<(String, String)>,
+    },
+    /// A port that accepts connections.
+    Tcp((String, u16)),
+}
+
+impl ProbeTarget {
+    /// From the probe of a container, in a pod with this address.
+    ///
+    /// # Errors
+    /// When the probe names something this node cannot do; the probe then fails with that sentence.
+    pub fn of(probe: &Probe, container: &Container, pod_ip: Option<IpAddr>) -> Result<Self, String> {
+        if let Some(ExecAction { command }) = &probe.exec {
+            return Ok(Self::Exec(command.clone().unwrap_or_default()));
+        }
+        if let Some(get) = &probe.http_get {
+            return Self::of_http(get, container, pod_ip);
+        }
+        if let Some(TCPSocketAction { host, port }) = &probe.tcp_socket {
+            return Ok(Self::Tcp(address(host.as_deref(), port, container, pod_ip)?));
+        }
+        Err("this kind of probe is not supported on this node: use exec, httpGet or tcpSocket".to_owned())
+    }
+
+    fn of_http(get: &HTTPGetAction, container: &Container, pod_ip: Option<IpAddr>) -> Result<Self, String> {
+        if get.scheme.as_deref().is_some_and(|scheme| !scheme.eq_ignore_ascii_case("http")) {
+            return Err("probes over HTTPS are not supported on this node yet: use HTTP".to_owned());
+        }
+        let path = get.path.clone().filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned());
+        Ok(Self::Http {
+            address: address(get.host.as_deref(), &get.port, container, pod_ip)?,
+            path: if path.starts_with('/') { path } else { format!("/{path}") },
+            headers: get
+                .http_headers
+                .iter()
+                .flatten()
+                .map(|header| (header.name.clone(), header.value.clone()))
+                .collect(),
+        })
+    }
+}
+
+fn address(
+    host: Option<&str>,
+    port: &IntOrString,
+    container: &Container,
+    pod_ip: Option<IpAddr>,
+) -> Result<(String, u16), String> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => match name.parse() {
+            Ok(number) => number,
+            Err(_) => container
+                .ports
+                .iter()
+                .flatten()
+                .find(|port| port.name.as_deref() == Some(name))
+                .map(|port| port.container_port)
+                .ok_or_else(|| format!("the container has no port named \"{name}\""))?,
+        },
+    };
+    let port = u16::try_from(number).map_err(|_| format!("port {number} is out of range"))?;
+    match host.filter(|host| !host.is_empty()) {
+        Some(host) => Ok((host.to_owned(), port)),
+        None => pod_ip.map(|ip| (ip.to_string(), port)).ok_or_else(|| "the pod has no address".to_owned()),
+    }
+}
+
+/// Probes over the network.
+pub(super) async fn over_network(target: &ProbeTarget, timeout: Duration) -> Result<(), String> {
+    let attempt = async {
+        match target {
+            ProbeTarget::Exec(_) => Err("not a network probe".to_owned()),
+            ProbeTarget::Tcp(address) => connect(address).await.map(drop),
+            ProbeTarget::Http { address, path, headers } => get(address, path, headers).await,
+        }
+    };
+    tokio::time::timeout(timeout, attempt)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", timeout.as_secs())))
+}
+
+async fn connect((host, port): &(String, u16)) -> Result<TcpStream, String> {
+    TcpStream::connect((host.as_str(), *port))
+        .await
+        .map_err(|error| format!("dial tcp {host}:{port}: {error}"))
+}
+
+async fn get(address: &(String, u16), path: &str, headers: &[(String, String)]) -> Result<(), String> {
+    let (host, port) = address;
+    let context = |error: &dyn std::fmt::Display| format!("Get \"http://{host}:{port}{path}\": {error}");
+    let stream = connect(address).await.map_err(|error| context(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| context(&error))?;
+    let mut request = http::Request::get(path)
+        .header("host", format!("{host}:{port}"))
+        .header("user-agent", concat!("kube-probe/clawbernetes-", env!("CARGO_PKG_VERSION")))
+        .header("accept", "*/*")
+        .header("connection", "close");
+    for (name, value) in headers {
+        request = request.header(name.as_str(), value.as_str());
+    }
+    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| context(&error))?;
+    let exchange = async { sender.send_request(request).await.map(|answer| answer.status()) };
+    // The connection makes progress only while it is polled; it ends with this probe.
+    let status = tokio::select! {
+        status = exchange => status.map_err(|error| context(&error))?,
+        ended = connection => return Err(ended.err().map_or_else(
+            || context(&"the connection was closed without an answer"),
+            |error| context(&error),
+        )),
+    };
+    if (200..400).contains(&status.as_u16()) {
+        Ok(())
+    } else {
+        Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    async fn server(answer: &'static str) -> (String, u16) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = [0; 1024];
+                let _ = stream.read(&mut buffer).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        ("127.0.0.1".to_owned(), port)
+    }
+
+    async fn http(answer: &'static str) -> Result<(), String> {
+        let target =
+            ProbeTarget::Http { address: server(answer).await, path: "/healthz".to_owned(), headers: vec![] };
+        over_network(&target, Duration::from_secs(5)).await
+    }
+
+    #[tokio::test]
+    async fn a_status_below_400_is_success_and_others_are_named() {
+        assert_eq!(http("HTTP/1.1 204 No Content\r\n\r\n").await, Ok(()));
+        assert_eq!(http("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n").await, Ok(()));
+        let error = http("HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n").await.unwrap_err();
+        assert_eq!(error, "HTTP probe failed with statuscode: 503");
+    }
+
+    #[tokio::test]
+    async fn garbage_and_silence_fail() {
+        assert!(http("not http at all\r\n\r\n").await.is_err());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
+        let target = ProbeTarget::Http { address, path: "/".to_owned(), headers: vec![] };
+        let error = over_network(&target, Duration::from_millis(50)).await.unwrap_err();
+        assert!(error.contains("no answer"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_nobody_listens_on_fails() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
+        assert_eq!(over_network(&ProbeTarget::Tcp(address.clone()), Duration::from_secs(5)).await, Ok(()));
+        drop(listener);
+        assert!(over_network(&ProbeTarget::Tcp(address), Duration::from_secs(5)).await.is_err());
+    }
+
+    #[test]
+    fn a_port_may_be_named() {
+        let container: Container = serde_json::from_value(serde_json::json!(
+            {"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}
+        ))
+        .unwrap();
+        let probe = |port: serde_json::Value| -> Probe {
+            serde_json::from_value(serde_json::json!({"tcpSocket": {"port": port}})).unwrap()
+        };
+        let ip = Some([10, 88, 0, 2].into());
+        let expected = Ok(ProbeTarget::Tcp(("10.88.0.2".to_owned(), 8080)));
+        assert_eq!(ProbeTarget::of(&probe("web".into()), &container, ip), expected);
+        assert_eq!(ProbeTarget::of(&probe(8080.into()), &container, ip), expected);
+        assert!(ProbeTarget::of(&probe("ssh".into()), &container, ip).unwrap_err().contains("\"ssh\""));
+    }
+}

@@ -1,0 +1,75 @@
+//! Small JSON records on disk, replaced whole: a reader sees the old one or the new one.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::Error;
+
+/// Replaces the record. It survives the death of any process, not a power cut: for what is about
+/// processes, which a power cut ends too.
+pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), Error> {
+    replace(path, record, false)
+}
+
+/// Replaces the record, and returns once it would survive a power cut.
+pub fn write_durably<T: Serialize>(path: &Path, record: &T) -> Result<(), Error> {
+    replace(path, record, true)
+}
+
+fn replace<T: Serialize>(path: &Path, record: &T, durably: bool) -> Result<(), Error> {
+    let text =
+        serde_json::to_vec(record).map_err(|source| Error::Record { path: path.to_owned(), source })?;
+    let temporary = path.with_extension("tmp");
+    let result = (|| -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(&text)?;
+        if durably {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)?;
+        if durably && let Some(folder) = path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    })();
+    result.map_err(Error::io("writing", path))
+}
+
+/// Reads a record; `None` if there is none.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("reading", path)(error)),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|source| Error::Record { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record.json");
+        assert_eq!(read::<u32>(&path).unwrap(), None);
+        write(&path, &1).unwrap();
+        write_durably(&path, &2).unwrap();
+        assert_eq!(read::<u32>(&path).unwrap(), Some(2));
+    }
+
+    #[test]
+    fn a_record_that_does_not_parse_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record.json");
+        fs::write(&path, "{").unwrap();
+        let error = read::<u32>(&path).unwrap_err();
+        assert!(error.to_string().contains("record.json"), "{error}");
+    }
+}

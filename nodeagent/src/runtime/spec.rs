@@ -1,0 +1,360 @@
+//! From a container of the API to the configuration that libcontainer runs.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use oci_spec::{
+    OciSpecError,
+    runtime::{
+        Capability, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxNamespace,
+        LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType,
+        ProcessBuilder, RootBuilder, Spec, SpecBuilder, User, UserBuilder, get_default_maskedpaths,
+        get_default_mounts, get_default_readonly_paths,
+    },
+};
+
+use super::{StartFailure, environment::Environment, image::Image, resources};
+
+/// Open files, as container runtimes give by default; never above what this process may grant.
+const OPEN_FILES_MAX: u64 = 1_048_576;
+
+/// Everything that decides how a container runs.
+pub(super) struct Plan<'a> {
+    pub pod: &'a Pod,
+    pub container: &'a Container,
+    pub image: &'a Image,
+    pub environment: &'a Environment,
+    pub cgroup: &'a str,
+    /// Bind mounts from volumes and the pod's own files.
+    pub mounts: Vec<Bind>,
+    /// Namespaces of the pod to join, by path.
+    pub namespaces: Vec<(LinuxNamespaceType, PathBuf)>,
+    pub memory_bytes: i128,
+}
+
+/// A path of the host inside the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bind {
+    pub source: PathBuf,
+    pub target: String,
+    pub read_only: bool,
+    /// `rslave` and so on.
+    pub propagation: &'static str,
+}
+
+/// The OCI configuration.
+pub(super) fn build(plan: &Plan<'_>) -> Result<Spec, StartFailure> {
+    let identity = Identity::of(plan.pod, plan.container)?;
+    assemble(plan, &identity).map_err(|error| StartFailure::new("CreateContainerError", error.to_string()))
+}
+
+/// Who the container runs as, and what it may do.
+struct Identity {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    privileged: bool,
+    no_new_privileges: bool,
+    read_only_root: bool,
+    capabilities: HashSet<Capability>,
+}
+
+fn config_error(message: impl Into<String>) -> StartFailure {
+    StartFailure::new("CreateContainerConfigError", message)
+}
+
+impl Identity {
+    fn of(pod: &Pod, container: &Container) -> Result<Self, StartFailure> {
+        let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        let own = container.security_context.as_ref();
+        let id = |field: &str, value: Option<i64>| {
+            u32::try_from(value.unwrap_or(0)).map_err(|_| config_error(format!("{field}: out of range")))
+        };
+        let uid =
+            id("runAsUser", own.and_then(|c| c.run_as_user).or_else(|| of_pod.and_then(|c| c.run_as_user)))?;
+        let gid = id(
+            "runAsGroup",
+            own.and_then(|c| c.run_as_group).or_else(|| of_pod.and_then(|c| c.run_as_group)),
+        )?;
+        let non_root = own.and_then(|c| c.run_as_non_root).or_else(|| of_pod.and_then(|c| c.run_as_non_root));
+        if uid == 0 && non_root == Some(true) {
+            return Err(config_error("container has runAsNonRoot and image will run as root"));
+        }
+        let profile = own
+            .and_then(|c| c.seccomp_profile.as_ref())
+            .or_else(|| of_pod.and_then(|c| c.seccomp_profile.as_ref()));
+        if let Some(profile) = profile.filter(|profile| profile.type_ != "Unconfined") {
+            return Err(config_error(format!(
+                "seccompProfile type {} is not supported on this node yet",
+                profile.type_
+            )));
+        }
+        let mut groups = Vec::new();
+        for group in of_pod.iter().flat_map(|c| c.supplemental_groups.iter().flatten().chain(&c.fs_group)) {
+            groups.push(id("supplementalGroups", Some(*group))?);
+        }
+        let privileged = own.and_then(|c| c.privileged).unwrap_or(false);
+        Ok(Self {
+            uid,
+            gid,
+            groups,
+            privileged,
+            // What the API says: allowed unless forbidden.
+            no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
+            read_only_root: own.and_then(|c| c.read_only_root_filesystem).unwrap_or(false),
+            capabilities: capabilities(container, privileged)?,
+        })
+    }
+
+    fn user(&self) -> Result<User, OciSpecError> {
+        UserBuilder::default().uid(self.uid).gid(self.gid).additional_gids(self.groups.clone()).build()
+    }
+
+    /// Only root gets effective capabilities; others could gain them through set-user-id programs.
+    fn linux_capabilities(&self) -> Result<LinuxCapabilities, OciSpecError> {
+        let held = if self.uid == 0 { self.capabilities.clone() } else { HashSet::new() };
+        LinuxCapabilitiesBuilder::default()
+            .bounding(self.capabilities.clone())
+            .effective(held.clone())
+            .permitted(held)
+            .inheritable(HashSet::new())
+            .ambient(HashSet::new())
+            .build()
+    }
+}
+
+/// The set that container runtimes give by default.
+const DEFAULT_CAPABILITIES: [Capability; 14] = [
+    Capability::AuditWrite,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Mknod,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+fn capabilities(container: &Container, privileged: bool) -> Result<HashSet<Capability>, StartFailure> {
+    if privileged {
+        return Ok(all_capabilities());
+    }
+    let asked = container.security_context.as_ref().and_then(|context| context.capabilities.as_ref());
+    let (add, drop) = asked.map_or((None, None), |asked| (asked.add.as_ref(), asked.drop.as_ref()));
+    let is_all = |name: &String| name.eq_ignore_ascii_case("ALL");
+    let mut set: HashSet<Capability> =
+        if drop.into_iter().flatten().any(is_all) { HashSet::new() } else { DEFAULT_CAPABILITIES.into() };
+    for name in drop.into_iter().flatten().filter(|name| !is_all(name)) {
+        set.remove(&capability(name)?);
+    }
+    for name in add.into_iter().flatten() {
+        if is_all(name) {
+            set.extend(all_capabilities());
+        } else {
+            set.insert(capability(name)?);
+        }
+    }
+    Ok(set)
+}
+
+fn capability(name: &str) -> Result<Capability, StartFailure> {
+    let upper = name.to_ascii_uppercase();
+    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    serde_json::from_value(serde_json::Value::String(full))
+        .map_err(|_| config_error(format!("unknown capability \"{name}\"")))
+}
+
+/// Those this process holds: nobody can give what they lack.
+fn all_capabilities() -> HashSet<Capability> {
+    const NAMES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE \
+        NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE \
+        SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE \
+        AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF \
+        CHECKPOINT_RESTORE";
+    let held = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        })
+        .unwrap_or(0);
+    NAMES
+        .split_whitespace()
+        .enumerate()
+        .filter(|(bit, _)| held & (1 << bit) != 0)
+        .filter_map(|(_, name)| capability(name).ok())
+        .collect()
+}
+
+fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> {
+    let open_files = open_files_limit();
+    let mut process = ProcessBuilder::default()
+        .terminal(false)
+        .args(command_line(plan))
+        .env(plan.environment.lines())
+        .cwd(plan.container.working_dir.clone().filter(|folder| !folder.is_empty()).unwrap_or("/".to_owned()))
+        .user(identity.user()?)
+        .capabilities(identity.linux_capabilities()?)
+        .no_new_privileges(identity.no_new_privileges)
+        .oom_score_adj(resources::oom_score(plan.pod, plan.container, plan.memory_bytes));
+    process = process.rlimits(vec![
+        PosixRlimitBuilder::default()
+            .typ(PosixRlimitType::RlimitNofile)
+            .hard(open_files)
+            .soft(open_files)
+            .build()?,
+    ]);
+
+    let mut linux = LinuxBuilder::default()
+        .namespaces(namespaces(plan)?)
+        .resources(resources::linux(plan.container, identity.privileged)?)
+        .cgroups_path(plan.cgroup);
+    linux = if identity.privileged {
+        linux.masked_paths(Vec::new()).readonly_paths(Vec::new())
+    } else {
+        linux.masked_paths(get_default_maskedpaths()).readonly_paths(get_default_readonly_paths())
+    };
+    SpecBuilder::default()
+        .version("1.0.2")
+        .root(
+            RootBuilder::default()
+                .path(Path::new(crate::shim::files::ROOTFS))
+                .readonly(identity.read_only_root)
+                .build()?,
+        )
+        .process(process.build()?)
+        .mounts(mounts(plan)?)
+        .linux(linux.build()?)
+        .build()
+}
+
+/// `command` replaces the image's entry point; `args` follow it.
+fn command_line(plan: &Plan<'_>) -> Vec<String> {
+    let given = |list: &Option<Vec<String>>| {
+        list.as_ref()
+            .filter(|list| !list.is_empty())
+            .map(|list| list.iter().map(|part| plan.environment.expand(part)).collect::<Vec<_>>())
+    };
+    let mut line = given(&plan.container.command).unwrap_or_else(|| plan.image.entrypoint.clone());
+    line.extend(given(&plan.container.args).unwrap_or_default());
+    line
+}
+
+fn open_files_limit() -> u64 {
+    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        .map_or(OPEN_FILES_MAX, |(_, hard)| hard.min(OPEN_FILES_MAX))
+}
+
+fn namespaces(plan: &Plan<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    let mut all = Vec::new();
+    for own in [LinuxNamespaceType::Pid, LinuxNamespaceType::Mount] {
+        all.push(LinuxNamespaceBuilder::default().typ(own).build()?);
+    }
+    for (kind, path) in &plan.namespaces {
+        all.push(LinuxNamespaceBuilder::default().typ(*kind).path(path).build()?);
+    }
+    Ok(all)
+}
+
+fn mounts(plan: &Plan<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let mut all = get_default_mounts();
+    // Mounted by libcontainer on version 1 they come out writable.
+    all.retain(|mount| mount.typ().as_deref() != Some("cgroup"));
+    for bind in &plan.mounts {
+        let access = if bind.read_only { "ro" } else { "rw" };
+        let options = ["rbind", bind.propagation, access].map(str::to_owned).to_vec();
+        let mount = MountBuilder::default().destination(&bind.target).source(&bind.source).typ("bind");
+        all.push(mount.options(options).build()?);
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(json: serde_json::Value) -> Container {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn spec_of(container: &Container) -> Spec {
+        let pod = Pod::default();
+        let image = Image {
+            root: "/image".into(),
+            entrypoint: vec!["/toolbox".to_owned()],
+            environment: Vec::new(),
+            id: String::new(),
+        };
+        let mut environment = Environment::default();
+        environment.set("NAME", "world".to_owned());
+        build(&Plan {
+            pod: &pod,
+            container,
+            image: &image,
+            environment: &environment,
+            cgroup: "/c",
+            mounts: Vec::new(),
+            namespaces: Vec::new(),
+            memory_bytes: 1 << 30,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn arguments_follow_the_entry_point_and_a_command_replaces_it() {
+        let args = |json| spec_of(&container(json)).process().as_ref().unwrap().args().clone().unwrap();
+        assert_eq!(args(serde_json::json!({"name": "c"})), ["/toolbox"]);
+        assert_eq!(
+            args(serde_json::json!({"name": "c", "args": ["hi", "$(NAME)"]})),
+            ["/toolbox", "hi", "world"]
+        );
+        assert_eq!(
+            args(serde_json::json!({"name": "c", "command": ["/bin/x"], "args": ["y"]})),
+            ["/bin/x", "y"]
+        );
+    }
+
+    #[test]
+    fn dropping_all_capabilities_leaves_those_that_are_added() {
+        let container = container(serde_json::json!({"name": "c", "securityContext":
+            {"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}}}));
+        let spec = spec_of(&container);
+        let held = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+        assert_eq!(held.bounding().clone().unwrap(), HashSet::from([Capability::NetBindService]));
+    }
+
+    #[test]
+    fn a_user_other_than_root_holds_no_capabilities() {
+        let spec =
+            spec_of(&container(serde_json::json!({"name": "c", "securityContext": {"runAsUser": 1000}})));
+        let process = spec.process().as_ref().unwrap().clone();
+        assert_eq!(process.user().uid(), 1000);
+        assert!(process.capabilities().clone().unwrap().effective().clone().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_container_that_must_not_be_root_is_refused_when_it_would_be() {
+        let container =
+            container(serde_json::json!({"name": "c", "securityContext": {"runAsNonRoot": true}}));
+        let failure = Identity::of(&Pod::default(), &container).err().unwrap();
+        assert_eq!(failure.reason, "CreateContainerConfigError");
+        assert!(failure.message.contains("runAsNonRoot"));
+    }
+
+    #[test]
+    fn an_unknown_capability_is_named() {
+        let container = container(
+            serde_json::json!({"name": "c", "securityContext": {"capabilities": {"add": ["FLY"]}}}),
+        );
+        assert!(capabilities(&container, false).unwrap_err().message.contains("\"FLY\""));
+    }
+}

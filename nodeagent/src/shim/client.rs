@@ -1,0 +1,194 @@
+//! The agent's side of starters and shims.
+
+use std::{
+    io::IoSlice,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixStream as StdStream,
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
+
+use super::{
+    ExecJob, ExecReply, RunJob, RunReply, STARTER_ARGUMENT, ShimRequest, StarterRequest, files, short_path,
+    starter::REQUEST_BYTES_MAX, sys,
+};
+use crate::Error;
+
+/// How long a container may take to start. Far above the tens of milliseconds it takes, since a
+/// machine under load may stall; beyond it the attempt counts as failed.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a shim may take to answer: it is idle but for log lines.
+const SHIM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an exec may take on top of its own time-out: joining the container.
+const EXEC_MARGIN: Duration = Duration::from_secs(10);
+
+/// The agent's starter, started when first needed and again if it dies.
+pub struct Starter {
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    socket: OwnedFd,
+    process: Child,
+}
+
+impl Starter {
+    /// Nothing is started yet.
+    pub fn new() -> Self {
+        Self { running: Mutex::new(None) }
+    }
+
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// [`Error::Shim`] when the container does not start; the reason is in the message.
+    pub async fn run(&self, job: RunJob) -> Result<super::ShimRecord, Error> {
+        match self.ask(&StarterRequest::Run(job), START_TIMEOUT).await? {
+            RunReply::Started(record) => Ok(record),
+            RunReply::Failed(message) => Err(Error::Shim(message)),
+        }
+    }
+
+    /// Runs a command in a container.
+    ///
+    /// # Errors
+    /// When no answer comes; whatever the command does is an [`ExecReply`].
+    pub async fn exec(&self, job: ExecJob) -> Result<ExecReply, Error> {
+        let limit = Duration::from_millis(job.timeout_ms) + EXEC_MARGIN;
+        self.ask(&StarterRequest::Exec(job), limit).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: &StarterRequest, limit: Duration) -> Result<T, Error> {
+        let text = serde_json::to_vec(request)
+            .map_err(|source| Error::Record { path: "starter request".into(), source })?;
+        if text.len() > REQUEST_BYTES_MAX {
+            return Err(Error::Shim(format!(
+                "the command line is too long: {} bytes, at most {REQUEST_BYTES_MAX}",
+                text.len()
+            )));
+        }
+        let (ours, theirs) = StdStream::pair().map_err(Error::io("making", "a reply socket"))?;
+        self.send(&text, &theirs)?;
+        drop(theirs);
+        ours.set_nonblocking(true).map_err(Error::io("making non-blocking", "a reply socket"))?;
+        let mut ours = UnixStream::from_std(ours).map_err(Error::io("watching", "a reply socket"))?;
+        let mut answer = Vec::new();
+        tokio::time::timeout(limit, ours.read_to_end(&mut answer))
+            .await
+            .map_err(|_| Error::Shim(format!("no answer within {limit:?}")))?
+            .map_err(Error::io("reading", "a reply socket"))?;
+        if answer.is_empty() {
+            return Err(Error::Shim("the shim ended without an answer".to_owned()));
+        }
+        serde_json::from_slice(&answer).map_err(|source| Error::Record { path: "shim reply".into(), source })
+    }
+
+    /// Sends to the starter; one that died is replaced once.
+    fn send(&self, text: &[u8], reply: &StdStream) -> Result<(), Error> {
+        let mut running = self.running.lock();
+        for attempt in 0..2 {
+            if running.is_none() {
+                *running = Some(launch()?);
+            }
+            let Some(starter) = running.as_mut() else { break };
+            let descriptors = [reply.as_raw_fd()];
+            let control = [ControlMessage::ScmRights(&descriptors)];
+            let parts = [IoSlice::new(text)];
+            let sent =
+                sendmsg::<()>(starter.socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_NOSIGNAL, None);
+            match sent {
+                Ok(_) => return Ok(()),
+                Err(_) if attempt == 0 => {
+                    let _ = starter.process.kill();
+                    let _ = starter.process.wait();
+                    *running = None;
+                }
+                Err(error) => return Err(Error::system("sending to the container starter")(error)),
+            }
+        }
+        Err(Error::Shim("the container starter does not stay alive".to_owned()))
+    }
+}
+
+impl Default for Starter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        if let Some(Running { socket, mut process }) = self.running.lock().take() {
+            // It ends when its socket does.
+            drop(socket);
+            let _ = process.wait();
+        }
+    }
+}
+
+fn launch() -> Result<Running, Error> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(Error::system("making a socket for the container starter"))?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(STARTER_ARGUMENT).env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    sys::command_with_descriptor(&mut command, theirs);
+    let process = command.spawn().map_err(Error::io("executing as container starter:", "/proc/self/exe"))?;
+    Ok(Running { socket: ours, process })
+}
+
+/// Sends a signal to the first process of the container in `bundle`. Success if it is over already.
+///
+/// # Errors
+/// When the shim cannot be reached or the signal does not exist.
+pub async fn signal(bundle: &Path, number: i32) -> Result<(), Error> {
+    let mut stream = connect(bundle, &ShimRequest::Signal(number)).await?;
+    let mut answer = String::new();
+    tokio::time::timeout(SHIM_TIMEOUT, stream.read_to_string(&mut answer))
+        .await
+        .map_err(|_| Error::Shim(format!("no answer within {SHIM_TIMEOUT:?}")))?
+        .map_err(Error::io("reading from", bundle.join(files::SOCKET)))?;
+    match answer.trim() {
+        "ok" => Ok(()),
+        other => Err(Error::Shim(other.to_owned())),
+    }
+}
+
+/// Returns once the shim has closed the connection: the container is over, or the shim was killed.
+///
+/// # Errors
+/// When the shim cannot be reached, which also means that it is over or about to be.
+pub async fn wait(bundle: &Path) -> Result<(), Error> {
+    let mut stream = connect(bundle, &ShimRequest::Wait).await?;
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    Ok(())
+}
+
+async fn connect(bundle: &Path, request: &ShimRequest) -> Result<UnixStream, Error> {
+    let socket = bundle.join(files::SOCKET);
+    let (_folder, path) = short_path(bundle, files::SOCKET)?;
+    let connecting = async {
+        let mut stream = UnixStream::connect(&path).await?;
+        let line = serde_json::to_string(request)? + "\n";
+        stream.write_all(line.as_bytes()).await?;
+        Ok(stream)
+    };
+    tokio::time::timeout(SHIM_TIMEOUT, connecting)
+        .await
+        .map_err(|_| Error::Shim(format!("no answer within {SHIM_TIMEOUT:?}")))?
+        .map_err(Error::io("connecting to", socket))
+}

@@ -1,0 +1,85 @@
+//! The starter process: waits for requests from its agent and forks a process for each.
+
+use std::{
+    io::IoSliceMut,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+};
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+use super::{StarterRequest, container, exec, sys};
+
+/// Longest request. Arguments of an exec are the only part of unknown length; sockets carry about 200 KiB.
+pub(super) const REQUEST_BYTES_MAX: usize = 128 * 1024;
+
+/// Serves requests until the agent is gone.
+pub(super) fn serve() -> ! {
+    let socket = sys::own(sys::STARTER_SOCKET);
+    // A name of its own in `ps`; the kernel keeps 15 bytes.
+    let _ = std::fs::write("/proc/self/comm", "claw-starter");
+    // The agent may be stopped from a terminal; what runs here must not be.
+    let _ = nix::unistd::setsid();
+    sys::ignore_children();
+    loop {
+        match receive(&socket) {
+            Ok(Some((request, reply))) => handle(request, reply, &socket),
+            Ok(None) => std::process::exit(0),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => std::process::exit(1),
+        }
+    }
+}
+
+fn handle(request: Result<StarterRequest, String>, reply: UnixStream, socket: &OwnedFd) {
+    match sys::fork() {
+        Ok(Some(_)) => {}
+        Ok(None) => {
+            // Or the agent's next starter could not tell that this one is gone.
+            let _ = nix::unistd::close(socket.as_raw_fd());
+            sys::reset_signals();
+            match request {
+                Ok(StarterRequest::Run(job)) => container::run(&job, reply),
+                Ok(StarterRequest::Exec(job)) => exec::run(&job, reply),
+                Err(message) => answer(&reply, &super::RunReply::Failed(message)),
+            }
+            std::process::exit(0)
+        }
+        Err(error) => answer(&reply, &super::RunReply::Failed(format!("forking a shim: {error}"))),
+    }
+}
+
+type Received = Option<(Result<StarterRequest, String>, UnixStream)>;
+
+/// One request with its reply socket; `None` when the agent closed its end.
+fn receive(socket: &OwnedFd) -> nix::Result<Received> {
+    let mut buffer = vec![0_u8; REQUEST_BYTES_MAX];
+    let mut control = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let (length, descriptor) = {
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let message =
+            recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let descriptor = message.cmsgs()?.find_map(|part| match part {
+            ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+            _ => None,
+        });
+        (message.bytes, descriptor)
+    };
+    match descriptor {
+        None if length == 0 => Ok(None),
+        None => Err(nix::errno::Errno::EPROTO),
+        Some(descriptor) => {
+            let request = serde_json::from_slice(&buffer[..length]).map_err(|error| error.to_string());
+            Ok(Some((request, UnixStream::from(sys::own(descriptor)))))
+        }
+    }
+}
+
+/// Sends a reply. Never panics: the agent may have been killed meanwhile.
+pub(super) fn answer<T: serde::Serialize>(mut reply: &UnixStream, message: &T) {
+    if let Ok(text) = serde_json::to_vec(message) {
+        let _ = std::io::Write::write_all(&mut reply, &text);
+    }
+}

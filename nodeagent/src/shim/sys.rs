@@ -1,0 +1,124 @@
+//! The system calls that the standard library and `nix` have no safe form for.
+#![expect(unsafe_code, reason = "raw system calls: record locks, fork, descriptors received over sockets")]
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    path::Path,
+};
+
+use nix::unistd::{ForkResult, Pid};
+
+/// Takes the lock file's record lock for the life of this process. It is not inherited by children,
+/// so it tells exactly whether this process lives. The file must never be opened again in this
+/// process: closing any descriptor of it would drop the lock.
+pub fn lock_for_life(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let lock = whole_file_lock();
+    // SAFETY: the descriptor is open and the struct is a valid flock.
+    let locked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) };
+    if locked < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    std::mem::forget(file);
+    Ok(())
+}
+
+/// Whether another process holds the lock of [`lock_for_life`]. A missing file is not held.
+pub fn is_locked(path: &Path) -> io::Result<bool> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut lock = whole_file_lock();
+    // SAFETY: the descriptor is open and the struct is a valid flock, which the kernel fills in.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
+fn whole_file_lock() -> libc::flock {
+    // SAFETY: flock is plain integers, for which zero is valid.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock
+}
+
+/// Forks this single-threaded process. `None` in the child.
+pub(super) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: the starter has one thread, so the child may do anything.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+/// Puts signals back as a program expects to find them. What a process ignores or blocks survives
+/// exec: without this, containers would be deaf to SIGTERM and SIGPIPE.
+pub(super) fn reset_signals() {
+    for signal in [libc::SIGPIPE, libc::SIGCHLD] {
+        // SAFETY: resets to the default action.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Lets the kernel collect children of the starter, which never asks how they ended.
+pub(super) fn ignore_children() {
+    // SAFETY: sets the disposition to ignore.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Orphans among the descendants of this process become its children.
+pub(super) fn become_subreaper() {
+    // SAFETY: takes no pointers.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+}
+
+/// Takes over a descriptor that came as a number (inherited, or in a message).
+///
+/// The caller must be its only owner.
+pub(super) fn own(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: callers pass descriptors that this process just received and nobody else owns.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// Points stdin, stdout and stderr at `/dev/null`.
+pub(super) fn detach_standard_streams() -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    for standard in 0..3 {
+        nix::unistd::dup2(null.as_raw_fd(), standard)?;
+    }
+    Ok(())
+}
+
+/// Moves `descriptor` to number 3 in a process about to be executed, where the starter looks for it.
+pub(super) fn command_with_descriptor(command: &mut std::process::Command, descriptor: OwnedFd) {
+    use std::os::unix::process::CommandExt as _;
+    let raw = descriptor.as_raw_fd();
+    let place = move || {
+        let _keeps_it_open = &descriptor;
+        if raw == STARTER_SOCKET {
+            // Already there: only let it survive exec.
+            nix::fcntl::fcntl(raw, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+        } else {
+            nix::unistd::dup2(raw, STARTER_SOCKET)?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it only calls dup2 or fcntl, which are async-signal-safe.
+    unsafe { command.pre_exec(place) };
+}
+
+/// Where the starter finds its socket.
+pub(super) const STARTER_SOCKET: RawFd = 3;
+
+/// Non-blocking mode for a pipe end.
+pub(super) fn set_nonblocking(file: &File) -> io::Result<()> {
+    nix::fcntl::fcntl(file.as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    Ok(())
+}
