@@ -6,10 +6,17 @@
 
 pub mod auth;
 pub mod defaults;
+pub mod error;
+pub mod grpc;
 pub mod local;
 pub mod nodes;
 pub mod patch;
+pub mod pki;
 pub mod rest;
+pub mod server;
 pub mod service;
 pub mod store;
 pub mod validation;
+
+pub use error::Error;
+pub use server::{Config, Server, StoreKind};

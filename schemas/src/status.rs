@@ -220,6 +220,11 @@ impl ApiError {
         }
     }
 
+    /// An error of which only the HTTP status code is known.
+    pub fn of_code(code: u16, message: impl Into<String>) -> Self {
+        Self { code, ..Self::new(reason_of_code(code), message) }
+    }
+
     /// 400
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(Reason::BadRequest, message)

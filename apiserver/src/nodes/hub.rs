@@ -1,0 +1,240 @@
+//! The hub itself: its state, its tasks, and how the rest of the server reaches it.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use claw_client::{ByteStream, node::NodeLink};
+use claw_schemas::{
+    ApiError,
+    proto::{LogsRequest, OpenStream, ServerMessage, open_stream, server_message::Message},
+    status::Reason,
+};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use super::{
+    NodeStreams,
+    bindings::Bindings,
+    follow::{Change, Follower},
+    heartbeats,
+    local::LocalLink,
+    objects::Objects,
+    roster::{Outgoing, Roster},
+    streams::Streams,
+};
+use crate::{
+    error::Error,
+    service::ObjectService,
+    store::{Event, Key, Page},
+};
+
+/// Heartbeats per grace period: seven may be lost before a node counts as unreachable. With the default grace of
+/// 40 s the interval is 5 s.
+const HEARTBEATS_PER_GRACE: u32 = 8;
+
+/// How long an agent that does not read may hold up a message meant for it.
+pub const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long an agent may take to open a stream it is asked for.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a hub needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct HubConfig {
+    /// How long a node may be silent before its `Ready` condition becomes `Unknown`.
+    pub node_grace: Duration,
+}
+
+/// Sessions of all node agents.
+pub struct Hub {
+    pub(super) objects: Objects,
+    pub(super) streams: Streams,
+    pub(super) closing: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    pub(super) grace: Duration,
+    state: Mutex<State>,
+}
+
+/// Under one lock, so that a session gets its first list of pods and the changes after it without a gap.
+#[derive(Default)]
+pub struct State {
+    pub bindings: Bindings,
+    pub roster: Roster,
+}
+
+impl Hub {
+    /// Starts a hub: when this returns it knows all pods and nodes.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(service: Arc<ObjectService>, config: HubConfig) -> Result<Arc<Self>, Error> {
+        let store = service.store().clone();
+        let (pods, all_pods) = Follower::start(store.clone(), Key::collection("", "pods", None)).await?;
+        let (nodes, all_nodes) = Follower::start(store, Key::collection("", "nodes", None)).await?;
+        let hub = Arc::new(Self {
+            objects: Objects::new(service),
+            streams: Streams::default(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            grace: config.node_grace,
+            state: Mutex::default(),
+        });
+        hub.pods_listed(&all_pods);
+        hub.nodes_listed(&all_nodes);
+        hub.tasks.spawn(follow(hub.clone(), pods, Hub::pods_listed, Hub::pod_changed));
+        hub.tasks.spawn(follow(hub.clone(), nodes, Hub::nodes_listed, Hub::node_changed));
+        hub.tasks.spawn(heartbeats::watch(hub.clone()));
+        Ok(hub)
+    }
+
+    /// Ends all sessions and streams.
+    pub fn stop(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+    }
+
+    /// Waits for what [`Self::stop`] ends.
+    pub async fn stopped(&self) {
+        self.tasks.wait().await;
+    }
+
+    /// Stops the hub when dropped.
+    pub fn stop_on_drop(&self) -> DropGuard {
+        self.closing.clone().drop_guard()
+    }
+
+    /// The hub as the object service uses it. It does not keep the hub alive: the hub uses the service itself.
+    pub fn streams(self: &Arc<Self>) -> Arc<dyn NodeStreams> {
+        Arc::new(Reach(Arc::downgrade(self)))
+    }
+
+    /// The NodeLink of an agent in this process.
+    pub fn local_link(self: &Arc<Self>, node: &str) -> Arc<dyn NodeLink> {
+        Arc::new(LocalLink::new(self.clone(), node))
+    }
+
+    /// Whether an agent serves the node right now.
+    pub fn is_served(&self, node: &str) -> bool {
+        self.state.lock().roster.is_served(node, Instant::now(), self.grace)
+    }
+
+    /// How often agents should send heartbeats.
+    pub(super) fn heartbeat_interval(&self) -> Duration {
+        self.grace / HEARTBEATS_PER_GRACE
+    }
+
+    /// A look at the state. The lock is held for as long as `look` runs: it must not wait for anything.
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.state.lock())
+    }
+
+    fn pods_listed(&self, pods: &Page) {
+        self.with(|State { bindings, roster }| {
+            bindings.reset(pods);
+            for node in roster.attached() {
+                roster.deliver(&node, bindings.desired(&node));
+            }
+        });
+    }
+
+    fn pod_changed(&self, event: &Event) {
+        self.with(|State { bindings, roster }| {
+            for (node, message) in bindings.apply(event) {
+                roster.deliver(&node, message);
+            }
+        });
+    }
+
+    fn nodes_listed(&self, nodes: &Page) {
+        let now = Instant::now();
+        self.with(|State { roster, .. }| {
+            let there: Vec<&str> = nodes.items.iter().filter_map(|record| name_of(&record.key)).collect();
+            for gone in roster.stored_names().iter().filter(|name| !there.contains(&name.as_str())) {
+                roster.node_deleted(gone);
+            }
+            for record in &nodes.items {
+                roster.node_stored(&record.value, now);
+            }
+        });
+    }
+
+    fn node_changed(&self, event: &Event) {
+        self.with(|State { roster, .. }| {
+            if !event.deleted {
+                roster.node_stored(&event.value, Instant::now());
+            } else if let Some(name) = name_of(&event.key) {
+                roster.node_deleted(name);
+            }
+        });
+    }
+
+    async fn logs(&self, node: &str, request: LogsRequest) -> Result<ByteStream, ApiError> {
+        let unreachable =
+            |why: &str| ApiError::new(Reason::ServiceUnavailable, format!("node \"{node}\" {why}"));
+        let agent: Outgoing = self
+            .with(|state| state.roster.outgoing(node))
+            .ok_or_else(|| unreachable("has no agent connected, so its logs cannot be read now"))?;
+        let (ticket, opened) = self.streams.expect(node)?;
+        let open = OpenStream {
+            stream_id: ticket.id().to_owned(),
+            request: Some(open_stream::Request::Logs(request)),
+        };
+        let message = ServerMessage { message: Some(Message::OpenStream(open)) };
+        let answer = async {
+            agent.send(Ok(message)).await.map_err(|_| unreachable("lost its agent meanwhile"))?;
+            opened.await.map_err(|_| unreachable("lost its agent meanwhile"))?
+        };
+        tokio::select! {
+            () = self.closing.cancelled() => Err(unreachable("cannot be asked: the server is stopping")),
+            answer = timeout(OPEN_LIMIT, answer) => answer.unwrap_or_else(|_| {
+                Err(ApiError::new(
+                    Reason::Timeout,
+                    format!("node \"{node}\" did not open the log within {OPEN_LIMIT:?}"),
+                ))
+            }),
+        }
+    }
+}
+
+/// Keeps the hub's picture of a kind current.
+async fn follow(
+    hub: Arc<Hub>,
+    mut follower: Follower,
+    listed: impl Fn(&Hub, &Page) + Send,
+    changed: impl Fn(&Hub, &Event) + Send,
+) {
+    loop {
+        tokio::select! {
+            () = hub.closing.cancelled() => return,
+            change = follower.next() => match change {
+                Change::Event(event) => changed(&hub, &event),
+                Change::Reset(page) => listed(&hub, &page),
+            }
+        }
+    }
+}
+
+/// The name in the key of a cluster-scoped object.
+fn name_of(key: &Key) -> Option<&str> {
+    key.as_str().rsplit('/').next()
+}
+
+/// See [`Hub::streams`].
+struct Reach(Weak<Hub>);
+
+#[async_trait]
+impl NodeStreams for Reach {
+    async fn logs(&self, node: &str, request: LogsRequest) -> Result<ByteStream, ApiError> {
+        match self.0.upgrade() {
+            Some(hub) => hub.logs(node, request).await,
+            None => Err(ApiError::new(Reason::ServiceUnavailable, "the server is stopping")),
+        }
+    }
+}

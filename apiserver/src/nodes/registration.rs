@@ -1,0 +1,203 @@
+//! What an agent says about its machine, written to the Node object. Labels, taints and `unschedulable` that people
+//! set stay as they are.
+
+use claw_client::ResourceRef;
+use claw_schemas::{ApiError, proto::NodeStatus, status::Reason};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::{
+    hub::Hub,
+    merge,
+    objects::{self, ATTEMPTS_MAX},
+};
+
+/// Labels that only administrators may set: an agent must not be able to draw pods to itself with them.
+const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io/";
+
+/// Fields of `spec` that an agent states for a node that is new.
+const INITIAL_SPEC: [&str; 4] = ["podCIDR", "podCIDRs", "providerID", "taints"];
+
+/// Reason of `Ready` while the agent is connected and reports no trouble of its own.
+const AGENT_READY: &str = "AgentReady";
+
+/// Creates or updates the Node of an agent that says hello.
+pub async fn register(hub: &Hub, name: &str, hello: &[u8]) -> Result<(), ApiError> {
+    let hello: Value = if hello.is_empty() {
+        json!({})
+    } else {
+        serde_json::from_slice(hello)
+            .map_err(|error| ApiError::bad_request(format!("the Node in Hello does not parse: {error}")))?
+    };
+    let status = hello.get("status").cloned().unwrap_or_else(|| json!({}));
+    let ready = merge::ready_of(&status).cloned().unwrap_or_else(connected);
+    hub.with(|state| state.roster.reported(name, Some(ready.clone())));
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(node) = hub.objects.find(objects::node(name)).await? else {
+            match hub
+                .objects
+                .create(ResourceRef::collection("", "v1", "nodes"), &new_node(name, &hello))
+                .await
+            {
+                Ok(()) => {}
+                Err(error) if error.reason == Reason::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+            continue;
+        };
+        if let Some(labelled) = with_labels(&node, &hello) {
+            match hub.objects.update(objects::node(name), &labelled).await {
+                Ok(()) => {}
+                Err(error) if lost_race(&error) => {}
+                Err(error) => return Err(error),
+            }
+            continue;
+        }
+        if write_status(hub, name, node, status.clone(), Some(ready.clone())).await? {
+            return Ok(());
+        }
+    }
+    Err(too_many_races(name))
+}
+
+/// Writes a reported node status.
+pub async fn node_status(hub: &Hub, name: &str, report: NodeStatus) -> Result<Option<u64>, ApiError> {
+    let status: Value = match serde_json::from_slice(&report.status) {
+        Ok(status) => status,
+        Err(error) => {
+            tracing::warn!(node = name, %error, "a node status does not parse");
+            return Ok(None);
+        }
+    };
+    hub.with(|state| state.roster.reported(name, merge::ready_of(&status).cloned()));
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(node) = hub.objects.find(objects::node(name)).await? else {
+            return Ok(Some(report.sequence));
+        };
+        if write_status(hub, name, node, status.clone(), None).await? {
+            return Ok(Some(report.sequence));
+        }
+    }
+    Err(too_many_races(name))
+}
+
+/// Writes the `Ready` condition alone, as `wanted` decides it each time the object is read.
+pub async fn set_ready(hub: &Hub, name: &str, wanted: impl Fn() -> Option<Value>) -> Result<(), ApiError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(ready) = wanted() else { return Ok(()) };
+        let Some(node) = hub.objects.find(objects::node(name)).await? else { return Ok(()) };
+        if write_status(hub, name, node, json!({}), Some(ready)).await? {
+            return Ok(());
+        }
+    }
+    Err(too_many_races(name))
+}
+
+/// The `Ready` condition of a node whose agent reports none.
+pub fn connected() -> Value {
+    merge::ready("True", AGENT_READY, "the node agent is connected")
+}
+
+/// Merges and writes a status. False when somebody else wrote meanwhile.
+async fn write_status(
+    hub: &Hub,
+    name: &str,
+    mut node: Value,
+    reported: Value,
+    ready: Option<Value>,
+) -> Result<bool, ApiError> {
+    let stored = node.get("status").cloned().unwrap_or_else(|| json!({}));
+    let merged = merge::node_status(
+        &stored,
+        reported,
+        ready,
+        &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    );
+    if merged == stored {
+        return Ok(true);
+    }
+    node["status"] = merged;
+    match hub.objects.update(objects::node(name).sub("status"), &node).await {
+        Ok(()) => Ok(true),
+        Err(error) if lost_race(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn lost_race(error: &ApiError) -> bool {
+    matches!(error.reason, Reason::Conflict | Reason::NotFound)
+}
+
+fn too_many_races(name: &str) -> ApiError {
+    ApiError::new(
+        Reason::ServiceUnavailable,
+        format!("node \"{name}\" could not be written: others wrote it {ATTEMPTS_MAX} times meanwhile"),
+    )
+}
+
+fn new_node(name: &str, hello: &Value) -> Value {
+    let given = hello.get("spec").and_then(Value::as_object);
+    let spec: Map<String, Value> = INITIAL_SPEC
+        .iter()
+        .filter_map(|field| Some(((*field).to_owned(), given?.get(*field)?.clone())))
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": allowed(hello, "labels"),
+            "annotations": allowed(hello, "annotations"),
+        },
+        "spec": spec,
+    })
+}
+
+/// The node with the agent's labels and annotations, or `None` when it has them already.
+fn with_labels(node: &Value, hello: &Value) -> Option<Value> {
+    let mut changed = node.clone();
+    for field in ["labels", "annotations"] {
+        let news = allowed(hello, field);
+        let metadata = changed.get_mut("metadata")?.as_object_mut()?;
+        if !news.is_empty() {
+            let there = metadata.entry(field).or_insert_with(|| json!({}));
+            there.as_object_mut()?.extend(news);
+        }
+    }
+    (changed != *node).then_some(changed)
+}
+
+fn allowed(hello: &Value, field: &str) -> Map<String, Value> {
+    let given = hello.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_object);
+    given
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| !name.contains(RESTRICTED_LABELS))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_people_stay_and_restricted_ones_are_not_taken_from_agents() {
+        let node = json!({ "metadata": { "name": "a", "labels": { "team": "vision" } }, "spec": { "unschedulable": true } });
+        let hello = json!({ "metadata": { "labels": {
+            "kubernetes.io/arch": "amd64", "node-restriction.kubernetes.io/secure": "yes",
+        } } });
+        let merged = with_labels(&node, &hello).unwrap();
+        assert_eq!(merged["metadata"]["labels"], json!({ "team": "vision", "kubernetes.io/arch": "amd64" }));
+        assert_eq!(merged["spec"], node["spec"]);
+        assert_eq!(with_labels(&merged, &hello), None);
+    }
+
+    #[test]
+    fn a_new_node_takes_only_what_an_agent_may_state() {
+        let hello = json!({ "metadata": { "name": "other" }, "spec": { "podCIDR": "10.88.0.0/24", "unschedulable": true } });
+        let node = new_node("a", &hello);
+        assert_eq!(node["metadata"]["name"], "a");
+        assert_eq!(node["spec"], json!({ "podCIDR": "10.88.0.0/24" }));
+    }
+}

@@ -1,0 +1,166 @@
+//! The accept loop and the life of a connection: TLS, then HTTP/1.1 or HTTP/2.
+//!
+//! Whatever a stranger does before a whole request has arrived costs one task with a deadline.
+//!
+//! Must never know: what requests mean.
+
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use super::{Stop, gate::Gate, tls::ALPN_HTTP2};
+use crate::auth::Peer;
+
+/// Open connections. Each costs about 50 KiB (TLS and HTTP buffers), so a flood is held under 1 GiB; 5,000 nodes
+/// and 10,000 watchers that do not share connections fit.
+const CONNECTIONS_MAX: usize = 16_384;
+
+/// A handshake is two round trips; 10 s lets the slowest link through.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Time for a request's headers, and how long an idle HTTP/1.1 connection is kept. client-go closes idle
+/// connections after 90 s: the server waits longer, so that no client writes into a connection being closed.
+const HTTP1_HEADERS_LIMIT: Duration = Duration::from_secs(120);
+
+/// Bytes of one request's headers: label selectors travel in the URL, and kubectl's longest are a few KiB.
+const HEADERS_BYTES_MAX: usize = 64 * 1024;
+
+/// HTTP/2 pings a quiet peer so often, and gives up on it after the second figure: half-open connections of
+/// machines that lost power are gone within 30 s, less than a node's grace period.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
+const HTTP2_PING_LIMIT: Duration = Duration::from_secs(10);
+
+/// Requests at a time on one HTTP/2 connection. One process of hollow nodes runs 1,000 sessions over one
+/// connection and opens log streams beside them.
+const HTTP2_STREAMS_MAX: u32 = 4_096;
+
+/// Receive windows: one request body is at most 3 MiB, and most are 1 KiB. A stream may have 256 KiB under way, a
+/// connection 1 MiB.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// When the process is out of file descriptors, accepting waits for some to come back.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// HTTP on both versions, chosen by ALPN.
+#[derive(Clone)]
+struct Http {
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+}
+
+impl Http {
+    fn new() -> Self {
+        let mut http1 = auto::Builder::new(TokioExecutor::new()).http1_only();
+        http1
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HTTP1_HEADERS_LIMIT)
+            .max_buf_size(HEADERS_BYTES_MAX.max(128 * 1024));
+        let mut http2 = auto::Builder::new(TokioExecutor::new()).http2_only();
+        http2
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HTTP2_PING_INTERVAL)
+            .keep_alive_timeout(HTTP2_PING_LIMIT)
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(u32::try_from(HEADERS_BYTES_MAX).expect("64 KiB fits 32 bits"));
+        Self { http1, http2 }
+    }
+}
+
+/// Accepts connections until told to stop. Connections run as tasks of `tasks`.
+pub async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    gate: Arc<Gate>,
+    stop: Stop,
+    tasks: TaskTracker,
+) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let http = Http::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.drain.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::select! {
+                    () = stop.drain.cancelled() => return,
+                    () = sleep(ACCEPT_RETRY_DELAY) => continue,
+                }
+            }
+        };
+        // A client that is turned away learns so at once, and may try again.
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            tracing::warn!("refused a connection: {CONNECTIONS_MAX} are open");
+            continue;
+        };
+        tasks.spawn(connection(stream, slot, acceptor.clone(), http.clone(), gate.clone(), stop.clone()));
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    _slot: OwnedSemaphorePermit,
+    acceptor: TlsAcceptor,
+    http: Http,
+    gate: Arc<Gate>,
+    stop: Stop,
+) {
+    let ended = tokio::select! {
+        () = stop.cut.cancelled() => Ok(()),
+        ended = serve(stream, &acceptor, &http, gate, &stop) => ended,
+    };
+    // Clients go away all the time; it is worth a line only to somebody who looks for it.
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    http: &Http,
+    gate: Arc<Gate>,
+    stop: &Stop,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // Small writes matter here: one watch event is one packet.
+    stream.set_nodelay(true)?;
+    let handshake = tokio::select! {
+        () = stop.drain.cancelled() => return Ok(()),
+        handshake = timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)) => handshake,
+    };
+    let stream = handshake.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let (_, session) = stream.get_ref();
+    let builder = if session.alpn_protocol() == Some(ALPN_HTTP2) { &http.http2 } else { &http.http1 };
+    let peer = Arc::new(Peer::from_certificates(session.peer_certificates()));
+    let service = service_fn(move |request| {
+        let (gate, peer) = (gate.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(gate.answer(&peer, request).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = stop.drain.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}

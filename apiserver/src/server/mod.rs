@@ -1,0 +1,321 @@
+//! The server as a whole: one TLS port in front of the object service, the node hub and the store.
+//!
+//! Owns start and shutdown, and their order. Every part it puts together is built elsewhere.
+//!
+//! Must never know: controllers, node agents' insides, the command line.
+
+mod gate;
+mod listener;
+mod lock;
+mod tls;
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use claw_client::{Transport, node::NodeLink};
+use claw_schemas::{ApiError, Registry};
+use tokio::net::TcpListener;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use crate::{
+    auth::{Authenticator, BuiltinAuthorizer, Identity, JoinTokens},
+    error::Error,
+    grpc,
+    local::LocalTransport,
+    nodes::{Hub, HubConfig},
+    pki::{self, Pki},
+    rest,
+    service::ObjectService,
+    store::{self, Store},
+};
+
+/// How long requests under way may take to finish when the server stops. Unary calls take milliseconds and
+/// watches are ended at once, so what is left after 10 s hangs on a client that does not read.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the server looks at the age of its certificate. Leaves are renewed with 30 days left.
+const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+/// A node without a heartbeat for so long counts as unreachable: the grace period of Kubernetes.
+pub const NODE_GRACE_DEFAULT: Duration = Duration::from_secs(40);
+
+/// Where desired state is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreKind {
+    /// On disk, in the data folder.
+    #[default]
+    Sled,
+    /// In memory: gone when the server stops. For tests.
+    Memory,
+}
+
+/// What a server needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Holds certificates, tokens, the administrator's kubeconfig and the store.
+    pub data_dir: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where desired state is kept.
+    pub store: StoreKind,
+    /// `host` or `host:port` under which clients reach the server, when that is not `listen`.
+    pub advertise: Option<String>,
+    /// How long a node may be silent before its `Ready` condition becomes `Unknown`.
+    pub node_grace: Duration,
+}
+
+impl Config {
+    /// A durable server with the usual limits.
+    pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen,
+            store: StoreKind::default(),
+            advertise: None,
+            node_grace: NODE_GRACE_DEFAULT,
+        }
+    }
+}
+
+/// A running API server.
+///
+/// Dropping it stops it without care for requests under way; [`Self::shutdown`] is the orderly way.
+pub struct Server {
+    address: SocketAddr,
+    url: String,
+    data_dir: PathBuf,
+    ca_pem: String,
+    ca_hash: String,
+    service: Arc<ObjectService>,
+    hub: Arc<Hub>,
+    tokens: JoinTokens,
+    health: grpc::Health,
+    stop: Stop,
+    /// A server that is dropped without [`Self::shutdown`] stops too.
+    _stop_on_drop: [DropGuard; 3],
+    tasks: TaskTracker,
+    _lock: lock::DataLock,
+}
+
+/// The two steps of stopping: first nothing new, then nothing at all.
+#[derive(Clone, Default)]
+struct Stop {
+    /// No new connections; those that are finish what they do.
+    drain: CancellationToken,
+    /// Connections that are still there are cut.
+    cut: CancellationToken,
+}
+
+impl Server {
+    /// Starts a server. When this returns it is ready.
+    ///
+    /// # Errors
+    /// When the port or the data folder is in use, or what is in the folder cannot be used.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        tls::install_provider();
+        let lock = lock::DataLock::take(&config.data_dir)?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| Error::Listen { address: config.listen, source })?;
+        let address =
+            listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
+        let url = server_url(address, config.advertise.as_deref());
+        let names = pki::server_names(address, config.advertise.as_deref());
+        let (pki, store) = open_files(&config, names.clone(), url.clone()).await?;
+
+        let service = Arc::new(ObjectService::new(store, Registry::builtin(), Arc::new(BuiltinAuthorizer)));
+        service.ensure_bootstrap_objects().await?;
+        let tokens = JoinTokens::new(service.clone());
+        let hub_config = HubConfig { node_grace: config.node_grace };
+        let hub = Hub::start(service.clone(), hub_config).await?;
+        service.set_node_streams(hub.streams());
+
+        let stop = Stop::default();
+        let tasks = TaskTracker::new();
+        let (ca_pem, ca_hash) = (pki.authority().certificate().to_owned(), pki.authority().hash());
+        let certificates = tls::Certificates::new(&pki)?;
+        let acceptor = certificates.acceptor(pki.authority())?;
+        let join = crate::nodes::Join::new(hub.clone(), tokens.clone(), pki.authority().clone());
+        let (grpc_routes, health) = grpc::routes(service.clone(), hub.clone(), join).await?;
+        let gate = gate::Gate::new(
+            Authenticator::new(pki.admin_token(), tokens.clone()),
+            rest::router(service.clone()),
+            grpc_routes,
+        );
+        tasks.spawn(listener::accept(listener, acceptor, Arc::new(gate), stop.clone(), tasks.clone()));
+        tasks.spawn(renew_certificates(pki, names, certificates, stop.drain.clone()));
+        service.set_ready(true);
+        tracing::info!(%url, data_dir = %config.data_dir.display(), "the API server is ready");
+        let stop_on_drop =
+            [stop.drain.clone().drop_guard(), stop.cut.clone().drop_guard(), hub.stop_on_drop()];
+        Ok(Self {
+            address,
+            url,
+            data_dir: config.data_dir,
+            ca_pem,
+            ca_hash,
+            service,
+            hub,
+            tokens,
+            health,
+            _stop_on_drop: stop_on_drop,
+            stop,
+            tasks,
+            _lock: lock,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `https://host:port`, as clients on this machine or, with `advertise`, elsewhere reach it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The object service.
+    pub fn service(&self) -> &Arc<ObjectService> {
+        &self.service
+    }
+
+    /// A transport within this process, for a component of the control plane.
+    pub fn transport(&self, component: &str) -> Arc<dyn Transport> {
+        Arc::new(LocalTransport::new(self.service.clone(), Identity::loopback(component)))
+    }
+
+    /// The NodeLink of a node agent within this process: the same hub and rules as over the wire.
+    pub fn node_link(&self, node_name: &str) -> Arc<dyn NodeLink> {
+        self.hub.local_link(node_name)
+    }
+
+    /// A transport within this process with the rights of a node agent.
+    pub fn node_transport(&self, node_name: &str) -> Arc<dyn Transport> {
+        Arc::new(LocalTransport::new(self.service.clone(), Identity::of_node(node_name)))
+    }
+
+    /// The certificate authority that clients trust, PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// `sha256:…` of the authority's public key, for machines that join.
+    pub fn ca_hash(&self) -> &str {
+        &self.ca_hash
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig_path(&self) -> PathBuf {
+        kubeconfig_path(&self.data_dir)
+    }
+
+    /// A token with which one machine may join once.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn create_join_token(&self, ttl: Duration) -> Result<String, ApiError> {
+        self.tokens.create(ttl).await
+    }
+
+    /// Stops: no new connections, watches and sessions end cleanly, requests under way finish (at most
+    /// `DRAIN_LIMIT`), then the store closes. The store refuses whoever still holds a transport.
+    pub async fn shutdown(self) {
+        self.service.set_ready(false);
+        self.health.stopping().await;
+        self.stop.drain.cancel();
+        self.service.close_watches();
+        self.hub.stop();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some connections did not finish in {DRAIN_LIMIT:?} and are cut");
+            self.stop.cut.cancel();
+            self.tasks.wait().await;
+        }
+        self.hub.stopped().await;
+        self.service.store().close().await;
+    }
+}
+
+/// What start has to read or make on disk, away from the async threads.
+async fn open_files(
+    config: &Config,
+    names: BTreeSet<String>,
+    url: String,
+) -> Result<(Pki, Arc<dyn Store>), Error> {
+    let (data_dir, kind) = (config.data_dir.clone(), config.store);
+    let open = move || {
+        let pki = Pki::open(&data_dir, &names)?;
+        pki.write_kubeconfig(&kubeconfig_path(&data_dir), &url)?;
+        let store = match kind {
+            StoreKind::Sled => store::open_sled(&data_dir.join("store"))?,
+            StoreKind::Memory => store::memory(),
+        };
+        Ok((pki, store))
+    };
+    tokio::task::spawn_blocking(open).await.map_err(|error| Error::Task(error.to_string()))?
+}
+
+/// Keeps the server's certificate young while it runs.
+async fn renew_certificates(
+    mut pki: Pki,
+    names: BTreeSet<String>,
+    certificates: tls::Certificates,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CERTIFICATE_CHECK_INTERVAL) => {}
+        }
+        match pki.refresh(&names) {
+            Ok(false) => {}
+            Ok(true) => match certificates.replace(&pki) {
+                Ok(()) => tracing::info!("the server's certificate is renewed"),
+                Err(error) => tracing::error!(%error, "the renewed certificate cannot be used"),
+            },
+            Err(error) => tracing::error!(%error, "the server's certificate could not be renewed"),
+        }
+    }
+}
+
+/// Where a data folder's kubeconfig is.
+pub fn kubeconfig_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("admin.kubeconfig")
+}
+
+/// `https://host:port`, with a host that can be dialled.
+fn server_url(address: SocketAddr, advertise: Option<&str>) -> String {
+    match advertise {
+        Some(host) if pki::host_of(host) == host && host.contains(':') => {
+            format!("https://[{host}]:{}", address.port())
+        }
+        Some(host) if pki::host_of(host) == host => format!("https://{host}:{}", address.port()),
+        Some(host_and_port) => format!("https://{host_and_port}"),
+        None if address.ip().is_unspecified() => format!("https://127.0.0.1:{}", address.port()),
+        None => format!("https://{address}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_can_be_dialled() {
+        let any = "0.0.0.0:6443".parse().unwrap();
+        assert_eq!(server_url(any, None), "https://127.0.0.1:6443");
+        assert_eq!(server_url("[::1]:6443".parse().unwrap(), None), "https://[::1]:6443");
+        assert_eq!(server_url(any, Some("gpu.example.com")), "https://gpu.example.com:6443");
+        assert_eq!(server_url(any, Some("gpu.example.com:443")), "https://gpu.example.com:443");
+        assert_eq!(server_url(any, Some("fd00::1")), "https://[fd00::1]:6443");
+    }
+}
