@@ -11,7 +11,7 @@ use super::{State, accept, path::Path, respond};
 const KUBERNETES_MAJOR: &str = "1";
 const KUBERNETES_MINOR: &str = "36";
 
-const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const OPENAPI_V2_PROTOBUF: &str = claw_schemas::openapi::V2_PROTOBUF;
 
 /// What every 404 outside of objects says.
 pub(super) fn no_such_path() -> ApiError {

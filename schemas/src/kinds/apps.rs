@@ -19,8 +19,8 @@ pub(super) fn all() -> Vec<Descriptor> {
             scope: Scope::Namespaced,
             subresources: &[STATUS, SCALE],
             selectable_fields: &["status.replicas"],
-            columns: columns::name_and_age(),
-            cells: columns::name_and_age_cells,
+            columns: columns::apps::replica_set(),
+            cells: columns::apps::replica_set_cells,
             schema: schema_of::<api::ReplicaSet>,
             has_generation: true,
         }
@@ -34,8 +34,8 @@ pub(super) fn all() -> Vec<Descriptor> {
             scope: Scope::Namespaced,
             subresources: &[STATUS, SCALE],
             selectable_fields: &[],
-            columns: columns::name_and_age(),
-            cells: columns::name_and_age_cells,
+            columns: columns::apps::deployment(),
+            cells: columns::apps::deployment_cells,
             schema: schema_of::<api::Deployment>,
             has_generation: true,
         }

@@ -19,8 +19,8 @@ pub(super) fn all() -> Vec<Descriptor> {
             scope: Scope::Namespaced,
             subresources: &[],
             selectable_fields: &[],
-            columns: columns::name_and_age(),
-            cells: columns::name_and_age_cells,
+            columns: columns::coordination::lease(),
+            cells: columns::coordination::lease_cells,
             schema: schema_of::<api::Lease>,
             has_generation: false,
         }
