@@ -1,0 +1,260 @@
+//! Watches: what is seen, in which order, from where on, and how they end.
+
+use std::sync::Arc;
+
+use claw_client::{
+    ResourceRef,
+    request::{IncludeObject, View, WatchOptions},
+};
+use serde_json::json;
+
+use crate::world::{configmaps, pods, revision, world};
+
+fn from(revision: &str) -> WatchOptions {
+    WatchOptions { resource_version: Some(revision.to_owned()), ..WatchOptions::default() }
+}
+
+#[tokio::test]
+async fn a_watch_from_a_revision_sees_only_what_came_after() {
+    let world = world().await;
+    let start = world.configmap("a", &json!({})).await;
+    let mut watch = world.watch(configmaps(), from(&start)).await;
+    assert!(watch.is_silent());
+    world.configmap("b", &json!({})).await;
+    world.merge(configmaps().named("a"), &json!({"data": {"k": "2"}})).await.unwrap();
+    world.delete(configmaps().named("b"), Default::default()).await.unwrap();
+    assert_eq!(watch.take(3).await, ["ADDED b", "MODIFIED a", "DELETED b"]);
+}
+
+#[tokio::test]
+async fn a_watch_from_nothing_begins_with_what_exists() {
+    for start in [None, Some("0".to_owned()), Some(String::new())] {
+        let world = world().await;
+        world.configmap("a", &json!({})).await;
+        world.configmap("b", &json!({})).await;
+        let options = WatchOptions { resource_version: start, ..WatchOptions::default() };
+        let mut watch = world.watch(configmaps(), options).await;
+        world.configmap("c", &json!({})).await;
+        assert_eq!(watch.take(3).await, ["ADDED a", "ADDED b", "ADDED c"]);
+    }
+}
+
+#[tokio::test]
+async fn initial_events_end_with_their_bookmark() {
+    let world = world().await;
+    world.configmap("a", &json!({})).await;
+    let options =
+        WatchOptions { send_initial_events: true, allow_bookmarks: true, ..WatchOptions::default() };
+    let mut watch = world.watch(configmaps(), options).await;
+    assert_eq!(watch.take(1).await, ["ADDED a"]);
+    let (kind, bookmark) = watch.next().await.unwrap();
+    assert_eq!(kind, "BOOKMARK");
+    assert_eq!((&bookmark["kind"], &bookmark["apiVersion"]), (&json!("ConfigMap"), &json!("v1")));
+    assert_eq!(bookmark["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(revision(&bookmark), world.service.store().revision().to_string());
+    world.configmap("b", &json!({})).await;
+    assert_eq!(watch.take(1).await, ["ADDED b"]);
+}
+
+#[tokio::test]
+async fn an_expired_revision_is_one_error_event_and_the_end() {
+    let world = world().await;
+    let old = world.configmap("a", &json!({})).await;
+    world.configmap("b", &json!({})).await;
+    let now = world.service.store().revision();
+    world.service.store().compact(now).await.unwrap();
+    let mut watch = world.watch(configmaps(), from(&old)).await;
+    let (kind, status) = watch.next().await.unwrap();
+    assert_eq!((kind, &status["code"], &status["reason"]), ("ERROR", &json!(410), &json!("Expired")));
+    assert!(status["message"].as_str().unwrap().starts_with("too old resource version: "));
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_revision_ahead_of_the_server_stays_silent_until_it_is_reached() {
+    let world = world().await;
+    let ahead = world.service.store().revision() + 2;
+    let mut watch = world.watch(configmaps(), from(&ahead.to_string())).await;
+    world.configmap("a", &json!({})).await;
+    world.configmap("b", &json!({})).await;
+    assert!(watch.is_silent());
+    world.configmap("c", &json!({})).await;
+    assert_eq!(watch.take(1).await, ["ADDED c"]);
+}
+
+#[tokio::test]
+async fn entering_a_selector_is_added_and_leaving_it_deleted_at_that_revision() {
+    let world = world().await;
+    let start = world.service.store().revision().to_string();
+    let options = WatchOptions { label_selector: "app=web".into(), ..from(&start) };
+    let mut watch = world.watch(configmaps(), options).await;
+    world.configmap("x", &json!({"app": "db"})).await;
+    let app = |app: &str| json!({"metadata": {"labels": {"app": app}}});
+    world.merge(configmaps().named("x"), &app("web")).await.unwrap();
+    world.merge(configmaps().named("x"), &json!({"data": {"k": "2"}})).await.unwrap();
+    let left = world.merge(configmaps().named("x"), &app("db")).await.unwrap();
+    world.delete(configmaps().named("x"), Default::default()).await.unwrap();
+    assert_eq!(watch.take(2).await, ["ADDED x", "MODIFIED x"]);
+    let (kind, object) = watch.next().await.unwrap();
+    assert_eq!(kind, "DELETED");
+    assert_eq!(revision(&object), revision(&left), "the revision at which it left");
+    assert_eq!(object["metadata"]["labels"]["app"], "web", "as it last was in the selector");
+    assert!(watch.is_silent(), "what happens outside of the selector is not seen");
+}
+
+#[tokio::test]
+async fn one_name_or_one_node_can_be_watched() {
+    let world = world().await;
+    let start = world.service.store().revision().to_string();
+    let by = |field: &str| WatchOptions { field_selector: field.to_owned(), ..from(&start) };
+    let mut name = world.watch(pods(), by("metadata.name=b")).await;
+    let mut node = world.watch(ResourceRef::collection("", "v1", "pods"), by("spec.nodeName=n1")).await;
+    for one in ["a", "b", "bb"] {
+        crate::world::bound_pod(&world, one).await;
+    }
+    world
+        .delete(
+            pods().named("b"),
+            claw_client::request::DeleteOptions { grace_period_seconds: Some(0), ..Default::default() },
+        )
+        .await
+        .unwrap();
+    assert_eq!(name.take(3).await, ["ADDED b", "MODIFIED b", "DELETED b"]);
+    assert_eq!(node.take(4).await, ["ADDED a", "ADDED b", "ADDED bb", "DELETED b"]);
+}
+
+#[tokio::test]
+async fn a_deleted_object_is_seen_as_it_was_with_the_revision_of_its_end() {
+    let world = world().await;
+    let made = world.configmap("x", &json!({})).await;
+    world.delete(configmaps().named("x"), Default::default()).await.unwrap();
+    let mut watch = world.watch(configmaps(), from(&made)).await;
+    let (kind, object) = watch.next().await.unwrap();
+    assert_eq!((kind, &object["data"]["k"]), ("DELETED", &json!("v")));
+    assert_eq!(revision(&object), world.service.store().revision().to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_watchers_see_one_order_without_gap_or_double() {
+    let world = Arc::new(world().await);
+    let start = world.service.store().revision().to_string();
+    let mut watches = Vec::new();
+    for _ in 0..8 {
+        watches.push(world.watch(configmaps(), from(&start)).await);
+    }
+    let writers = (0..4).map(|writer| {
+        let world = world.clone();
+        tokio::spawn(async move {
+            for n in 0..25 {
+                world.configmap(&format!("w{writer}-{n}"), &json!({})).await;
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let mut orders = Vec::new();
+    for watch in &mut watches {
+        orders.push(watch.take(100).await);
+    }
+    assert_eq!(orders[0].len(), 100);
+    assert!(orders.iter().all(|order| *order == orders[0]));
+    // Resuming in the middle gives exactly the rest.
+    let middle = world.get(configmaps().named(orders[0][49].strip_prefix("ADDED ").unwrap())).await.unwrap();
+    let mut resumed = world.watch(configmaps(), from(&revision(&middle))).await;
+    assert_eq!(resumed.take(50).await, orders[0][50..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bookmarks_come_every_minute_and_before_the_end() {
+    let world = world().await;
+    let start = world.configmap("a", &json!({})).await;
+    let options = WatchOptions { allow_bookmarks: true, timeout_seconds: Some(100), ..from(&start) };
+    let began = tokio::time::Instant::now();
+    let mut watch = world.watch(configmaps(), options).await;
+    let mut seen = Vec::new();
+    while let Some((kind, object)) = watch.next_at_last().await {
+        seen.push((kind, began.elapsed().as_secs(), revision(&object)));
+    }
+    let now = world.service.store().revision().to_string();
+    assert_eq!(seen, [("BOOKMARK", 60, now.clone()), ("BOOKMARK", 98, now)]);
+    assert_eq!(began.elapsed().as_secs(), 100, "it ends when it was asked to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_without_bookmarks_gets_none() {
+    let world = world().await;
+    let options = WatchOptions { timeout_seconds: Some(300), ..from("1") };
+    let mut watch = world.watch(pods(), options).await;
+    assert!(watch.next_at_last().await.is_none());
+}
+
+#[tokio::test]
+async fn a_bookmark_of_another_kind_s_writes_lets_a_client_resume_late() {
+    let world = world().await;
+    let start = world.service.store().revision();
+    for n in 0..5 {
+        world.configmap(&format!("c{n}"), &json!({})).await;
+    }
+    let options =
+        WatchOptions { send_initial_events: true, allow_bookmarks: true, ..WatchOptions::default() };
+    let (_, bookmark) = world.watch(pods(), options).await.next().await.unwrap();
+    assert_eq!(revision(&bookmark), (start + 5).to_string());
+}
+
+#[tokio::test]
+async fn tables_in_a_watch_have_one_row_and_columns_only_once() {
+    let world = world().await;
+    world.configmap("a", &json!({})).await;
+    let view = View::Table(IncludeObject::Metadata);
+    let mut watch = world.watch_as(configmaps(), WatchOptions::default(), view).await;
+    let (_, first) = watch.next().await.unwrap();
+    world.configmap("b", &json!({})).await;
+    let (kind, second) = watch.next().await.unwrap();
+    assert_eq!((kind, &first["kind"], &second["kind"]), ("ADDED", &json!("Table"), &json!("Table")));
+    assert_eq!((&first["rows"][0]["cells"][0], &second["rows"][0]["cells"][0]), (&json!("a"), &json!("b")));
+    assert!(first["columnDefinitions"].is_array() && second["columnDefinitions"].is_null());
+    assert_eq!(second["rows"].as_array().unwrap().len(), 1);
+    assert_eq!(revision(&second), world.service.store().revision().to_string());
+}
+
+#[tokio::test]
+async fn metadata_watches_carry_metadata_alone() {
+    let world = world().await;
+    let start = world.service.store().revision().to_string();
+    let mut watches = [
+        world.watch_as(configmaps(), from(&start), View::Metadata).await,
+        world.watch_as(configmaps(), from(&start), View::Metadata).await,
+    ];
+    world.configmap("a", &json!({})).await;
+    for watch in &mut watches {
+        let (_, object) = watch.next().await.unwrap();
+        assert_eq!(object["kind"], "PartialObjectMetadata");
+        assert!(object["metadata"]["uid"].is_string() && object.get("data").is_none());
+    }
+}
+
+#[tokio::test]
+async fn closing_ends_watches_cleanly_and_refuses_new_ones() {
+    let world = world().await;
+    let mut watch = world.watch(configmaps(), WatchOptions::default()).await;
+    assert!(watch.is_silent());
+    world.service.close_watches();
+    assert!(watch.next().await.is_none());
+    assert_eq!(world.try_watch(configmaps()).await.err().unwrap().code, 503);
+}
+
+#[tokio::test]
+async fn more_watches_than_the_limit_are_429_with_a_time_to_retry() {
+    let world = world().await;
+    let mut held = Vec::new();
+    for _ in 0..claw_apiserver::service::limits::WATCHES_OPEN_MAX {
+        held.push(world.try_watch(configmaps()).await.unwrap());
+    }
+    let error = world.try_watch(configmaps()).await.err().unwrap();
+    assert_eq!(error.code, 429);
+    assert!(error.details.retry_after_seconds > 0);
+    world.configmap("still-served", &json!({})).await;
+    drop(held);
+    assert!(world.try_watch(configmaps()).await.is_ok());
+}
