@@ -12,6 +12,7 @@ const LISTEN: &str = "127.0.0.1:6443";
 
 /// How an API server is reached and where it keeps its state; the same for every role that has one.
 #[derive(Debug, clap::Args)]
+#[group(id = "server")]
 pub struct Options {
     /// Folder for all state (default: /var/lib/clawbernetes as root, else ~/.local/share/clawbernetes)
     #[arg(long, value_name = "DIR")]

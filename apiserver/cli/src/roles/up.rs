@@ -21,6 +21,7 @@ const REGISTRATION_LIMIT: Duration = Duration::from_secs(60);
 const REGISTRATION_POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, clap::Args)]
+#[group(id = "up")]
 pub struct Options {
     #[command(flatten)]
     server: server::Options,
