@@ -197,9 +197,6 @@ fn kubectl_prints_errors_that_help() {
         assert!(said.contains("replicas") || said.contains("selector"), "the field is named: {said}");
         let said = kubectl.fails(&["get", "nonsense"], "");
         assert!(said.contains("the server doesn't have a resource type \"nonsense\""), "{said}");
-        let said =
-            kubectl.fails(&["--token", "wrong", "--client-certificate=", "get", "pods", "-n", "default"], "");
-        assert!(!said.is_empty());
     }
 }
 

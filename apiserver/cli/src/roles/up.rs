@@ -9,7 +9,10 @@ use claw_client::{Client, node::NodeLink, request::ListOptions};
 use claw_nodeagent::{Agent, AgentConfig, Containers, hollow};
 use claw_runtime::Env;
 use k8s_openapi::api::core::v1::Node;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{data_dir, node, server, signal::Stop, sweep};
@@ -59,15 +62,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     parts.start_hollow(&server, (1 + real..=nodes).map(|number| format!("hollow-{number}")).collect());
 
     let client = Client::new(server.transport("clawbernetes"), "clawbernetes");
-    let outcome = async {
+    let work = async {
         all_ready(&client, nodes).await?;
         server::announce(&server);
-        tokio::select! {
-            () = stop.asked() => Ok(()),
-            ended = parts.first_to_end() => ended,
-        }
-    }
-    .await;
+        std::future::pending().await
+    };
+    let outcome = tokio::select! {
+        () = stop.asked() => Ok(()),
+        ended = parts.first_to_end() => ended,
+        failed = work => failed,
+    };
     tracing::info!("stopping");
     let mut swept = Ok(());
     if rm && outcome.is_ok() {
@@ -167,21 +171,20 @@ impl Parts {
 
 /// Waits until every node has registered and is ready: `ready` means that pods can run.
 async fn all_ready(client: &Client, nodes: usize) -> anyhow::Result<()> {
-    let ready = async {
-        loop {
-            let list = client.all::<Node>().list(ListOptions::default()).await?;
-            if list.items.iter().filter(|node| is_ready(node)).count() >= nodes {
-                return anyhow::Ok(());
-            }
-            tokio::time::sleep(REGISTRATION_POLL).await;
+    let deadline = Instant::now() + REGISTRATION_LIMIT;
+    loop {
+        let list = client.all::<Node>().list(ListOptions::default()).await?;
+        let ready = list.items.iter().filter(|node| is_ready(node)).count();
+        if ready >= nodes {
+            return Ok(());
         }
-    };
-    timeout(REGISTRATION_LIMIT, ready).await.with_context(|| {
-        format!(
-            "not all of {nodes} nodes registered within {} s; the log above says why",
+        ensure!(
+            Instant::now() < deadline,
+            "only {ready} of {nodes} nodes registered within {} s; the log above says why",
             REGISTRATION_LIMIT.as_secs()
-        )
-    })?
+        );
+        sleep(REGISTRATION_POLL).await;
+    }
 }
 
 fn is_ready(node: &Node) -> bool {
