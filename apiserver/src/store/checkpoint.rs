@@ -127,6 +127,7 @@ pub(super) fn write(
         })?;
         bytes += part.bytes;
         if stop.load(Ordering::Relaxed) {
+            fs::remove_dir_all(&partial).map_err(failed("remove", &partial))?;
             return Ok(None);
         }
         if part.last {
