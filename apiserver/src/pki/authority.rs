@@ -96,10 +96,10 @@ impl Authority {
         &self.certificate_der
     }
 
-    /// `sha256:` and the hex digest of the authority's public key: a short thing that a joining machine can
+    /// `sha256:` and the hex digest of the authority's certificate (DER): a short thing that a joining machine can
     /// check the whole certificate by.
     pub fn hash(&self) -> String {
-        format!("sha256:{}", crate::auth::sha256_hex(&self.issuer.key().subject_public_key_info()))
+        format!("sha256:{}", crate::auth::sha256_hex(&self.certificate_der))
     }
 
     /// Whether a certificate says that this authority signed it. Not a check against forgery: it tells files of

@@ -208,7 +208,7 @@ impl Server {
         &self.ca_pem
     }
 
-    /// `sha256:…` of the authority's public key, for machines that join.
+    /// `sha256:…` of the authority's certificate, for machines that join.
     pub fn ca_hash(&self) -> &str {
         &self.ca_hash
     }
