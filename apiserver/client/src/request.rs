@@ -226,6 +226,7 @@ impl ResourceRef {
 
     /// A subresource of it.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "nobody subtracts from the name of a resource")]
     pub fn sub(mut self, subresource: &str) -> Self {
         self.subresource = Some(subresource.to_owned());
         self

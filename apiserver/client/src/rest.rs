@@ -107,11 +107,11 @@ pub(crate) fn path(resource: &ResourceRef) -> String {
         path.push_str("/namespaces/");
         path.push_str(&encode(namespace));
     }
-    for segment in [Some(&resource.plural), resource.name.as_ref(), resource.subresource.as_ref()] {
-        if let Some(segment) = segment {
-            path.push('/');
-            path.push_str(&encode(segment));
-        }
+    for segment in
+        [Some(&resource.plural), resource.name.as_ref(), resource.subresource.as_ref()].into_iter().flatten()
+    {
+        path.push('/');
+        path.push_str(&encode(segment));
     }
     path
 }
