@@ -1,6 +1,12 @@
 //! Which server, which user, which namespace.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{env, path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use claw_client::{HttpTransport, Kubeconfig, kubeconfig::Selected};
+use claw_schemas::Registry;
+
+use super::session::Session;
 
 /// Options that every verb takes; `main` flattens them into the top-level command.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -16,6 +22,21 @@ pub struct Global {
     pub namespace: Option<String>,
 }
 
+impl Global {
+    /// The server and user that these options and the environment choose.
+    pub fn select(&self) -> anyhow::Result<Selected> {
+        let config = match &self.kubeconfig {
+            Some(path) => Kubeconfig::read(path)?,
+            None => {
+                let home = env::var_os("HOME").map(PathBuf::from);
+                let list = env::var_os("KUBECONFIG");
+                Kubeconfig::load(&Kubeconfig::search_paths(list.as_deref(), home.as_deref()))?
+            }
+        };
+        Ok(config.select(self.context.as_deref())?)
+    }
+}
+
 /// Where verbs get their client and namespace from.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -28,8 +49,17 @@ impl Context {
         Self { global }
     }
 
-    pub(super) fn whereami(&self) -> anyhow::Result<ExitCode> {
-        println!("{}", self.global.namespace.as_deref().unwrap_or("default"));
-        Ok(ExitCode::SUCCESS)
+    /// A client of the chosen server. Nothing is sent yet.
+    pub(super) fn session(&self) -> anyhow::Result<Session> {
+        let selected = self.global.select()?;
+        let transport = HttpTransport::new(&selected.endpoint)
+            .with_context(|| format!("context \"{}\" of the kubeconfig", selected.context))?;
+        let given = self.global.namespace.clone().filter(|namespace| !namespace.is_empty());
+        Ok(Session {
+            transport: Arc::new(transport),
+            registry: Registry::builtin(),
+            namespace_given: given.is_some(),
+            namespace: given.or(selected.namespace).unwrap_or_else(|| "default".to_owned()),
+        })
     }
 }

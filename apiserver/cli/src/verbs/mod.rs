@@ -3,24 +3,120 @@
 //! Every verb talks to an API server through [`Context`], prints data on stdout and everything else
 //! on stderr. Must never know: how the server works, or the roles beside it.
 
+mod api_resources;
+mod apply;
 mod context;
+mod delete;
+mod describe;
+mod duration;
+mod events;
+mod get;
+mod logs;
+mod manifest;
+mod output;
+mod resources;
+mod rollout;
+mod run;
+mod scale;
+mod session;
+mod table;
+mod three_way;
+mod wait;
 
 use std::process::ExitCode;
+
+use claw_schemas::{ApiError, status::Reason};
 
 pub use context::{Context, Global};
 
 /// A verb with its arguments.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Print the namespace and server that the other verbs would use
-    Whereami,
+    /// Print objects
+    Get(get::Args),
+    /// Make the cluster hold what manifests say
+    Apply(apply::Args),
+    /// Remove objects
+    Delete(delete::Args),
+    /// Tell everything about objects, and what happened to them
+    Describe(describe::Args),
+    /// Print what containers wrote
+    Logs(logs::Args),
+    /// Return when a condition holds
+    Wait(wait::Args),
+    /// Print what happened
+    Events(events::Args),
+    /// Change how many replicas there should be
+    Scale(scale::Args),
+    /// Follow, inspect and steer rollouts
+    #[command(subcommand)]
+    Rollout(rollout::Command),
+    /// Start one pod from a command line
+    Run(run::Args),
+    /// List the kinds there are
+    ApiResources(api_resources::Args),
 }
 
 impl Command {
-    /// Runs the verb to its end.
+    /// Runs the verb to its end. What goes wrong is told on stderr, in the exit code alone beyond that.
     pub async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
-        match self {
-            Self::Whereami => context.whereami(),
+        let result = match self {
+            Self::Get(args) => get::run(args, &context).await,
+            Self::Apply(args) => apply::run(args, &context).await,
+            Self::Delete(args) => delete::run(args, &context).await,
+            Self::Describe(args) => describe::run(args, &context).await,
+            Self::Logs(args) => logs::run(args, &context).await,
+            Self::Wait(args) => wait::run(args, &context).await,
+            Self::Events(args) => events::run(args, &context).await,
+            Self::Scale(args) => scale::run(args, &context).await,
+            Self::Rollout(command) => rollout::run(command, &context).await,
+            Self::Run(args) => run::run(args, &context).await,
+            Self::ApiResources(args) => api_resources::run(&args),
+        };
+        match result {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            // Nobody reads any more: that is the reader's success.
+            Err(error) if output::is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+            Err(error) => {
+                complain(&error);
+                Ok(ExitCode::FAILURE)
+            }
         }
+    }
+}
+
+/// Tells what went wrong, in kubectl's form, which scripts look for.
+fn complain(error: &anyhow::Error) {
+    eprintln!("{}", complaint(error));
+}
+
+fn complaint(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<ApiError>() {
+        // These are ours, not a server's: it could not be asked.
+        Some(api) if matches!(api.reason, Reason::ServiceUnavailable | Reason::Timeout) => {
+            format!("error: {error:#}")
+        }
+        Some(api) => format!("Error from server ({:?}): {error:#}", api.reason),
+        None => format!("error: {error:#}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn what_the_server_refused_is_told_as_kubectl_tells_it() {
+        let missing = ApiError::not_found("apps", "deployments", "web");
+        assert_eq!(
+            complaint(&missing.into()),
+            "Error from server (NotFound): deployments.apps \"web\" not found"
+        );
+        let refused = Err::<(), _>(ApiError::bad_request("no")).context("f.yaml").unwrap_err();
+        assert_eq!(complaint(&refused), "Error from server (BadRequest): f.yaml: no");
+        let away = ApiError::new(Reason::ServiceUnavailable, "cannot reach the server at https://a");
+        assert_eq!(complaint(&away.into()), "error: cannot reach the server at https://a");
     }
 }

@@ -1,0 +1,227 @@
+//! `delete`: remove objects, and wait until they are gone.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::bail;
+use claw_client::{
+    ResourceRef,
+    request::{DeleteOptions, Propagation},
+};
+use claw_schemas::{Descriptor, status::Reason};
+
+use super::{
+    context::Context,
+    duration,
+    get::Selectors,
+    manifest::Files,
+    output::{Format, print},
+    resources,
+    session::{Session, short_name, text},
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// TYPE NAME ..., or TYPE/NAME ...
+    resources: Vec<String>,
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    selectors: Selectors,
+    /// Every object of the type in the namespace
+    #[arg(long)]
+    all: bool,
+    /// In all namespaces; with --all or a selector
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+    /// Return only when the objects are gone
+    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
+    wait: bool,
+    /// How long to wait for each object; 0 waits for ever
+    #[arg(long, value_parser = duration::parse, default_value = "0")]
+    timeout: Duration,
+    /// Seconds that containers get to end (default: what the pod says)
+    #[arg(long, allow_negative_numbers = true)]
+    grace_period: Option<i64>,
+    /// Give containers one second to end
+    #[arg(long, conflicts_with = "grace_period")]
+    now: bool,
+    /// Do not wait for containers at all; what runs may go on for a while
+    #[arg(long)]
+    force: bool,
+    /// What happens to dependents
+    #[arg(long, default_value = "background", value_name = "background|foreground|orphan")]
+    cascade: String,
+    /// Succeed when an object does not exist
+    #[arg(long)]
+    ignore_not_found: bool,
+    /// "name" prints names alone
+    #[arg(short = 'o', long, value_name = "name")]
+    output: Option<Format>,
+    /// Try it without deleting anything
+    #[arg(long, value_name = "none|server", default_value = "none")]
+    dry_run: String,
+}
+
+struct Doomed {
+    kind: Arc<Descriptor>,
+    resource: ResourceRef,
+}
+
+pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    let session = context.session()?;
+    let options = options(&args)?;
+    let doomed = doomed(&args, &session).await?;
+    if doomed.is_empty() {
+        eprintln!("No resources found");
+    }
+    let (total, mut failed, mut going) = (doomed.len(), 0_usize, Vec::new());
+    for doomed in doomed {
+        match delete(&args, &session, &doomed, &options).await {
+            Ok(uid) => going.extend(uid.map(|uid| (doomed, uid))),
+            Err(error) if total == 1 => return Err(error),
+            Err(error) => {
+                super::complain(&error);
+                failed += 1;
+            }
+        }
+    }
+    if args.wait && !options.dry_run {
+        for (doomed, uid) in going {
+            until_gone(&session, &doomed, &uid, args.timeout).await?;
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of {total} objects were not deleted");
+    }
+    Ok(())
+}
+
+fn options(args: &Args) -> anyhow::Result<DeleteOptions> {
+    let propagation = match args.cascade.as_str() {
+        "background" | "true" => Propagation::Background,
+        "foreground" => Propagation::Foreground,
+        "orphan" | "false" => Propagation::Orphan,
+        other => bail!("--cascade={other}: use background, foreground or orphan"),
+    };
+    let grace_period_seconds = match args.grace_period {
+        // kubectl's way to say "the object's own".
+        Some(seconds) if seconds < 0 => None,
+        Some(0) if !args.force => {
+            bail!("--grace-period=0 kills without waiting: add --force to mean it, or use --now")
+        }
+        None if args.force => Some(0),
+        None if args.now => Some(1),
+        given => given,
+    };
+    let dry_run = match args.dry_run.as_str() {
+        "none" => false,
+        "server" => true,
+        other => bail!("--dry-run={other}: use none or server"),
+    };
+    Ok(DeleteOptions {
+        grace_period_seconds,
+        propagation: Some(propagation),
+        dry_run,
+        ..DeleteOptions::default()
+    })
+}
+
+async fn doomed(args: &Args, session: &Session) -> anyhow::Result<Vec<Doomed>> {
+    if !args.files.paths.is_empty() {
+        if !args.resources.is_empty() {
+            bail!("name objects either with -f or as TYPE/NAME, not both");
+        }
+        let placed = args.files.place(session)?;
+        return Ok(placed.into_iter().map(|p| Doomed { kind: p.kind, resource: p.resource }).collect());
+    }
+    let chosen = args.all || !args.selectors.is_empty();
+    let namespace = (!args.all_namespaces).then_some(session.namespace.as_str());
+    let mut doomed = Vec::new();
+    for wanted in resources::parse(&session.registry, &args.resources)? {
+        let collection = Session::collection(&wanted.kind, namespace);
+        match (wanted.names.is_empty(), chosen) {
+            (true, false) => {
+                bail!("say which {} to delete: names, a selector (-l), or --all", wanted.kind.plural)
+            }
+            (false, true) => bail!("leave out either the names or --all and the selectors"),
+            (false, false) if args.all_namespaces && wanted.kind.namespaced() => {
+                bail!("a name is unique only in its namespace: use -n instead of --all-namespaces")
+            }
+            (false, false) => doomed.extend(wanted.names.iter().map(|name| Doomed {
+                kind: Arc::clone(&wanted.kind),
+                resource: collection.clone().named(name),
+            })),
+            (true, true) => {
+                for item in session.list(&wanted.kind, &collection, &args.selectors.options()).await? {
+                    let namespace = text(&item, "/metadata/namespace");
+                    let resource = Session::collection(&wanted.kind, Some(namespace))
+                        .named(text(&item, "/metadata/name"));
+                    doomed.push(Doomed { kind: Arc::clone(&wanted.kind), resource });
+                }
+            }
+        }
+    }
+    Ok(doomed)
+}
+
+/// Answers the uid to wait for, unless there was nothing to delete.
+async fn delete(
+    args: &Args,
+    session: &Session,
+    doomed: &Doomed,
+    options: &DeleteOptions,
+) -> anyhow::Result<Option<String>> {
+    let answer = match session.delete(doomed.resource.clone(), options.clone()).await {
+        Err(error) if error.reason == Reason::NotFound && args.ignore_not_found => return Ok(None),
+        answer => answer?,
+    };
+    let name = doomed.resource.name.as_deref().unwrap_or_default();
+    let qualified = short_name(&doomed.kind, name);
+    if args.output == Some(Format::Name) {
+        print(&format!("{qualified}\n"))?;
+    } else {
+        let (kind, _) = qualified.split_once('/').unwrap_or((&qualified, ""));
+        let how = match (options.dry_run, args.force) {
+            (true, _) => " deleted (server dry run)",
+            (false, true) => " force deleted",
+            (false, false) => " deleted",
+        };
+        print(&format!("{kind} \"{name}\"{how}\n"))?;
+    }
+    let uid = match text(&answer, "/details/uid") {
+        "" => text(&answer, "/metadata/uid"),
+        uid => uid,
+    };
+    Ok(Some(uid.to_owned()))
+}
+
+/// Waits until the object, or this incarnation of it, is gone.
+async fn until_gone(session: &Session, doomed: &Doomed, uid: &str, timeout: Duration) -> anyhow::Result<()> {
+    // Most go at once: ask before a watch is set up.
+    match session.find(&doomed.resource).await? {
+        None => return Ok(()),
+        Some(now) if !uid.is_empty() && text(&now, "/metadata/uid") != uid => return Ok(()),
+        Some(_) => {}
+    }
+    let mut observed = session.observe(&doomed.resource);
+    let gone = async {
+        loop {
+            match observed.now().await? {
+                Some(now) if uid.is_empty() || text(&now, "/metadata/uid") == uid => {
+                    observed.changed().await?
+                }
+                _ => return Ok::<_, anyhow::Error>(()),
+            }
+        }
+    };
+    if timeout.is_zero() {
+        return gone.await;
+    }
+    let name = short_name(&doomed.kind, doomed.resource.name.as_deref().unwrap_or_default());
+    match tokio::time::timeout(timeout, gone).await {
+        Ok(done) => done,
+        Err(_) => {
+            bail!("timed out waiting for {name} to be gone; it is marked for deletion and may still go")
+        }
+    }
+}

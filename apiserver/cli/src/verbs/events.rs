@@ -1,0 +1,156 @@
+//! `events`: what happened, oldest first. Also the events at the end of `describe`.
+
+use claw_client::{
+    Verb, WatchEvent,
+    request::{IncludeObject, ListOptions, View, WatchOptions},
+};
+use claw_schemas::{Descriptor, status::Reason};
+use futures::StreamExt as _;
+use serde_json::Value;
+
+use super::{
+    context::Context,
+    output::{Format, print, without_managed_fields},
+    resources,
+    session::{Session, text},
+    table::{Printer, Style, Table},
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+    /// Only about one object
+    #[arg(long = "for", value_name = "TYPE/NAME")]
+    about: Option<String>,
+    /// Only of these types
+    #[arg(long, value_name = "Normal,Warning", value_delimiter = ',')]
+    types: Vec<String>,
+    /// After printing, go on with new ones
+    #[arg(short = 'w', long)]
+    watch: bool,
+    /// Leave the line of headers out
+    #[arg(long)]
+    no_headers: bool,
+    /// Format
+    #[arg(
+        short = 'o',
+        long,
+        default_value = "",
+        value_name = "json|yaml|wide|name",
+        hide_default_value = true
+    )]
+    output: Format,
+}
+
+/// When an event was last seen; events of either API era carry it in another field.
+pub fn last_seen(event: &Value) -> &str {
+    [
+        "/series/lastObservedTime",
+        "/lastTimestamp",
+        "/eventTime",
+        "/firstTimestamp",
+        "/metadata/creationTimestamp",
+    ]
+    .into_iter()
+    .map(|pointer| text(event, pointer))
+    .find(|time| !time.is_empty())
+    .unwrap_or_default()
+}
+
+pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    let session = context.session()?;
+    let kind = session.kind("v1", "Event")?;
+    let namespace = (!args.all_namespaces).then_some(session.namespace.as_str());
+    let collection = Session::collection(&kind, namespace);
+    let selectors = ListOptions { field_selector: about(&args, &session)?, ..ListOptions::default() };
+    let wanted =
+        |event: &Value| args.types.is_empty() || args.types.iter().any(|t| t == text(event, "/type"));
+
+    if !args.output.is_table() && !args.watch {
+        let mut events = session.list(&kind, &collection, &selectors).await?;
+        events.retain(&wanted);
+        events.sort_by(|a, b| last_seen(a).cmp(last_seen(b)));
+        let events: Vec<_> = events.into_iter().map(|e| (&*kind, without_managed_fields(e))).collect();
+        return Ok(print(&args.output.many(&events)?)?);
+    }
+
+    let view = View::Table(IncludeObject::Object);
+    let answer = session.ask(collection.clone(), Verb::List(selectors.clone()), view).await?;
+    let mut revision = text(&answer, "/metadata/resourceVersion").to_owned();
+    let mut table = Table::read(&answer)?;
+    table.rows.retain(|row| wanted(&row.object));
+    table.rows.sort_by(|a, b| last_seen(&a.object).cmp(last_seen(&b.object)));
+    let style =
+        Style { wide: args.output == Format::Wide, namespace: args.all_namespaces, ..Style::default() };
+    let mut printer = Printer::new(&kind, style);
+    if table.rows.is_empty() && !args.watch {
+        eprintln!("No events found{}.", namespace.map(|n| format!(" in {n} namespace")).unwrap_or_default());
+        return Ok(());
+    }
+    print(&printer.render(&table, !args.no_headers))?;
+    while args.watch {
+        let options = WatchOptions {
+            field_selector: selectors.field_selector.clone(),
+            resource_version: Some(revision.clone()),
+            allow_bookmarks: true,
+            ..WatchOptions::default()
+        };
+        let mut changes = session.transport.watch(collection.clone(), options, view).await?;
+        while let Some(change) = changes.next().await {
+            let body = match change? {
+                WatchEvent::Added(body) | WatchEvent::Modified(body) => body,
+                WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) => continue,
+                // Too old to go on from: what happens from now on is still worth printing.
+                WatchEvent::Error(error) if error.reason == Reason::Expired => {
+                    let latest = ListOptions { limit: 1, ..selectors.clone() };
+                    let answer = session.ask(collection.clone(), Verb::List(latest), view).await?;
+                    text(&answer, "/metadata/resourceVersion").clone_into(&mut revision);
+                    break;
+                }
+                WatchEvent::Error(error) => return Err(error.into()),
+            };
+            let mut rows = Table { columns: table.columns.clone(), rows: Vec::new() };
+            rows.extend(Table::read(&serde_json::from_slice(&body)?)?);
+            if let Some(row) = rows.rows.last() {
+                text(&row.object, "/metadata/resourceVersion").clone_into(&mut revision);
+            }
+            rows.rows.retain(|row| wanted(&row.object));
+            print(&printer.render(&rows, false))?;
+        }
+    }
+    Ok(())
+}
+
+fn about(args: &Args, session: &Session) -> anyhow::Result<String> {
+    let Some(about) = &args.about else { return Ok(String::new()) };
+    let (kind, name) = resources::one(&session.registry, std::slice::from_ref(about))?;
+    Ok(format!("involvedObject.kind={},involvedObject.name={name}", kind.kind))
+}
+
+/// The events about one object, oldest first.
+pub async fn about_object(
+    session: &Session,
+    kind: &Descriptor,
+    object: &Value,
+) -> anyhow::Result<Vec<Value>> {
+    let events = session.kind("v1", "Event")?;
+    // Events about cluster-scoped objects are kept in "default".
+    let namespace = match text(object, "/metadata/namespace") {
+        "" => "default",
+        namespace => namespace,
+    };
+    let mut selector =
+        format!("involvedObject.kind={},involvedObject.name={}", kind.kind, text(object, "/metadata/name"));
+    let uid = text(object, "/metadata/uid");
+    // Agents report on nodes by name, before they can know a uid.
+    if !uid.is_empty() && kind.namespaced() {
+        selector.push_str(&format!(",involvedObject.uid={uid}"));
+    }
+    let options = ListOptions { field_selector: selector, ..ListOptions::default() };
+    let collection = Session::collection(&events, Some(namespace));
+    let mut found = session.list(&events, &collection, &options).await?;
+    found.sort_by(|a, b| last_seen(a).cmp(last_seen(b)));
+    Ok(found)
+}

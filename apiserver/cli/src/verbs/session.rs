@@ -1,0 +1,208 @@
+//! The API as verbs use it: plain JSON values, addressed by kind and name.
+//!
+//! Must never know: how anything is printed, warnings aside, which go to stderr as they come.
+
+use std::sync::Arc;
+
+use claw_client::{
+    DynamicObject, Reflector, Request, ResourceRef, Store, Transport, Verb,
+    request::{DeleteOptions, FieldValidation, ListOptions, PatchKind, View, WriteOptions},
+};
+use claw_schemas::{ApiError, Descriptor, Registry, status::Reason};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Who writes, in `metadata.managedFields`.
+const FIELD_MANAGER: &str = "clawbernetes";
+/// Items per page of a list, as kubectl asks for.
+pub const PAGE_ITEMS: u64 = 500;
+
+/// A server, and the namespace to work in.
+pub struct Session {
+    pub transport: Arc<dyn Transport>,
+    pub registry: Registry,
+    /// `-n`, or the context's, or "default".
+    pub namespace: String,
+    /// Whether `-n` was given.
+    pub namespace_given: bool,
+}
+
+/// How to write.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Write {
+    pub dry_run: bool,
+    pub validation: FieldValidation,
+}
+
+impl Session {
+    /// The objects of a kind in a namespace; `None` is all namespaces.
+    pub fn collection(kind: &Descriptor, namespace: Option<&str>) -> ResourceRef {
+        let resource = ResourceRef::collection(&kind.group, &kind.version, &kind.plural);
+        match namespace.filter(|_| kind.namespaced()) {
+            Some(namespace) => resource.in_namespace(namespace),
+            None => resource,
+        }
+    }
+
+    /// One object, in the namespace we work in.
+    pub fn object(&self, kind: &Descriptor, name: &str) -> ResourceRef {
+        Self::collection(kind, Some(&self.namespace)).named(name)
+    }
+
+    /// The kind that a verb of ours is about.
+    pub fn kind(&self, api_version: &str, kind: &str) -> anyhow::Result<Arc<Descriptor>> {
+        self.registry.kind(api_version, kind).cloned().ok_or_else(|| {
+            anyhow::anyhow!(
+                "no kind \"{kind}\" in version \"{api_version}\" is known; see `clawbernetes api-resources`"
+            )
+        })
+    }
+
+    pub async fn ask(&self, resource: ResourceRef, verb: Verb, view: View) -> Result<Value, ApiError> {
+        let response = self.transport.call(Request { resource, verb, view }).await?;
+        for warning in &response.warnings {
+            eprintln!("Warning: {warning}");
+        }
+        serde_json::from_slice(&response.body)
+            .map_err(|error| ApiError::internal(format!("the server's answer does not parse: {error}")))
+    }
+
+    pub async fn get(&self, resource: &ResourceRef) -> Result<Value, ApiError> {
+        self.ask(resource.clone(), Verb::Get, View::Object).await
+    }
+
+    /// The object, or `None` when there is none.
+    pub async fn find(&self, resource: &ResourceRef) -> Result<Option<Value>, ApiError> {
+        match self.get(resource).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.reason == Reason::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every object of a collection, page by page.
+    pub async fn list(
+        &self,
+        kind: &Descriptor,
+        resource: &ResourceRef,
+        selectors: &ListOptions,
+    ) -> Result<Vec<Value>, ApiError> {
+        let mut options = ListOptions { limit: PAGE_ITEMS, ..selectors.clone() };
+        let mut items = Vec::new();
+        loop {
+            let mut page = self.ask(resource.clone(), Verb::List(options.clone()), View::Object).await?;
+            if let Value::Array(list) = page["items"].take() {
+                items.extend(list);
+            }
+            match page["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
+                Some(token) => options.continue_token = Some(token.to_owned()),
+                None => break,
+            }
+        }
+        // Items of a list say neither; on their own they must.
+        for item in &mut items {
+            item["apiVersion"] = json!(kind.api_version());
+            item["kind"] = json!(kind.kind);
+        }
+        Ok(items)
+    }
+
+    pub async fn create(
+        &self,
+        resource: ResourceRef,
+        object: &Value,
+        write: Write,
+    ) -> Result<Value, ApiError> {
+        let verb = Verb::Create { body: object.to_string().into(), options: write.options() };
+        self.ask(resource, verb, View::Object).await
+    }
+
+    pub async fn patch(
+        &self,
+        resource: ResourceRef,
+        kind: PatchKind,
+        patch: &Value,
+        write: Write,
+    ) -> Result<Value, ApiError> {
+        let verb =
+            Verb::Patch { kind, body: patch.to_string().into(), options: write.options(), force: false };
+        self.ask(resource, verb, View::Object).await
+    }
+
+    pub async fn delete(&self, resource: ResourceRef, options: DeleteOptions) -> Result<Value, ApiError> {
+        self.ask(resource, Verb::Delete(options), View::Object).await
+    }
+
+    /// Follows one object by list and watch for as long as the answer is kept.
+    pub fn observe(&self, resource: &ResourceRef) -> Observed {
+        let mut collection = resource.clone();
+        let name = collection.name.take().unwrap_or_default();
+        let reflector = Reflector::<DynamicObject>::of(Arc::clone(&self.transport), collection)
+            .fields(format!("metadata.name={name}"));
+        let store = reflector.store();
+        let changes = watch::Sender::new(());
+        let receiver = changes.subscribe();
+        store.subscribe(move |_| {
+            changes.send_replace(());
+        });
+        let cancel = CancellationToken::new();
+        tokio::spawn(reflector.run(cancel.clone()));
+        Observed { store, changes: receiver, _stop: cancel.drop_guard() }
+    }
+}
+
+/// One object as it changes; the level counts, steps between may be missed.
+pub struct Observed {
+    store: Store<DynamicObject>,
+    changes: watch::Receiver<()>,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Observed {
+    /// The object as it is once known, or `None` when there is none.
+    pub async fn now(&mut self) -> anyhow::Result<Option<Value>> {
+        self.store.synced().await?;
+        self.changes.borrow_and_update();
+        Ok(self.store.list().first().map(|object| serde_json::to_value(&**object).unwrap_or(Value::Null)))
+    }
+
+    /// Waits for a change.
+    pub async fn changed(&mut self) -> anyhow::Result<()> {
+        Ok(self.changes.changed().await?)
+    }
+}
+
+impl Write {
+    fn options(self) -> WriteOptions {
+        WriteOptions {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            field_validation: self.validation,
+            dry_run: self.dry_run,
+        }
+    }
+}
+
+/// Whether a verb failed because an object does not exist.
+pub fn is_not_found(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ApiError>().is_some_and(|error| error.reason == Reason::NotFound)
+}
+
+/// `deployment.apps/web`, or `pod/web` in the core group.
+pub fn short_name(kind: &Descriptor, name: &str) -> String {
+    if kind.group.is_empty() {
+        format!("{}/{name}", kind.singular)
+    } else {
+        format!("{}.{}/{name}", kind.singular, kind.group)
+    }
+}
+
+/// Text at a path such as `/metadata/name`; empty when there is none.
+pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// An integer at a path; 0 when there is none.
+pub fn integer(object: &Value, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+}

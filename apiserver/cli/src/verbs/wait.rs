@@ -1,0 +1,201 @@
+//! `wait`: return when a condition holds.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::bail;
+use claw_client::ResourceRef;
+use claw_schemas::{ApiError, Descriptor};
+use serde_json::Value;
+
+use super::{
+    context::Context,
+    duration,
+    get::Selectors,
+    manifest::Files,
+    output::print,
+    resources,
+    session::{Session, short_name, text},
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// TYPE NAME ..., or TYPE/NAME ..., or TYPE with --all or a selector
+    resources: Vec<String>,
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    selectors: Selectors,
+    /// Every object of the type in the namespace
+    #[arg(long)]
+    all: bool,
+    /// What to wait for
+    #[arg(long = "for", value_name = "condition=NAME[=VALUE]|create|delete", value_parser = parse_goal)]
+    goal: Goal,
+    /// How long to wait for all of it; 0 looks once
+    #[arg(long, value_parser = duration::parse, default_value = "30s")]
+    timeout: Duration,
+}
+
+/// `--for`
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Goal {
+    Condition { name: String, value: String },
+    Created,
+    Deleted,
+}
+
+fn parse_goal(text: &str) -> Result<Goal, String> {
+    match text.split_once('=') {
+        None if text == "delete" => Ok(Goal::Deleted),
+        None if text == "create" => Ok(Goal::Created),
+        Some(("condition", condition)) if !condition.is_empty() => {
+            let (name, value) = condition.split_once('=').unwrap_or((condition, "True"));
+            Ok(Goal::Condition { name: name.to_owned(), value: value.to_owned() })
+        }
+        _ => Err(format!(
+            "\"{text}\" is nothing to wait for: use condition=NAME, condition=NAME=VALUE, create or delete"
+        )),
+    }
+}
+
+impl Goal {
+    fn reached(&self, object: Option<&Value>) -> bool {
+        match self {
+            Self::Deleted => object.is_none(),
+            Self::Created => object.is_some(),
+            Self::Condition { name, value } => object.is_some_and(|object| holds(object, name, value)),
+        }
+    }
+
+    fn words(&self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Created => "created",
+            Self::Condition { .. } => "condition met",
+        }
+    }
+}
+
+/// Whether a condition has a value, judged on the newest spec.
+fn holds(object: &Value, name: &str, value: &str) -> bool {
+    let generation = object["metadata"]["generation"].as_i64();
+    let stale = |observed: &Value| matches!((observed.as_i64(), generation), (Some(o), Some(g)) if o < g);
+    if stale(&object["status"]["observedGeneration"]) {
+        return false;
+    }
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|condition| {
+        text(condition, "/type").eq_ignore_ascii_case(name)
+            && !stale(&condition["observedGeneration"])
+            && text(condition, "/status").eq_ignore_ascii_case(value)
+    })
+}
+
+pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    let session = context.session()?;
+    let deadline = tokio::time::Instant::now() + args.timeout;
+    let objects = objects(&args, &session).await?;
+    if objects.is_empty() {
+        bail!("no matching resources found");
+    }
+    for (kind, resource) in objects {
+        let name = short_name(&kind, resource.name.as_deref().unwrap_or_default());
+        let now = session.find(&resource).await?;
+        if now.is_none() && matches!(args.goal, Goal::Condition { .. }) {
+            let name = resource.name.as_deref().unwrap_or_default();
+            return Err(ApiError::not_found(&kind.group, &kind.plural, name).into());
+        }
+        if !args.goal.reached(now.as_ref()) {
+            let uid = now.as_ref().map(|now| text(now, "/metadata/uid").to_owned());
+            let reached = until(&session, &resource, &args.goal, uid);
+            if tokio::time::timeout_at(deadline, reached).await.map_or(Ok(true), |r| r.map(|()| false))? {
+                bail!("timed out waiting for {} on {name}", goal_name(&args.goal));
+            }
+        }
+        print(&format!("{name} {}\n", args.goal.words()))?;
+    }
+    Ok(())
+}
+
+fn goal_name(goal: &Goal) -> String {
+    match goal {
+        Goal::Condition { name, value } => format!("condition {name}={value}"),
+        Goal::Created => "creation".to_owned(),
+        Goal::Deleted => "deletion".to_owned(),
+    }
+}
+
+async fn objects(args: &Args, session: &Session) -> anyhow::Result<Vec<(Arc<Descriptor>, ResourceRef)>> {
+    if !args.files.paths.is_empty() {
+        return Ok(args.files.place(session)?.into_iter().map(|p| (p.kind, p.resource)).collect());
+    }
+    let mut objects = Vec::new();
+    for wanted in resources::parse(&session.registry, &args.resources)? {
+        let collection = Session::collection(&wanted.kind, Some(&session.namespace));
+        let mut names = wanted.names;
+        if names.is_empty() {
+            if !args.all && args.selectors.is_empty() {
+                bail!("say which {} to wait for: names, a selector (-l), or --all", wanted.kind.plural);
+            }
+            let items = session.list(&wanted.kind, &collection, &args.selectors.options()).await?;
+            names = items.iter().map(|item| text(item, "/metadata/name").to_owned()).collect();
+        }
+        objects.extend(names.iter().map(|name| (Arc::clone(&wanted.kind), collection.clone().named(name))));
+    }
+    Ok(objects)
+}
+
+async fn until(
+    session: &Session,
+    resource: &ResourceRef,
+    goal: &Goal,
+    uid: Option<String>,
+) -> anyhow::Result<()> {
+    let mut observed = session.observe(resource);
+    loop {
+        let mut now = observed.now().await?;
+        // Another object under the same name means that ours was deleted.
+        if *goal == Goal::Deleted
+            && let (Some(object), Some(uid)) = (&now, &uid)
+            && text(object, "/metadata/uid") != uid
+        {
+            now = None;
+        }
+        if goal.reached(now.as_ref()) {
+            return Ok(());
+        }
+        observed.changed().await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn goals_are_read_or_refused() {
+        let condition = |name: &str, value: &str| Goal::Condition { name: name.into(), value: value.into() };
+        assert_eq!(parse_goal("condition=Ready").unwrap(), condition("Ready", "True"));
+        assert_eq!(parse_goal("condition=Ready=false").unwrap(), condition("Ready", "false"));
+        assert_eq!(parse_goal("delete").unwrap(), Goal::Deleted);
+        for text in ["", "condition=", "jsonpath={.a}", "deleted"] {
+            assert!(parse_goal(text).unwrap_err().contains("use condition=NAME"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_condition_of_an_older_spec_does_not_count() {
+        let object = |observed: i64| {
+            json!({
+                "metadata": {"generation": 2},
+                "status": {"observedGeneration": observed, "conditions": [{"type": "Available", "status": "True"}]},
+            })
+        };
+        assert!(!holds(&object(1), "available", "true"));
+        assert!(holds(&object(2), "available", "true"));
+        assert!(!holds(&object(2), "available", "False"));
+        assert!(!holds(&object(2), "progressing", "true"));
+    }
+}
