@@ -9,6 +9,8 @@ pub mod error;
 pub mod hollow;
 mod ids;
 pub mod join;
+mod logs;
+pub mod pod;
 pub mod runtime;
 pub mod shim;
 

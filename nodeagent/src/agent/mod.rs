@@ -1,12 +1,40 @@
 //! The agent: keeps the pods that the server wants on this node, and reports what they are.
+//!
+//! It is a reconciler too. The server sends levels; a worker a pod ([`worker`]) makes them so; an
+//! outbox ([`outbox`]) holds what the server has yet to hear. Without a server, pods go on.
+//!
+//! Must never know: how containers run (that is [`Runtime`]), which wire the link uses.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+pub mod events;
+mod log_stream;
+mod node_info;
+pub mod outbox;
+mod session;
+mod worker;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use claw_client::{Client, node::NodeLink};
-use claw_schemas::quantity::Quantity;
-use tokio_util::sync::CancellationToken;
+use claw_schemas::{proto::LogsRequest, quantity::Quantity};
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{error::Error, runtime::Runtime};
+use self::{
+    outbox::Outbox,
+    worker::{RunView, RunViews, WISHES_MAX, Wish, Worker},
+};
+use crate::{
+    error::Error,
+    ids,
+    runtime::{Host, Runtime, Sources},
+};
 
 /// First delay between restarts of a container that keeps exiting; doubles up to 30 times itself.
 pub const RESTART_BACKOFF_BASE: Duration = Duration::from_secs(10);
@@ -39,6 +67,17 @@ impl AgentConfig {
     }
 }
 
+/// What all parts of one agent share.
+struct Shared {
+    config: AgentConfig,
+    host: Host,
+    runtime: Arc<dyn Runtime>,
+    sources: Sources,
+    outbox: Outbox,
+    /// Random per run of the agent.
+    instance_id: String,
+}
+
 /// The agent of one node.
 pub struct Agent;
 
@@ -54,8 +93,109 @@ impl Agent {
         runtime: Arc<dyn Runtime>,
         cancel: CancellationToken,
     ) -> Result<(), Error> {
-        let _ = (config, link, client, runtime);
-        cancel.cancelled().await;
-        Ok(())
+        let host = Host { node_name: config.node_name.clone(), ip: config.host_ip };
+        let shared = Arc::new(Shared {
+            host,
+            sources: Sources::new(client),
+            outbox: Outbox::default(),
+            instance_id: ids::random()?,
+            runtime,
+            config,
+        });
+        let pods = Arc::new(Pods::new(Arc::clone(&shared), cancel.clone()));
+        for recovered in shared.runtime.recover().await? {
+            pods.adopt(recovered);
+        }
+        session::keep(&shared, &link, &pods, &cancel).await;
+        pods.join().await;
+        shared.runtime.close().await
     }
+}
+
+/// The workers, one a pod.
+struct Pods {
+    shared: Arc<Shared>,
+    /// By uid.
+    workers: Mutex<HashMap<String, Handle>>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+struct Handle {
+    wishes: mpsc::Sender<Wish>,
+    runs: RunViews,
+}
+
+impl Pods {
+    fn new(shared: Arc<Shared>, cancel: CancellationToken) -> Self {
+        Self { shared, workers: Mutex::default(), tasks: TaskTracker::new(), cancel }
+    }
+
+    fn adopt(self: &Arc<Self>, recovered: crate::runtime::RecoveredPod) {
+        let Some(uid) = recovered.pod.metadata.uid.clone() else { return };
+        let (handle, wishes) = new_handle();
+        let worker = Worker::adopt(Arc::clone(&self.shared), recovered, wishes, Arc::clone(&handle.runs));
+        self.spawn(uid, handle, worker);
+    }
+
+    /// The server has this pod for us.
+    async fn desire(self: &Arc<Self>, pod: Pod) {
+        let Some(uid) = pod.metadata.uid.clone() else { return };
+        let known = self.workers.lock().get(&uid).map(|handle| handle.wishes.clone());
+        match known {
+            // A worker that ended in this moment is found by the next snapshot.
+            Some(wishes) => drop(wishes.send(Wish::Desired(Box::new(pod))).await),
+            None => {
+                let (handle, wishes) = new_handle();
+                let worker = Worker::new(Arc::clone(&self.shared), pod, wishes, Arc::clone(&handle.runs));
+                self.spawn(uid, handle, worker);
+            }
+        }
+    }
+
+    /// The server no longer has this pod.
+    async fn remove(&self, uid: &str) {
+        let known = self.workers.lock().get(uid).map(|handle| handle.wishes.clone());
+        if let Some(wishes) = known {
+            let _ = wishes.send(Wish::Removed).await;
+        }
+    }
+
+    /// These are all pods the server has for us; others must not run here.
+    async fn replace(self: &Arc<Self>, pods: Vec<Pod>) {
+        let wanted: HashSet<String> = pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        let known: Vec<String> = self.workers.lock().keys().cloned().collect();
+        for uid in known.iter().filter(|uid| !wanted.contains(*uid)) {
+            self.remove(uid).await;
+        }
+        for pod in pods {
+            self.desire(pod).await;
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, uid: String, handle: Handle, worker: Worker) {
+        self.workers.lock().insert(uid.clone(), handle);
+        let pods = Arc::clone(self);
+        self.tasks.spawn(async move {
+            worker.run(pods.cancel.clone()).await;
+            pods.workers.lock().remove(&uid);
+        });
+    }
+
+    /// The runs of a container, oldest first.
+    fn runs(&self, request: &LogsRequest) -> Option<Vec<RunView>> {
+        let runs = Arc::clone(&self.workers.lock().get(&request.uid)?.runs);
+        let runs = runs.lock().get(&request.container).cloned();
+        Some(runs.unwrap_or_default())
+    }
+
+    async fn join(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn new_handle() -> (Handle, mpsc::Receiver<Wish>) {
+    let (wishes, receiver) = mpsc::channel(WISHES_MAX);
+    (Handle { wishes, runs: RunViews::default() }, receiver)
 }

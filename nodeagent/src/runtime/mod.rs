@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde::{Deserialize, Serialize};
 
-pub use self::{machine::Machine, probe::ProbeTarget, sources::Sources};
+pub use self::{machine::Machine, probe::ProbeTarget, resources::Qos, sources::Sources};
 use crate::Error;
 pub use crate::shim::{ExecReply, ExitReason, ExitRecord};
 

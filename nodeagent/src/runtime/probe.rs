@@ -125,15 +125,14 @@ async fn get(address: &(String, u16), path: &str, headers: &[(String, String)]) 
         request = request.header(name.as_str(), value.as_str());
     }
     let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| context(&error))?;
-    let exchange = async { sender.send_request(request).await.map(|answer| answer.status()) };
-    // The connection makes progress only while it is polled; it ends with this probe.
-    let status = tokio::select! {
-        status = exchange => status.map_err(|error| context(&error))?,
-        ended = connection => return Err(ended.err().map_or_else(
-            || context(&"the connection was closed without an answer"),
-            |error| context(&error),
-        )),
+    let mut exchange = std::pin::pin!(sender.send_request(request));
+    // The connection makes progress only while it is polled; it ends with this probe. A server that
+    // answers and closes ends it in the same moment the answer arrives.
+    let answer = tokio::select! {
+        answer = &mut exchange => answer,
+        _ = connection => exchange.await,
     };
+    let status = answer.map_err(|error| context(&error))?.status();
     if (200..400).contains(&status.as_u16()) {
         Ok(())
     } else {

@@ -1,0 +1,63 @@
+//! The Node object that opens a session.
+
+use std::collections::BTreeMap;
+
+use claw_schemas::quantity::Quantity;
+use k8s_openapi::{
+    api::core::v1::{Node, NodeAddress, NodeStatus},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use super::AgentConfig;
+use crate::runtime::{Machine, machine::api_quantities};
+
+/// Labels, capacity, addresses and identity of the machine.
+pub(super) fn node(config: &AgentConfig, machine: &Machine) -> Node {
+    let mut labels = BTreeMap::from([
+        ("kubernetes.io/hostname".to_owned(), config.node_name.clone()),
+        ("kubernetes.io/os".to_owned(), machine.info.operating_system.clone()),
+        ("kubernetes.io/arch".to_owned(), machine.info.architecture.clone()),
+    ]);
+    labels.extend(config.labels.clone());
+    let overridden = |amounts: &BTreeMap<String, Quantity>| {
+        let mut amounts = amounts.clone();
+        amounts.extend(config.capacity.clone());
+        Some(api_quantities(&amounts))
+    };
+    let address = |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
+    Node {
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+        status: Some(NodeStatus {
+            addresses: Some(vec![
+                address("InternalIP", config.host_ip.to_string()),
+                address("Hostname", config.node_name.clone()),
+            ]),
+            capacity: overridden(&machine.capacity),
+            allocatable: overridden(&machine.allocatable),
+            node_info: Some(machine.info.clone()),
+            ..NodeStatus::default()
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capacity_from_the_configuration_takes_the_place_of_the_machines() {
+        let mut config = AgentConfig::new("n");
+        config.capacity.insert("cpu".to_owned(), "500m".parse().unwrap());
+        config.labels.insert("zone".to_owned(), "a".to_owned());
+        let node = node(&config, &Machine::pretend(8, 1 << 30));
+        let status = node.status.unwrap();
+        assert_eq!(status.capacity.unwrap()["cpu"].0, "500m");
+        assert_eq!(status.allocatable.unwrap()["memory"].0, (1_u64 << 30).to_string());
+        assert_eq!(node.metadata.labels.unwrap()["zone"], "a");
+    }
+}

@@ -1,0 +1,225 @@
+//! The session with the server: opened again and again, for as long as the agent runs.
+
+use std::{sync::Arc, time::Duration};
+
+use claw_client::{
+    ApiError,
+    node::{NodeLink, ServerMessages},
+};
+use claw_schemas::{
+    proto::{
+        AgentMessage, Heartbeat, Hello, ServerMessage, agent_message, open_stream, server_message::Message,
+    },
+    status::Reason,
+};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Pods, Shared, log_stream, node_info};
+
+/// First and longest delay between attempts to reach the server. A thousand nodes that come back to
+/// a restarted server within 10 s are 100 sessions a second.
+const RECONNECT_MIN: Duration = Duration::from_millis(200);
+const RECONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// A session that lasted this long was a success: the next delay starts small again.
+const SESSION_GOOD: Duration = Duration::from_secs(30);
+
+/// How long the server may take to open a session, and to take a message.
+const SERVER_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Messages on their way out: a burst of every pod's status waits in the outbox, not here.
+const OUTGOING_MAX: usize = 64;
+
+/// Until the server says otherwise.
+const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// No server may make a node hammer it.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
+
+/// Keeps a session open until cancelled.
+pub(super) async fn keep(
+    shared: &Arc<Shared>,
+    link: &Arc<dyn NodeLink>,
+    pods: &Arc<Pods>,
+    cancel: &CancellationToken,
+) {
+    let streams = TaskTracker::new();
+    let mut delay = RECONNECT_MIN;
+    while !cancel.is_cancelled() {
+        let opened_at = Instant::now();
+        let ended = tokio::select! {
+            () = cancel.cancelled() => break,
+            ended = run(shared, link, pods, &streams, cancel) => ended,
+        };
+        if opened_at.elapsed() >= SESSION_GOOD {
+            delay = RECONNECT_MIN;
+        }
+        match ended {
+            Ok(()) => tracing::info!(node = %shared.config.node_name, "the server ended the session"),
+            Err(error) => {
+                tracing::warn!(node = %shared.config.node_name, %error, "no session with the server; pods go on");
+            }
+        }
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            () = tokio::time::sleep(jittered(delay)) => {}
+        }
+        delay = (delay * 2).min(RECONNECT_MAX);
+    }
+    streams.close();
+    streams.wait().await;
+}
+
+/// Between half and all of it, so that nodes do not come back in step.
+fn jittered(delay: Duration) -> Duration {
+    let mut random = [0_u8; 2];
+    let _ = getrandom::fill(&mut random);
+    delay / 2 + delay.mul_f64(f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX) / 2.0)
+}
+
+/// One session, from `Hello` to its end.
+async fn run(
+    shared: &Arc<Shared>,
+    link: &Arc<dyn NodeLink>,
+    pods: &Arc<Pods>,
+    streams: &TaskTracker,
+    cancel: &CancellationToken,
+) -> Result<(), ApiError> {
+    let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
+    send(&outgoing, hello(shared)?).await?;
+    let mut incoming: ServerMessages = tokio::time::timeout(SERVER_PATIENCE, link.session(receiver))
+        .await
+        .map_err(|_| timeout("to open a session"))??;
+    let mut session = Session { shared, link, pods, streams, cancel, outgoing, cursor: 0, beats: 0 };
+    let mut heartbeat = tokio::time::interval(HEARTBEAT_DEFAULT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = incoming.next() => match message {
+                None => return Ok(()),
+                Some(message) => if let Some(every) = session.handle(message?).await {
+                    heartbeat = tokio::time::interval(every.max(HEARTBEAT_MIN));
+                    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                },
+            },
+            () = shared.outbox.changed() => session.flush().await?,
+            _ = heartbeat.tick() => {
+                session.beat().await?;
+                // Also what a lost notification would leave.
+                session.flush().await?;
+            }
+        }
+    }
+}
+
+struct Session<'a> {
+    shared: &'a Arc<Shared>,
+    link: &'a Arc<dyn NodeLink>,
+    pods: &'a Arc<Pods>,
+    streams: &'a TaskTracker,
+    cancel: &'a CancellationToken,
+    outgoing: mpsc::Sender<AgentMessage>,
+    /// Reports up to this sequence were sent in this session.
+    cursor: u64,
+    beats: u64,
+}
+
+impl Session<'_> {
+    /// Takes a message in; returns a new heartbeat interval if it brings one.
+    async fn handle(&mut self, message: ServerMessage) -> Option<Duration> {
+        match message.message? {
+            Message::Welcome(welcome) => {
+                tracing::info!(node = %self.shared.config.node_name, "in session with the server");
+                return Some(Duration::from_millis(welcome.heartbeat_interval_ms.into()))
+                    .filter(|interval| !interval.is_zero());
+            }
+            Message::DesiredPods(desired) => {
+                let parsed: Result<Vec<Pod>, _> =
+                    desired.pods.iter().map(|pod| serde_json::from_slice(pod)).collect();
+                match parsed {
+                    Ok(pods) => self.pods.replace(pods).await,
+                    // Half a list would stop pods that are wanted.
+                    Err(error) => {
+                        tracing::error!(%error, "the server's list of pods does not parse; ignored")
+                    }
+                }
+            }
+            Message::PodChanged(changed) => match serde_json::from_slice(&changed.pod) {
+                Ok(pod) => self.pods.desire(pod).await,
+                Err(error) => tracing::error!(%error, "a pod from the server does not parse; ignored"),
+            },
+            Message::PodRemoved(removed) => self.pods.remove(&removed.uid).await,
+            Message::Ack(ack) => self.shared.outbox.acknowledge(ack.sequence),
+            Message::OpenStream(open) => {
+                if let Some(open_stream::Request::Logs(request)) = open.request {
+                    self.streams.spawn(log_stream::serve(log_stream::Job {
+                        shared: Arc::clone(self.shared),
+                        pods: Arc::clone(self.pods),
+                        link: Arc::clone(self.link),
+                        session: self.outgoing.clone(),
+                        cancel: self.cancel.clone(),
+                        stream_id: open.stream_id,
+                        request,
+                    }));
+                }
+            }
+        }
+        None
+    }
+
+    async fn flush(&mut self) -> Result<(), ApiError> {
+        while let Some(message) = self.shared.outbox.next(&mut self.cursor) {
+            send(&self.outgoing, message).await?;
+        }
+        Ok(())
+    }
+
+    async fn beat(&mut self) -> Result<(), ApiError> {
+        self.beats += 1;
+        let heartbeat = agent_message::Message::Heartbeat(Heartbeat { sequence: self.beats });
+        send(&self.outgoing, AgentMessage { message: Some(heartbeat) }).await
+    }
+}
+
+async fn send(outgoing: &mpsc::Sender<AgentMessage>, message: AgentMessage) -> Result<(), ApiError> {
+    match tokio::time::timeout(SERVER_PATIENCE, outgoing.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(ApiError::new(Reason::ServiceUnavailable, "the session was closed")),
+        Err(_) => Err(timeout("to take a message")),
+    }
+}
+
+fn timeout(what: &str) -> ApiError {
+    ApiError::new(Reason::Timeout, format!("the server took more than {SERVER_PATIENCE:?} {what}"))
+}
+
+fn hello(shared: &Shared) -> Result<AgentMessage, ApiError> {
+    let node = node_info::node(&shared.config, &shared.runtime.machine());
+    let node = serde_json::to_vec(&node).map_err(|error| ApiError::internal(error.to_string()))?;
+    let hello = Hello {
+        node_name: shared.config.node_name.clone(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance_id: shared.instance_id.clone(),
+        node: node.into(),
+    };
+    Ok(AgentMessage { message: Some(agent_message::Message::Hello(hello)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_are_spread_over_half_their_length() {
+        for _ in 0..100 {
+            let delay = jittered(Duration::from_secs(10));
+            assert!((Duration::from_secs(5)..=Duration::from_secs(10)).contains(&delay), "{delay:?}");
+        }
+    }
+}

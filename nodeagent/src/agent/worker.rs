@@ -1,0 +1,616 @@
+//! One pod: asks [`plan`] what to do, does it, and reports. All I/O for a pod happens here, in tasks
+//! of this worker; their outcomes change its [`PodState`], one at a time.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, PodStatus};
+use parking_lot::Mutex;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared,
+    events::{Events, News, Severity},
+};
+use crate::{
+    pod::{Action, PodState, ProbeKind, Settings, plan, probes},
+    runtime::{
+        ExecReply, ExitRecord, Instance, InstanceKey, ProbeTarget, RecoveredPod, Sandbox, StartFailure,
+        StartRequest,
+    },
+};
+
+/// Wishes that wait for a worker: it takes them as fast as it can plan, a few per millisecond.
+pub const WISHES_MAX: usize = 16;
+
+/// How often volumes from the API are refreshed and the reported status is compared with the server's.
+const RESYNC: Duration = Duration::from_secs(20);
+
+/// With nothing to wait for, the worker still looks from time to time.
+const IDLE_LOOK: Duration = Duration::from_secs(60);
+
+/// Longest single wait that the clock is trusted with: wall clocks jump.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+
+/// For a hook that does not say how long it may take.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the agent wants of a worker.
+pub enum Wish {
+    /// This is what the server has.
+    Desired(Box<Pod>),
+    /// The server no longer has it.
+    Removed,
+}
+
+/// The runs of a pod, for who asks for logs.
+#[derive(Clone, Debug)]
+pub struct RunView {
+    /// Which.
+    pub key: InstanceKey,
+    /// It ended.
+    pub over: bool,
+}
+
+/// By container.
+pub type RunViews = Arc<Mutex<BTreeMap<String, Vec<RunView>>>>;
+
+/// How a task ended.
+enum Outcome {
+    Remembered,
+    Prepared(Result<Sandbox, StartFailure>),
+    Started(String, Result<Instance, StartFailure>),
+    Exited(InstanceKey, ExitRecord),
+    HookFailed(InstanceKey, &'static str, String),
+    Signalled,
+    Probed(InstanceKey, ProbeKind, Result<(), String>),
+    Discarded(InstanceKey),
+    Released(Result<(), String>),
+    Forgotten,
+}
+
+/// Keeps one pod.
+pub struct Worker {
+    shared: Arc<Shared>,
+    wishes: mpsc::Receiver<Wish>,
+    views: RunViews,
+    state: PodState,
+    events: Events,
+    tasks: JoinSet<Outcome>,
+    /// The status that was last handed to the outbox, as text.
+    reported: Vec<u8>,
+    resync_at: Instant,
+    /// Records and logs are gone.
+    forgotten: bool,
+    forgetting: bool,
+    remembering: bool,
+    /// Something changed while the pod was being written down.
+    remember_again: bool,
+}
+
+impl Worker {
+    /// For a pod seen for the first time.
+    pub fn new(shared: Arc<Shared>, pod: Pod, wishes: mpsc::Receiver<Wish>, views: RunViews) -> Self {
+        let state = PodState::new(pod, shared.host.ip, Timestamp::now());
+        Self::with(shared, state, wishes, views)
+    }
+
+    /// For a pod that an earlier run of the agent left.
+    pub fn adopt(
+        shared: Arc<Shared>,
+        recovered: RecoveredPod,
+        wishes: mpsc::Receiver<Wish>,
+        views: RunViews,
+    ) -> Self {
+        let state = PodState::adopt(recovered, shared.host.ip, Timestamp::now());
+        let mut worker = Self::with(shared, state, wishes, views);
+        let running: Vec<InstanceKey> =
+            worker.state.containers.values().filter_map(|c| c.running()).map(|run| run.key.clone()).collect();
+        for key in running {
+            worker.watch_exit(key);
+        }
+        worker
+    }
+
+    fn with(shared: Arc<Shared>, state: PodState, wishes: mpsc::Receiver<Wish>, views: RunViews) -> Self {
+        Self {
+            shared,
+            wishes,
+            views,
+            state,
+            events: Events::default(),
+            tasks: JoinSet::new(),
+            reported: Vec::new(),
+            resync_at: Instant::now() + RESYNC,
+            forgotten: false,
+            forgetting: false,
+            remembering: false,
+            remember_again: false,
+        }
+    }
+
+    /// Runs until the pod is gone or the agent stops; a pod outlives its worker.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        // Before anything is done for it: what is done must be found again.
+        if let Err(error) = self.shared.runtime.remember(&self.state.pod).await {
+            tracing::error!(pod = %self.name(), error = %error.full(), "the pod cannot be recorded");
+        }
+        while !self.forgotten {
+            let look_again = self.step();
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                wish = self.wishes.recv() => match wish {
+                    Some(wish) => self.wish(wish),
+                    None => break,
+                },
+                Some(outcome) = self.tasks.join_next() => match outcome {
+                    Ok(outcome) => self.apply(outcome),
+                    Err(error) => tracing::error!(pod = %self.name(), %error, "a task of the pod failed"),
+                },
+                () = sleep_until(look_again.min(self.resync_at)) => {}
+            }
+        }
+        self.tasks.shutdown().await;
+    }
+
+    fn name(&self) -> String {
+        let metadata = &self.state.pod.metadata;
+        format!("{}/{}", metadata.namespace.as_deref().unwrap_or(""), metadata.name.as_deref().unwrap_or(""))
+    }
+
+    /// Plans, acts, reports; returns when to look again.
+    fn step(&mut self) -> Instant {
+        let now = Timestamp::now();
+        let settings = Settings { restart_backoff: self.shared.config.restart_backoff };
+        let plan = plan(&self.state, &settings, now);
+        self.report(plan.status);
+        for action in plan.actions {
+            self.perform(action, now);
+        }
+        self.show_runs();
+        if Instant::now() >= self.resync_at {
+            self.resync();
+        }
+        let wait = plan.look_again.map_or(IDLE_LOOK, |at| {
+            Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO).min(LOOK_MAX)
+        });
+        Instant::now() + wait
+    }
+
+    fn wish(&mut self, wish: Wish) {
+        match wish {
+            Wish::Removed => self.state.removed = true,
+            Wish::Desired(pod) => {
+                let changed = pod.metadata != self.state.pod.metadata || pod.spec != self.state.pod.spec;
+                self.state.desire(*pod);
+                if changed {
+                    self.remember();
+                }
+                self.correct_server();
+            }
+        }
+    }
+
+    fn report(&mut self, status: PodStatus) {
+        if self.state.removed {
+            return;
+        }
+        let Ok(text) = serde_json::to_vec(&status) else { return };
+        if text == self.reported {
+            return;
+        }
+        let metadata = &self.state.pod.metadata;
+        let (namespace, name) =
+            (metadata.namespace.as_deref().unwrap_or(""), metadata.name.as_deref().unwrap_or(""));
+        self.shared.outbox.status(namespace, name, self.state.uid(), text.clone());
+        self.reported = text;
+        self.state.reported = status;
+        self.remember();
+    }
+
+    /// What the server holds may lack a report (a restored backup), or hold somebody else's idea.
+    fn correct_server(&mut self) {
+        let on_server = self.state.pod.status.clone().unwrap_or_default();
+        if !self.reported.is_empty()
+            && !self.shared.outbox.is_pending(self.state.uid())
+            && differs(&on_server, &self.state.reported)
+        {
+            self.reported.clear();
+        }
+    }
+
+    fn resync(&mut self) {
+        self.resync_at = Instant::now() + RESYNC;
+        self.correct_server();
+        if self.state.sandbox.is_some() && !self.state.releasing {
+            let (shared, pod) = (Arc::clone(&self.shared), self.state.pod.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = shared.runtime.refresh(&pod, &shared.host, &shared.sources).await {
+                    tracing::warn!(pod = ?pod.metadata.name, error = %error.full(), "volumes were not refreshed");
+                }
+                Outcome::Signalled
+            });
+        }
+    }
+
+    /// Writes the pod down with the status it has, for the next run of the agent.
+    fn remember(&mut self) {
+        if self.forgetting {
+            return;
+        }
+        if self.remembering {
+            self.remember_again = true;
+            return;
+        }
+        self.remembering = true;
+        let mut pod = self.state.pod.clone();
+        pod.status = Some(self.state.reported.clone());
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            if let Err(error) = shared.runtime.remember(&pod).await {
+                tracing::error!(pod = ?pod.metadata.name, error = %error.full(), "the pod cannot be recorded");
+            }
+            Outcome::Remembered
+        });
+    }
+
+    fn show_runs(&self) {
+        let views = self.state.containers.iter().map(|(name, container)| {
+            let runs =
+                container.runs.iter().map(|run| RunView { key: run.key.clone(), over: run.exit.is_some() });
+            (name.clone(), runs.collect())
+        });
+        *self.views.lock() = views.collect();
+    }
+
+    fn tell(&mut self, severity: Severity, reason: &str, message: String, container: Option<&str>) {
+        let news = News { severity, reason, message, container };
+        self.events.tell(
+            &self.shared.outbox,
+            &self.shared.config.node_name,
+            &self.state.pod,
+            &news,
+            Timestamp::now(),
+        );
+    }
+
+    fn perform(&mut self, action: Action, now: Timestamp) {
+        match action {
+            Action::Prepare => self.prepare(),
+            Action::Start { container, attempt, restart_delay } => {
+                self.start(&container, attempt, restart_delay)
+            }
+            Action::Stop { key, grace, why } => {
+                self.state.stopping(&key, grace, now);
+                self.tell(Severity::Normal, "Killing", why, Some(&key.container));
+                self.stop(key, grace);
+            }
+            Action::Kill(key) => {
+                if self.state.containers.get(&key.container).is_some_and(|c| c.stopping.is_none()) {
+                    let why = format!("Stopping container {}", key.container);
+                    self.tell(Severity::Normal, "Killing", why, Some(&key.container));
+                }
+                self.state.killed(&key, now);
+                self.signal(key, libc::SIGKILL);
+            }
+            Action::Probe { key, kind } => self.probe(key, kind),
+            Action::Discard(key) => {
+                self.state.discarded(&key);
+                let shared = Arc::clone(&self.shared);
+                self.tasks.spawn(async move {
+                    let _ = shared.runtime.discard(&key).await;
+                    Outcome::Discarded(key)
+                });
+            }
+            Action::Release => self.release(),
+            Action::Finish => self.finish(),
+        }
+    }
+
+    fn prepare(&mut self) {
+        self.state.preparing = true;
+        let (shared, pod) = (Arc::clone(&self.shared), self.state.pod.clone());
+        self.tasks.spawn(async move {
+            Outcome::Prepared(shared.runtime.prepare(&pod, &shared.host, &shared.sources).await)
+        });
+    }
+
+    fn start(&mut self, name: &str, attempt: u32, restart_delay: Duration) {
+        let Some(container) = self.state.container_spec(name).cloned() else { return };
+        let Some(sandbox) = self.state.sandbox.clone() else { return };
+        self.state.containers.entry(name.to_owned()).or_default().starting = true;
+        let (shared, pod) = (Arc::clone(&self.shared), self.state.pod.clone());
+        self.tasks.spawn(async move {
+            let request = StartRequest {
+                pod: &pod,
+                container: &container,
+                attempt,
+                restart_delay,
+                sandbox: &sandbox,
+                host: &shared.host,
+                sources: &shared.sources,
+            };
+            let result = shared.runtime.start(request).await;
+            Outcome::Started(container.name, result)
+        });
+    }
+
+    fn watch_exit(&mut self, key: InstanceKey) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let exit = match shared.runtime.wait(&key).await {
+                Ok(exit) => exit,
+                Err(error) => {
+                    let now = Timestamp::now();
+                    ExitRecord { message: error.full(), ..ExitRecord::lost(now, now) }
+                }
+            };
+            Outcome::Exited(key, exit)
+        });
+    }
+
+    fn hook(&self, key: &InstanceKey, pick: impl Fn(&Container) -> Option<LifecycleHandler>) -> Option<Hook> {
+        let spec = self.state.container_spec(&key.container)?;
+        let handler = pick(spec)?;
+        let ip = self.state.sandbox.as_ref().and_then(|sandbox| sandbox.ip);
+        Some(Hook { handler, container: spec.clone(), ip })
+    }
+
+    /// Hook, then SIGTERM; the plan kills when the time is up, whether or not the hook came back.
+    fn stop(&mut self, key: InstanceKey, grace: Duration) {
+        let hook = self.hook(&key, |spec| spec.lifecycle.as_ref()?.pre_stop.clone());
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let mut outcome = Outcome::Signalled;
+            if let Some(hook) = hook
+                && let Err(why) = hook.run(&shared, &key, grace).await
+            {
+                outcome = Outcome::HookFailed(key.clone(), "FailedPreStopHook", why);
+            }
+            if let Err(error) = shared.runtime.signal(&key, libc::SIGTERM).await {
+                tracing::warn!(container = %key.container, error = %error.full(), "SIGTERM was not delivered");
+            }
+            outcome
+        });
+    }
+
+    fn signal(&mut self, key: InstanceKey, signal: i32) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            if let Err(error) = shared.runtime.signal(&key, signal).await {
+                tracing::warn!(container = %key.container, signal, error = %error.full(), "a signal was not delivered");
+            }
+            Outcome::Signalled
+        });
+    }
+
+    fn probe(&mut self, key: InstanceKey, kind: ProbeKind) {
+        self.state.probing(&key, kind);
+        let Some(spec) = self.state.container_spec(&key.container) else { return };
+        let Some(probe) = kind.of(spec) else { return };
+        let timeout = probes::timeout(probe);
+        let target = ProbeTarget::of(probe, spec, self.state.sandbox.as_ref().and_then(|sandbox| sandbox.ip));
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let result = match target {
+                Ok(target) => shared.runtime.probe(&key, &target, timeout).await,
+                Err(why) => Err(why),
+            };
+            Outcome::Probed(key, kind, result)
+        });
+    }
+
+    fn release(&mut self) {
+        self.state.releasing = true;
+        let (shared, uid) = (Arc::clone(&self.shared), self.state.uid().to_owned());
+        self.tasks.spawn(async move {
+            Outcome::Released(shared.runtime.release(&uid).await.map_err(|error| error.full()))
+        });
+    }
+
+    fn finish(&mut self) {
+        if self.state.removed {
+            if self.forgetting || self.remembering {
+                return;
+            }
+            self.forgetting = true;
+            let (shared, uid) = (Arc::clone(&self.shared), self.state.uid().to_owned());
+            self.tasks.spawn(async move {
+                if let Err(error) = shared.runtime.forget(&uid).await {
+                    tracing::warn!(pod = %uid, error = %error.full(), "the records of a pod were not removed");
+                }
+                shared.outbox.forget(&uid);
+                Outcome::Forgotten
+            });
+        } else {
+            self.state.finished = true;
+            let metadata = &self.state.pod.metadata;
+            let (namespace, name) =
+                (metadata.namespace.as_deref().unwrap_or(""), metadata.name.as_deref().unwrap_or(""));
+            self.shared.outbox.terminated(namespace, name, self.state.uid());
+        }
+    }
+
+    fn apply(&mut self, outcome: Outcome) {
+        let now = Timestamp::now();
+        match outcome {
+            Outcome::Signalled => {}
+            Outcome::Discarded(key) => self.state.discarded(&key),
+            Outcome::Remembered => {
+                self.remembering = false;
+                if std::mem::take(&mut self.remember_again) {
+                    self.remember();
+                }
+            }
+            Outcome::Forgotten => self.forgotten = true,
+            Outcome::Prepared(result) => {
+                if let Err(failure) = &result {
+                    self.tell(Severity::Warning, failure.reason, failure.message.clone(), None);
+                }
+                self.state.prepared(result, now);
+            }
+            Outcome::Started(name, result) => self.started(&name, result, now),
+            Outcome::Exited(key, exit) => self.exited(&key, exit, now),
+            Outcome::HookFailed(key, reason, why) => {
+                self.tell(Severity::Warning, reason, why, Some(&key.container));
+                if reason == "FailedPostStartHook" {
+                    self.state.killed(&key, now);
+                    self.signal(key, libc::SIGKILL);
+                }
+            }
+            Outcome::Probed(key, kind, result) => {
+                if let Err(why) = &result {
+                    let message = format!("{} probe failed: {why}", kind.name());
+                    self.tell(Severity::Warning, "Unhealthy", message, Some(&key.container));
+                }
+                self.state.probed(&key, kind, result.is_ok(), now);
+            }
+            Outcome::Released(result) => {
+                if let Err(why) = &result {
+                    tracing::warn!(pod = %self.name(), why, "the pod's resources were not freed; trying again");
+                    self.tell(Severity::Warning, "FailedKillPod", format!("error killing pod: {why}"), None);
+                }
+                self.state.released(result.is_ok(), now);
+            }
+        }
+    }
+
+    fn started(&mut self, name: &str, result: Result<Instance, StartFailure>, now: Timestamp) {
+        match &result {
+            Ok(run) => {
+                let present = format!("Container image \"{}\" already present on machine", run.image);
+                self.tell(Severity::Normal, "Pulled", present, Some(name));
+                match &run.exit {
+                    None => {
+                        self.tell(
+                            Severity::Normal,
+                            "Created",
+                            format!("Created container: {name}"),
+                            Some(name),
+                        );
+                        self.tell(
+                            Severity::Normal,
+                            "Started",
+                            format!("Started container {name}"),
+                            Some(name),
+                        );
+                    }
+                    Some(exit) => {
+                        self.tell(
+                            Severity::Warning,
+                            "Failed",
+                            format!("Error: {}", exit.message),
+                            Some(name),
+                        );
+                    }
+                }
+            }
+            Err(failure) if failure.reason.starts_with("ErrImage") => {
+                let message = format!("Failed to pull image: {}", failure.message);
+                self.tell(Severity::Warning, "Failed", message, Some(name));
+                self.tell(Severity::Warning, "Failed", format!("Error: {}", failure.reason), Some(name));
+            }
+            Err(failure) => {
+                self.tell(Severity::Warning, "Failed", format!("Error: {}", failure.message), Some(name));
+            }
+        }
+        let key = result.as_ref().ok().filter(|run| run.exit.is_none()).map(|run| run.key.clone());
+        self.state.started(name, result, self.shared.config.restart_backoff, now);
+        if let Some(key) = key {
+            self.watch_exit(key.clone());
+            self.post_start(key);
+        }
+    }
+
+    fn post_start(&mut self, key: InstanceKey) {
+        let Some(hook) = self.hook(&key, |spec| spec.lifecycle.as_ref()?.post_start.clone()) else { return };
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            match hook.run(&shared, &key, HOOK_TIMEOUT).await {
+                Ok(()) => Outcome::Signalled,
+                Err(why) => Outcome::HookFailed(key, "FailedPostStartHook", why),
+            }
+        });
+    }
+
+    fn exited(&mut self, key: &InstanceKey, exit: ExitRecord, now: Timestamp) {
+        self.state.exited(key, exit);
+        let settings = Settings { restart_backoff: self.shared.config.restart_backoff };
+        let next = plan(&self.state, &settings, now).status;
+        let statuses = next.container_statuses.iter().chain(&next.init_container_statuses).flatten();
+        let waits = statuses.into_iter().any(|status| {
+            status.name == key.container
+                && status
+                    .state
+                    .as_ref()
+                    .and_then(|state| state.waiting.as_ref())
+                    .is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
+        });
+        if waits {
+            let message = format!(
+                "Back-off restarting failed container {} in pod {}_{}({})",
+                key.container,
+                self.state.pod.metadata.name.as_deref().unwrap_or(""),
+                self.state.pod.metadata.namespace.as_deref().unwrap_or(""),
+                self.state.uid()
+            );
+            self.tell(Severity::Warning, "BackOff", message, Some(&key.container));
+        }
+    }
+}
+
+/// Whether the server's idea of a pod lacks something this agent said.
+fn differs(on_server: &PodStatus, ours: &PodStatus) -> bool {
+    let same_conditions = ours.conditions.iter().flatten().all(|condition| {
+        on_server
+            .conditions
+            .iter()
+            .flatten()
+            .any(|known| known.type_ == condition.type_ && known.status == condition.status)
+    });
+    on_server.phase != ours.phase
+        || on_server.pod_ip != ours.pod_ip
+        || on_server.container_statuses != ours.container_statuses
+        || on_server.init_container_statuses != ours.init_container_statuses
+        || !same_conditions
+}
+
+/// A lifecycle hook of a container.
+struct Hook {
+    handler: LifecycleHandler,
+    container: Container,
+    ip: Option<std::net::IpAddr>,
+}
+
+impl Hook {
+    async fn run(&self, shared: &Shared, key: &InstanceKey, limit: Duration) -> Result<(), String> {
+        if let Some(sleep) = &self.handler.sleep {
+            let wanted = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0));
+            tokio::time::sleep(wanted.min(limit)).await;
+            return Ok(());
+        }
+        if let Some(exec) = &self.handler.exec {
+            let command = exec.command.clone().unwrap_or_default();
+            return match shared.runtime.exec(key, &command, limit).await {
+                Ok(ExecReply::Exited { code: 0, .. }) => Ok(()),
+                Ok(ExecReply::Exited { code, output }) => Err(format!("exit code {code}: {output}")),
+                Ok(ExecReply::TimedOut) => Err(format!("timed out after {} s", limit.as_secs())),
+                Ok(ExecReply::Failed(why)) => Err(why),
+                Err(error) => Err(error.full()),
+            };
+        }
+        // The network handlers are those of probes.
+        let probe = k8s_openapi::api::core::v1::Probe {
+            http_get: self.handler.http_get.clone(),
+            tcp_socket: self.handler.tcp_socket.clone(),
+            ..Default::default()
+        };
+        let target = ProbeTarget::of(&probe, &self.container, self.ip)?;
+        shared.runtime.probe(key, &target, limit).await
+    }
+}

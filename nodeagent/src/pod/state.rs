@@ -1,0 +1,342 @@
+//! What the agent knows of one pod, and how events change it.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+
+use super::{
+    RestartPolicy, backoff, later,
+    probes::{ProbeKind, ProbeState},
+};
+use crate::runtime::{ExitRecord, Instance, InstanceKey, RecoveredPod, Sandbox, StartFailure};
+
+/// First delay after a sandbox or volume that could not be made; doubles up to 30 times itself.
+const PREPARE_RETRY: Duration = Duration::from_secs(1);
+
+/// Delay after a configuration error: what is missing may appear any moment.
+const CONFIG_RETRY: Duration = Duration::from_secs(2);
+
+/// Delay after a pod's resources could not be freed.
+const RELEASE_RETRY: Duration = Duration::from_secs(2);
+
+/// Everything known of one pod.
+#[derive(Clone, Debug)]
+pub struct PodState {
+    /// As wanted.
+    pub pod: Pod,
+    /// The object is gone from the server.
+    pub removed: bool,
+    /// Address of the machine.
+    pub host_ip: IpAddr,
+    /// When the agent first saw it.
+    pub start_time: Timestamp,
+    /// What its containers share; `None` while there is none.
+    pub sandbox: Option<Sandbox>,
+    /// The sandbox is being made.
+    pub preparing: bool,
+    /// Why there is no sandbox yet.
+    pub prepare_failure: Option<Failure>,
+    /// By name, init containers included.
+    pub containers: BTreeMap<String, ContainerState>,
+    /// Its resources are being freed.
+    pub releasing: bool,
+    /// Its resources are free.
+    pub released: bool,
+    /// When to try again to free them.
+    pub release_retry_at: Option<Timestamp>,
+    /// The end was reported.
+    pub finished: bool,
+    /// The last status, for transition times.
+    pub reported: PodStatus,
+}
+
+/// A failure that is retried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Of the API.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// How many in a row.
+    pub count: u32,
+    /// When it happened.
+    pub at: Timestamp,
+    /// When to try again.
+    pub retry_at: Timestamp,
+}
+
+/// Everything known of one container.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerState {
+    /// Oldest first; normally the present run and the one before.
+    pub runs: Vec<Instance>,
+    /// A start is under way.
+    pub starting: bool,
+    /// Why the next run could not be started.
+    pub failure: Option<Failure>,
+    /// The present run is asked to stop.
+    pub stopping: Option<Stopping>,
+    /// Results for the present run.
+    probes: BTreeMap<ProbeKind, ProbeState>,
+}
+
+/// A stop under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopping {
+    /// When it was asked.
+    pub since: Timestamp,
+    /// How long it may take.
+    pub grace: Duration,
+    /// When it was last killed.
+    pub killed_at: Option<Timestamp>,
+}
+
+static NO_PROBE: ProbeState = ProbeState::NONE;
+
+impl ContainerState {
+    /// The run that is not over.
+    pub fn running(&self) -> Option<&Instance> {
+        self.runs.last().filter(|run| run.exit.is_none())
+    }
+
+    /// The last run, if it is over.
+    pub fn last_exited(&self) -> Option<(&Instance, &ExitRecord)> {
+        self.runs.last().and_then(|run| run.exit.as_ref().map(|exit| (run, exit)))
+    }
+
+    /// What the probes of a kind say of the present run.
+    pub fn probe(&self, kind: ProbeKind) -> &ProbeState {
+        self.probes.get(&kind).unwrap_or(&NO_PROBE)
+    }
+}
+
+impl PodState {
+    /// A pod seen for the first time.
+    pub fn new(pod: Pod, host_ip: IpAddr, now: Timestamp) -> Self {
+        let reported = pod.status.clone().unwrap_or_default();
+        let start_time = reported.start_time.as_ref().map_or(now, |time| time.0);
+        Self {
+            pod,
+            removed: false,
+            host_ip,
+            start_time,
+            sandbox: None,
+            preparing: false,
+            prepare_failure: None,
+            containers: BTreeMap::new(),
+            releasing: false,
+            released: false,
+            release_retry_at: None,
+            finished: false,
+            reported,
+        }
+    }
+
+    /// A pod that an earlier run of the agent left.
+    pub fn adopt(recovered: RecoveredPod, host_ip: IpAddr, now: Timestamp) -> Self {
+        let mut state = Self::new(recovered.pod, host_ip, now);
+        state.sandbox = recovered.sandbox;
+        for instance in recovered.instances {
+            let container = state.containers.entry(instance.key.container.clone()).or_default();
+            container.runs.push(instance);
+        }
+        state.recall_probes();
+        state
+    }
+
+    /// What was ready before the agent's restart is ready after it, until a probe says otherwise.
+    fn recall_probes(&mut self) {
+        let statuses = [&self.reported.container_statuses, &self.reported.init_container_statuses];
+        let known: Vec<_> = statuses.into_iter().flatten().flatten().cloned().collect();
+        for status in known {
+            let Some(container) = self.containers.get_mut(&status.name) else { continue };
+            let same =
+                container.running().is_some_and(|run| status.container_id == Some(super::status::id(run)));
+            if same && status.started == Some(true) {
+                container.probes.insert(ProbeKind::Startup, ProbeState::known(true));
+                if status.ready {
+                    container.probes.insert(ProbeKind::Readiness, ProbeState::known(true));
+                }
+            }
+        }
+    }
+
+    /// A newer object. Its status is what the server has, which may lack what was reported since.
+    pub fn desire(&mut self, pod: Pod) {
+        self.pod = pod;
+    }
+
+    /// The spec; a pod without one has nothing to run.
+    pub fn spec(&self) -> &PodSpec {
+        static NOTHING: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+        self.pod.spec.as_ref().unwrap_or(&NOTHING)
+    }
+
+    /// The uid.
+    pub fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or("")
+    }
+
+    /// In order.
+    pub fn init_containers(&self) -> impl Iterator<Item = &Container> {
+        self.spec().init_containers.iter().flatten()
+    }
+
+    /// A container or init container by name.
+    pub fn container_spec(&self, name: &str) -> Option<&Container> {
+        self.spec().containers.iter().chain(self.init_containers()).find(|container| container.name == name)
+    }
+
+    /// Of the pod.
+    pub fn restart_policy(&self) -> RestartPolicy {
+        match self.spec().restart_policy.as_deref() {
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            Some("Never") => RestartPolicy::Never,
+            _ => RestartPolicy::Always,
+        }
+    }
+
+    /// How the last run ended, if no run is under way.
+    pub fn last_exit(&self, container: &str) -> Option<&ExitRecord> {
+        self.containers.get(container)?.last_exited().map(|(_, exit)| exit)
+    }
+
+    /// The same, for runs in the present sandbox: a new one has its init containers run again.
+    pub fn last_exit_in_sandbox(&self, container: &str) -> Option<&ExitRecord> {
+        let exit = self.last_exit(container)?;
+        let since = self.sandbox.as_ref().map(|sandbox| sandbox.created_at);
+        since.is_none_or(|since| exit.finished_at >= since).then_some(exit)
+    }
+
+    /// Whether a container runs and has passed its startup probe.
+    pub fn is_started(&self, spec: &Container) -> bool {
+        self.containers.get(&spec.name).is_some_and(|container| {
+            container.running().is_some()
+                && (spec.startup_probe.is_none() || container.probe(ProbeKind::Startup).outcome == Some(true))
+        })
+    }
+
+    /// The phase that the server holds: terminal ones are for ever, whether this agent reported them
+    /// or somebody gave the pod up.
+    pub fn phase_on_server(&self) -> Option<&str> {
+        self.pod.status.as_ref()?.phase.as_deref()
+    }
+}
+
+/// Events.
+impl PodState {
+    /// The sandbox was made, or not.
+    pub fn prepared(&mut self, result: Result<Sandbox, StartFailure>, now: Timestamp) {
+        self.preparing = false;
+        match result {
+            Ok(sandbox) => {
+                self.sandbox = Some(sandbox);
+                self.prepare_failure = None;
+            }
+            Err(failure) => {
+                self.prepare_failure =
+                    Some(repeated(self.prepare_failure.take(), failure, PREPARE_RETRY, now))
+            }
+        }
+    }
+
+    /// A container was started, or not.
+    pub fn started(
+        &mut self,
+        name: &str,
+        result: Result<Instance, StartFailure>,
+        base: Duration,
+        now: Timestamp,
+    ) {
+        let container = self.containers.entry(name.to_owned()).or_default();
+        container.starting = false;
+        match result {
+            Ok(instance) => {
+                container.failure = None;
+                container.stopping = None;
+                container.probes.clear();
+                container.runs.push(instance);
+            }
+            Err(failure) => {
+                let retry = if is_image_failure(failure.reason) { base } else { CONFIG_RETRY };
+                container.failure = Some(repeated(container.failure.take(), failure, retry, now));
+            }
+        }
+    }
+
+    /// A run is over.
+    pub fn exited(&mut self, key: &InstanceKey, exit: ExitRecord) {
+        let Some(container) = self.containers.get_mut(&key.container) else { return };
+        if let Some(run) = container.runs.iter_mut().find(|run| run.key == *key) {
+            run.exit = Some(exit);
+            container.stopping = None;
+            container.probes.clear();
+        }
+    }
+
+    /// A container was asked to stop.
+    pub fn stopping(&mut self, key: &InstanceKey, grace: Duration, now: Timestamp) {
+        if let Some(container) = self.containers.get_mut(&key.container) {
+            container.stopping = Some(Stopping { since: now, grace, killed_at: None });
+        }
+    }
+
+    /// A container was killed.
+    pub fn killed(&mut self, key: &InstanceKey, now: Timestamp) {
+        if let Some(container) = self.containers.get_mut(&key.container) {
+            let stopping = container.stopping.get_or_insert(Stopping {
+                since: now,
+                grace: Duration::ZERO,
+                killed_at: None,
+            });
+            stopping.killed_at = Some(now);
+        }
+    }
+
+    /// A probe was sent.
+    pub fn probing(&mut self, key: &InstanceKey, kind: ProbeKind) {
+        if let Some(container) = self.containers.get_mut(&key.container) {
+            container.probes.entry(kind).or_default().in_flight = true;
+        }
+    }
+
+    /// A probe came back. Results for a run that is over mean nothing.
+    pub fn probed(&mut self, key: &InstanceKey, kind: ProbeKind, success: bool, now: Timestamp) {
+        let Some(probe) = self.container_spec(&key.container).and_then(|spec| kind.of(spec)).cloned() else {
+            return;
+        };
+        let Some(container) = self.containers.get_mut(&key.container) else { return };
+        if container.running().is_some_and(|run| run.key == *key) {
+            container.probes.entry(kind).or_default().record(&probe, success, now);
+        }
+    }
+
+    /// A run was dropped.
+    pub fn discarded(&mut self, key: &InstanceKey) {
+        if let Some(container) = self.containers.get_mut(&key.container) {
+            container.runs.retain(|run| run.key != *key);
+        }
+    }
+
+    /// The pod's resources were freed, or not.
+    pub fn released(&mut self, freed: bool, now: Timestamp) {
+        self.releasing = false;
+        self.released = freed;
+        self.release_retry_at = (!freed).then(|| later(now, RELEASE_RETRY));
+        if freed {
+            self.sandbox = None;
+        }
+    }
+}
+
+/// Failures of this kind are shown as `ImagePullBackOff` between tries.
+pub(super) fn is_image_failure(reason: &str) -> bool {
+    matches!(reason, "ErrImagePull" | "ErrImageNeverPull")
+}
+
+fn repeated(before: Option<Failure>, failure: StartFailure, base: Duration, now: Timestamp) -> Failure {
+    let count = before.filter(|before| before.reason == failure.reason).map_or(1, |before| before.count + 1);
+    let retry_at = later(now, backoff::of_failures(count, base));
+    Failure { reason: failure.reason, message: failure.message, count, at: now, retry_at }
+}
