@@ -180,7 +180,7 @@ fn fits_32_bits(number: i64) -> bool {
 fn is_base64(text: &str) -> bool {
     let text = text.as_bytes();
     let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
-    text.len() % 4 == 0
+    text.len().is_multiple_of(4)
         && padding <= 2
         && text[..text.len() - padding]
             .iter()

@@ -1,0 +1,184 @@
+//! Containers: names, images, ports, mounts.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::{
+    each, env,
+    faults::{Faults, Path},
+    is_empty, names, one_of, pod, probe, resources, text,
+    volume::Volumes,
+};
+
+/// What the containers of one pod share while they are judged.
+struct Shared<'v> {
+    volumes: &'v Volumes<'v>,
+    names: HashSet<&'v str>,
+    /// (protocol, host address, host port)
+    host_ports: HashSet<(&'v str, &'v str, i64)>,
+    host_network: bool,
+}
+
+pub(super) fn all(spec: &Value, volumes: &Volumes<'_>, path: &Path<'_>, faults: &mut Faults) {
+    let mut shared = Shared {
+        volumes,
+        names: HashSet::new(),
+        host_ports: HashSet::new(),
+        host_network: spec["hostNetwork"] == true,
+    };
+    let containers = &path.field("containers");
+    if spec["containers"].as_array().is_none_or(Vec::is_empty) {
+        faults.required(containers, "");
+    }
+    each(&spec["containers"], containers, |container, path| {
+        shared.judge(container, path, faults);
+        for hook in ["livenessProbe", "readinessProbe", "startupProbe"] {
+            probe::probe(hook, &container[hook], &path.field(hook), faults);
+        }
+        probe::lifecycle(&container["lifecycle"], &path.field("lifecycle"), faults);
+        if !is_empty(&container["restartPolicy"]) {
+            let allowed = ["Always", "Never", "OnFailure"];
+            one_of(&container["restartPolicy"], &allowed, &path.field("restartPolicy"), faults);
+        }
+    });
+    each(&spec["initContainers"], &path.field("initContainers"), |container, path| {
+        shared.judge(container, path, faults);
+        init(container, path, faults);
+    });
+    if spec["ephemeralContainers"].as_array().is_some_and(|list| !list.is_empty()) {
+        // Upstream takes them through a subresource of their own, which is not served.
+        faults.forbidden(&path.field("ephemeralContainers"), "cannot be set on create or update");
+    }
+}
+
+/// Only an init container that keeps running has a life to probe.
+fn init(container: &Value, path: &Path<'_>, faults: &mut Faults) {
+    let sidecar = container["restartPolicy"] == "Always";
+    if !sidecar && !is_empty(&container["restartPolicy"]) {
+        one_of(&container["restartPolicy"], &["Always"], &path.field("restartPolicy"), faults);
+    }
+    for hook in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if sidecar {
+            probe::probe(hook, &container[hook], &path.field(hook), faults);
+        } else if !container[hook].is_null() {
+            faults.forbidden(
+                &path.field(hook),
+                "may not be set for init containers without restartPolicy=Always",
+            );
+        }
+    }
+    if !sidecar && !container["lifecycle"].is_null() {
+        let why = "may not be set for init containers without restartPolicy=Always";
+        faults.forbidden(&path.field("lifecycle"), why);
+    }
+}
+
+impl<'v> Shared<'v> {
+    fn judge(&mut self, container: &'v Value, path: &Path<'_>, faults: &mut Faults) {
+        self.name(&container["name"], &path.field("name"), faults);
+        let image = &container["image"];
+        if is_empty(image) {
+            faults.required(&path.field("image"), "");
+        } else if text(image).trim() != text(image) {
+            faults.invalid(&path.field("image"), image, "must not have leading or trailing whitespace");
+        }
+        let policies = ["Always", "IfNotPresent", "Never"];
+        one_of(&container["imagePullPolicy"], &policies, &path.field("imagePullPolicy"), faults);
+        let policies = ["FallbackToLogsOnError", "File"];
+        let path_of = &path.field("terminationMessagePolicy");
+        one_of(&container["terminationMessagePolicy"], &policies, path_of, faults);
+        self.ports(&container["ports"], &path.field("ports"), faults);
+        env::variables(&container["env"], &path.field("env"), faults);
+        env::sources(&container["envFrom"], &path.field("envFrom"), faults);
+        self.mounts(&container["volumeMounts"], &path.field("volumeMounts"), faults);
+        resources::requirements(&container["resources"], &path.field("resources"), faults);
+        pod::security(&container["securityContext"], &path.field("securityContext"), faults);
+    }
+
+    fn name(&mut self, name: &'v Value, path: &Path<'_>, faults: &mut Faults) {
+        if is_empty(name) {
+            faults.required(path, "");
+        } else if let Err(why) = names::dns_label(text(name)) {
+            faults.invalid(path, name, why);
+        } else if !self.names.insert(text(name)) {
+            faults.duplicate(path, name);
+        }
+    }
+
+    fn ports(&mut self, ports: &'v Value, path: &Path<'_>, faults: &mut Faults) {
+        let mut seen = HashSet::new();
+        each(ports, path, |port, path| {
+            let name = &port["name"];
+            if !is_empty(name) {
+                if let Err(why) = names::port(text(name)) {
+                    faults.invalid(&path.field("name"), name, why);
+                } else if !seen.insert(text(name)) {
+                    faults.duplicate(&path.field("name"), name);
+                }
+            }
+            match port["containerPort"].as_i64().unwrap_or(0) {
+                0 => faults.required(&path.field("containerPort"), ""),
+                number => port_number(number, &path.field("containerPort"), faults),
+            }
+            one_of(&port["protocol"], &["SCTP", "TCP", "UDP"], &path.field("protocol"), faults);
+            self.host_port(port, &path.field("hostPort"), faults);
+        });
+    }
+
+    fn host_port(&mut self, port: &'v Value, path: &Path<'_>, faults: &mut Faults) {
+        let number = port["hostPort"].as_i64().unwrap_or(0);
+        if number == 0 {
+            return;
+        }
+        port_number(number, path, faults);
+        if self.host_network && port["hostPort"] != port["containerPort"] {
+            let why = "must match `containerPort` when `hostNetwork` is true";
+            faults.invalid(path, &port["hostPort"], why);
+        }
+        let host = (text(&port["protocol"]), text(&port["hostIP"]), number);
+        if !self.host_ports.insert(host) {
+            faults.duplicate(path, &port["hostPort"]);
+        }
+    }
+
+    fn mounts(&self, mounts: &'v Value, path: &Path<'_>, faults: &mut Faults) {
+        let mut seen = HashSet::new();
+        each(mounts, path, |mount, path| {
+            let (name, at) = (&mount["name"], &mount["mountPath"]);
+            if is_empty(name) {
+                faults.required(&path.field("name"), "");
+            } else if !self.volumes.contains(text(name)) {
+                faults.not_found(&path.field("name"), name);
+            }
+            if is_empty(at) {
+                faults.required(&path.field("mountPath"), "");
+            } else if !seen.insert(text(at)) {
+                faults.invalid(&path.field("mountPath"), at, "must be unique");
+            }
+            for field in ["subPath", "subPathExpr"] {
+                relative(&mount[field], &path.field(field), faults);
+            }
+            if !is_empty(&mount["subPath"]) && !is_empty(&mount["subPathExpr"]) {
+                let why = "subPathExpr and subPath are mutually exclusive";
+                faults.invalid(&path.field("subPathExpr"), &mount["subPathExpr"], why);
+            }
+        });
+    }
+}
+
+fn port_number(number: i64, path: &Path<'_>, faults: &mut Faults) {
+    if let Err(why) = names::port_number(number) {
+        faults.invalid(path, &number.into(), why);
+    }
+}
+
+/// A path that stays inside of where it starts.
+pub(super) fn relative(value: &Value, path: &Path<'_>, faults: &mut Faults) {
+    if text(value).starts_with('/') {
+        faults.invalid(path, value, "must be a relative path");
+    }
+    if text(value).split('/').any(|part| part == "..") {
+        faults.invalid(path, value, "must not contain '..'");
+    }
+}

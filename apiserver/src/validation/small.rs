@@ -1,0 +1,69 @@
+//! Namespaces, nodes, leases and events.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::{
+    each,
+    faults::{Faults, Path},
+    is_empty, names, scheduling, text,
+};
+
+pub(super) fn namespace(object: &Value, faults: &mut Faults) {
+    let path = &Path::Root.field("spec");
+    each(&object["spec"]["finalizers"], &path.field("finalizers"), |finalizer, path| {
+        if let Err(why) = names::qualified(text(finalizer)) {
+            faults.invalid(path, finalizer, why);
+        }
+    });
+}
+
+pub(super) fn node(object: &Value, faults: &mut Faults) {
+    let path = &Path::Root.field("spec");
+    let mut seen = HashSet::new();
+    each(&object["spec"]["taints"], &path.field("taints"), |taint, path| {
+        if is_empty(&taint["key"]) {
+            faults.required(&path.field("key"), "");
+        } else if let Err(why) = names::qualified(text(&taint["key"])) {
+            faults.invalid(&path.field("key"), &taint["key"], why);
+        }
+        if let Err(why) = names::label_value(text(&taint["value"])) {
+            faults.invalid(&path.field("value"), &taint["value"], why);
+        }
+        if is_empty(&taint["effect"]) {
+            faults.required(&path.field("effect"), "");
+        } else {
+            super::one_of(&taint["effect"], &scheduling::EFFECTS, &path.field("effect"), faults);
+        }
+        if !seen.insert((text(&taint["key"]), text(&taint["effect"]))) {
+            faults.duplicate(path, taint);
+        }
+    });
+}
+
+pub(super) fn lease(object: &Value, faults: &mut Faults) {
+    let spec = &object["spec"];
+    let path = &Path::Root.field("spec");
+    let duration = &spec["leaseDurationSeconds"];
+    if duration.as_i64().is_some_and(|seconds| seconds <= 0) {
+        faults.invalid(&path.field("leaseDurationSeconds"), duration, "must be greater than 0");
+    }
+    super::not_negative(&spec["leaseTransitions"], &path.field("leaseTransitions"), faults);
+    if spec["holderIdentity"] == "" {
+        faults.invalid_text(&path.field("holderIdentity"), "", "must not be empty");
+    }
+}
+
+/// An event lives in the namespace of what it is about; cluster-wide things have theirs in `default`.
+pub(super) fn event(object: &Value, faults: &mut Faults) {
+    let (about, own) = (&object["involvedObject"]["namespace"], text(&object["metadata"]["namespace"]));
+    let path = &Path::Root.field("involvedObject");
+    let fits = match text(about) {
+        "" => matches!(own, "default" | "kube-system"),
+        namespace => namespace == own,
+    };
+    if !fits {
+        faults.invalid(&path.field("namespace"), about, "does not match event.namespace");
+    }
+}
