@@ -64,7 +64,14 @@ impl ObjectService {
         let Incoming { mut object, warnings } = body::object(&target.kind, body, options.field_validation)?;
         check_name(target, &object)?;
         object::place(target, &mut object)?;
-        let make = |_: &Record, _: &Value| Ok(Proposal { object: object.clone(), warnings: Vec::new() });
+        // With a revision there is no second try, so no copy has to be kept for one.
+        let conditional = !text(&object, "resourceVersion").is_empty();
+        let mut sent = Some(object);
+        let make = |_: &Record, _: &Value| {
+            let object = if conditional { sent.take() } else { sent.clone() };
+            let object = object.ok_or_else(|| target.modified())?;
+            Ok(Proposal { object, warnings: Vec::new() })
+        };
         let changed = self.change(target, part, options.dry_run, make).await?;
         Ok(Response { code: 200, body: view::single(&target.kind, view, &changed.stored), warnings })
     }
@@ -92,7 +99,7 @@ impl ObjectService {
         target: &Target,
         part: Part,
         dry_run: bool,
-        make: impl Fn(&Record, &Value) -> Result<Proposal, ApiError>,
+        mut make: impl FnMut(&Record, &Value) -> Result<Proposal, ApiError>,
     ) -> Result<Changed, ApiError> {
         for _ in 0..CONFLICT_RETRIES_MAX {
             let record = self.record(target).await?;
@@ -244,5 +251,5 @@ pub(super) fn is_finished(target: &Target, object: &Value) -> bool {
     is_deleting(object)
         && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
         && finalizers(object).is_empty()
-        && !(target.kind.is_namespace() && !object::texts(&object["spec"]["finalizers"]).is_empty())
+        && (!target.kind.is_namespace() || object::texts(&object["spec"]["finalizers"]).is_empty())
 }

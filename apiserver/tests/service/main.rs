@@ -4,8 +4,10 @@
 
 mod changes;
 mod deletes;
+mod garbage;
 mod lists;
 mod rest;
+mod restarts;
 mod subresources;
 mod watches;
 mod world;
