@@ -1,3 +1,5 @@
+//! Certificates as they are made, kept and renewed, on a real folder.
+
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use rcgen::{CertificateParams, KeyPair};

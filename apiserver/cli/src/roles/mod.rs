@@ -26,6 +26,8 @@ pub enum Command {
     Server(server::Options),
     /// Start the controllers alone, against the server of a kubeconfig
     Controllers(controllers::Options),
+    /// Join this machine to a cluster and run its containers
+    Node(node::Options),
     /// Tokens that let machines join
     #[command(subcommand)]
     Token(token::Command),
@@ -38,6 +40,7 @@ impl Command {
             Self::Up(options) => up::run(options).await?,
             Self::Server(options) => server::run(options).await?,
             Self::Controllers(options) => controllers::run(options, global).await?,
+            Self::Node(options) => node::run(options).await?,
             Self::Token(token::Command::Create(options)) => token::create(options, global).await?,
         }
         Ok(ExitCode::SUCCESS)

@@ -1,9 +1,127 @@
 //! `clawbernetes node`: this machine as a node of a cluster elsewhere. It dials out, so it needs no open port.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use anyhow::{Context as _, ensure};
-use claw_nodeagent::{AgentConfig, ContainersConfig};
+use anyhow::{Context as _, bail, ensure};
+use claw_client::{Client, HttpTransport, endpoint::Trust, grpc::GrpcNodeLink, node::NodeLink};
+use claw_nodeagent::{
+    Agent, AgentConfig, Containers, ContainersConfig, Runtime, hollow,
+    join::{Invitation, Membership, membership},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{data_dir, signal::Stop};
+
+#[derive(Debug, clap::Args)]
+#[group(id = "node")]
+pub struct Options {
+    /// URL of the API server
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// One-time token, from `clawbernetes token create`; needed the first time only
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// File with the cluster's certificate authority, to know the server by
+    #[arg(long, value_name = "FILE", conflicts_with = "ca_hash")]
+    ca_cert: Option<PathBuf>,
+    /// SHA-256 of the cluster's certificate authority instead, as `token create` prints it
+    #[arg(long, value_name = "sha256:HEX")]
+    ca_hash: Option<String>,
+    /// Folder for all state (default: /var/lib/clawbernetes as root, else ~/.local/share/clawbernetes)
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Only pretend to run containers: a node to try the API on, without root
+    #[arg(long)]
+    hollow: bool,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// Joins, if this machine has not yet, and runs until asked to stop. Containers go on without it.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    ensure!(
+        options.hollow || data_dir::is_root(),
+        "containers need root: run it with sudo, or pretend to run them by --hollow"
+    );
+    let mut stop = Stop::listen()?;
+    let data_dir = data_dir::or_default(options.data_dir.clone())?;
+    let config = options.machine.agent_config()?;
+    let invitation = Invitation {
+        server: options.server.clone(),
+        trust: trust(&options)?,
+        token: options.token.clone(),
+        node_name: config.node_name.clone(),
+    };
+    let joined = membership(&data_dir.join("identity"), &invitation);
+    let mut member = tokio::select! {
+        () = stop.asked() => return Ok(()),
+        joined = joined => joined.context("this machine cannot join")?,
+    };
+    let runtime = match options.hollow {
+        true => None,
+        false => Some(options.machine.open_containers(&data_dir).await?),
+    };
+    loop {
+        let cancel = CancellationToken::new();
+        let mut agent = start(&config, &member, runtime.clone(), cancel.clone())?;
+        let next = tokio::select! {
+            () = stop.asked() => None,
+            // The agent starts anew with the new certificate; pods do not notice.
+            renewed = member.renewed() => Some(renewed),
+            ended = &mut agent => {
+                ended.context("the node agent failed")??;
+                bail!("the node agent ended by itself");
+            }
+        };
+        cancel.cancel();
+        agent.await.context("the node agent failed")??;
+        match next {
+            Some(renewed) => member = renewed,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn start(
+    config: &AgentConfig,
+    member: &Membership,
+    runtime: Option<Arc<Containers>>,
+    cancel: CancellationToken,
+) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+    let endpoint = member.endpoint();
+    let link: Arc<dyn NodeLink> = Arc::new(GrpcNodeLink::new(&endpoint)?);
+    let client = Client::new(Arc::new(HttpTransport::new(&endpoint)?), "clawbernetes-node");
+    tracing::info!(node = member.node_name(), server = %endpoint.server, "the node agent starts");
+    let config = config.clone();
+    Ok(tokio::spawn(async move {
+        match runtime {
+            Some(runtime) => Agent::run(config, link, client, runtime as Arc<dyn Runtime>, cancel).await?,
+            None => hollow::run(vec![config.node_name], |_| link.clone(), client, cancel).await?,
+        }
+        Ok(())
+    }))
+}
+
+/// How to know the server before this machine has joined.
+fn trust(options: &Options) -> anyhow::Result<Trust> {
+    if let Some(path) = &options.ca_cert {
+        return Ok(Trust::Roots(fs::read(path).with_context(|| format!("--ca-cert {}", path.display()))?));
+    }
+    let Some(hash) = &options.ca_hash else { return Ok(Trust::System) };
+    let digits = hash.strip_prefix("sha256:").unwrap_or(hash);
+    let bytes: Option<Vec<u8>> =
+        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()).collect();
+    let digest = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    digest
+        .map(Trust::CaSha256)
+        .with_context(|| format!("--ca-hash {hash}: expected sha256: and 64 hexadecimal digits"))
+}
 
 /// What this machine is as a node; the same for `up` and `node`.
 #[derive(Debug, clap::Args)]
@@ -30,9 +148,10 @@ impl Machine {
         Ok(AgentConfig { labels: labels.collect::<Result<BTreeMap<_, _>, _>>()?, ..AgentConfig::new(&name) })
     }
 
-    /// Where containers run.
-    pub fn containers_config(&self, data_dir: &Path) -> ContainersConfig {
-        ContainersConfig::new(data_dir.join("node"))
+    /// The containers of this machine.
+    pub async fn open_containers(&self, data_dir: &Path) -> anyhow::Result<Arc<Containers>> {
+        let config = ContainersConfig::new(data_dir.join("node"));
+        Containers::open(config).await.context("this machine cannot run containers")
     }
 }
 

@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use claw_apiserver::Server;
 use claw_client::{Client, node::NodeLink, request::ListOptions};
-use claw_nodeagent::{Agent, AgentConfig, Containers, hollow};
+use claw_nodeagent::{Agent, hollow};
 use claw_runtime::Env;
 use k8s_openapi::api::core::v1::Node;
 use tokio::{
@@ -118,10 +118,8 @@ impl Parts {
         data_dir: &Path,
         machine: &node::Machine,
     ) -> anyhow::Result<()> {
-        let config: AgentConfig = machine.agent_config()?;
-        let runtime = Containers::open(machine.containers_config(data_dir))
-            .await
-            .context("this machine cannot run containers")?;
+        let config = machine.agent_config()?;
+        let runtime = machine.open_containers(data_dir).await?;
         let link = server.node_link(&config.node_name);
         let client = Client::new(server.node_transport(&config.node_name), "clawbernetes-node");
         let cancel = self.cancel.clone();
