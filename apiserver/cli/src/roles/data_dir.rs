@@ -1,6 +1,6 @@
 //! Where a role keeps its state when nobody says otherwise.
 
-use std::{env, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{env, path::PathBuf};
 
 use anyhow::Context as _;
 
@@ -26,6 +26,5 @@ fn of_user() -> Option<PathBuf> {
 
 /// Whether this process may make containers.
 pub fn is_root() -> bool {
-    // The owner of a process's folder in /proc is its effective user.
-    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+    nix::unistd::geteuid().is_root()
 }

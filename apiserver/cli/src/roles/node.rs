@@ -58,10 +58,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         token: options.token.clone(),
         node_name: config.node_name.clone(),
     };
-    let joined = membership(&data_dir.join("identity"), &invitation);
+    let identity = data_dir.join("identity");
     let mut member = tokio::select! {
         () = stop.asked() => return Ok(()),
-        joined = joined => joined.context("this machine cannot join")?,
+        joined = membership(&identity, &invitation) => joined.context("this machine cannot join")?,
     };
     let runtime = match options.hollow {
         true => None,

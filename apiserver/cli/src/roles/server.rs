@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use claw_apiserver::{Config, Server, server::NODE_GRACE_DEFAULT};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{data_dir, signal::Stop};
 
@@ -31,11 +32,21 @@ pub struct Options {
 impl Options {
     /// Starts the server, ready when this returns.
     pub async fn start(self) -> anyhow::Result<Server> {
+        allow_many_connections();
         let data_dir = data_dir::or_default(self.data_dir)?;
         let mut config = Config::new(data_dir, self.listen);
         config.advertise = self.advertise;
         config.node_grace = Duration::from_secs(self.node_grace);
         Server::start(config).await.context("the API server does not start")
+    }
+}
+
+/// Every connection is a file descriptor, and the usual soft limit of 1,024 is there for programs that use `select`.
+fn allow_many_connections() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files stays as it is");
     }
 }
 
