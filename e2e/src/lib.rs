@@ -7,6 +7,7 @@ pub mod binary;
 pub mod cluster;
 pub mod host;
 pub mod http;
+pub mod in_process;
 pub mod kubectl;
 pub mod need;
 pub mod node;

@@ -232,11 +232,12 @@ impl fmt::Display for Action {
 
 fn without_guards(patch: &Value) -> Value {
     let mut patch = patch.clone();
-    if let Some(meta) = patch["metadata"].as_object_mut() {
+    let Some(fields) = patch.as_object_mut() else { return patch };
+    if let Some(meta) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
         meta.remove("uid");
         meta.remove("resourceVersion");
         if meta.is_empty() {
-            patch.as_object_mut().map(|patch| patch.remove("metadata"));
+            fields.remove("metadata");
         }
     }
     patch

@@ -1,6 +1,7 @@
 //! Rolling updates: how far up the new set may go and how far down the old ones, at every moment.
 //!
-//! Never more than `replicas + maxSurge` pods, never fewer than `replicas - maxUnavailable` available ones.
+//! Never more than `replicas + maxSurge` pods, never fewer than `replicas - maxUnavailable` available ones. Both are
+//! meant of the pods there are, not only of the sizes asked for: what a set was told a moment ago has not happened yet.
 //!
 //! Must never know: revisions, conditions.
 
@@ -64,10 +65,10 @@ impl Rollout<'_> {
 
     /// Sizes the new set; true if a stored set was resized, whose effect must be seen before anything else.
     fn grow_new(&self, sets: &mut Sets) -> bool {
-        let total = sets.total();
+        let occupied = sets.occupied();
         let Some(new) = &mut sets.new else { return false };
         let (wanted, now) = (self.replicas(), new.replicas);
-        let room = (wanted + self.limits.surge - total).max(0);
+        let room = (wanted + self.limits.surge - occupied).max(0);
         let size = if now > wanted { wanted } else { now + room.min(wanted - now) };
         if size == now && !new.create {
             return false;
@@ -82,7 +83,7 @@ impl Rollout<'_> {
         }
         let Some(new) = &sets.new else { return };
         let floor = self.replicas() - self.limits.unavailable;
-        let new_unavailable = new.replicas - new.available();
+        let new_unavailable = new.replicas - new.reliable();
         let spare = sets.total() - floor - new_unavailable;
         if spare <= 0 {
             return;
@@ -94,7 +95,7 @@ impl Rollout<'_> {
     /// Old pods that do not serve may go first: they would only hold the rollout up.
     fn drop_unhealthy(&self, sets: &mut Sets, mut spare: i32) {
         for set in &mut sets.old {
-            let unhealthy = (set.replicas - set.available()).clamp(0, spare);
+            let unhealthy = (set.replicas - set.reliable()).clamp(0, spare);
             if unhealthy > 0 {
                 spare -= unhealthy;
                 set.resize(self, set.replicas - unhealthy);
@@ -103,7 +104,7 @@ impl Rollout<'_> {
     }
 
     fn drop_healthy(&self, sets: &mut Sets, floor: i32) {
-        let mut spare = sets.available() - floor;
+        let mut spare = sets.reliable() - floor;
         for set in &mut sets.old {
             let drop = set.replicas.min(spare).max(0);
             if drop > 0 {

@@ -56,6 +56,16 @@ impl Set {
         self.status().available_replicas.unwrap_or(0)
     }
 
+    /// Available replicas that will stay: a set that was just shrunk has not told yet which ones it lost.
+    pub fn reliable(&self) -> i32 {
+        self.available().min(self.replicas)
+    }
+
+    /// Pods it has or may have at any moment: one that was just shrunk has not lost them yet.
+    pub fn occupied(&self) -> i32 {
+        self.replicas.max(self.status().replicas)
+    }
+
     pub fn status(&self) -> ReplicaSetStatus {
         self.object.status.clone().unwrap_or_default()
     }
@@ -167,6 +177,15 @@ impl Sets {
 
     pub fn available(&self) -> i32 {
         self.iter().map(Set::available).sum()
+    }
+
+    pub fn reliable(&self) -> i32 {
+        self.iter().map(Set::reliable).sum()
+    }
+
+    /// Pods that there are or may be at any moment.
+    pub fn occupied(&self) -> i32 {
+        self.iter().map(Set::occupied).sum()
     }
 
     /// Keeps as many old, empty sets as the Deployment wants for rolling back, and marks the others for deletion.

@@ -1,0 +1,125 @@
+//! Leader election against the real server: one acts, the next takes over, a deposed one stops.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use claw_client::request::PatchKind;
+use claw_controllers::Options;
+use claw_e2e::{
+    in_process::{InProcess, Warp, healthy, object},
+    wait::{SOON, check, until_async},
+};
+use claw_runtime::{Leadership, lease::Election};
+use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const LEASES: &str = "kube-system";
+const NAME: &str = "clawbernetes-controllers";
+
+fn candidate(name: &str) -> Options {
+    Options { elect_as: Some(name.to_owned()), ..Options::default() }
+}
+
+fn holder(lease: &Lease) -> (String, i32) {
+    let spec = lease.spec.clone().unwrap_or_default();
+    (spec.holder_identity.unwrap_or_default(), spec.lease_transitions.unwrap_or(0))
+}
+
+async fn deploy(cluster: &InProcess, name: &str) {
+    let deployment: Deployment = object(json!({
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "app:1"}]}},
+        },
+    }));
+    cluster.client.namespaced::<Deployment>("default").create(&deployment).await.expect("a valid deployment");
+    cluster
+        .until("it runs", "default", name, |d: &Deployment| {
+            d.status.as_ref().is_some_and(|s| s.available_replicas == Some(2))
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_leader_leaves_the_other_takes_over_under_a_new_epoch() {
+    let mut cluster = InProcess::start().await;
+    cluster.machine("n1", healthy).await;
+    let env = || Warp::env(Duration::ZERO, 10);
+    let first = cluster.controllers_with(env(), candidate("first"));
+    let lease = cluster.until("a leader", LEASES, NAME, |lease: &Lease| holder(lease).0 == "first").await;
+    cluster.controllers_with(env(), candidate("second"));
+    deploy(&cluster, "before").await;
+    first.cancel();
+    let next =
+        cluster.until("the next leader", LEASES, NAME, |lease: &Lease| holder(lease).0 == "second").await;
+    assert!(holder(&next).1 > holder(&lease).1, "{next:?}");
+    deploy(&cluster, "after").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_leader_is_replaced_when_its_lease_has_run_out() {
+    let mut cluster = InProcess::start().await;
+    cluster.machine("n1", healthy).await;
+    let dead: Lease = object(json!({
+        "metadata": {"name": NAME, "namespace": LEASES},
+        // Its clock was wrong by decades, which must not matter.
+        "spec": {"holderIdentity": "dead", "leaseDurationSeconds": 15, "leaseTransitions": 7,
+            "renewTime": "2077-01-01T00:00:00.000000Z"},
+    }));
+    cluster.client.namespaced::<Lease>(LEASES).create(&dead).await.expect("a valid lease");
+    cluster.controllers_with(Warp::env(Duration::ZERO, 10), candidate("heir"));
+    let lease = cluster.until("a new leader", LEASES, NAME, |lease: &Lease| holder(lease).0 == "heir").await;
+    assert_eq!(holder(&lease).1, 8);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposed_leader_stops_before_it_learns_why() {
+    let cluster = InProcess::start().await;
+    let cancel = CancellationToken::new();
+    let election = Election::new(&cluster.client_for("a"), Warp::env(Duration::ZERO, 10), LEASES, NAME, "a");
+    let (terms, mut seen) = watch::channel::<Option<(Leadership, CancellationToken)>>(None);
+    let (terms, running) = (Arc::new(terms), Arc::new(AtomicUsize::new(0)));
+    let at_work = Arc::clone(&running);
+    let stopping = cancel.clone();
+    let candidate = tokio::spawn(async move {
+        let work = |leadership, term: CancellationToken| {
+            terms.send_replace(Some((leadership, term.clone())));
+            let running = Arc::clone(&at_work);
+            async move {
+                running.fetch_add(1, Ordering::SeqCst);
+                term.cancelled().await;
+                running.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        election.lead(stopping, work).await;
+    });
+    let (leadership, term) = seen.wait_for(Option::is_some).await.expect("it leads").clone().expect("some");
+    assert!(leadership.is_held() && !term.is_cancelled());
+    let usurp = json!({"spec": {"holderIdentity": "b", "leaseTransitions": leadership.epoch() + 1}});
+    let leases = cluster.client.namespaced::<Lease>(LEASES);
+    leases.patch(NAME, None, PatchKind::Merge, &usurp).await.expect("usurps");
+    tokio::time::timeout(SOON, term.cancelled()).await.expect("the term ends");
+    until_async("the work ends", SOON, || async {
+        check(running.load(Ordering::SeqCst) == 0 && !leadership.is_held(), "still at work")
+    })
+    .await;
+    assert_eq!(
+        holder(&leases.get(NAME).await.expect("reads")).0,
+        "b",
+        "it does not take the lease back at once"
+    );
+    cancel.cancel();
+    candidate.await.expect("it ends");
+    cluster.stop().await;
+}
