@@ -24,7 +24,11 @@ pub async fn watch(hub: Arc<Hub>) {
     loop {
         let settled = async {
             ticks.tick().await;
-            let unsettled = hub.with(|state| state.roster.unsettled(Instant::now(), hub.grace));
+            let now = Instant::now();
+            let unsettled = hub.with(|state| {
+                state.roster.cut_homeless(now, hub.grace);
+                state.roster.unsettled(now, hub.grace)
+            });
             stream::iter(unsettled)
                 .for_each_concurrent(WRITES_AT_A_TIME, |node| {
                     let hub = &hub;

@@ -35,6 +35,7 @@ struct Node {
 struct Session {
     epoch: u64,
     instance: String,
+    since: Instant,
     outgoing: Outgoing,
     /// Whether it has its `DesiredPods`, and changes may follow.
     attached: bool,
@@ -173,6 +174,7 @@ impl Roster {
         node.session = Some(Session {
             epoch,
             instance: instance.to_owned(),
+            since: now,
             outgoing,
             attached: false,
             cut: cut.clone(),
@@ -248,6 +250,18 @@ impl Roster {
             .filter(|(_, node)| node.verdict(now, grace) != Verdict::Keep)
             .map(|(name, _)| name.clone())
             .collect()
+    }
+
+    /// Cuts sessions whose Node was deleted while they registered: nothing else would tell them to do it again.
+    pub fn cut_homeless(&self, now: Instant, grace: Duration) {
+        for node in self.nodes.values().filter(|node| !node.exists) {
+            if let Some(session) = &node.session
+                && session.attached
+                && now.duration_since(session.since) > grace
+            {
+                session.cut.cancel();
+            }
+        }
     }
 
     /// What should become of a node's readiness.
@@ -341,6 +355,20 @@ mod tests {
         roster.deliver("a", ServerMessage::default());
         assert!(!claim.cut.is_cancelled());
         roster.deliver("a", ServerMessage::default());
+        assert!(claim.cut.is_cancelled());
+    }
+
+    #[test]
+    fn a_session_whose_node_was_deleted_while_it_began_is_cut_later() {
+        let mut roster = Roster::default();
+        let now = Instant::now();
+        let claim = roster.claim("a", "one", outgoing(), now, GRACE).unwrap();
+        roster.node_stored(&node("True"), now);
+        roster.node_deleted("a");
+        roster.attach("a", claim.epoch);
+        roster.cut_homeless(now + GRACE, GRACE);
+        assert!(!claim.cut.is_cancelled());
+        roster.cut_homeless(now + 2 * GRACE, GRACE);
         assert!(claim.cut.is_cancelled());
     }
 

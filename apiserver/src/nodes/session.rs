@@ -155,9 +155,10 @@ fn welcome(held: &Held<'_>, outgoing: &Outgoing) -> Result<(), ApiError> {
     let welcome =
         ServerMessage { message: Some(Message::Welcome(Welcome { heartbeat_interval_ms: interval })) };
     held.hub.with(|State { bindings, roster }| {
-        let sent =
-            outgoing.try_send(Ok(welcome)).and_then(|()| outgoing.try_send(Ok(bindings.desired(held.node))));
-        if sent.is_ok() && roster.attach(held.node, held.claim.epoch) {
+        let sent = [welcome, bindings.desired(held.node)]
+            .into_iter()
+            .all(|message| outgoing.try_send(Ok(message)).is_ok());
+        if sent && roster.attach(held.node, held.claim.epoch) {
             Ok(())
         } else {
             Err(ApiError::new(Reason::ServiceUnavailable, "the session ended while it began; reconnect"))

@@ -12,11 +12,12 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::task::TaskTracker;
 
 use super::{Stop, gate::Gate, tls::ALPN_HTTP2};
@@ -36,6 +37,9 @@ const HTTP1_HEADERS_LIMIT: Duration = Duration::from_secs(120);
 /// Bytes of one request's headers: label selectors travel in the URL, and kubectl's longest are a few KiB.
 const HEADERS_BYTES_MAX: usize = 64 * 1024;
 
+/// What an HTTP/1.1 connection buffers at most: one request's headers, and reads of its body.
+const HTTP1_BUFFER_BYTES_MAX: usize = 2 * HEADERS_BYTES_MAX;
+
 /// HTTP/2 pings a quiet peer so often, and gives up on it after the second figure: half-open connections of
 /// machines that lost power are gone within 30 s, less than a node's grace period.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -53,6 +57,13 @@ const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// When the process is out of file descriptors, accepting waits for some to come back.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// The first byte of TLS: a record of the handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// What somebody reads who speaks plain HTTP to this port.
+const NOT_PLAIN_HTTP: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nThis port speaks HTTPS only: use https://\n";
+
 /// HTTP on both versions, chosen by ALPN.
 #[derive(Clone)]
 struct Http {
@@ -67,7 +78,7 @@ impl Http {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(HTTP1_HEADERS_LIMIT)
-            .max_buf_size(HEADERS_BYTES_MAX.max(128 * 1024));
+            .max_buf_size(HTTP1_BUFFER_BYTES_MAX);
         let mut http2 = auto::Builder::new(TokioExecutor::new()).http2_only();
         http2
             .http2()
@@ -146,9 +157,11 @@ async fn serve(
     stream.set_nodelay(true)?;
     let handshake = tokio::select! {
         () = stop.drain.cancelled() => return Ok(()),
-        handshake = timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)) => handshake,
+        handshake = timeout(HANDSHAKE_LIMIT, shake_hands(stream, acceptor)) => handshake,
     };
-    let stream = handshake.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let Some(stream) = handshake.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? else {
+        return Ok(());
+    };
     let (_, session) = stream.get_ref();
     let builder = if session.alpn_protocol() == Some(ALPN_HTTP2) { &http.http2 } else { &http.http1 };
     let peer = Arc::new(Peer::from_certificates(session.peer_certificates()));
@@ -163,4 +176,18 @@ async fn serve(
     }
     connection.as_mut().graceful_shutdown();
     connection.await
+}
+
+/// The TLS handshake. `None` when the peer does not speak TLS, which it is told in words it may understand.
+async fn shake_hands(
+    mut stream: TcpStream,
+    acceptor: &TlsAcceptor,
+) -> io::Result<Option<TlsStream<TcpStream>>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+        stream.write_all(NOT_PLAIN_HTTP).await?;
+        stream.shutdown().await?;
+        return Ok(None);
+    }
+    acceptor.accept(stream).await.map(Some)
 }

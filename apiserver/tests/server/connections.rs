@@ -43,6 +43,9 @@ async fn garbage_and_plain_http_are_cut_off() {
         let mut rest = Vec::new();
         // A TLS alert, or a reset: an end in any case.
         let _ = soon("the end of the connection", stream.read_to_end(&mut rest)).await;
+        if garbage.starts_with(b"GET") {
+            assert!(String::from_utf8_lossy(&rest).contains("https://"));
+        }
     }
     soon("an answer", server.client().all::<Namespace>().get("default")).await.unwrap();
 }

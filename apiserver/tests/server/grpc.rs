@@ -71,6 +71,7 @@ async fn errors_are_the_same_as_over_rest() {
         (over_grpc.get("missing").await.unwrap_err(), Reason::NotFound),
         (over_grpc.create(&map("there")).await.unwrap_err(), Reason::AlreadyExists),
         (over_grpc.update(&there).await.unwrap_err(), Reason::Conflict),
+        (over_grpc.create(&map("Not A Name")).await.unwrap_err(), Reason::Invalid),
     ] {
         assert_eq!(case.reason, reason, "{case}");
     }

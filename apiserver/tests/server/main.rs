@@ -1,5 +1,7 @@
 //! A whole server on a real port of this machine, and clients that come to it over TLS.
 
+#![expect(clippy::unwrap_used, reason = "what a test takes for granted, it unwraps")]
+
 mod connections;
 mod credentials;
 mod grpc;
