@@ -1,7 +1,7 @@
 //! Documents about the API itself: discovery, OpenAPI, version, health.
 
 use axum::body::Body;
-use claw_schemas::{ApiError, discovery, status::Reason};
+use claw_schemas::{ApiError, discovery, openapi::OpenApi, status::Reason};
 use http::{HeaderMap, Response, header};
 use serde_json::{Value, json};
 
@@ -54,7 +54,11 @@ fn architecture() -> &'static str {
 }
 
 /// Discovery documents.
-pub(super) fn discovery(state: &State, path: &Path, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+pub(super) async fn discovery(
+    state: &State,
+    path: &Path,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, ApiError> {
     let registry = state.service.registry();
     let form = accept::discovery(headers);
     let document = match (path, form) {
@@ -76,7 +80,7 @@ pub(super) fn discovery(state: &State, path: &Path, headers: &HeaderMap) -> Resu
     let (format, _) = accept::negotiate(headers)?;
     let body = document.ok_or_else(no_such_path)?.to_string().into();
     let answer = claw_client::Response { code: 200, body, warnings: Vec::new() };
-    Ok(respond::answer(answer, format, false))
+    Ok(respond::answer(answer, format, false).await)
 }
 
 fn aggregated(headers: &HeaderMap, form: discovery::Aggregated, document: &Value) -> Response<Body> {
@@ -92,27 +96,36 @@ fn aggregated(headers: &HeaderMap, form: discovery::Aggregated, document: &Value
 }
 
 /// `/openapi/v2` and `/openapi/v3/...`. `None` when the path is not one of them.
-pub(super) fn openapi(
+pub(super) async fn openapi(
     state: &State,
     path: &str,
     headers: &HeaderMap,
 ) -> Option<Result<Response<Body>, ApiError>> {
-    let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
-    let (document, content_type) = match rest.split('/').collect::<Vec<_>>().as_slice() {
-        ["v2"] if accept::openapi_protobuf(headers) => {
-            (Some(state.openapi.v2_protobuf()), OPENAPI_V2_PROTOBUF)
-        }
-        ["v2"] => (Some(state.openapi.v2_json()), respond::JSON),
-        ["v3"] => {
-            let index = state.openapi.index().to_string();
-            return Some(Ok(respond::body(200, respond::JSON, index)));
-        }
-        ["v3", "api", version] => (state.openapi.group_version("", version), respond::JSON),
-        ["v3", "apis", group, version] => (state.openapi.group_version(group, version), respond::JSON),
+    let wanted = path.strip_prefix("/openapi/")?.trim_end_matches('/').to_owned();
+    let (openapi, headers) = (state.openapi.clone(), headers.clone());
+    // Building a document takes tens of milliseconds, which the worker threads have better uses for.
+    let built = tokio::task::spawn_blocking(move || openapi_document(&openapi, &wanted, &headers)).await;
+    Some(
+        built.unwrap_or_else(|failed| {
+            Err(ApiError::internal(format!("building the document failed: {failed}")))
+        }),
+    )
+}
+
+fn openapi_document(
+    openapi: &OpenApi,
+    wanted: &str,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, ApiError> {
+    let (document, content_type) = match wanted.split('/').collect::<Vec<_>>().as_slice() {
+        ["v2"] if accept::openapi_protobuf(headers) => (Some(openapi.v2_protobuf()), OPENAPI_V2_PROTOBUF),
+        ["v2"] => (Some(openapi.v2_json()), respond::JSON),
+        ["v3"] => return Ok(respond::body(200, respond::JSON, openapi.index().to_string())),
+        ["v3", "api", version] => (openapi.group_version("", version), respond::JSON),
+        ["v3", "apis", group, version] => (openapi.group_version(group, version), respond::JSON),
         _ => (None, respond::JSON),
     };
-    Some(document.ok_or_else(no_such_path).map(|document| {
-        let known = headers.get(header::IF_NONE_MATCH);
-        respond::tagged(known, &document.hash, content_type, || document.body, accept::gzip(headers))
-    }))
+    let document = document.ok_or_else(no_such_path)?;
+    let known = headers.get(header::IF_NONE_MATCH);
+    Ok(respond::tagged(known, &document.hash, content_type, || document.body, accept::gzip(headers)))
 }

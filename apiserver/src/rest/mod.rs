@@ -36,12 +36,12 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// What handlers share.
 struct State {
     service: Arc<ObjectService>,
-    openapi: OpenApi,
+    openapi: Arc<OpenApi>,
 }
 
 /// All paths of the API. The layer in front must put an `Extension<Identity>` on every request.
 pub fn router(service: Arc<ObjectService>) -> Router {
-    let openapi = OpenApi::new(service.registry().as_ref().clone());
+    let openapi = Arc::new(OpenApi::new(service.registry().as_ref().clone()));
     let state = Arc::new(State { service, openapi });
     Router::new().fallback(move |request: http::Request<Body>| {
         let state = state.clone();
@@ -64,12 +64,12 @@ async fn handle(state: &State, parts: Parts, body: Body) -> Result<Response<Body
             "the server does not know who is asking: send a certificate or a token",
         )
     })?;
-    if let Some(response) = documents::openapi(state, path, &parts.headers) {
+    if let Some(response) = documents::openapi(state, path, &parts.headers).await {
         return if read_only { response } else { Err(method_not_allowed()) };
     }
     match path::parse(path).ok_or_else(documents::no_such_path)? {
         Path::Resource(resource) => on_resource(state, who, resource, &parts, body).await,
-        other if read_only => documents::discovery(state, &other, &parts.headers),
+        other if read_only => documents::discovery(state, &other, &parts.headers).await,
         _ => Err(method_not_allowed()),
     }
 }
@@ -101,7 +101,7 @@ async fn on_resource(
     let verb = verb(&resource, parts, &query, body).await?;
     let gzip = matches!(verb, Verb::Get | Verb::List(_)) && accept::gzip(&parts.headers);
     let answer = state.service.call(who, Request { resource, verb, view }).await?;
-    Ok(respond::answer(answer, format, gzip))
+    Ok(respond::answer(answer, format, gzip).await)
 }
 
 /// What a request asks for, by its method, path and parameters.

@@ -34,9 +34,19 @@ pub(super) fn error(error: &ApiError) -> Response<Body> {
 }
 
 /// What the service answered.
-pub(super) fn answer(answer: claw_client::Response, format: Format, gzip: bool) -> Response<Body> {
+pub(super) async fn answer(answer: claw_client::Response, format: Format, gzip: bool) -> Response<Body> {
     let mut response = match format {
-        Format::Json => packed(answer.code, answer.body, gzip),
+        // Packing 10 MB takes 50 ms, which the worker threads have better uses for.
+        Format::Json if gzip && answer.body.len() >= GZIP_BYTES_MIN => {
+            let (code, json) = (answer.code, answer.body);
+            match tokio::task::spawn_blocking(move || packed(code, json, true)).await {
+                Ok(response) => response,
+                Err(failed) => {
+                    return error(&ApiError::internal(format!("packing the answer failed: {failed}")));
+                }
+            }
+        }
+        Format::Json => body(answer.code, JSON, answer.body),
         Format::Yaml => match yaml(&answer.body) {
             Ok(text) => body(answer.code, "application/yaml", text),
             Err(failed) => return error(&failed),

@@ -3,13 +3,16 @@
 //! Duplicate keys are noted with their path, since a parser that keeps the last one hides a mistake. Size and depth are
 //! bounded before any other stage runs.
 
-use std::{cell::RefCell, fmt};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 use claw_schemas::{ApiError, status::Reason};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::limits::{DOCUMENT_DEPTH_MAX, REQUEST_BYTES_MAX};
+use super::limits::{DOCUMENT_DEPTH_MAX, DOCUMENT_WEIGHT_MAX, REQUEST_BYTES_MAX};
 
 /// A decoded body.
 #[derive(Debug)]
@@ -23,8 +26,8 @@ pub(super) struct Document {
 /// Decodes a body that must hold one object.
 pub(super) fn document(body: &[u8]) -> Result<Document, ApiError> {
     check_size(body)?;
-    let duplicates = RefCell::new(Vec::new());
-    let seed = Node { duplicates: &duplicates, path: Path::Root, depth: 0 };
+    let noted = Noted::default();
+    let seed = Node { noted: &noted, path: Path::Root, depth: 0 };
     let value = if is_json(body) {
         let mut reader = serde_json::Deserializer::from_slice(body);
         let value = seed.deserialize(&mut reader).map_err(|error| malformed("JSON", &error))?;
@@ -35,7 +38,7 @@ pub(super) fn document(body: &[u8]) -> Result<Document, ApiError> {
             .map_err(|error| malformed("YAML", &error))?
     };
     match value {
-        Value::Object(_) => Ok(Document { value, duplicates: duplicates.into_inner() }),
+        Value::Object(_) => Ok(Document { value, duplicates: noted.duplicates.into_inner() }),
         Value::Null => {
             Err(ApiError::bad_request("the request body is empty: send one object as JSON or YAML"))
         }
@@ -95,10 +98,18 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+/// What the visitor notes on its way.
+#[derive(Default)]
+struct Noted {
+    duplicates: RefCell<Vec<String>>,
+    /// Bytes that the document takes so far, written out.
+    weight: Cell<usize>,
+}
+
 /// Builds one value of the document.
 #[derive(Clone, Copy)]
 struct Node<'a> {
-    duplicates: &'a RefCell<Vec<String>>,
+    noted: &'a Noted,
     path: Path<'a>,
     depth: usize,
 }
@@ -118,35 +129,42 @@ impl<'de> Visitor<'de> for Node<'_> {
         f.write_str("a JSON value")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        self.weigh(0)?;
         Ok(Value::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        self.weigh(0)?;
         Ok(value.into())
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        self.weigh(0)?;
         Ok(value.into())
     }
 
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        self.weigh(0)?;
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number must be finite"))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        self.weigh(value.len())?;
         Ok(Value::String(value.to_owned()))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        self.weigh(value.len())?;
         Ok(Value::String(value))
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        self.weigh(0)?;
         Ok(Value::Null)
     }
 
-    fn visit_none<E>(self) -> Result<Value, E> {
+    fn visit_none<E: Error>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
 
@@ -156,9 +174,10 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         self.check_depth()?;
+        self.weigh(0)?;
         let mut items = Vec::new();
         while let Some(item) = list.next_element_seed(Node {
-            duplicates: self.duplicates,
+            noted: self.noted,
             path: Path::Index(&self.path, items.len()),
             depth: self.depth + 1,
         })? {
@@ -169,13 +188,14 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         self.check_depth()?;
+        self.weigh(0)?;
         let mut members = Map::new();
         while let Some(key) = map.next_key::<String>()? {
+            self.weigh(key.len())?;
             let path = Path::Key(&self.path, &key);
-            let value =
-                map.next_value_seed(Node { duplicates: self.duplicates, path, depth: self.depth + 1 })?;
+            let value = map.next_value_seed(Node { noted: self.noted, path, depth: self.depth + 1 })?;
             if members.contains_key(&key) {
-                self.duplicates.borrow_mut().push(path.to_string());
+                self.noted.duplicates.borrow_mut().push(path.to_string());
             }
             members.insert(key, value);
         }
@@ -184,7 +204,18 @@ impl<'de> Visitor<'de> for Node<'_> {
 }
 
 impl Node<'_> {
-    fn check_depth<E: serde::de::Error>(&self) -> Result<(), E> {
+    /// A short YAML text can stand for a huge document, by aliases. What it stands for must be as small as what may
+    /// be sent: every key and value is counted with a separator.
+    fn weigh<E: Error>(&self, bytes: usize) -> Result<(), E> {
+        let weight = self.noted.weight.get() + bytes + 1;
+        self.noted.weight.set(weight);
+        if weight <= DOCUMENT_WEIGHT_MAX {
+            return Ok(());
+        }
+        Err(E::custom(format!("its aliases expand to more than {DOCUMENT_WEIGHT_MAX} bytes")))
+    }
+
+    fn check_depth<E: Error>(&self) -> Result<(), E> {
         if self.depth < DOCUMENT_DEPTH_MAX {
             return Ok(());
         }
@@ -236,6 +267,21 @@ mod tests {
             assert_eq!(error.reason, Reason::BadRequest, "{body:?}: {error}");
         }
         assert!(document(&[0xff, 0xfe, b'{']).is_err());
+    }
+
+    #[test]
+    fn aliases_cannot_blow_a_small_body_up() {
+        let bomb = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(2000), "*a,".repeat(2000));
+        let error = document(bomb.as_bytes()).unwrap_err();
+        assert!(error.message.contains("aliases expand to more than"), "{error}");
+        let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), "*a,".repeat(1000));
+        assert!(document(text.as_bytes()).is_err());
+        assert!(document(b"a: &a {b: c}\nd: *a\n").is_ok());
+        let dense = format!("[{}1]", "1,".repeat(1_000_000));
+        assert!(
+            document(format!("{{\"a\":{dense}}}").as_bytes()).is_ok(),
+            "a body within the limit never weighs too much"
+        );
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub const OBJECT_BYTES_MAX: usize = 1_572_864;
 /// affinity terms in a workload) is under 20.
 pub const DOCUMENT_DEPTH_MAX: usize = 100;
 
+/// What a decoded document may weigh, in bytes of keys and values with a separator each. No body within the request limit
+/// weighs more unless it uses YAML's aliases; as a tree in memory this is 100 MiB in the worst case (of single digits).
+pub const DOCUMENT_WEIGHT_MAX: usize = REQUEST_BYTES_MAX;
+
 /// How often a patch, or an update without a `resourceVersion`, is computed again after losing a race. Each loss means
 /// that another writer won, so 64 concurrent writers on one object all finish within 64 rounds.
 pub const CONFLICT_RETRIES_MAX: usize = 64;

@@ -107,7 +107,7 @@ impl ObjectService {
                 return Ok(found);
             }
             // Few matches so far: fewer, larger steps through the rest.
-            chunk = (chunk * 4).max(limit).max(LIST_CHUNK);
+            chunk = chunk.saturating_mul(4).max(limit).max(LIST_CHUNK);
             tokio::task::yield_now().await;
         }
     }
