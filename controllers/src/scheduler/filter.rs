@@ -127,11 +127,9 @@ pub fn explain<'a>(pod: &PodInfo, nodes: impl Iterator<Item = &'a NodeInfo> + Cl
     let counted: Vec<String> =
         counts.iter().map(|(obstacle, count)| format!("{count} {}", obstacle.describe())).collect();
     let mut message = format!("0/{total} nodes are available: {}.", counted.join(", "));
-    if let Some(miss) = nearest_miss(pod, nodes.clone()) {
-        let _ = write!(message, " {miss}");
-    }
-    if let Some(never) = impossible(pod, nodes) {
-        let _ = write!(message, " {never}");
+    // A near miss invites to wait, which is of no use when no node could ever do.
+    if let Some(hint) = impossible(pod, nodes.clone()).or_else(|| nearest_miss(pod, nodes)) {
+        let _ = write!(message, " {hint}");
     }
     message
 }
@@ -173,13 +171,13 @@ fn impossible<'a>(pod: &PodInfo, nodes: impl Iterator<Item = &'a NodeInfo> + Clo
     pod.requests.iter().find_map(|(resource, wanted)| {
         let largest =
             nodes.clone().map(|node| node.allocatable.get(resource).copied().unwrap_or(0)).max().unwrap_or(0);
-        (*wanted > largest).then(|| {
-            format!(
-                "No node is large enough: {} requested, the largest has {}.",
-                amount(resource, *wanted),
-                amount(resource, largest)
-            )
-        })
+        let told = if largest == 0 {
+            format!("No node offers {resource}.")
+        } else {
+            let (wanted, largest) = (amount(resource, *wanted), amount(resource, largest));
+            format!("No node is large enough: {wanted} requested, the largest has {largest}.")
+        };
+        (*wanted > largest).then_some(told)
     })
 }
 

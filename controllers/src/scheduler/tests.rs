@@ -121,6 +121,8 @@ fn a_pod_that_no_node_could_ever_hold_is_told_so() {
         verdict.ends_with("No node is large enough: 8192Mi memory requested, the largest has 4096Mi memory."),
         "{verdict}"
     );
+    let no_gpu = one(&[small("a")], plain("p", json!({"nvidia.com/gpu": "1"})));
+    assert!(no_gpu.ends_with("1 Insufficient nvidia.com/gpu. No node offers nvidia.com/gpu."), "{no_gpu}");
     assert_eq!(one(&[], plain("p", json!({}))), "p: no nodes available to schedule pods");
 }
 
