@@ -9,6 +9,7 @@ pub mod host;
 pub mod http;
 pub mod in_process;
 pub mod kubectl;
+pub mod load;
 pub mod need;
 pub mod node;
 pub mod wait;

@@ -1,0 +1,148 @@
+//! `make bench`: a release cluster on this machine, beside kube-apiserver's figures. Prints a Markdown table.
+//!
+//! `cargo bench -p claw-e2e -- crud` runs one part alone: `start`, `crud`, `watch`, `memory`, `pods`.
+
+use std::time::{Duration, Instant};
+
+use claw_e2e::{
+    Cluster, Options,
+    load::{
+        Report,
+        crud::{Deed, Load},
+        pods, process,
+        report::Anchor,
+        watchers::{self, Pace},
+    },
+};
+
+const TIME: Duration = Duration::from_secs(5);
+
+fn main() -> anyhow::Result<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|name| name == part);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut report = Report::new();
+    runtime.block_on(async {
+        if wants("start") {
+            start(&mut report)?;
+        }
+        if wants("crud") {
+            crud(&mut report).await?;
+        }
+        if wants("watch") {
+            watch(&mut report).await?;
+        }
+        if wants("memory") {
+            memory(&mut report).await?;
+        }
+        if wants("pods") {
+            bind(&mut report).await?;
+        }
+        anyhow::Ok(())
+    })?;
+    println!("{}", report.markdown());
+    Ok(())
+}
+
+/// From starting the process to `ready`, on new data and on old.
+fn start(report: &mut Report) -> anyhow::Result<()> {
+    let mut first = Vec::new();
+    let mut again = Vec::new();
+    let mut idle = 0.0;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let mut cluster = Cluster::start(Options::server());
+        first.push(began.elapsed());
+        idle = process::resident_mib(cluster.pid())?.0;
+        cluster.stop();
+        let began = Instant::now();
+        cluster.restart();
+        again.push(began.elapsed());
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2].as_secs_f64() * 1e3
+    };
+    report.figure("start to ready, first start", "ms", median(first), Some(2400.0));
+    report.figure("start to ready, again", "ms", median(again), Some(2400.0));
+    report.figure("resident after start, server alone", "MiB", idle, Some(310.0));
+    Ok(())
+}
+
+async fn crud(report: &mut Report) -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::server());
+    let load = Load::on(&cluster)?;
+    // Lists first, while there are 5,000 objects.
+    load.fill(16, 5_000).await?;
+    let anchor = Anchor::new(14.2, 57.0, 130.0, 52_500.0);
+    report.case("list 5,000 as JSON", &load.run(Deed::List, 1, TIME).await?, &anchor);
+    let anchor = Anchor::new(14.8, 64.0, 120.0, 50_000.0);
+    report.case("list 5,000 as Table", &load.run(Deed::Table, 1, TIME).await?, &anchor);
+    let creates =
+        [(1, 700.0, 1.25, 5.8, 1_425.0), (16, 1_291.0, 9.0, 62.0, 820.0), (64, 1_510.0, 33.0, 144.0, 658.0)];
+    run_all(report, &load, "create", Deed::Create, &creates).await?;
+    let gets =
+        [(1, 1_735.0, 0.48, 1.0, 600.0), (16, 3_587.0, 3.4, 21.0, 327.0), (64, 3_548.0, 15.5, 50.0, 285.0)];
+    run_all(report, &load, "get", Deed::Get, &gets).await?;
+    let updates = [
+        (1, 668.0, 1.4, 5.8, 1_667.0),
+        (16, 930.0, 12.5, 66.0, 1_130.0),
+        (64, 1_011.0, 52.0, 184.0, 1_090.0),
+    ];
+    run_all(report, &load, "update", Deed::Update, &updates).await?;
+    let contended = [(16, 79.0, 120.0, 835.0, 13_300.0)];
+    run_all(report, &load, "update of one object, retry on 409", Deed::Contend, &contended).await
+}
+
+async fn run_all(
+    report: &mut Report,
+    load: &Load<'_>,
+    name: &str,
+    deed: Deed,
+    anchors: &[(usize, f64, f64, f64, f64)],
+) -> anyhow::Result<()> {
+    for &(clients, rate, p50_ms, p99_ms, cpu_us) in anchors {
+        let measured = load.run(deed, clients, TIME).await?;
+        let anchor = Anchor::new(rate, p50_ms, p99_ms, cpu_us);
+        report.case(&format!("{name}, {clients} clients"), &measured, &anchor);
+    }
+    Ok(())
+}
+
+async fn watch(report: &mut Report) -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::server());
+    let slow = watchers::run(&cluster, 100, Pace::EverySecond(20), TIME).await?;
+    let anchor = Anchor { rate: Some(2_000.0), p50_ms: Some(5.6), p99_ms: Some(26.0), cpu_us: None };
+    report.case("create to event, 100 watchers, 20 writes/s", &slow, &anchor);
+    let cluster = Cluster::start(Options::server());
+    let full = watchers::run(&cluster, 100, Pace::Writers(16), TIME).await?;
+    let anchor = Anchor { rate: Some(55_000.0), p50_ms: Some(40.0), p99_ms: Some(159.0), cpu_us: None };
+    report.case("create to event, 100 watchers, full rate", &full, &anchor);
+    Ok(())
+}
+
+async fn memory(report: &mut Report) -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(Options::server());
+    Load::on(&cluster)?.fill(64, 60_000).await?;
+    let (now, peak) = process::resident_mib(cluster.pid())?;
+    report.figure("resident with 60,000 ConfigMaps", "MiB", now, Some(1_220.0));
+    report.figure("resident at most while they were created", "MiB", peak, None);
+    cluster.stop();
+    let began = Instant::now();
+    cluster.restart();
+    report.figure("start to ready with 60,000 ConfigMaps", "ms", began.elapsed().as_secs_f64() * 1e3, None);
+    let (now, peak) = process::resident_mib(cluster.pid())?;
+    report.figure("resident after that start", "MiB", now, Some(1_220.0));
+    report.figure("resident at most during that start", "MiB", peak, None);
+    Ok(())
+}
+
+async fn bind(report: &mut Report) -> anyhow::Result<()> {
+    const PODS: usize = 5_000;
+    let cluster = Cluster::start(Options::up(1_000).with(&["--hollow"]));
+    let measured = pods::bind(&cluster, PODS).await?;
+    let anchor = Anchor { rate: Some(185.0), cpu_us: Some(6_000.0), ..Anchor::default() };
+    report.case("pods bound, 5,000 on 1,000 hollow nodes", &measured, &anchor);
+    Ok(())
+}
