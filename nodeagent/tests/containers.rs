@@ -8,7 +8,8 @@ use std::{sync::Arc, time::Duration};
 use claw_nodeagent::{
     Containers, Runtime,
     runtime::{
-        ExecReply, ExitReason, ExitRecord, Host, Instance, Sandbox, Sources, StartFailure, StartRequest,
+        ExecReply, ExitReason, ExitRecord, Host, Instance, ProbeTarget, Sandbox, Sources, StartFailure,
+        StartRequest, cgroups,
     },
 };
 use common::{Machine, can_run_containers, eventually, log_texts, shims_of, unreachable_client};
@@ -28,8 +29,9 @@ impl Rig {
     async fn new(spec: serde_json::Value) -> Self {
         let machine = Machine::new();
         let runtime = machine.open().await;
+        let uid = machine.cgroup.trim_start_matches('/').to_owned();
         let pod: Pod = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "subject", "namespace": "default", "uid": "11111111-2222-3333-4444-555555555555"},
+            "metadata": {"name": "subject", "namespace": "default", "uid": uid},
             "spec": spec,
         }))
         .unwrap();
@@ -106,5 +108,293 @@ async fn an_exit_code_and_both_streams_are_kept() {
     let (exit, log) = rig.run_to_end().await;
     assert_eq!((exit.code, exit.reason), (7, ExitReason::Error));
     assert_eq!(log, ["crashing with code 7 in 0ns", "crash: exit 7"]);
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_container_over_its_memory_limit_is_killed_and_says_why() {
+    if !can_run_containers("a_container_over_its_memory_limit_is_killed_and_says_why") {
+        return;
+    }
+    let mut main = container(&["memory", "--mib", "64"]);
+    main["resources"] = serde_json::json!({"limits": {"memory": "24Mi"}});
+    let rig = Rig::new(serde_json::json!({"containers": [main]})).await;
+    let (exit, _) = rig.run_to_end().await;
+    assert_eq!((exit.code, exit.signal, exit.reason), (137, Some(9), ExitReason::OOMKilled));
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_container_over_its_cpu_limit_is_throttled() {
+    if !can_run_containers("a_container_over_its_cpu_limit_is_throttled") {
+        return;
+    }
+    let mut main = container(&["cpu", "--threads", "1"]);
+    main["resources"] = serde_json::json!({"limits": {"cpu": "100m"}});
+    let rig = Rig::new(serde_json::json!({"containers": [main]})).await;
+    let run = rig.start().await;
+    let group = format!("{}/pod{}/{}", rig.machine.cgroup, run.key.pod_uid, run.id);
+    let throttled = || {
+        let text = cgroups::read(&group, "cpu", "cpu.stat").unwrap_or_default();
+        cgroups::counter(&text, "nr_throttled").unwrap_or(0)
+    };
+    eventually("the kernel throttles it", || async { throttled() > 3 }).await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn sigterm_reaches_the_program_and_the_exit_is_graceful() {
+    if !can_run_containers("sigterm_reaches_the_program_and_the_exit_is_graceful") {
+        return;
+    }
+    let rig = Rig::one(&["serve"]).await;
+    let run = rig.start().await;
+    let folder = rig.runtime.log_folder(&run.key).unwrap();
+    eventually("it serves", || async { !log_texts(&folder).is_empty() }).await;
+    rig.runtime.signal(&run.key, libc::SIGTERM).await.unwrap();
+    let exit = rig.runtime.wait(&run.key).await.unwrap();
+    assert_eq!(exit.code, 0);
+    assert_eq!(log_texts(&folder).last().map(String::as_str), Some("received SIGTERM, stopping"));
+    rig.runtime.signal(&run.key, libc::SIGKILL).await.expect("signalling what is over succeeds");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn commands_run_inside_a_container_and_are_killed_in_time() {
+    if !can_run_containers("commands_run_inside_a_container_and_are_killed_in_time") {
+        return;
+    }
+    let rig = Rig::one(&["serve", "--port", "9000"]).await;
+    let run = rig.start().await;
+    let exec = async |command: &[&str], timeout| {
+        let command: Vec<String> = command.iter().map(|part| (*part).to_owned()).collect();
+        rig.runtime.exec(&run.key, &command, timeout).await.unwrap()
+    };
+    let long = Duration::from_secs(30);
+    eventually("it serves on its own loopback", || async {
+        let reply = exec(&["/toolbox", "check", "http://localhost:9000/healthz"], long).await;
+        reply == ExecReply::Exited { code: 0, output: String::new() }
+    })
+    .await;
+    let reply = exec(&["toolbox", "cat", "/proc/sys/kernel/hostname"], long).await;
+    assert_eq!(reply, ExecReply::Exited { code: 0, output: "subject\n".to_owned() });
+    assert_eq!(exec(&["/toolbox", "sleep", "100"], Duration::from_millis(300)).await, ExecReply::TimedOut);
+    assert!(matches!(exec(&["/nowhere"], long).await, ExecReply::Failed(_)));
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn containers_of_a_pod_share_a_volume_and_an_address() {
+    if !can_run_containers("containers_of_a_pod_share_a_volume_and_an_address") {
+        return;
+    }
+    let with_volume = |name: &str, args: &[&str]| {
+        let mut container = container(args);
+        container["name"] = name.into();
+        container["volumeMounts"] = serde_json::json!([{"name": "shared", "mountPath": "/data"}]);
+        container
+    };
+    let rig = Rig::new(serde_json::json!({
+        "volumes": [{"name": "shared", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}],
+        "containers": [with_volume("writer", &["write", "/data/note", "from the writer"]),
+            with_volume("server", &["serve", "--port", "8080"]),
+            with_volume("reader", &["cat", "/data/note"]),
+            with_volume("caller", &["check", "http://localhost:8080/healthz"])],
+    }))
+    .await;
+    for (index, expected) in [(0, ""), (2, "from the writer")] {
+        let run = rig.try_start(index, 0).await.unwrap();
+        assert_eq!(rig.runtime.wait(&run.key).await.unwrap().code, 0);
+        assert_eq!(log_texts(&rig.runtime.log_folder(&run.key).unwrap()).join("\n"), expected);
+    }
+    let server = rig.try_start(1, 0).await.unwrap();
+    let folder = rig.runtime.log_folder(&server.key).unwrap();
+    eventually("it serves", || async { !log_texts(&folder).is_empty() }).await;
+    let caller = rig.try_start(3, 0).await.unwrap();
+    assert_eq!(rig.runtime.wait(&caller.key).await.unwrap().code, 0);
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn the_host_reaches_a_pod_at_its_address() {
+    if !can_run_containers("the_host_reaches_a_pod_at_its_address") {
+        return;
+    }
+    let rig = Rig::one(&["serve"]).await;
+    let run = rig.start().await;
+    let address = (rig.sandbox.ip.unwrap().to_string(), 8080);
+    let probe =
+        |path: &str| ProbeTarget::Http { address: address.clone(), path: path.to_owned(), headers: vec![] };
+    let limit = Duration::from_secs(5);
+    eventually("the probe succeeds", || async {
+        rig.runtime.probe(&run.key, &probe("/healthz"), limit).await.is_ok()
+    })
+    .await;
+    rig.runtime.probe(&run.key, &probe("/control?healthy=false"), limit).await.unwrap();
+    let failure = rig.runtime.probe(&run.key, &probe("/healthz"), limit).await.unwrap_err();
+    assert_eq!(failure, "HTTP probe failed with statuscode: 503");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn identity_limits_and_environment_are_what_the_pod_says() {
+    if !can_run_containers("identity_limits_and_environment_are_what_the_pod_says") {
+        return;
+    }
+    let named = |name: &str, args: &[&str], more: serde_json::Value| {
+        let mut container = container(args);
+        container["name"] = name.into();
+        for (field, value) in more.as_object().unwrap() {
+            container[field] = value.clone();
+        }
+        container
+    };
+    let rig = Rig::new(serde_json::json!({
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 2000, "supplementalGroups": [3000]},
+        "containers": [
+            named("status", &["cat", "/proc/self/status"], serde_json::json!({
+                "securityContext": {"allowPrivilegeEscalation": false}})),
+            named("env", &["env"], serde_json::json!({"env": [
+                {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "BOTH", "value": "$(NODE)-$$(NODE)"}]})),
+            named("frozen", &["write", "/file", "x"], serde_json::json!({
+                "securityContext": {"readOnlyRootFilesystem": true, "runAsUser": 0}})),
+            named("lost", &[], serde_json::json!({"command": ["/no/such/program"]})),
+        ],
+    }))
+    .await;
+    let run = async |index| {
+        let run = rig.try_start(index, 0).await.unwrap();
+        let exit = rig.runtime.wait(&run.key).await.unwrap();
+        (exit, log_texts(&rig.runtime.log_folder(&run.key).unwrap()).join("\n"))
+    };
+    let (exit, status) = run(0).await;
+    assert_eq!(exit.code, 0);
+    for line in [
+        "Uid:\t1000\t1000\t1000\t1000",
+        "Gid:\t2000\t2000\t2000\t2000",
+        "Groups:\t3000",
+        "NoNewPrivs:\t1",
+        "CapEff:\t0000000000000000",
+        "NSpid:",
+    ] {
+        assert!(status.contains(line), "{line} is missing in {status}");
+    }
+    let (_, environment) = run(1).await;
+    for line in ["BOTH=here-$(NODE)", "TOOLBOX_TAG=test", "HOSTNAME=subject"] {
+        assert!(environment.contains(line), "{line} is missing in {environment}");
+    }
+    assert!(environment.contains(&format!("IP={}", rig.sandbox.ip.unwrap())), "{environment}");
+    let (exit, _) = run(2).await;
+    assert_ne!(exit.code, 0, "the root must be read-only");
+    let (exit, _) = run(3).await;
+    assert_eq!((exit.code, exit.reason), (128, ExitReason::StartError));
+    assert!(exit.message.contains("/no/such/program"), "{}", exit.message);
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_reference_to_nothing_is_named_before_anything_starts() {
+    if !can_run_containers("a_reference_to_nothing_is_named_before_anything_starts") {
+        return;
+    }
+    let mut main = container(&["env"]);
+    main["volumeMounts"] = serde_json::json!([{"name": "ghost", "mountPath": "/x"}]);
+    let rig = Rig::new(serde_json::json!({"containers": [main]})).await;
+    let failure = rig.try_start(0, 0).await.unwrap_err();
+    assert_eq!(failure.reason, "CreateContainerConfigError");
+    assert!(failure.message.contains("\"ghost\""), "{}", failure.message);
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_runtime_that_comes_back_finds_what_runs_and_what_ended() {
+    if !can_run_containers("a_runtime_that_comes_back_finds_what_runs_and_what_ended") {
+        return;
+    }
+    let mut rig = Rig::new(serde_json::json!({"containers": [
+        {"name": "long", "image": "clawbernetes.io/toolbox", "args": ["lines", "--count", "30", "--interval-ms", "50"]},
+        {"name": "short", "image": "clawbernetes.io/toolbox", "args": ["crash", "--code", "9"]},
+    ]}))
+    .await;
+    let long = rig.try_start(0, 0).await.unwrap();
+    let short = rig.try_start(1, 0).await.unwrap();
+    // The runtime goes, as with an agent that is stopped; containers do not notice.
+    let folder = rig.runtime.log_folder(&short.key).unwrap();
+    rig.runtime = rig.machine.open().await;
+    eventually("the short one ends unseen", || async { folder.join("exit.json").exists() }).await;
+    let recovered = rig.runtime.recover().await.unwrap();
+    assert_eq!(recovered.len(), 1);
+    assert_eq!(recovered[0].sandbox.as_ref(), Some(&rig.sandbox));
+    let runs = &recovered[0].instances;
+    assert_eq!(
+        runs.iter().map(|run| run.key.clone()).collect::<Vec<_>>(),
+        [long.key.clone(), short.key.clone()]
+    );
+    assert_eq!((runs[0].id.as_str(), runs[0].started_at), (long.id.as_str(), long.started_at));
+    assert_eq!(runs[1].exit.as_ref().unwrap().code, 9);
+    assert_eq!(rig.runtime.wait(&long.key).await.unwrap().code, 0);
+    let lines = log_texts(&rig.runtime.log_folder(&long.key).unwrap());
+    assert_eq!(lines, (1..=30).map(|number| format!("line {number}")).collect::<Vec<_>>());
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_container_whose_shim_is_killed_is_reported_as_lost_and_cleaned_up() {
+    if !can_run_containers("a_container_whose_shim_is_killed_is_reported_as_lost_and_cleaned_up") {
+        return;
+    }
+    let rig = Rig::one(&["sleep", "1000"]).await;
+    let run = rig.start().await;
+    let shims = shims_of(rig.machine.root.path());
+    assert_eq!(shims.len(), 1);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shims[0]), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let exit = rig.runtime.wait(&run.key).await.unwrap();
+    assert_eq!((exit.code, exit.reason), (137, ExitReason::ContainerStatusUnknown));
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn garbage_on_its_socket_does_not_hurt_a_shim() {
+    use std::io::Write as _;
+    if !can_run_containers("garbage_on_its_socket_does_not_hurt_a_shim") {
+        return;
+    }
+    let rig = Rig::one(&["sleep", "1000"]).await;
+    let run = rig.start().await;
+    let folder = rig.runtime.log_folder(&run.key).unwrap();
+    let (_open, socket) = claw_nodeagent::shim::short_path(&folder, "shim.sock").unwrap();
+    let silent = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    let mut loud = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    loud.write_all(&[0xFF; 5000]).unwrap();
+    drop(silent);
+    rig.runtime.signal(&run.key, 999).await.expect_err("there is no such signal");
+    rig.runtime.signal(&run.key, libc::SIGKILL).await.unwrap();
+    assert_eq!(rig.runtime.wait(&run.key).await.unwrap().code, 137);
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_containers_start_at_once_and_no_exit_is_lost() {
+    if !can_run_containers("many_containers_start_at_once_and_no_exit_is_lost") {
+        return;
+    }
+    const COUNT: usize = 24;
+    let containers: Vec<serde_json::Value> = (0..COUNT)
+        .map(|number| {
+            let code = number.to_string();
+            serde_json::json!({"name": format!("c{number}"), "image": "clawbernetes.io/toolbox",
+                "args": ["crash", "--code", code]})
+        })
+        .collect();
+    let rig = Rig::new(serde_json::json!({"containers": containers})).await;
+    let runs = futures::future::join_all((0..COUNT).map(|index| rig.try_start(index, 0))).await;
+    for (number, run) in runs.into_iter().enumerate() {
+        let run = run.unwrap();
+        let exit = rig.runtime.wait(&run.key).await.unwrap();
+        assert_eq!(usize::try_from(exit.code), Ok(number));
+        assert_eq!(log_texts(&rig.runtime.log_folder(&run.key).unwrap()).len(), 2);
+    }
     rig.close().await;
 }

@@ -36,6 +36,7 @@ struct State {
     /// Spreads errors evenly: an error each time the running sum passes a thousand.
     error_sum: AtomicU64,
     name: String,
+    greeting: Option<String>,
 }
 
 impl Settings {
@@ -67,7 +68,9 @@ pub(crate) fn serve(settings: &Settings) -> Result<u8, String> {
         .map_err(|error| format!("port {}: {error}", settings.port))?;
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
     let tag = std::env::var("TOOLBOX_TAG").unwrap_or_default();
-    say(&format!("toolbox {tag} on {name} serving port {}", settings.port));
+    let greeting = std::env::var("GREETING").ok().filter(|text| !text.is_empty());
+    let greets = greeting.as_ref().map(|text| format!(", greeting \"{text}\"")).unwrap_or_default();
+    say(&format!("toolbox {tag} on {name} serving port {}{greets}", settings.port));
     let state = Arc::new(State {
         started: Instant::now(),
         unhealthy_after: settings.unhealthy_after,
@@ -76,6 +79,7 @@ pub(crate) fn serve(settings: &Settings) -> Result<u8, String> {
         errors_per_mille: AtomicU64::new(settings.errors_per_mille),
         error_sum: AtomicU64::new(0),
         name: format!("toolbox {tag} on {name}"),
+        greeting,
     });
     for connection in listener.incoming() {
         match connection {
@@ -186,7 +190,10 @@ impl State {
         if before / 1000 != (before + share) / 1000 {
             return (500, "failing on purpose\n".to_owned());
         }
-        (200, format!("{}: {method} {target}\n", self.name))
+        match &self.greeting {
+            Some(greeting) if target == "/" => (200, format!("{greeting}\n")),
+            _ => (200, format!("{}: {method} {target}\n", self.name)),
+        }
     }
 }
 
@@ -237,6 +244,7 @@ mod tests {
             errors_per_mille: AtomicU64::new(errors_per_mille),
             error_sum: AtomicU64::new(0),
             name: "test".to_owned(),
+            greeting: Some("hello".to_owned()),
         }
     }
 
@@ -254,6 +262,12 @@ mod tests {
         assert_eq!(state.control("healthy=false").0, 200);
         assert_eq!(state.health().0, 503);
         assert_eq!(state.control("healthy=perhaps").0, 400);
+    }
+
+    #[test]
+    fn the_greeting_is_the_answer_at_the_root_only() {
+        assert_eq!(state(0).echo("GET", "/").1, "hello\n");
+        assert_eq!(state(0).echo("GET", "/x").1, "test: GET /x\n");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::{
 
 const USAGE: &str = "usage: toolbox COMMAND [--option value]
   serve [--port 8080] [--latency-ms N] [--error-rate 0..1] [--unhealthy-after SECONDS]
-        echoes requests; /healthz; /control?latency-ms=N&error-rate=R&healthy=true|false
+        echoes requests; / answers $GREETING if that is set; /healthz; /control?latency-ms=N&error-rate=R&healthy=true|false
   sleep SECONDS                          waits, then exits 0
   crash [--after SECONDS] [--code N]     exits with a code (1)
   memory --mib N                         takes that much memory and holds it
@@ -26,6 +26,7 @@ const USAGE: &str = "usage: toolbox COMMAND [--option value]
   env                                    prints the environment
   cat FILE...                            prints files
   write FILE TEXT                        writes TEXT and a newline to FILE
+  copy FROM TO                           copies a file
   check URL                              one HTTP GET; exits 0 on a status below 400
   true, false                            exit 0, exit 1";
 
@@ -67,6 +68,10 @@ fn run(arguments: &[String]) -> Result<u8, String> {
             let file = options.positional(0, "FILE")?;
             let text = format!("{}\n", options.positional(1, "TEXT")?);
             std::fs::write(file, text).map_err(|error| format!("{file}: {error}")).map(|()| 0)
+        }
+        "copy" => {
+            let (from, to) = (options.positional(0, "FROM")?, options.positional(1, "TO")?);
+            std::fs::copy(from, to).map_err(|error| format!("copying {from} to {to}: {error}")).map(|_| 0)
         }
         "check" => http::check(options.positional(0, "URL")?),
         "true" => Ok(0),

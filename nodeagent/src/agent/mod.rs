@@ -102,7 +102,10 @@ impl Agent {
             runtime,
             config,
         });
-        let pods = Arc::new(Pods::new(Arc::clone(&shared), cancel.clone()));
+        // Workers end with this future too, if it is dropped instead of cancelled.
+        let workers = cancel.child_token();
+        let _end_workers = workers.clone().drop_guard();
+        let pods = Arc::new(Pods::new(Arc::clone(&shared), workers));
         for recovered in shared.runtime.recover().await? {
             pods.adopt(recovered);
         }

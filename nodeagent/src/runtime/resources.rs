@@ -74,8 +74,28 @@ impl Qos {
     }
 }
 
-/// How willingly the kernel kills a container when memory runs out. Source: kubelet's `qos` package.
+/// How willingly the kernel kills a container when memory runs out, as far as this process may say.
 pub(super) fn oom_score(pod: &Pod, container: &Container, memory_bytes: i128) -> i32 {
+    let wanted = wanted_oom_score(pod, container, memory_bytes);
+    if may_lower_oom_scores() { wanted } else { wanted.max(own_oom_score()) }
+}
+
+/// Without CAP_SYS_RESOURCE (number 24) a process cannot give its children a lower score than its own.
+fn may_lower_oom_scores() -> bool {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let held = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok()).is_some_and(|held| held & (1 << 24) != 0)
+}
+
+fn own_oom_score() -> i32 {
+    std::fs::read_to_string("/proc/self/oom_score_adj")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// Source: kubelet's `qos` package.
+fn wanted_oom_score(pod: &Pod, container: &Container, memory_bytes: i128) -> i32 {
     let qos = pod.spec.as_ref().map_or(Qos::BestEffort, Qos::of);
     match qos {
         Qos::Guaranteed => -997,
@@ -162,7 +182,7 @@ mod tests {
         let pod = |resources| Pod { spec: Some(spec(resources)), ..Pod::default() };
         let score = |resources: serde_json::Value| {
             let pod = pod(resources);
-            oom_score(&pod, &pod.spec.as_ref().unwrap().containers[0], 1 << 30)
+            wanted_oom_score(&pod, &pod.spec.as_ref().unwrap().containers[0], 1 << 30)
         };
         assert_eq!(score(serde_json::json!({})), 1000);
         assert_eq!(score(serde_json::json!({"requests": {"memory": "512Mi"}})), 500);

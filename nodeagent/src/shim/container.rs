@@ -51,6 +51,10 @@ const READ_BYTES: usize = 64 * 1024;
 /// Connections held by waiters. One agent waits once; a few more survive its restarts.
 const WAITERS_MAX: usize = 16;
 
+/// How willingly the kernel kills this process when memory runs out: later than any container.
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+const SHIM_OOM_SCORE: &str = "-998";
+
 /// Runs the container to its end. The caller then exits this process.
 pub(super) fn run(job: &RunJob, reply: UnixStream) {
     let _ = std::fs::write("/proc/self/comm", "claw-shim");
@@ -83,6 +87,7 @@ fn prepare(job: &RunJob) -> Result<Created<'_>, Error> {
     sys::lock_for_life(&lock).map_err(Error::io("locking", &lock))?;
     sys::detach_standard_streams().map_err(Error::io("opening", "/dev/null"))?;
     mounts::enter_own_namespace(job)?;
+    let own_score = std::fs::read_to_string(OOM_SCORE).unwrap_or_default();
     let (stdout, stdout_end) = log_pipe()?;
     let (stderr, stderr_end) = log_pipe()?;
     let null = File::open("/dev/null").map_err(Error::io("opening", "/dev/null"))?;
@@ -94,7 +99,10 @@ fn prepare(job: &RunJob) -> Result<Created<'_>, Error> {
         .and_then(|builder| builder.as_init(&job.bundle).with_systemd(false).with_detach(true).build())
         .map_err(|error| Error::Shim(format!("creating the container: {}", chain(&error))))?;
     // libcontainer gave this process the container's score; the shim must be the last to go.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-998");
+    if std::fs::write(OOM_SCORE, SHIM_OOM_SCORE).is_err() {
+        // Without CAP_SYS_RESOURCE nobody may go below what they were given.
+        let _ = std::fs::write(OOM_SCORE, own_score.trim());
+    }
     Ok(Created { job, container, stdout, stderr })
 }
 
@@ -116,6 +124,10 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
             text = format!("{text}: {more}");
         }
         cause = source.source();
+    }
+    // Errors of create hide their cause from everything but `Debug`.
+    if text.ends_with("io error") || text.ends_with("syscall error") {
+        text = format!("{text} ({error:?})");
     }
     text
 }

@@ -89,7 +89,7 @@ impl Network {
         let address = self.choose(&mut state, bridge, pod_uid)?;
         state.used.insert(address, pod_uid.to_owned());
         let wired = link::connect(&Wire {
-            host_end: host_end(pod_uid),
+            host_end: self.host_end(pod_uid),
             bridge: bridge.name(),
             namespace: namespace.to_owned(),
             address,
@@ -103,9 +103,13 @@ impl Network {
 
     /// Frees a pod's address. The veth pair goes with its namespace, but not at once: so remove it.
     pub(super) fn detach(&self, pod_uid: &str) -> Result<(), Error> {
-        let name = host_end(pod_uid);
-        if link::exists(&name) {
-            link::delete(&name)?;
+        let name = self.host_end(pod_uid);
+        if link::exists(&name)
+            && let Err(error) = link::delete(&name)
+            && link::exists(&name)
+        {
+            // Still there: not merely gone with its namespace in this moment.
+            return Err(error);
         }
         self.state.lock().used.retain(|_, owner| owner != pod_uid);
         Ok(())
@@ -172,6 +176,12 @@ impl Network {
         alias.trim() == self.alias()
     }
 
+    /// Interface names have at most 15 bytes. Two agents may know the same pod (a restored backup).
+    fn host_end(&self, pod_uid: &str) -> String {
+        let name = format!("{}\n{pod_uid}", self.root_dir.display());
+        format!("clv{}", &hex(&Sha256::digest(name.as_bytes()))[..12])
+    }
+
     /// The kernel keeps 255 bytes of an alias; paths may be longer.
     fn alias(&self) -> String {
         format!("clawbernetes {}", &hex(&Sha256::digest(self.root_dir.as_os_str().as_encoded_bytes()))[..32])
@@ -185,11 +195,6 @@ pub(super) struct Wire {
     namespace: PathBuf,
     address: Ipv4Addr,
     gateway: Ipv4Addr,
-}
-
-/// Interface names have at most 15 bytes.
-fn host_end(pod_uid: &str) -> String {
-    format!("clv{}", &hex(&Sha256::digest(pod_uid.as_bytes()))[..12])
 }
 
 /// Whether any route but the default one covers the address.

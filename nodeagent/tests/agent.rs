@@ -1,0 +1,385 @@
+//! The whole agent with real containers, against a server whose side of the session is scripted here.
+
+mod common;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use claw_client::{
+    ApiError,
+    node::{NodeLink, ServerMessages, StreamFrames},
+};
+use claw_nodeagent::{Agent, AgentConfig};
+use claw_schemas::proto::{
+    Ack, AgentMessage, DesiredPods, LogsRequest, OpenStream, PodChanged, PodRemoved, ServerMessage,
+    StreamFrame, Welcome, agent_message, open_stream, server_message::Message,
+};
+use common::{Machine, PATIENCE, can_run_containers, unreachable_client};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+type Opened<T, F> = (mpsc::Receiver<T>, mpsc::Sender<Result<F, ApiError>>);
+
+/// The server's ends of whatever the agent opens.
+struct Link {
+    sessions: mpsc::Sender<Opened<AgentMessage, ServerMessage>>,
+    streams: mpsc::Sender<Opened<StreamFrame, StreamFrame>>,
+}
+
+#[async_trait]
+impl NodeLink for Link {
+    async fn session(&self, outgoing: mpsc::Receiver<AgentMessage>) -> Result<ServerMessages, ApiError> {
+        let (sender, receiver) = mpsc::channel(64);
+        self.sessions.send((outgoing, sender)).await.map_err(|_| ApiError::internal("the test is over"))?;
+        Ok(ReceiverStream::new(receiver).boxed())
+    }
+
+    async fn stream(&self, outgoing: mpsc::Receiver<StreamFrame>) -> Result<StreamFrames, ApiError> {
+        let (sender, receiver) = mpsc::channel(64);
+        self.streams.send((outgoing, sender)).await.map_err(|_| ApiError::internal("the test is over"))?;
+        Ok(ReceiverStream::new(receiver).boxed())
+    }
+}
+
+/// An agent that runs, and the server's side of its session.
+struct Server {
+    cancel: CancellationToken,
+    agent: JoinHandle<Result<(), claw_nodeagent::Error>>,
+    sessions: mpsc::Receiver<Opened<AgentMessage, ServerMessage>>,
+    streams: Mutex<mpsc::Receiver<Opened<StreamFrame, StreamFrame>>>,
+    from_agent: mpsc::Receiver<AgentMessage>,
+    to_agent: mpsc::Sender<Result<ServerMessage, ApiError>>,
+    statuses: HashMap<String, PodStatus>,
+    terminated: Vec<String>,
+    events: Vec<Event>,
+    heartbeats: u64,
+}
+
+impl Server {
+    async fn start(machine: &Machine) -> Self {
+        let (sessions_sender, mut sessions) = mpsc::channel(4);
+        let (streams_sender, streams) = mpsc::channel(4);
+        let link = Arc::new(Link { sessions: sessions_sender, streams: streams_sender });
+        let cancel = CancellationToken::new();
+        let config = AgentConfig { restart_backoff: Duration::from_millis(300), ..AgentConfig::new("here") };
+        let runtime = machine.open().await;
+        let agent = tokio::spawn(Agent::run(config, link, unreachable_client(), runtime, cancel.clone()));
+        let (from_agent, to_agent) =
+            tokio::time::timeout(PATIENCE, sessions.recv()).await.expect("a session").unwrap();
+        let mut server = Self {
+            cancel,
+            agent,
+            sessions,
+            streams: Mutex::new(streams),
+            from_agent,
+            to_agent,
+            statuses: HashMap::new(),
+            terminated: Vec::new(),
+            events: Vec::new(),
+            heartbeats: 0,
+        };
+        server.welcome().await;
+        server
+    }
+
+    async fn welcome(&mut self) {
+        let first = self.receive().await;
+        let Some(agent_message::Message::Hello(hello)) = first.message else {
+            panic!("not a Hello: {first:?}")
+        };
+        assert_eq!(hello.node_name, "here");
+        self.tell(Message::Welcome(Welcome { heartbeat_interval_ms: 100 })).await;
+    }
+
+    async fn receive(&mut self) -> AgentMessage {
+        tokio::time::timeout(PATIENCE, self.from_agent.recv()).await.expect("a message").expect("a session")
+    }
+
+    async fn tell(&self, message: Message) {
+        self.to_agent.send(Ok(ServerMessage { message: Some(message) })).await.unwrap();
+    }
+
+    async fn desire(&self, pods: &[&Pod]) {
+        let pods = pods.iter().map(|pod| serde_json::to_vec(pod).unwrap().into()).collect();
+        self.tell(Message::DesiredPods(DesiredPods { revision: 1, pods })).await;
+    }
+
+    /// Takes reports in, and acknowledges them, until the condition holds.
+    async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "not within {PATIENCE:?}: {what}; {:?}",
+                self.statuses
+            );
+            let sequence = match self.receive().await.message.unwrap() {
+                agent_message::Message::PodStatus(report) => {
+                    self.statuses.insert(report.name, serde_json::from_slice(&report.status).unwrap());
+                    report.sequence
+                }
+                agent_message::Message::PodTerminated(report) => {
+                    self.terminated.push(report.name);
+                    report.sequence
+                }
+                agent_message::Message::Event(report) => {
+                    self.events.push(serde_json::from_slice(&report.event).unwrap());
+                    continue;
+                }
+                agent_message::Message::Heartbeat(_) => {
+                    self.heartbeats += 1;
+                    continue;
+                }
+                other => panic!("unexpected {other:?}"),
+            };
+            self.tell(Message::Ack(Ack { sequence })).await;
+        }
+    }
+
+    fn is_ready(&self, pod: &str) -> bool {
+        let conditions = self.statuses.get(pod).and_then(|status| status.conditions.as_ref());
+        conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+    }
+
+    fn restarts(&self, pod: &str) -> i32 {
+        self.container(pod).map_or(0, |status| status.restart_count)
+    }
+
+    fn container(&self, pod: &str) -> Option<&k8s_openapi::api::core::v1::ContainerStatus> {
+        self.statuses.get(pod)?.container_statuses.as_ref()?.first()
+    }
+
+    fn reasons(&self) -> Vec<&str> {
+        self.events.iter().filter_map(|event| event.reason.as_deref()).collect()
+    }
+
+    /// Reads a log to its end.
+    async fn logs(&self, pod: &Pod, previous: bool, follow: bool) -> String {
+        let request = LogsRequest {
+            namespace: "default".to_owned(),
+            pod: pod.metadata.name.clone().unwrap(),
+            uid: pod.metadata.uid.clone().unwrap(),
+            container: "main".to_owned(),
+            previous,
+            follow,
+            ..LogsRequest::default()
+        };
+        let open =
+            OpenStream { stream_id: "s1".to_owned(), request: Some(open_stream::Request::Logs(request)) };
+        self.tell(Message::OpenStream(open)).await;
+        let mut streams = self.streams.lock().await;
+        let (mut frames, _answers) =
+            tokio::time::timeout(PATIENCE, streams.recv()).await.expect("a stream").unwrap();
+        let mut text = Vec::new();
+        let mut first = true;
+        while let Some(frame) = tokio::time::timeout(PATIENCE, frames.recv()).await.expect("the log's end") {
+            assert_eq!(frame.error, "");
+            assert_eq!(std::mem::take(&mut first), frame.stream_id == "s1");
+            text.extend_from_slice(&frame.data);
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    async fn delete(&mut self, pod: &Pod) {
+        let mut pod = pod.clone();
+        let name = pod.metadata.name.clone().unwrap();
+        pod.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now()));
+        pod.metadata.deletion_grace_period_seconds = Some(20);
+        self.tell(Message::PodChanged(PodChanged {
+            revision: 2,
+            pod: serde_json::to_vec(&pod).unwrap().into(),
+        }))
+        .await;
+        self.until("the pod is terminated", |server| server.terminated.contains(&name)).await;
+        self.tell(Message::PodRemoved(removed(&pod))).await;
+    }
+
+    /// Stops the agent as SIGTERM would.
+    async fn stop(self) {
+        self.cancel.cancel();
+        tokio::time::timeout(PATIENCE, self.agent).await.expect("the agent stops").unwrap().unwrap();
+    }
+}
+
+fn removed(pod: &Pod) -> PodRemoved {
+    PodRemoved {
+        revision: 3,
+        namespace: "default".to_owned(),
+        name: pod.metadata.name.clone().unwrap(),
+        uid: pod.metadata.uid.clone().unwrap(),
+    }
+}
+
+fn pod(name: &str, policy: &str, args: &[&str]) -> Pod {
+    let container = serde_json::json!({"name": "main", "image": "clawbernetes.io/toolbox", "args": args});
+    with_container(name, policy, container)
+}
+
+fn with_container(name: &str, policy: &str, container: serde_json::Value) -> Pod {
+    serde_json::from_value(serde_json::json!({
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
+        "spec": {"restartPolicy": policy, "containers": [container], "nodeName": "here"},
+    }))
+    .unwrap()
+}
+
+/// Waits for the worker to drop the last records, then checks that the machine is as before.
+async fn assert_clean(machine: &Machine) {
+    let pods = machine.root.path().join("pods");
+    assert_eq!(std::fs::read_dir(pods).unwrap().count(), 0, "records are left");
+    assert_eq!(machine.leftovers(), Default::default());
+}
+
+async fn records_gone(machine: &Machine) {
+    let pods = machine.root.path().join("pods");
+    common::eventually("the records are gone", || async { std::fs::read_dir(&pods).unwrap().count() == 0 })
+        .await;
+}
+
+#[tokio::test]
+async fn a_pod_becomes_ready_serves_and_goes_without_a_trace() {
+    if !can_run_containers("a_pod_becomes_ready_serves_and_goes_without_a_trace") {
+        return;
+    }
+    let machine = Machine::new();
+    let mut server = Server::start(&machine).await;
+    let container = serde_json::json!({"name": "main", "image": "clawbernetes.io/toolbox", "args": ["serve"],
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1}});
+    let web = with_container("web", "Always", container);
+    server.desire(&[&web]).await;
+    server.until("the pod is ready", |server| server.is_ready("web")).await;
+    let status = &server.statuses["web"];
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert!(status.pod_ip.is_some() && status.host_ip.as_deref() == Some("127.0.0.1"));
+    server.until("heartbeats come", |server| server.heartbeats > 2).await;
+    for reason in ["Pulled", "Created", "Started"] {
+        assert!(server.reasons().contains(&reason), "{reason} is missing in {:?}", server.reasons());
+    }
+    server.delete(&web).await;
+    assert!(server.reasons().contains(&"Killing"));
+    records_gone(&machine).await;
+    server.stop().await;
+    assert_clean(&machine).await;
+}
+
+#[tokio::test]
+async fn three_servers_on_one_port_live_side_by_side() {
+    if !can_run_containers("three_servers_on_one_port_live_side_by_side") {
+        return;
+    }
+    let machine = Machine::new();
+    let mut server = Server::start(&machine).await;
+    let pods: Vec<Pod> = ["a", "b", "c"].into_iter().map(|name| pod(name, "Always", &["serve"])).collect();
+    server.desire(&pods.iter().collect::<Vec<_>>()).await;
+    server.until("all are ready", |server| ["a", "b", "c"].iter().all(|name| server.is_ready(name))).await;
+    let addresses: std::collections::BTreeSet<_> =
+        server.statuses.values().filter_map(|status| status.pod_ip.clone()).collect();
+    assert_eq!(addresses.len(), 3);
+    // Not wanted any more: gone at once, without further words.
+    server.desire(&[]).await;
+    records_gone(&machine).await;
+    server.stop().await;
+    assert_clean(&machine).await;
+}
+
+#[tokio::test]
+async fn a_container_that_crashes_is_restarted_later_and_later() {
+    if !can_run_containers("a_container_that_crashes_is_restarted_later_and_later") {
+        return;
+    }
+    let machine = Machine::new();
+    let mut server = Server::start(&machine).await;
+    let crash = pod("crash", "Always", &["crash", "--code", "4"]);
+    server.desire(&[&crash]).await;
+    server
+        .until("it waits in a crash loop", |server| {
+            let waiting = server.container("crash").and_then(|status| status.state.as_ref()?.waiting.clone());
+            server.restarts("crash") >= 2
+                && waiting.and_then(|w| w.reason).as_deref() == Some("CrashLoopBackOff")
+        })
+        .await;
+    let last = server.container("crash").unwrap().last_state.clone().unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (4, Some("Error")));
+    server.until("an event says so", |server| server.reasons().contains(&"BackOff")).await;
+    let previous = server.logs(&crash, true, false).await;
+    assert_eq!(previous, "crashing with code 4 in 0ns\ncrash: exit 4\n");
+    server.delete(&crash).await;
+    records_gone(&machine).await;
+    server.stop().await;
+    assert_clean(&machine).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_back_restarts_nothing_and_loses_no_line() {
+    if !can_run_containers("an_agent_that_comes_back_restarts_nothing_and_loses_no_line") {
+        return;
+    }
+    let machine = Machine::new();
+    let mut server = Server::start(&machine).await;
+    let long = pod("long", "Never", &["lines", "--count", "60", "--interval-ms", "50"]);
+    let short = pod("short", "Never", &["crash", "--after", "0.5", "--code", "6"]);
+    let orphan = pod("orphan", "Always", &["sleep", "1000"]);
+    server.desire(&[&long, &short, &orphan]).await;
+    server
+        .until("all run", |server| ["long", "short", "orphan"].iter().all(|name| server.is_ready(name)))
+        .await;
+    let id = server.container("long").unwrap().container_id.clone();
+    let ip = server.statuses["long"].pod_ip.clone();
+    // As kill -9: nothing is finished, nobody is told.
+    server.agent.abort();
+    let _ = (&mut server.agent).await;
+    let exit = machine.root.path().join("pods/uid-short/containers/main/0/exit.json");
+    common::eventually("the short one ends while no agent runs", || async { exit.exists() }).await;
+
+    let mut server = Server::start(&machine).await;
+    server.until("it reports what it found", |server| server.statuses.len() == 3).await;
+    server.desire(&[&long, &short]).await;
+    let phase = |server: &Server, pod: &str| server.statuses.get(pod).and_then(|status| status.phase.clone());
+    server.until("the exit was not lost", |server| phase(server, "short").as_deref() == Some("Failed")).await;
+    assert_eq!(server.container("short").unwrap().state.clone().unwrap().terminated.unwrap().exit_code, 6);
+    server.until("the long one ends", |server| phase(server, "long").as_deref() == Some("Succeeded")).await;
+    assert_eq!(server.restarts("long"), 0);
+    assert_eq!(
+        (server.container("long").unwrap().container_id.clone(), server.statuses["long"].pod_ip.clone()),
+        (id, ip)
+    );
+    let expected: String = (1..=60).map(|number| format!("line {number}\n")).collect();
+    assert_eq!(server.logs(&long, false, true).await, expected);
+    server.delete(&long).await;
+    server.delete(&short).await;
+    records_gone(&machine).await;
+    server.stop().await;
+    assert_clean(&machine).await;
+}
+
+#[tokio::test]
+async fn a_lost_session_is_opened_again_and_reports_are_repeated() {
+    if !can_run_containers("a_lost_session_is_opened_again_and_reports_are_repeated") {
+        return;
+    }
+    let machine = Machine::new();
+    let mut server = Server::start(&machine).await;
+    let web = pod("web", "Always", &["serve"]);
+    server.desire(&[&web]).await;
+    // The session is cut before anything is acknowledged.
+    let (_, gone) = mpsc::channel(1);
+    server.from_agent = gone;
+    let (from_agent, to_agent) =
+        tokio::time::timeout(PATIENCE, server.sessions.recv()).await.expect("a new session").unwrap();
+    (server.from_agent, server.to_agent) = (from_agent, to_agent);
+    server.welcome().await;
+    server.desire(&[&web]).await;
+    server.until("the pod is ready all the same", |server| server.is_ready("web")).await;
+    assert_eq!(server.restarts("web"), 0);
+    server.delete(&web).await;
+    records_gone(&machine).await;
+    server.stop().await;
+    assert_clean(&machine).await;
+}
