@@ -1,5 +1,7 @@
 //! The whole agent with real containers, against a server whose side of the session is scripted here.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
+
 mod common;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

@@ -1,6 +1,8 @@
 //! Real containers, straight through the runtime: start, logs, exits, limits, exec, adoption, and
 //! nothing left behind.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
+
 mod common;
 
 use std::{sync::Arc, time::Duration};

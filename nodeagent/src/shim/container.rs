@@ -219,7 +219,7 @@ impl<'a> Shim<'a> {
                 watched.push((index + 2, PollFd::new(file.as_fd(), PollFlags::POLLIN)));
             }
         }
-        let mut polled: Vec<PollFd<'_>> = watched.iter().map(|(_, poll)| poll.clone()).collect();
+        let mut polled: Vec<PollFd<'_>> = watched.iter().map(|(_, poll)| *poll).collect();
         let mut ready = [false; 4];
         if poll(&mut polled, timeout).is_ok() {
             for ((index, _), poll) in watched.iter().zip(&polled) {
