@@ -34,7 +34,7 @@ trap 'exit 130' INT TERM
 say "clawbernetes up"
 mkfifo "$scratch/ready"
 # In its own session: Ctrl-C reaches this script, which then stops the cluster in order.
-setsid "$binary" up --rm --data-dir "$scratch/data" --listen "${LISTEN:-127.0.0.1:0}" --nodes 3 \
+setsid "$binary" up --rm --data-dir "$scratch/data" --listen "${LISTEN:-127.0.0.1:0}" \
     >"$scratch/ready" 2>"$scratch/log" &
 server=$!
 if ! read -r line <"$scratch/ready"; then
