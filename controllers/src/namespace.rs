@@ -45,10 +45,10 @@ pub async fn run(runtime: Runtime, registry: Arc<Registry>) {
     let store = runtime.caches.of::<Namespace>();
     let triggers = Arc::clone(&queue);
     store.subscribe(move |delta| {
-        if let Delta::Applied { new, .. } = delta {
-            if new.metadata.deletion_timestamp.is_some() {
-                triggers.add(new.metadata.name.clone().unwrap_or_default());
-            }
+        if let Delta::Applied { new, .. } = delta
+            && new.metadata.deletion_timestamp.is_some()
+        {
+            triggers.add(new.metadata.name.clone().unwrap_or_default());
         }
     });
     let cancel = runtime.cancel.clone();

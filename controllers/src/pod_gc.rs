@@ -41,12 +41,13 @@ pub async fn run(runtime: Runtime) {
             let pods = all_pods.list();
             let missing = sweeper.missing(&pods, &nodes, runtime.env.uptime());
             let gone = really_gone(&runtime, missing).await;
-            for action in sweep(&pods, &gone, FINISHED_MAX).into_iter().flatten() {
-                // Side by side would be faster; nobody waits for a sweep.
-                if let Err(failure) = runtime.execute(std::slice::from_ref(&action)).await {
-                    if !failure.is_stale() {
+            // Side by side would be faster; nobody waits for a sweep.
+            for steps in sweep(&pods, &gone, FINISHED_MAX) {
+                match runtime.execute(&steps).await {
+                    Err(failure) if !failure.is_stale() => {
                         warn!(%failure, "a pod was not swept; the next sweep tries again");
                     }
+                    _ => {}
                 }
             }
             runtime.env.sleep(SWEEP).await;

@@ -85,8 +85,18 @@ impl InProcess {
 
     /// The same with options, on a clock of the test's choice.
     pub fn controllers_with(&mut self, env: Env, options: claw_controllers::Options) -> CancellationToken {
-        let cancel = self.cancel.child_token();
         let client = self.client_for("controllers");
+        self.controllers_over(client, env, options)
+    }
+
+    /// The same over a client of the test's choice.
+    pub fn controllers_over(
+        &mut self,
+        client: Client,
+        env: Env,
+        options: claw_controllers::Options,
+    ) -> CancellationToken {
+        let cancel = self.cancel.child_token();
         self.tasks.push(tokio::spawn(claw_controllers::run(client, env, options, cancel.clone())));
         cancel
     }

@@ -6,13 +6,15 @@ use std::sync::{
 };
 
 use claw_client::{
-    Delta, ObjectKey,
+    Client, Delta, ObjectKey,
     request::{DeleteOptions, ListOptions, PatchKind, Propagation},
 };
 use claw_e2e::{
     in_process::{InProcess, Report, healthy, object},
+    unreliable::{Faults, Unreliable},
     wait::{SOON, check, until_async},
 };
+use claw_runtime::Env;
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{Event, Pod},
@@ -438,5 +440,63 @@ async fn finished_pods_are_replaced() {
     cluster.controllers();
     create(&cluster, &deployment("web", 3, "app:1", json!({}))).await;
     rolled_out(&cluster, "web").await;
+    cluster.stop().await;
+}
+
+/// Controllers behind a bad network; everybody else sees the server as it is.
+async fn behind(faults: Faults, seed: u64) -> InProcess {
+    let mut cluster = InProcess::start().await;
+    cluster.machine("n1", healthy).await;
+    let good = cluster.client_for("controllers");
+    let bad = Unreliable::new(Arc::clone(good.transport()), faults, seed);
+    let client = Client::new(Arc::new(bad), "controllers");
+    cluster.controllers_over(client, Env::real(), claw_controllers::Options::default());
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lagging_watch_never_leads_to_too_many_pods() {
+    let mut cluster = behind(Faults { lag_ms_max: 40, ..Faults::default() }, 11).await;
+    let pods = cluster.watch::<Pod>();
+    pods.synced().await.expect("the watch runs");
+    let (most, store) = (Arc::new(AtomicUsize::new(0)), pods.clone());
+    let seen = Arc::clone(&most);
+    pods.subscribe(move |_| {
+        let snapshot = store.snapshot();
+        let active = snapshot.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+        seen.fetch_max(active, Ordering::Relaxed);
+    });
+    create(&cluster, &deployment("web", 12, "app:1", json!({}))).await;
+    for replicas in [12, 3, 15, 1, 9] {
+        patch(&cluster, "web", json!({"spec": {"replicas": replicas}})).await;
+        rolled_out(&cluster, "web").await;
+        assert_eq!(active_pods(&cluster).await.len(), replicas);
+    }
+    assert!(
+        most.load(Ordering::Relaxed) <= 15,
+        "{} pods where 15 were the most asked for",
+        most.load(Ordering::Relaxed)
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_answers_and_broken_watches_are_survived() {
+    let faults = Faults { lost_percent: 5, lag_ms_max: 20, events_max: 30 };
+    let cluster = behind(faults, 23).await;
+    create(&cluster, &deployment("web", 8, "app:1", json!({"revisionHistoryLimit": 1}))).await;
+    for version in 2..=4 {
+        patch(&cluster, "web", image(&format!("app:{version}"))).await;
+        rolled_out(&cluster, "web").await;
+    }
+    until_async("exactly eight pods and one old set", SOON, || async {
+        let (pods, sets) = (active_pods(&cluster).await.len(), sets(&cluster).await.len());
+        check((pods, sets) == (8, 2), format!("{pods} pods, {sets} sets"))
+    })
+    .await;
+    let options = DeleteOptions { propagation: Some(Propagation::Foreground), ..DeleteOptions::default() };
+    cluster.client.namespaced::<Deployment>(NS).delete("web", options).await.expect("deletes");
+    cluster.until_gone::<Deployment>(NS, "web").await;
+    assert_eq!((active_pods(&cluster).await.len(), sets(&cluster).await.len()), (0, 0));
     cluster.stop().await;
 }

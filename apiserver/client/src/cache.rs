@@ -329,6 +329,7 @@ pub struct Writer<K> {
     shared: Arc<Shared<K>>,
     current: Snapshot<K>,
     indexers: Vec<(&'static str, Indexer<K>)>,
+    keep: Option<fn(&K) -> bool>,
 }
 
 impl<K: Cached> Default for Writer<K> {
@@ -349,7 +350,21 @@ impl<K: Cached> Writer<K> {
             shared: Arc::new(shared),
             current: Snapshot::default(),
             indexers: vec![(BY_OWNER, owners::<K>)],
+            keep: None,
         }
+    }
+
+    /// Keeps only some of the objects, for readers to whom the others are worth no memory. While watching, handlers
+    /// still hear of every change and deletion; after a list, what is not kept counts as deleted.
+    #[must_use]
+    pub fn keep_only(mut self, keep: fn(&K) -> bool) -> Self {
+        self.keep = Some(keep);
+        self
+    }
+
+    /// Whether it would keep this object.
+    pub fn keeps(&self, object: &K) -> bool {
+        self.keep.is_none_or(|keep| keep(object))
     }
 
     /// Adds an index, read with [`Snapshot::indexed`]. Must precede the first object.
@@ -399,7 +414,11 @@ impl<K: Cached> Writer<K> {
     /// Takes one object in, as added or modified.
     pub fn apply(&mut self, object: K) {
         let new = Arc::new(object);
-        let old = self.current.insert(&self.indexers, Arc::clone(&new));
+        let old = if self.keeps(&new) {
+            self.current.insert(&self.indexers, Arc::clone(&new))
+        } else {
+            self.current.remove(&self.indexers, &ObjectKey::of(new.meta()))
+        };
         self.current.revision = self.current.revision.max(revision_of(new.meta()));
         self.publish(&[Delta::Applied { new, old }]);
     }
@@ -409,6 +428,8 @@ impl<K: Cached> Writer<K> {
         let key = ObjectKey::of(last.meta());
         self.current.revision = self.current.revision.max(revision_of(last.meta()));
         match self.current.remove(&self.indexers, &key) {
+            // Whether an object that is not kept was known cannot be told.
+            None if self.keep.is_some() => self.publish(&[Delta::Deleted { last: Arc::new(last) }]),
             Some(_) => self.publish(&[Delta::Deleted { last: Arc::new(last) }]),
             None => self.publish(&[]),
         }
@@ -500,6 +521,25 @@ mod tests {
         writer.replace(vec![object("a", "y", 2, None), object("b", "z", 7, None)], 8);
         assert_eq!(*log.lock(), ["new a/x", "new a/y", "synced", "new b/z", "gone a/x", "synced"]);
         assert_eq!(store.latest_revision(), 8);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_still_told_of() {
+        let mut writer =
+            Writer::new().keep_only(|object: &DynamicObject| object.metadata.owner_references.is_some());
+        let store = writer.store();
+        let log = log_of(&store);
+        let plain = |revision| {
+            let mut plain = object("a", "plain", revision, None);
+            plain.metadata.owner_references = None;
+            plain
+        };
+        writer.replace(vec![object("a", "owned", 1, Some("o"))], 1);
+        writer.apply(plain(2));
+        writer.delete(plain(3));
+        assert_eq!(*log.lock(), ["new a/owned", "synced", "new a/plain", "gone a/plain"]);
+        assert_eq!(store.list().len(), 1);
+        assert_eq!(store.latest_revision(), 3);
     }
 
     #[test]

@@ -144,6 +144,13 @@ impl<K: Cached> Reflector<K> {
         self
     }
 
+    /// Keeps only some of the objects: see [`Writer::keep_only`].
+    #[must_use]
+    pub fn keep_only(mut self, keep: fn(&K) -> bool) -> Self {
+        self.writer = self.writer.keep_only(keep);
+        self
+    }
+
     /// Other pauses than the usual ones, for a simulation above all.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
@@ -210,7 +217,8 @@ impl<K: Cached> Reflector<K> {
             let body = self.transport.call(request).await?.body;
             let page: Page<'_> = serde_json::from_slice(&body)
                 .map_err(|error| ApiError::internal(format!("the server's list does not parse: {error}")))?;
-            objects.extend(page.items.into_iter().flatten().filter_map(|item| self.decode(item.get())));
+            let items = page.items.into_iter().flatten().filter_map(|item| self.decode(item.get()));
+            objects.extend(items.filter(|object| self.writer.keeps(object)));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 // The token names the revision; asking for another one beside it is refused.
                 Some(token) => {

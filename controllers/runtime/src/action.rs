@@ -11,7 +11,6 @@ use claw_client::{
     api::Object,
     request::{DeleteOptions, PatchKind},
 };
-use k8s_openapi::api::core::v1::ObjectReference;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -108,7 +107,7 @@ pub enum Step {
     Announce,
 }
 
-/// An Event about the planned object, or about another.
+/// An Event about the planned object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Note {
     /// `Warning` rather than `Normal`.
@@ -117,8 +116,6 @@ pub struct Note {
     pub reason: String,
     /// For people. `{name}` stands for the name of the object acted upon, `{error}` for what went wrong.
     pub message: String,
-    /// What it is about, when not the planned object.
-    pub about: Option<ObjectReference>,
 }
 
 impl Action {
@@ -165,7 +162,7 @@ impl Action {
 
     /// Records an event about the planned object, in its place among the actions.
     pub fn announce(warning: bool, reason: &str, message: impl Into<String>) -> Self {
-        let note = Note { warning, reason: reason.to_owned(), message: message.into(), about: None };
+        let note = Note { warning, reason: reason.to_owned(), message: message.into() };
         Self { on_success: Some(note), ..Self::new(ResourceRef::default(), Step::Announce) }
     }
 
@@ -178,7 +175,7 @@ impl Action {
     #[must_use]
     pub fn on_success(mut self, reason: &str, message: impl Into<String>) -> Self {
         let (reason, message) = (reason.to_owned(), message.into());
-        self.on_success = Some(Note { warning: false, reason, message, about: None });
+        self.on_success = Some(Note { warning: false, reason, message });
         self
     }
 
@@ -186,7 +183,7 @@ impl Action {
     #[must_use]
     pub fn on_failure(mut self, reason: &str, message: impl Into<String>) -> Self {
         let (reason, message) = (reason.to_owned(), message.into());
-        self.on_failure = Some(Note { warning: true, reason, message, about: None });
+        self.on_failure = Some(Note { warning: true, reason, message });
         self
     }
 }

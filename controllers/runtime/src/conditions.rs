@@ -113,10 +113,7 @@ impl Condition for MetaCondition {
 }
 
 /// The condition of that type.
-pub fn find<'a, C: Condition>(conditions: impl IntoIterator<Item = &'a C>, kind: &str) -> Option<&'a C>
-where
-    C: 'a,
-{
+pub fn find<'a, C: Condition + 'a>(conditions: impl IntoIterator<Item = &'a C>, kind: &str) -> Option<&'a C> {
     conditions.into_iter().find(|condition| condition.kind() == kind)
 }
 

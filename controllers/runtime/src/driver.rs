@@ -14,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-use claw_client::{ObjectKey, ResourceRef, Store, Verb, api::Object};
-use k8s_openapi::{Metadata as _, api::core::v1::ObjectReference};
+use claw_client::{ObjectKey, ResourceRef, Store, Verb};
+use k8s_openapi::Metadata as _;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tracing::{debug, error, warn};
@@ -42,6 +42,10 @@ const CATCH_UP_POLL: Duration = Duration::from_millis(100);
 /// After this long the caches are believed even if they do not show a write: something else undid it, or its event
 /// was lost with the server. Long, because planning on an old picture creates twice.
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+
+/// After a write whose outcome is unknown, the caches get this long to show it, should it have happened after all:
+/// ten times what a loaded watch takes.
+const UNCERTAIN_RETRY: Duration = Duration::from_secs(1);
 
 struct Driver<C: Controller> {
     controller: C,
@@ -149,7 +153,7 @@ impl<C: Controller> Driver<C> {
     async fn carry_out(&self, object: &Arc<C::Object>, plan: &Plan) -> Done {
         let runtime = &self.runtime;
         let tell = |note: &Note, message: String| {
-            let about = note.about.clone().unwrap_or_else(|| events::reference_to(&**object));
+            let about = events::reference_to(&**object);
             runtime.recorder.record(about, note.warning, &note.reason, message);
         };
         let mut done = execute::all(&runtime.client, &runtime.leadership, &plan.actions, &tell).await;
@@ -203,7 +207,8 @@ impl<C: Controller> Driver<C> {
                 }
             }
             Some(failure) => {
-                let delay = self.queue.retry(key.clone());
+                let least = if failure.is_uncertain() { UNCERTAIN_RETRY } else { Duration::ZERO };
+                let delay = self.queue.retry_after(key.clone(), least);
                 if failure.is_stale() || failure.is_namespace_terminating() {
                     debug!(controller = name, %key, %failure, ?delay, "will be planned again");
                 } else {
@@ -239,11 +244,6 @@ fn same(a: &Value, b: &Value) -> bool {
 /// One line an action, for golden tests of plans.
 pub fn describe(actions: &[Action]) -> Vec<String> {
     actions.iter().map(ToString::to_string).collect()
-}
-
-/// Refers to an object in an Event.
-pub fn event_reference<K: Object>(object: &K) -> ObjectReference {
-    events::reference_to(object)
 }
 
 #[cfg(test)]

@@ -190,12 +190,11 @@ impl Book {
         let object = happening.about.uid.clone().or_else(|| happening.about.name.clone()).unwrap_or_default();
         let identity =
             (object.clone(), happening.warning, happening.reason.clone(), happening.message.clone());
-        if let Some(written) = self.entries.get_mut(&identity) {
-            if now.saturating_sub(written.last) < REPEAT_WITHIN {
-                written.count = written.count.saturating_add(1);
-                written.last = now;
-                return Entry::Again { name: written.name.clone(), count: written.count };
-            }
+        let recent = |written: &&mut Written| now.saturating_sub(written.last) < REPEAT_WITHIN;
+        if let Some(written) = self.entries.get_mut(&identity).filter(recent) {
+            written.count = written.count.saturating_add(1);
+            written.last = now;
+            return Entry::Again { name: written.name.clone(), count: written.count };
         }
         if !self.allow(object, now) {
             return Entry::TooMany;
@@ -204,10 +203,10 @@ impl Book {
         if self.entries.insert(identity.clone(), written).is_none() {
             self.order.push_back(identity);
         }
-        if self.order.len() > REMEMBERED_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.entries.remove(&oldest);
-            }
+        if self.order.len() > REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.entries.remove(&oldest);
         }
         Entry::New(new_name)
     }

@@ -44,6 +44,11 @@ impl Failure {
         matches!(self.error.reason, Reason::Conflict | Reason::AlreadyExists | Reason::NotFound)
     }
 
+    /// Whether the write may have happened although no answer said so.
+    pub fn is_uncertain(&self) -> bool {
+        self.error.is_retryable() && self.error.reason != Reason::TooManyRequests
+    }
+
     /// Whether the namespace is being deleted, so that there is nothing to report and nothing to retry soon.
     pub fn is_namespace_terminating(&self) -> bool {
         self.error.details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")

@@ -19,7 +19,7 @@ use crate::action::Action;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Carry this out, and nothing outside, in this run.
-    Add(Action),
+    Add(Box<Action>),
     /// The object lives and is protected.
     Present,
     /// The object is being deleted: clean up, then [`remove`].
@@ -39,7 +39,8 @@ pub fn step<K: Object>(object: &K, finalizer: &str) -> Step {
         (false, false) => {
             let names: Vec<&str> =
                 meta.finalizers.iter().flatten().map(String::as_str).chain([finalizer]).collect();
-            Step::Add(Action::merge_unchanged(object, json!({"metadata": {"finalizers": names}})))
+            let patch = json!({"metadata": {"finalizers": names}});
+            Step::Add(Box::new(Action::merge_unchanged(object, patch)))
         }
     }
 }

@@ -87,13 +87,18 @@ impl<K: Clone + Ord> Queue<K> {
 
     /// Asks for a run of `key` after its failure; the delay grows with every failure in a row.
     pub fn retry(&self, key: K) -> Duration {
+        self.retry_after(key, Duration::ZERO)
+    }
+
+    /// Like [`Self::retry`], not before `least` has passed.
+    pub fn retry_after(&self, key: K, least: Duration) -> Duration {
         let failures = {
             let mut state = self.state.lock();
             let count = state.failures.entry(key.clone()).or_default();
             *count = count.saturating_add(1);
             *count
         };
-        let delay = self.env.jitter(backoff(failures), RETRY_JITTER_PERCENT);
+        let delay = self.env.jitter(backoff(failures).max(least), RETRY_JITTER_PERCENT);
         self.add_after(key, delay);
         delay
     }
@@ -170,12 +175,6 @@ impl<K: Clone + Ord> Queue<K> {
         self.state.lock().closed = true;
         self.changed.notify_waiters();
         self.changed.notify_one();
-    }
-
-    /// Keys that wait or are delayed.
-    pub fn len(&self) -> usize {
-        let state = self.state.lock();
-        state.ready.len() + state.again.len() + state.delayed.len()
     }
 
     /// Whether nothing waits, is delayed or runs.

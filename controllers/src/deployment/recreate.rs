@@ -5,7 +5,11 @@
 use claw_runtime::Plan;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Rollout, sets::Sets, status::Conditions};
+use super::{
+    Rollout,
+    sets::{Set, Sets},
+    status::Conditions,
+};
 use crate::pods;
 
 impl Rollout<'_> {
@@ -20,10 +24,9 @@ impl Rollout<'_> {
             return Ok(());
         }
         self.ensure_new(sets, conditions)?;
-        if let Some(new) = &mut sets.new {
-            if new.create || new.replicas != self.replicas() {
-                new.resize(self, self.replicas());
-            }
+        let differs = |new: &&mut Set| new.create || new.replicas != self.replicas();
+        if let Some(new) = sets.new.as_mut().filter(differs) {
+            new.resize(self, self.replicas());
         }
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! Who owns whom, over all kinds: fed by metadata watches, asked by the collector.
 //!
-//! Objects that own nothing we know of, are owned by nothing and are not being deleted cost one uid each.
+//! Objects that are owned by nothing and are not being deleted are not kept: of sixty thousand config maps not one
+//! costs anything here. Whether such a one exists, where it is named as an owner, is asked of the server once
+//! ([`Graph::begin_check`], [`Graph::end_check`]) and remembered until it is deleted.
 //!
 //! Must never know: I/O, or what follows from ownership.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -16,7 +18,7 @@ pub const ORPHAN: &str = "orphan";
 /// Index of a kind in the collector's list.
 pub type KindIndex = usize;
 
-/// An object that owns, is owned or is being deleted.
+/// An object that is owned or is being deleted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     pub kind: KindIndex,
@@ -75,12 +77,22 @@ impl Node {
     }
 }
 
-/// All objects, by uid.
+/// What is known of an owner outside the graph.
+#[derive(Clone, Copy, Debug)]
+struct Check {
+    /// Tells answers to this question from answers to one before a deletion.
+    ticket: u64,
+    /// The server said that it exists.
+    passed: bool,
+}
+
+/// What is owned or being deleted, by uid.
 #[derive(Debug, Default)]
 pub struct Graph {
     nodes: HashMap<String, Node>,
-    /// Objects that are there and not in `nodes`.
-    plain: HashSet<String>,
+    /// Owners that are not in `nodes`.
+    checks: HashMap<String, Check>,
+    tickets: u64,
     /// Owner → dependents.
     dependents: BTreeMap<String, BTreeSet<String>>,
 }
@@ -93,9 +105,7 @@ impl Graph {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.to_owned());
             look.push(owner.uid.clone());
         }
-        if node.is_plain() {
-            self.plain.insert(uid.to_owned());
-        } else {
+        if !node.is_plain() {
             self.nodes.insert(uid.to_owned(), node);
         }
         // Of the owners, only one that is being deleted has anything to reconsider.
@@ -108,6 +118,7 @@ impl Graph {
 
     /// Takes an object out. Returns the uids to look at because of it.
     pub fn remove(&mut self, uid: &str) -> Vec<String> {
+        self.checks.remove(uid);
         let mut look = self.unlink(uid);
         look.retain(|owner| self.deletion(owner) != Deletion::No);
         look.extend(self.dependents.get(uid).into_iter().flatten().cloned());
@@ -116,27 +127,51 @@ impl Graph {
 
     /// Forgets an object and its links to its owners, which it returns.
     fn unlink(&mut self, uid: &str) -> Vec<String> {
-        self.plain.remove(uid);
         let owners = self.nodes.remove(uid).map(|node| node.owners).unwrap_or_default();
         for owner in &owners {
             if let Some(siblings) = self.dependents.get_mut(&owner.uid) {
                 siblings.remove(uid);
                 if siblings.is_empty() {
                     self.dependents.remove(&owner.uid);
+                    self.checks.remove(&owner.uid);
                 }
             }
         }
         owners.into_iter().map(|owner| owner.uid).collect()
     }
 
-    /// The object, if it owns, is owned or is being deleted.
+    /// The object, if it is owned or is being deleted.
     pub fn node(&self, uid: &str) -> Option<&Node> {
         self.nodes.get(uid)
     }
 
-    /// Whether the object is there.
+    /// Whether it is known that the object is there.
     pub fn contains(&self, uid: &str) -> bool {
-        self.plain.contains(uid) || self.nodes.contains_key(uid)
+        self.nodes.contains_key(uid) || self.checks.get(uid).is_some_and(|check| check.passed)
+    }
+
+    /// The server is about to be asked whether an owner exists. The ticket goes with the answer.
+    pub fn begin_check(&mut self, uid: &str) -> u64 {
+        self.tickets += 1;
+        let new = Check { ticket: self.tickets, passed: false };
+        self.checks.entry(uid.to_owned()).or_insert(new).ticket
+    }
+
+    /// The server answered. A yes counts only if no deletion was seen since it was asked; one that comes later finds
+    /// the check, and leads to the dependents.
+    pub fn end_check(&mut self, uid: &str, ticket: u64, exists: bool) {
+        let Some(check) = self.checks.get_mut(uid).filter(|check| check.ticket == ticket) else { return };
+        check.passed = exists;
+        if !exists {
+            self.checks.remove(uid);
+        }
+    }
+
+    /// Deletions may have been missed: what was known of owners counts no longer. Returns the uids to look at.
+    pub fn doubt(&mut self) -> Vec<String> {
+        self.checks.clear();
+        let owned = self.nodes.iter().filter(|(_, node)| !node.owners.is_empty());
+        owned.map(|(uid, _)| uid.clone()).collect()
     }
 
     /// How far the deletion of an object is.
@@ -170,7 +205,6 @@ mod tests {
         assert_eq!(graph.apply("a", node(&["owner"], Deletion::No)), ["a"]);
         assert_eq!(graph.apply("b", node(&["owner", "other"], Deletion::No)), ["b"]);
         assert_eq!(graph.remove("owner"), ["a", "b"]);
-        assert!(!graph.contains("owner"));
         assert_eq!(graph.dependents("owner").len(), 2, "the references are still there");
     }
 
@@ -183,6 +217,35 @@ mod tests {
         graph.apply("b", node(&["owner"], Deletion::No));
         assert_eq!(graph.remove("b"), ["owner"]);
         assert!(graph.dependents("owner").is_empty());
+    }
+
+    #[test]
+    fn a_check_counts_until_the_owner_is_deleted_even_if_that_is_seen_before_the_answer() {
+        let mut graph = Graph::default();
+        graph.apply("a", node(&["owner"], Deletion::No));
+        let ticket = graph.begin_check("owner");
+        assert!(!graph.contains("owner"));
+        graph.end_check("owner", ticket, true);
+        assert!(graph.contains("owner"));
+        assert_eq!(graph.remove("owner"), ["a"]);
+        assert!(!graph.contains("owner"));
+        let before = graph.begin_check("owner");
+        graph.remove("owner");
+        let after = graph.begin_check("owner");
+        graph.end_check("owner", before, true);
+        assert!(!graph.contains("owner"), "the answer is older than the deletion");
+        graph.end_check("owner", after, false);
+        assert!(!graph.contains("owner"));
+    }
+
+    #[test]
+    fn after_a_gap_every_owner_is_doubted() {
+        let mut graph = Graph::default();
+        graph.apply("a", node(&["owner"], Deletion::No));
+        let ticket = graph.begin_check("owner");
+        graph.end_check("owner", ticket, true);
+        assert_eq!(graph.doubt(), ["a"]);
+        assert!(!graph.contains("owner"));
     }
 
     #[test]

@@ -84,6 +84,11 @@ impl Collector {
 
     fn watch(&self, kind: KindIndex) -> Store<PartialObject> {
         let reflector = Reflector::metadata(&self.runtime.client, resource_of(&self.kinds[kind]));
+        let reflector = reflector.keep_only(|object| {
+            let meta = &object.metadata;
+            meta.deletion_timestamp.is_some()
+                || meta.owner_references.as_ref().is_some_and(|all| !all.is_empty())
+        });
         let store = reflector.store();
         let (graph, queue) = (Arc::clone(&self.graph), Arc::clone(&self.queue));
         store.subscribe(move |delta| {
@@ -95,7 +100,8 @@ impl Collector {
                     look
                 }
                 Delta::Deleted { last } => graph.lock().remove(uid_of(&last.metadata)),
-                Delta::Synced => Vec::new(),
+                // Deletions of owners that are not kept may have been missed before this list.
+                Delta::Synced => graph.lock().doubt(),
             };
             look.into_iter().for_each(|uid| queue.add(uid));
         });
@@ -159,13 +165,15 @@ impl Collector {
         Ok(())
     }
 
-    /// Decides about an object some of whose owners seem to be missing or waiting.
+    /// Decides about an object some of whose owners are unknown, missing or waiting.
     async fn collect(&self, uid: &str, node: &Node, dependents: Vec<(String, Node)>) -> Result<(), Error> {
-        let Some(meta) = self.read(node, uid).await? else { return Ok(()) };
-        let mut states = Vec::new();
-        for owner in meta.owner_references.iter().flatten() {
-            states.push(self.state_of(owner, node).await?);
+        let states = self.states_of(&node.owners, node).await?;
+        if states.iter().all(|state| *state == OwnerState::Present) {
+            return Ok(());
         }
+        // Now it matters: what the watch said last is not good enough to delete on.
+        let Some(meta) = self.read(node, uid).await? else { return Ok(()) };
+        let states = self.states_of(meta.owner_references.as_deref().unwrap_or_default(), node).await?;
         let dependents: Vec<Node> = dependents.into_iter().map(|(_, dependent)| dependent).collect();
         match decide(&meta, &states, &dependents) {
             Decision::Keep => Ok(()),
@@ -186,6 +194,14 @@ impl Collector {
                 self.write(node, Step::Delete(options)).await
             }
         }
+    }
+
+    async fn states_of(&self, owners: &[OwnerReference], node: &Node) -> Result<Vec<OwnerState>, ApiError> {
+        let mut states = Vec::with_capacity(owners.len());
+        for owner in owners {
+            states.push(self.state_of(owner, node).await?);
+        }
+        Ok(states)
     }
 
     /// What is known of an owner, from the graph or, when that does not have it, from the server.
@@ -219,9 +235,15 @@ impl Collector {
             };
             resource = resource.in_namespace(namespace);
         }
+        let ticket = self.graph.lock().begin_check(&owner.uid);
         let found = self.get(resource).await?;
-        let same = found.is_some_and(|meta| meta.uid.as_deref() == Some(&owner.uid));
-        Ok(if same { OwnerState::Present } else { OwnerState::Absent })
+        let same = found.as_ref().is_some_and(|meta| meta.uid.as_deref() == Some(&owner.uid));
+        self.graph.lock().end_check(&owner.uid, ticket, same);
+        Ok(match found {
+            Some(meta) if same && Deletion::of(&meta) == Deletion::Foreground => OwnerState::Waiting,
+            _ if same => OwnerState::Present,
+            _ => OwnerState::Absent,
+        })
     }
 
     async fn rewrite_owners(
