@@ -105,7 +105,56 @@ fn unauthorized(message: impl Into<String>) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use claw_schemas::Registry;
+
     use super::*;
+    use crate::{auth::BuiltinAuthorizer, service::ObjectService, store};
+
+    fn authenticator() -> Authenticator {
+        let service = ObjectService::new(store::memory(), Registry::builtin(), Arc::new(BuiltinAuthorizer));
+        Authenticator::new("secret", JoinTokens::new(Arc::new(service)))
+    }
+
+    fn peer(not_after: SystemTime) -> Peer {
+        Peer { certificate: Some((Identity::of_node("gpu-02"), not_after)) }
+    }
+
+    fn with_token(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())])
+    }
+
+    #[tokio::test]
+    async fn a_connection_does_not_outlive_its_certificate() {
+        let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+        let authenticator = authenticator();
+        let live = authenticator.authenticate(&peer(now + hour), &HeaderMap::new()).await.unwrap();
+        assert_eq!(live.node(), Some("gpu-02"));
+        let error = authenticator.authenticate(&peer(now - hour), &HeaderMap::new()).await.unwrap_err();
+        assert_eq!(error.code, 401);
+        assert!(error.message.contains("has expired"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn without_a_certificate_the_token_decides() {
+        let authenticator = authenticator();
+        let ask = async |headers: HeaderMap| authenticator.authenticate(&Peer::unknown(), &headers).await;
+        assert!(ask(HeaderMap::new()).await.unwrap().is_anonymous());
+        assert_eq!(ask(with_token("Bearer secret")).await.unwrap().user, ADMIN_USER);
+        for wrong in
+            ["Bearer secre", "Bearer secret2", "Basic secret", "secret", "Bearer abcdef.0123456789abcdef"]
+        {
+            assert_eq!(ask(with_token(wrong)).await.unwrap_err().code, 401, "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_counts_before_a_token() {
+        let peer = peer(SystemTime::now() + Duration::from_secs(3600));
+        let who = authenticator().authenticate(&peer, &with_token("Bearer secret")).await.unwrap();
+        assert_eq!(who.node(), Some("gpu-02"));
+    }
 
     #[test]
     fn only_bearer_tokens_are_read() {

@@ -238,3 +238,45 @@ impl NodeStreams for Reach {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use claw_schemas::{
+        Registry,
+        proto::{AgentMessage, Hello, agent_message},
+    };
+    use futures::StreamExt as _;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        auth::BuiltinAuthorizer,
+        store::{self, Record},
+    };
+
+    #[tokio::test]
+    async fn after_missed_changes_every_agent_gets_its_whole_list_again() {
+        let service = ObjectService::new(store::memory(), Registry::builtin(), Arc::new(BuiltinAuthorizer));
+        let hub = Hub::start(Arc::new(service), HubConfig { node_grace: SEND_LIMIT }).await.unwrap();
+        let (outgoing, messages) = mpsc::channel(1);
+        let hello = Hello { node_name: "a".to_owned(), ..Hello::default() };
+        let hello = AgentMessage { message: Some(agent_message::Message::Hello(hello)) };
+        outgoing.send(hello).await.unwrap();
+        let mut session = hub.local_link("a").session(messages).await.unwrap();
+        let mut next = async || session.next().await.unwrap().unwrap().message.unwrap();
+        assert!(matches!(next().await, Message::Welcome(_)));
+        assert!(matches!(next().await, Message::DesiredPods(desired) if desired.pods.is_empty()));
+
+        let record = |name: &str, node: &str| Record {
+            key: Key::object("", "pods", "default", name),
+            revision: 7,
+            value: format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"nodeName":"{node}"}}}}"#).into(),
+        };
+        let items = vec![record("mine", "a"), record("other", "b")];
+        hub.pods_listed(&Page { items, revision: 9, remaining: 0 });
+        let Message::DesiredPods(desired) = next().await else { panic!("the list comes again") };
+        assert_eq!((desired.revision, desired.pods.len()), (9, 1));
+        hub.stop();
+        hub.stopped().await;
+    }
+}

@@ -1,3 +1,5 @@
+//! What must hold of the files in `DIR/pki` over starts, crashes and years.
+
 //! Certificates as they are made, kept and renewed, on a real folder.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};

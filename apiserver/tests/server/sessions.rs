@@ -243,6 +243,25 @@ async fn deleting_a_node_that_is_connected_makes_it_register_again() {
 }
 
 #[tokio::test]
+async fn an_agent_that_does_not_read_is_cut_and_gets_everything_when_it_returns() {
+    let server = TestServer::start().await;
+    let pods = claw_client::Client::new(server.server.transport("test"), "test").namespaced::<Pod>("default");
+    let link = server.server.node_link("gpu-02");
+    let (mut agent, _) = Agent::connect(&*link, "gpu-02").await;
+    pods.create(&pod("web", "gpu-02")).await.unwrap();
+    let mut last = None;
+    // More than wait for one agent at most.
+    for at in 0..1_100 {
+        let patch = json!({ "metadata": { "labels": { "at": at.to_string() } } });
+        last = pods.patch("web", None, PatchKind::Merge, &patch).await.unwrap().metadata.resource_version;
+    }
+    agent.ended().await;
+    let (_agent, desired) = Agent::connect(&*link, "gpu-02").await;
+    let web: Pod = serde_json::from_slice(&desired.pods[0]).unwrap();
+    assert_eq!(web.metadata.resource_version, last);
+}
+
+#[tokio::test]
 async fn hundreds_of_nodes_each_get_exactly_their_pods() {
     let server = TestServer::start().await;
     let client = claw_client::Client::new(server.server.transport("test"), "test");
