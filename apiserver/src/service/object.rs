@@ -15,7 +15,8 @@ const NAME_SUFFIX_LEN: usize = 5;
 /// Longest generated name: that of a DNS label, whatever the kind would allow.
 const GENERATED_NAME_MAX: usize = 63;
 
-/// Metadata that only the server writes.
+/// Metadata that only the server writes. Of these, `managedFields` and `selfLink` are never kept: the first serves
+/// server-side apply, which is not served yet, the second Kubernetes itself has given up.
 const SYSTEM_FIELDS: [&str; 7] = [
     "uid",
     "creationTimestamp",
