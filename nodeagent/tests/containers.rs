@@ -8,7 +8,7 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use claw_nodeagent::{
-    Containers, Runtime,
+    Containers, ContainersConfig, Runtime,
     runtime::{
         ExecReply, ExitReason, ExitRecord, Host, Instance, ProbeTarget, Sandbox, Sources, StartFailure,
         StartRequest, cgroups,
@@ -397,6 +397,75 @@ async fn many_containers_start_at_once_and_no_exit_is_lost() {
         let exit = rig.runtime.wait(&run.key).await.unwrap();
         assert_eq!(usize::try_from(exit.code), Ok(number));
         assert_eq!(log_texts(&rig.runtime.log_folder(&run.key).unwrap()).len(), 2);
+    }
+    rig.close().await;
+}
+
+/// The victim of the next test: starts containers one after another until it is killed.
+#[tokio::test]
+#[ignore = "a helper process of the test below, useless alone"]
+async fn victim_that_starts_containers() {
+    let (Ok(root), Ok(cgroup)) = (std::env::var("CLAW_VICTIM_ROOT"), std::env::var("CLAW_VICTIM_CGROUP"))
+    else {
+        return;
+    };
+    let config = ContainersConfig { cgroup_parent: cgroup, ..ContainersConfig::new(root) };
+    let runtime = Containers::open(config).await.unwrap();
+    let sources = Sources::new(unreachable_client());
+    let host = Host { node_name: "here".to_owned(), ip: [127, 0, 0, 1].into() };
+    let recovered = runtime.recover().await.unwrap();
+    let pod = recovered[0].pod.clone();
+    let sandbox = runtime.prepare(&pod, &host, &sources).await.unwrap();
+    let mut attempt = recovered[0].instances.iter().map(|run| run.key.attempt + 1).max().unwrap_or(0);
+    loop {
+        let request = StartRequest {
+            pod: &pod,
+            container: &pod.spec.as_ref().unwrap().containers[0],
+            attempt,
+            restart_delay: Duration::ZERO,
+            sandbox: &sandbox,
+            host: &host,
+            sources: &sources,
+        };
+        runtime.start(request).await.unwrap();
+        attempt += 1;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_killed_at_any_moment_of_a_start_leaves_nothing_unknown() {
+    const ROUNDS: u64 = 8;
+    if !can_run_containers("an_agent_killed_at_any_moment_of_a_start_leaves_nothing_unknown") {
+        return;
+    }
+    let mut rig = Rig::one(&["lines", "--count", "3"]).await;
+    let uid = rig.pod.metadata.uid.clone().unwrap();
+    let runs_of = |machine: &Machine| {
+        let folder = machine.root.path().join("pods").join(&uid).join("containers/main");
+        std::fs::read_dir(folder).map_or(0, Iterator::count)
+    };
+    for round in 0..ROUNDS {
+        let before = runs_of(&rig.machine);
+        let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "victim_that_starts_containers"])
+            .env("CLAW_VICTIM_ROOT", rig.machine.root.path())
+            .env("CLAW_VICTIM_CGROUP", &rig.machine.cgroup)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the victim starts containers", || async { runs_of(&rig.machine) > before }).await;
+        // A different moment of the start in every round; what matters is that any will do.
+        tokio::time::sleep(Duration::from_millis(round * 7)).await;
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        rig.runtime = rig.machine.open().await;
+        let recovered = rig.runtime.recover().await.unwrap();
+        for run in &recovered[0].instances {
+            let exit =
+                tokio::time::timeout(common::PATIENCE, rig.runtime.wait(&run.key)).await.unwrap().unwrap();
+            assert_eq!((exit.code, exit.reason), (0, ExitReason::Completed), "{run:?}");
+            assert_eq!(log_texts(&rig.runtime.log_folder(&run.key).unwrap()), ["line 1", "line 2", "line 3"]);
+        }
     }
     rig.close().await;
 }

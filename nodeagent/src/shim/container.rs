@@ -69,6 +69,7 @@ pub(super) fn run(job: &RunJob, reply: UnixStream) {
         }
         Err(error) => {
             clean_up(job);
+            mounts::remove_root(job);
             answer(&reply, &RunReply::Failed(error.full()));
         }
     }
@@ -320,6 +321,7 @@ impl<'a> Shim<'a> {
         let _ = records::write_durably(&self.job.bundle.join(files::EXIT), exit);
         self.waiters.clear();
         clean_up(self.job);
+        mounts::remove_root(self.job);
         let _ = std::fs::remove_file(self.job.bundle.join(files::SOCKET));
     }
 }

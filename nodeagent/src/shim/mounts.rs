@@ -6,7 +6,7 @@
 use std::{fs, path::Path};
 
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
 
@@ -29,6 +29,20 @@ pub(super) fn enter_own_namespace(job: &RunJob) -> Result<(), Error> {
         copy_tree(&job.image_root, &rootfs)?;
     }
     Ok(())
+}
+
+/// Frees what a container that is over wrote to its root; its log stays.
+pub(super) fn remove_root(job: &RunJob) {
+    let rootfs = job.bundle.join(files::ROOTFS);
+    let _ = umount2(&rootfs, MntFlags::MNT_DETACH);
+    // Nothing may be removed through a mount: it could be a folder of the host.
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if table.is_empty() || table.contains(&*rootfs.to_string_lossy()) {
+        return;
+    }
+    for folder in [files::ROOTFS, files::UPPER, files::WORK] {
+        let _ = fs::remove_dir_all(job.bundle.join(folder));
+    }
 }
 
 fn overlay(job: &RunJob, rootfs: &Path) -> nix::Result<()> {

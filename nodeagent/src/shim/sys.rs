@@ -25,11 +25,11 @@ pub fn lock_for_life(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether another process holds the lock of [`lock_for_life`]. A missing file is not held.
-pub fn is_locked(path: &Path) -> io::Result<bool> {
+/// The process that holds the lock of [`lock_for_life`], if any. Nobody holds a missing file.
+pub fn lock_holder(path: &Path) -> io::Result<Option<Pid>> {
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut lock = whole_file_lock();
@@ -37,7 +37,7 @@ pub fn is_locked(path: &Path) -> io::Result<bool> {
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+    Ok((i32::from(lock.l_type) != libc::F_UNLCK).then(|| Pid::from_raw(lock.l_pid)))
 }
 
 fn whole_file_lock() -> libc::flock {

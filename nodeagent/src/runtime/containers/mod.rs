@@ -12,8 +12,11 @@
 //!              /containers/NAME/ATTEMPT/ one run: run.json, config.json, log, shim.json, exit.json
 //! ```
 
+mod adopt;
+mod host_files;
+
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,11 +25,11 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use nix::mount::{MntFlags, umount2};
 use oci_spec::runtime::LinuxNamespaceType;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use self::host_files::{remove_if_there, unmount_below};
 use super::{
     ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Runtime, Sandbox,
     Sources, StartFailure, StartRequest, cgroups,
@@ -40,7 +43,7 @@ use super::{
 use crate::{
     Error,
     ids::hex,
-    shim::{self, ExecJob, RunJob, ShimRecord, client::Starter, files},
+    shim::{self, ExecJob, RunJob, client::Starter, files},
 };
 
 /// First two bytes of pod addresses; the third numbers the agents of a machine.
@@ -478,190 +481,6 @@ fn make_sandbox(folder: &Path, pod: &Pod, host: &Host, network: &Network) -> Res
     Ok(sandbox)
 }
 
-fn remove_if_there(path: &Path) -> Result<(), Error> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// Undoes every mount at or below a folder, deepest first.
-fn unmount_below(folder: &Path) -> Result<(), Error> {
-    let table =
-        fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("reading", "/proc/self/mountinfo"))?;
-    let mut points: Vec<PathBuf> = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|point| PathBuf::from(unescape(point)))
-        .filter(|point| point.starts_with(folder))
-        .collect();
-    points.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
-    for point in points {
-        match umount2(&point, MntFlags::MNT_DETACH) {
-            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
-            Err(errno) => return Err(Error::io("unmounting", &point)(errno.into())),
-        }
-    }
-    Ok(())
-}
-
-/// The kernel writes blanks in paths as `\040` and so on.
-fn unescape(text: &str) -> String {
-    let mut out = text.to_owned();
-    for (code, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        out = out.replace(code, plain);
-    }
-    out
-}
-
-/// Adoption: what an earlier run of the agent left.
-impl Containers {
-    async fn recover_pod(&self, folder: &Path, pod: Pod) -> Result<RecoveredPod, Error> {
-        let pod_uid = uid(&pod)?.to_owned();
-        let mut sandbox = records::read::<Sandbox>(&folder.join(SANDBOX_RECORD))?;
-        if !namespace::is_pinned(&folder.join("ns/ipc")) {
-            sandbox = None;
-        }
-        if let Some(ip) = sandbox.as_ref().and_then(|sandbox| sandbox.ip).filter(|_| !uses_host_network(&pod))
-        {
-            self.network.adopt(&pod_uid, ip);
-        }
-        let mut instances = Vec::new();
-        for key in self.keys(&pod_uid)? {
-            instances.extend(self.recover_run(key).await?);
-        }
-        Ok(RecoveredPod { pod, sandbox, instances })
-    }
-
-    /// All runs on disk, in order of container and attempt.
-    fn keys(&self, pod_uid: &str) -> Result<Vec<InstanceKey>, Error> {
-        let mut keys = Vec::new();
-        for container in names(&self.pod_folder(pod_uid)?.join("containers"))? {
-            for attempt in names(&self.pod_folder(pod_uid)?.join("containers").join(&container))? {
-                if let Ok(attempt) = attempt.parse() {
-                    keys.push(InstanceKey {
-                        pod_uid: pod_uid.to_owned(),
-                        container: container.clone(),
-                        attempt,
-                    });
-                }
-            }
-        }
-        keys.sort();
-        Ok(keys)
-    }
-
-    async fn recover_run(&self, key: InstanceKey) -> Result<Option<Instance>, Error> {
-        let bundle = self.bundle(&key)?;
-        let Some(run) = records::read::<RunRecord>(&bundle.join(RUN_RECORD))? else {
-            remove_if_there(&bundle)?;
-            return Ok(None);
-        };
-        let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
-        loop {
-            let exit = self.outcome(&bundle, &run).await?;
-            let shim = records::read::<ShimRecord>(&bundle.join(files::SHIM))?;
-            match (&shim, exit) {
-                (shim, Some(exit)) => {
-                    let exit = termination::with_message(&bundle, exit);
-                    let started_at = shim.as_ref().map(|shim| shim.started_at);
-                    return Ok(Some(instance(key, run, started_at, Some(exit))));
-                }
-                (Some(shim), None) => return Ok(Some(instance(key, run, Some(shim.started_at), None))),
-                // A shim that is just starting: a moment will tell.
-                (None, None) if self.is_locked(&bundle)? && tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(LOCK_POLL).await;
-                }
-                (None, None) => {
-                    // Never ran: as if it had not been tried.
-                    self.clear(&bundle, &run).await?;
-                    return Ok(None);
-                }
-            }
-        }
-    }
-
-    fn is_locked(&self, bundle: &Path) -> Result<bool, Error> {
-        let lock = bundle.join(files::LOCK);
-        shim::sys::is_locked(&lock).map_err(Error::io("asking for the lock", &lock))
-    }
-
-    /// How a run ended, if it did. A run whose shim is gone is ended here, and recorded as lost.
-    async fn outcome(&self, bundle: &Path, run: &RunRecord) -> Result<Option<ExitRecord>, Error> {
-        let path = bundle.join(files::EXIT);
-        if let Some(exit) = records::read(&path)? {
-            return Ok(Some(exit));
-        }
-        let Some(shim) = records::read::<ShimRecord>(&bundle.join(files::SHIM))? else { return Ok(None) };
-        if self.is_locked(bundle)? {
-            return Ok(None);
-        }
-        // It may have written the record and ended since the first look.
-        if let Some(exit) = records::read(&path)? {
-            return Ok(Some(exit));
-        }
-        self.kill_leftovers(run).await?;
-        let exit = ExitRecord::lost(shim.started_at, Timestamp::now());
-        records::write_durably(&path, &exit)?;
-        Ok(Some(exit))
-    }
-
-    /// Ends what a run left in the kernel and in libcontainer's state.
-    async fn kill_leftovers(&self, run: &RunRecord) -> Result<(), Error> {
-        let state = self.root_dir.join("state").join(&run.id);
-        let cgroup = run.cgroup.clone();
-        blocking(move || {
-            cgroups::kill_and_remove(&cgroup)?;
-            remove_if_there(&state)
-        })
-        .await
-    }
-
-    /// Waits for the shim of a run that is over; kills one that does not end.
-    async fn end_shim(&self, bundle: &Path, run: &RunRecord) -> Result<(), Error> {
-        let deadline = tokio::time::Instant::now() + SHIM_END_LIMIT;
-        while self.is_locked(bundle)? && tokio::time::Instant::now() < deadline {
-            if !bundle.join(files::EXIT).exists() {
-                let _ = shim::client::signal(bundle, nix::libc::SIGKILL).await;
-            }
-            tokio::time::sleep(LOCK_POLL).await;
-        }
-        if self.is_locked(bundle)?
-            && let Some(shim) = records::read::<ShimRecord>(&bundle.join(files::SHIM))?
-        {
-            // Locked: the process is certainly the shim.
-            let _ = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(shim.shim_pid),
-                nix::sys::signal::Signal::SIGKILL,
-            );
-        }
-        self.kill_leftovers(run).await
-    }
-
-    /// Makes room for a run: an earlier try at the same one goes.
-    async fn clear(&self, bundle: &Path, run: &RunRecord) -> Result<(), Error> {
-        if bundle.exists() {
-            self.end_shim(bundle, run).await?;
-        }
-        remove_if_there(bundle)
-    }
-}
-
-fn names(folder: &Path) -> Result<Vec<String>, Error> {
-    match fs::read_dir(folder) {
-        Ok(entries) => {
-            Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::io("reading", folder)(error)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -683,11 +502,6 @@ mod tests {
             propagation: "rprivate",
         };
         assert_eq!(without_doubles(vec![bind("own"), bind("volume")]), [bind("volume")]);
-    }
-
-    #[test]
-    fn blanks_in_mount_points_are_understood() {
-        assert_eq!(unescape("/a\\040b"), "/a b");
     }
 
     #[test]

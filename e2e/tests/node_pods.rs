@@ -1,0 +1,119 @@
+//! What a node does with a pod's references and probes, through the whole product.
+
+use claw_e2e::{
+    Cluster, Kubectl, Options,
+    need::{self, Need},
+    wait,
+};
+
+#[test]
+fn references_are_waited_for_and_changes_reach_running_pods() {
+    let story = "references_are_waited_for_and_changes_reach_running_pods";
+    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::up(1));
+    let kubectl = cluster.kubectl();
+    kubectl.ok_with(&["apply", "-f", "-"], READER);
+    kubectl.ok_with(&["apply", "-f", "-"], NEEDY);
+
+    // The volume names a config map that is not there.
+    wait::until("an event names the missing config map", wait::LATER, || {
+        let events = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
+        wait::check(events.contains("configmap \"settings\" not found"), events)
+    });
+    assert_eq!(waiting(&kubectl, "reader"), "ContainerCreating");
+    // The environment names a secret that is not there.
+    wait::until("the status names the missing secret", wait::LATER, || {
+        let reason = waiting(&kubectl, "needy");
+        wait::check(reason == "CreateContainerConfigError", reason)
+    });
+    let message = get(&kubectl, "needy", "{.status.containerStatuses[0].state.waiting.message}");
+    assert_eq!(message, "secret \"pass\" not found");
+
+    kubectl.ok(&["create", "secret", "generic", "pass", "--from-literal=WORD=sesame"]);
+    kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/needy", "--timeout=120s"]);
+    assert!(kubectl.ok(&["logs", "needy"]).lines().any(|line| line == "DOOR_WORD=sesame"));
+
+    kubectl.ok(&["create", "configmap", "settings", "--from-literal=mode=slow"]);
+    wait::until("the reader runs", wait::LATER, || {
+        let phase = get(&kubectl, "reader", "{.status.phase}");
+        wait::check(phase == "Running", phase)
+    });
+    // Its readiness probe reads a key that comes with a change.
+    assert_eq!(get(&kubectl, "reader", "{.status.containerStatuses[0].ready}"), "false");
+    kubectl.ok(&["patch", "configmap", "settings", "-p", r#"{"data":{"ready":"yes"}}"#]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/reader", "--timeout=120s"]);
+    assert_eq!(get(&kubectl, "reader", "{.status.containerStatuses[0].restartCount}"), "0");
+}
+
+#[test]
+fn a_server_that_turns_unhealthy_is_restarted() {
+    let story = "a_server_that_turns_unhealthy_is_restarted";
+    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::up(1));
+    let kubectl = cluster.kubectl();
+    kubectl.ok_with(&["apply", "-f", "-"], SICKLY);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/sickly", "--timeout=120s"]);
+    wait::until("it was restarted", wait::LATER, || {
+        let count = get(&kubectl, "sickly", "{.status.containerStatuses[0].restartCount}");
+        wait::check(count.parse().is_ok_and(|count: u32| count > 0), count)
+    });
+    let events = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
+    assert!(events.contains("Liveness probe failed: HTTP probe failed with statuscode: 503"), "{events}");
+    assert!(events.contains("Container main failed liveness probe, will be restarted"), "{events}");
+    let previous = kubectl.ok(&["logs", "sickly", "--previous"]);
+    assert!(previous.contains("received SIGTERM, stopping"), "it was asked before it was killed: {previous}");
+}
+
+fn get(kubectl: &Kubectl, pod: &str, path: &str) -> String {
+    kubectl.ok(&["get", "pod", pod, "-o", &format!("jsonpath={path}")])
+}
+
+fn waiting(kubectl: &Kubectl, pod: &str) -> String {
+    get(kubectl, pod, "{.status.containerStatuses[0].state.waiting.reason}")
+}
+
+const READER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: settings, configMap: {name: settings}}]
+  containers:
+    - name: main
+      image: clawbernetes.io/toolbox:1
+      args: ["sleep", "3600"]
+      volumeMounts: [{name: settings, mountPath: /settings}]
+      readinessProbe: {exec: {command: ["/toolbox", "cat", "/settings/ready"]}, periodSeconds: 1}
+"#;
+
+const NEEDY: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: needy}
+spec:
+  restartPolicy: Never
+  containers:
+    - name: main
+      image: clawbernetes.io/toolbox:1
+      args: ["env"]
+      envFrom: [{prefix: DOOR_, secretRef: {name: pass}}]
+"#;
+
+const SICKLY: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: sickly}
+spec:
+  terminationGracePeriodSeconds: 5
+  containers:
+    - name: main
+      image: clawbernetes.io/toolbox:1
+      args: ["serve", "--unhealthy-after", "4"]
+      readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+      livenessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, failureThreshold: 2}
+"#;

@@ -1,0 +1,152 @@
+//! Adoption: what an earlier run of the agent left, told from the files in each bundle.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use nix::unistd::Pid;
+
+use super::{
+    Containers, LOCK_POLL, RUN_RECORD, RunRecord, SANDBOX_RECORD, SETTLE_LIMIT, SHIM_END_LIMIT, blocking,
+    host_files::{names, remove_if_there},
+    instance, uid, uses_host_network,
+};
+use crate::{
+    Error,
+    runtime::{
+        ExitRecord, Instance, InstanceKey, RecoveredPod, Sandbox, cgroups, network::namespace, records,
+        termination,
+    },
+    shim::{self, ShimRecord, files},
+};
+
+impl Containers {
+    pub(super) async fn recover_pod(&self, folder: &Path, pod: Pod) -> Result<RecoveredPod, Error> {
+        let pod_uid = uid(&pod)?.to_owned();
+        let mut sandbox = records::read::<Sandbox>(&folder.join(SANDBOX_RECORD))?;
+        if !namespace::is_pinned(&folder.join("ns/ipc")) {
+            sandbox = None;
+        }
+        if let Some(ip) = sandbox.as_ref().and_then(|sandbox| sandbox.ip).filter(|_| !uses_host_network(&pod))
+        {
+            self.network.adopt(&pod_uid, ip);
+        }
+        let mut instances = Vec::new();
+        for key in self.keys(&pod_uid)? {
+            instances.extend(self.recover_run(key).await?);
+        }
+        Ok(RecoveredPod { pod, sandbox, instances })
+    }
+
+    /// All runs on disk, in order of container and attempt.
+    pub(super) fn keys(&self, pod_uid: &str) -> Result<Vec<InstanceKey>, Error> {
+        let mut keys = Vec::new();
+        for container in names(&self.pod_folder(pod_uid)?.join("containers"))? {
+            for attempt in names(&self.pod_folder(pod_uid)?.join("containers").join(&container))? {
+                if let Ok(attempt) = attempt.parse() {
+                    keys.push(InstanceKey {
+                        pod_uid: pod_uid.to_owned(),
+                        container: container.clone(),
+                        attempt,
+                    });
+                }
+            }
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    pub(super) async fn recover_run(&self, key: InstanceKey) -> Result<Option<Instance>, Error> {
+        let bundle = self.bundle(&key)?;
+        let Some(run) = records::read::<RunRecord>(&bundle.join(RUN_RECORD))? else {
+            remove_if_there(&bundle)?;
+            return Ok(None);
+        };
+        let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
+        loop {
+            let exit = self.outcome(&bundle, &run).await?;
+            let shim = records::read::<ShimRecord>(&bundle.join(files::SHIM))?;
+            match (&shim, exit) {
+                (shim, Some(exit)) => {
+                    let exit = termination::with_message(&bundle, exit);
+                    let started_at = shim.as_ref().map(|shim| shim.started_at);
+                    return Ok(Some(instance(key, run, started_at, Some(exit))));
+                }
+                (Some(shim), None) => return Ok(Some(instance(key, run, Some(shim.started_at), None))),
+                // A shim that is just starting: a moment will tell.
+                (None, None) if self.is_locked(&bundle)? && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_POLL).await;
+                }
+                (None, None) => {
+                    // Never ran: as if it had not been tried.
+                    self.clear(&bundle, &run).await?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn lock_holder(&self, bundle: &Path) -> Result<Option<Pid>, Error> {
+        let lock = bundle.join(files::LOCK);
+        shim::sys::lock_holder(&lock).map_err(Error::io("asking for the lock", &lock))
+    }
+
+    pub(super) fn is_locked(&self, bundle: &Path) -> Result<bool, Error> {
+        self.lock_holder(bundle).map(|holder| holder.is_some())
+    }
+
+    /// How a run ended, if it did. A run whose shim is gone is ended here, and recorded as lost.
+    pub(super) async fn outcome(&self, bundle: &Path, run: &RunRecord) -> Result<Option<ExitRecord>, Error> {
+        let path = bundle.join(files::EXIT);
+        if let Some(exit) = records::read(&path)? {
+            return Ok(Some(exit));
+        }
+        let Some(shim) = records::read::<ShimRecord>(&bundle.join(files::SHIM))? else { return Ok(None) };
+        if self.is_locked(bundle)? {
+            return Ok(None);
+        }
+        // It may have written the record and ended since the first look.
+        if let Some(exit) = records::read(&path)? {
+            return Ok(Some(exit));
+        }
+        self.kill_leftovers(run).await?;
+        let exit = ExitRecord::lost(shim.started_at, Timestamp::now());
+        records::write_durably(&path, &exit)?;
+        Ok(Some(exit))
+    }
+
+    /// Ends what a run left in the kernel and in libcontainer's state.
+    pub(super) async fn kill_leftovers(&self, run: &RunRecord) -> Result<(), Error> {
+        let state = self.root_dir.join("state").join(&run.id);
+        let cgroup = run.cgroup.clone();
+        blocking(move || {
+            cgroups::kill_and_remove(&cgroup)?;
+            remove_if_there(&state)
+        })
+        .await
+    }
+
+    /// Waits for the shim of a run that is over; kills one that does not end.
+    pub(super) async fn end_shim(&self, bundle: &Path, run: &RunRecord) -> Result<(), Error> {
+        let deadline = tokio::time::Instant::now() + SHIM_END_LIMIT;
+        while self.is_locked(bundle)? && tokio::time::Instant::now() < deadline {
+            if !bundle.join(files::EXIT).exists() {
+                let _ = shim::client::signal(bundle, nix::libc::SIGKILL).await;
+            }
+            tokio::time::sleep(LOCK_POLL).await;
+        }
+        // It holds the lock, so the process is certainly the shim.
+        if let Some(shim) = self.lock_holder(bundle)? {
+            let _ = nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL);
+        }
+        self.kill_leftovers(run).await
+    }
+
+    /// Makes room for a run: an earlier try at the same one goes.
+    pub(super) async fn clear(&self, bundle: &Path, run: &RunRecord) -> Result<(), Error> {
+        if bundle.exists() {
+            self.end_shim(bundle, run).await?;
+        }
+        remove_if_there(bundle)
+    }
+}
