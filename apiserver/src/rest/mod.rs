@@ -32,6 +32,8 @@ use crate::{
 
 /// How long a client may take to send a body: 3 MiB at the 1 Mbit/s of a poor uplink are 25 s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a refused body is read before the answer: enough for a manifest of any honest size.
+const DROPPED_BYTES_MAX: usize = 8 * REQUEST_BYTES_MAX;
 
 /// What handlers share.
 struct State {
@@ -147,27 +149,40 @@ async fn delete_options(headers: &HeaderMap, body: Body) -> Result<Option<Delete
 }
 
 /// Reads a whole body within the limits of size and time.
-async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        ApiError::new(
-            Reason::RequestEntityTooLarge,
-            format!("the request body is larger than the limit of {REQUEST_BYTES_MAX} bytes"),
-        )
-    };
+async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes, ApiError> {
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(ApiError::bad_request(format!("the request body breaks off: {error}"))),
-        Err(_) => Err(ApiError::new(
+    let reading = async {
+        if announced.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX) {
+            return Err(too_large(body).await);
+        }
+        match Limited::new(&mut body, REQUEST_BYTES_MAX).collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(too_large(body).await),
+            Err(error) => Err(ApiError::bad_request(format!("the request body breaks off: {error}"))),
+        }
+    };
+    tokio::time::timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| {
+        Err(ApiError::new(
             Reason::Timeout,
             format!("the request body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
-        )),
+        ))
+    })
+}
+
+/// Refuses a body. Some of what the client still sends is read and dropped first: a connection closed with unread
+/// data in it is reset, and the client would see that instead of the answer.
+async fn too_large(mut body: Body) -> ApiError {
+    let mut dropped = 0;
+    while dropped < DROPPED_BYTES_MAX
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        dropped += frame.data_ref().map_or(0, Bytes::len);
     }
+    ApiError::new(
+        Reason::RequestEntityTooLarge,
+        format!("the request body is larger than the limit of {REQUEST_BYTES_MAX} bytes"),
+    )
 }
 
 fn method_not_allowed() -> ApiError {
