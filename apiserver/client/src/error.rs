@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ConfigError {
     /// A file is missing or unreadable.
-    #[error("cannot read {what} {path}: {source}", path = path.display())]
+    #[error("cannot read {what} {path}", path = path.display())]
     Read {
         /// What the file holds.
         what: &'static str,
@@ -19,7 +19,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// A file cannot be written.
-    #[error("cannot write {path}: {source}", path = path.display())]
+    #[error("cannot write {path}", path = path.display())]
     Write {
         /// Where.
         path: PathBuf,

@@ -1,7 +1,9 @@
 //! `events`: what happened, oldest first. Also the events at the end of `describe`.
 
+use std::sync::Arc;
+
 use claw_client::{
-    Verb, WatchEvent,
+    ResourceRef, Verb, WatchEvent,
     request::{IncludeObject, ListOptions, View, WatchOptions},
 };
 use claw_schemas::{Descriptor, status::Reason};
@@ -63,64 +65,104 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let session = context.session()?;
     let kind = session.kind("v1", "Event")?;
     let namespace = (!args.all_namespaces).then_some(session.namespace.as_str());
-    let collection = Session::collection(&kind, namespace);
-    let selectors = ListOptions { field_selector: about(&args, &session)?, ..ListOptions::default() };
-    let wanted =
-        |event: &Value| args.types.is_empty() || args.types.iter().any(|t| t == text(event, "/type"));
+    let asked = Asked {
+        collection: Session::collection(&kind, namespace),
+        selectors: ListOptions { field_selector: about(&args, &session)?, ..ListOptions::default() },
+        kind,
+        session: &session,
+        args: &args,
+    };
+    if args.output.is_table() || args.watch { asked.rows().await } else { asked.objects().await }
+}
 
-    if !args.output.is_table() && !args.watch {
-        let mut events = session.list(&kind, &collection, &selectors).await?;
-        events.retain(&wanted);
+/// Which events, of which server.
+struct Asked<'a> {
+    session: &'a Session,
+    args: &'a Args,
+    kind: Arc<Descriptor>,
+    collection: ResourceRef,
+    selectors: ListOptions,
+}
+
+/// Rows with whole events, because rows are put into order by fields that no column shows.
+const ROWS: View = View::Table(IncludeObject::Object);
+
+impl Asked<'_> {
+    fn is_wanted(&self, event: &Value) -> bool {
+        self.args.types.is_empty() || self.args.types.iter().any(|wanted| wanted == text(event, "/type"))
+    }
+
+    async fn objects(&self) -> anyhow::Result<()> {
+        let mut events = self.session.list(&self.kind, &self.collection, &self.selectors).await?;
+        events.retain(|event| self.is_wanted(event));
         events.sort_by(|a, b| last_seen(a).cmp(last_seen(b)));
-        let events: Vec<_> = events.into_iter().map(|e| (&*kind, without_managed_fields(e))).collect();
-        return Ok(print(&args.output.many(&events)?)?);
+        let events: Vec<_> = events.into_iter().map(|e| (&*self.kind, without_managed_fields(e))).collect();
+        Ok(print(&self.args.output.many(&events)?)?)
     }
 
-    let view = View::Table(IncludeObject::Object);
-    let answer = session.ask(collection.clone(), Verb::List(selectors.clone()), view).await?;
-    let mut revision = text(&answer, "/metadata/resourceVersion").to_owned();
-    let mut table = Table::read(&answer)?;
-    table.rows.retain(|row| wanted(&row.object));
-    table.rows.sort_by(|a, b| last_seen(&a.object).cmp(last_seen(&b.object)));
-    let style =
-        Style { wide: args.output == Format::Wide, namespace: args.all_namespaces, ..Style::default() };
-    let mut printer = Printer::new(&kind, style);
-    if table.rows.is_empty() && !args.watch {
-        eprintln!("No events found{}.", namespace.map(|n| format!(" in {n} namespace")).unwrap_or_default());
-        return Ok(());
+    async fn rows(&self) -> anyhow::Result<()> {
+        let list = Verb::List(self.selectors.clone());
+        let answer = self.session.ask(self.collection.clone(), list, ROWS).await?;
+        let mut table = Table::read(&answer)?;
+        table.rows.retain(|row| self.is_wanted(&row.object));
+        table.rows.sort_by(|a, b| last_seen(&a.object).cmp(last_seen(&b.object)));
+        if table.rows.is_empty() && !self.args.watch {
+            let place = self.collection.namespace.as_ref().map(|n| format!(" in {n} namespace"));
+            eprintln!("No events found{}.", place.unwrap_or_default());
+            return Ok(());
+        }
+        let style = Style {
+            wide: self.args.output == Format::Wide,
+            namespace: self.args.all_namespaces,
+            ..Style::default()
+        };
+        let mut printer = Printer::new(&self.kind, style);
+        print(&printer.render(&table, !self.args.no_headers))?;
+        if !self.args.watch {
+            return Ok(());
+        }
+        let mut revision = text(&answer, "/metadata/resourceVersion").to_owned();
+        loop {
+            revision = self.follow(&table, &mut printer, revision).await?;
+        }
     }
-    print(&printer.render(&table, !args.no_headers))?;
-    while args.watch {
+
+    /// Prints changes after a revision until the watch ends, and says where to go on.
+    async fn follow(
+        &self,
+        known: &Table,
+        printer: &mut Printer,
+        mut revision: String,
+    ) -> anyhow::Result<String> {
         let options = WatchOptions {
-            field_selector: selectors.field_selector.clone(),
+            field_selector: self.selectors.field_selector.clone(),
             resource_version: Some(revision.clone()),
             allow_bookmarks: true,
             ..WatchOptions::default()
         };
-        let mut changes = session.transport.watch(collection.clone(), options, view).await?;
+        let mut changes = self.session.transport.watch(self.collection.clone(), options, ROWS).await?;
         while let Some(change) = changes.next().await {
             let body = match change? {
                 WatchEvent::Added(body) | WatchEvent::Modified(body) => body,
                 WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) => continue,
                 // Too old to go on from: what happens from now on is still worth printing.
                 WatchEvent::Error(error) if error.reason == Reason::Expired => {
-                    let latest = ListOptions { limit: 1, ..selectors.clone() };
-                    let answer = session.ask(collection.clone(), Verb::List(latest), view).await?;
-                    text(&answer, "/metadata/resourceVersion").clone_into(&mut revision);
-                    break;
+                    let latest = Verb::List(ListOptions { limit: 1, ..self.selectors.clone() });
+                    let answer = self.session.ask(self.collection.clone(), latest, ROWS).await?;
+                    return Ok(text(&answer, "/metadata/resourceVersion").to_owned());
                 }
                 WatchEvent::Error(error) => return Err(error.into()),
             };
-            let mut rows = Table { columns: table.columns.clone(), rows: Vec::new() };
+            let mut rows = known.like();
             rows.extend(Table::read(&serde_json::from_slice(&body)?)?);
             if let Some(row) = rows.rows.last() {
                 text(&row.object, "/metadata/resourceVersion").clone_into(&mut revision);
             }
-            rows.rows.retain(|row| wanted(&row.object));
+            rows.rows.retain(|row| self.is_wanted(&row.object));
             print(&printer.render(&rows, false))?;
         }
+        Ok(revision)
     }
-    Ok(())
 }
 
 fn about(args: &Args, session: &Session) -> anyhow::Result<String> {

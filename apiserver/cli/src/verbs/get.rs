@@ -317,7 +317,7 @@ impl<'a> Watching<'a> {
             }
             return Ok(());
         }
-        self.columns = Table { columns: table.columns.clone(), rows: Vec::new() };
+        self.columns = table.like();
         self.show(&table)
     }
 
@@ -335,7 +335,7 @@ impl<'a> Watching<'a> {
             print(&self.args.output.one(self.kind, &without_managed_fields(body.clone()))?)?;
             return Ok(());
         }
-        let mut rows = Table { columns: self.columns.columns.clone(), rows: Vec::new() };
+        let mut rows = self.columns.like();
         rows.extend(Table::read(body)?);
         if let Some(row) = rows.rows.last() {
             self.advance(&row.object.clone());

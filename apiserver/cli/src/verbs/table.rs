@@ -57,6 +57,11 @@ impl Table {
         Ok(Self { columns: columns.collect(), rows: rows.collect() })
     }
 
+    /// An empty table with the same columns.
+    pub fn like(&self) -> Self {
+        Self { columns: self.columns.clone(), rows: Vec::new() }
+    }
+
     /// Adds the rows of another table of the same kind. Watches send the columns only once.
     pub fn extend(&mut self, other: Self) {
         if self.columns.is_empty() {

@@ -66,14 +66,6 @@ impl Goal {
             Self::Condition { name, value } => object.is_some_and(|object| holds(object, name, value)),
         }
     }
-
-    fn words(&self) -> &'static str {
-        match self {
-            Self::Deleted => "deleted",
-            Self::Created => "created",
-            Self::Condition { .. } => "condition met",
-        }
-    }
 }
 
 /// Whether a condition has a value, judged on the newest spec.
@@ -95,7 +87,8 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let session = context.session()?;
     let deadline = tokio::time::Instant::now() + args.timeout;
     let objects = objects(&args, &session).await?;
-    if objects.is_empty() {
+    // What does not exist need not be waited away.
+    if objects.is_empty() && args.goal != Goal::Deleted {
         bail!("no matching resources found");
     }
     for (kind, resource) in objects {
@@ -112,7 +105,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
                 bail!("timed out waiting for {} on {name}", goal_name(&args.goal));
             }
         }
-        print(&format!("{name} {}\n", args.goal.words()))?;
+        print(&format!("{name} condition met\n"))?;
     }
     Ok(())
 }
