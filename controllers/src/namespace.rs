@@ -114,6 +114,9 @@ impl Drain {
 
     /// One round. True when the namespace was empty and has been let go.
     async fn drain(&self, namespace: &Namespace, name: &str) -> Result<bool, ApiError> {
+        if !self.runtime.leadership.is_held() {
+            return Ok(false);
+        }
         let mut remaining = Remaining::default();
         for kind in &self.kinds {
             if let Err(error) = self.empty(kind, name, &mut remaining).await {
@@ -136,9 +139,6 @@ impl Drain {
     ) -> Result<(), ApiError> {
         let page = self.list(kind, namespace).await?;
         if page.items.is_empty() {
-            return Ok(());
-        }
-        if !self.runtime.leadership.is_held() {
             return Ok(());
         }
         if page.items.iter().any(|item| item.metadata.deletion_timestamp.is_none()) {

@@ -24,7 +24,7 @@ use crate::{
     Runtime,
     action::{Action, Note, Outcome, Plan, target_of, to_value},
     controller::{Controller, Watches},
-    events,
+    events::{self, Recorder},
     execute::{self, Done, Expectation, Failure},
     queue::Queue,
 };
@@ -52,6 +52,7 @@ struct Driver<C: Controller> {
     runtime: Runtime,
     queue: Arc<Queue<ObjectKey>>,
     store: Store<C::Object>,
+    recorder: Recorder,
     memory: Mutex<BTreeMap<ObjectKey, Memory>>,
 }
 
@@ -74,7 +75,8 @@ pub(crate) fn drive<C: Controller>(
     watches.primary();
     controller.watches(&mut watches);
     let store = runtime.caches.of::<C::Object>();
-    let driver = Driver { controller, runtime, queue, store, memory: Mutex::default() };
+    let recorder = runtime.recorder.named(&format!("{}-controller", controller.name()));
+    let driver = Driver { controller, runtime, queue, store, recorder, memory: Mutex::default() };
     async move { driver.run().await }
 }
 
@@ -154,7 +156,7 @@ impl<C: Controller> Driver<C> {
         let runtime = &self.runtime;
         let tell = |note: &Note, message: String| {
             let about = events::reference_to(&**object);
-            runtime.recorder.record(about, note.warning, &note.reason, message);
+            self.recorder.record(about, note.warning, &note.reason, message);
         };
         let mut done = execute::all(&runtime.client, &runtime.leadership, &plan.actions, &tell).await;
         let raced = done.failure.as_ref().is_some_and(Failure::is_stale);

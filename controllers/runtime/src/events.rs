@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -43,10 +44,12 @@ const REPEAT_WITHIN: Duration = Duration::from_secs(600);
 #[derive(Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<Happening>,
+    component: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
 struct Happening {
+    component: Arc<str>,
     about: ObjectReference,
     warning: bool,
     reason: String,
@@ -72,16 +75,23 @@ impl Recorder {
     pub fn start(client: Client, env: Env, component: &str, cancel: CancellationToken) -> Self {
         let (queue, happenings) = mpsc::channel(QUEUE_MAX);
         let book = Book::default();
-        let mut writer = Writer { client, env: env.clone(), component: component.to_owned(), book };
+        let mut writer = Writer { client, env: env.clone(), book };
         env.spawn(async move {
             cancel.run_until_cancelled_owned(writer.run(happenings)).await;
         });
-        Self { queue }
+        Self { queue, component: component.into() }
+    }
+
+    /// The same recorder in the name of another component.
+    #[must_use]
+    pub fn named(&self, component: &str) -> Self {
+        Self { queue: self.queue.clone(), component: component.into() }
     }
 
     /// Records that something happened to an object.
     pub fn record(&self, about: ObjectReference, warning: bool, reason: &str, message: impl Into<String>) {
-        let happening = Happening { about, warning, reason: reason.to_owned(), message: message.into() };
+        let (component, reason) = (Arc::clone(&self.component), reason.to_owned());
+        let happening = Happening { component, about, warning, reason, message: message.into() };
         if let Err(lost) = self.queue.try_send(happening) {
             debug!(%lost, "an event is dropped");
         }
@@ -91,7 +101,6 @@ impl Recorder {
 struct Writer {
     client: Client,
     env: Env,
-    component: String,
     book: Book,
 }
 
@@ -143,8 +152,8 @@ impl Writer {
             count: Some(1),
             first_timestamp: Some(now.clone()),
             last_timestamp: Some(now),
-            source: Some(EventSource { component: Some(self.component.clone()), host: None }),
-            reporting_component: Some(self.component.clone()),
+            source: Some(EventSource { component: Some(happening.component.to_string()), host: None }),
+            reporting_component: Some(happening.component.to_string()),
             reporting_instance: Some(String::new()),
             ..Event::default()
         }
@@ -242,7 +251,13 @@ mod tests {
 
     fn happening(message: &str) -> Happening {
         let about = ObjectReference { uid: Some("u".into()), ..Default::default() };
-        Happening { about, warning: false, reason: "R".into(), message: message.into() }
+        Happening {
+            component: "test".into(),
+            about,
+            warning: false,
+            reason: "R".into(),
+            message: message.into(),
+        }
     }
 
     #[test]

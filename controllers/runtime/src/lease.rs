@@ -262,8 +262,16 @@ impl Election {
         }
     }
 
-    /// Gives the lease up, so that the next holder need not wait. Best effort: without it they wait [`LEASE`].
+    /// Gives the lease up, so that the next holder need not wait. Best effort: without it they wait [`LEASE`], and a
+    /// server that does not answer must not hold up our end.
     async fn release(&self) {
+        tokio::select! {
+            () = self.give_up() => {}
+            () = self.env.sleep(PERIOD) => warn!(lease = self.name, "the lease was not given up in time"),
+        }
+    }
+
+    async fn give_up(&self) {
         let Ok(Some(mut lease)) = self.leases.find(&self.name).await else { return };
         let Some(spec) = &mut lease.spec else { return };
         if spec.holder_identity.as_deref() == Some(&self.identity) {

@@ -6,7 +6,7 @@
 //!
 //! Must never know: I/O, or what follows from ownership.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -89,9 +89,9 @@ struct Check {
 /// What is owned or being deleted, by uid.
 #[derive(Debug, Default)]
 pub struct Graph {
-    nodes: HashMap<String, Node>,
+    nodes: BTreeMap<String, Node>,
     /// Owners that are not in `nodes`.
-    checks: HashMap<String, Check>,
+    checks: BTreeMap<String, Check>,
     tickets: u64,
     /// Owner → dependents.
     dependents: BTreeMap<String, BTreeSet<String>>,
