@@ -49,6 +49,11 @@ pub async fn watch(hub: Arc<Hub>) {
 
 async fn settle(hub: &Hub, node: &str) -> Result<(), ApiError> {
     let verdict = || hub.with(|state| state.roster.verdict(node, Instant::now(), hub.grace));
+    match verdict() {
+        Verdict::Keep => return Ok(()),
+        Verdict::Silent => tracing::warn!(node, "the node agent stopped sending heartbeats"),
+        Verdict::Back(_) => tracing::info!(node, "the node agent sends heartbeats again"),
+    }
     registration::set_ready(hub, node, || match verdict() {
         Verdict::Keep => None,
         Verdict::Silent => {

@@ -136,6 +136,7 @@ async fn serve(
             }
         }
     }
+    tracing::info!(node, "a node hung up");
     Ok(())
 }
 
