@@ -14,6 +14,7 @@ pub mod discovery;
 pub mod kinds;
 pub mod openapi;
 pub mod proto;
+pub mod protobuf;
 pub mod quantity;
 pub mod registry;
 pub mod schema;

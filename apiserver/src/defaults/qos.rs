@@ -29,9 +29,9 @@ pub(super) fn class(pod: &Object) -> &'static str {
                 && amount(container, "requests", name).is_none_or(|request| Some(request) == limit)
         })
     };
-    if containers.iter().all(|container| silent(&container)) {
+    if containers.iter().all(silent) {
         "BestEffort"
-    } else if containers.iter().all(|container| guaranteed(&container)) {
+    } else if containers.iter().all(guaranteed) {
         "Guaranteed"
     } else {
         "Burstable"

@@ -1,11 +1,16 @@
 //! What objects look like after defaulting.
 
+use std::sync::LazyLock;
+
 use claw_schemas::Registry;
 
 use super::*;
 
+/// One for all tests, so that each schema is compiled once.
+static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::builtin);
+
 fn defaulted(api_version: &str, kind: &str, mut object: Value) -> Value {
-    let registry = Registry::builtin();
+    let registry = &*REGISTRY;
     let descriptor = registry.kind(api_version, kind).unwrap();
     assert_eq!(descriptor.compiled().check(&object), claw_schemas::schema::Report::default());
     descriptor.compiled().normalize(&mut object);

@@ -6,6 +6,8 @@
 //!
 //! Recursion is bounded by the 128 levels that `serde_json` parses.
 
+use std::collections::BTreeMap;
+
 use claw_schemas::{
     ApiError,
     schema::{ListType, MergeRule, Place},
@@ -139,17 +141,16 @@ fn retain_keys(target: &mut Object, patch: &mut Object) -> Result<(), ApiError> 
 }
 
 /// Lists by the field they belong to.
-type Lists = Vec<(String, Vec<Value>)>;
+type Lists = BTreeMap<String, Vec<Value>>;
 
 /// Tells fields from parallel lists: (fields, orders, deletions).
-fn split(patch: Object) -> Result<(Object, std::collections::BTreeMap<String, Vec<Value>>, Lists), ApiError> {
-    let (mut fields, mut orders, mut deletions) =
-        (Object::new(), std::collections::BTreeMap::new(), Lists::new());
+fn split(patch: Object) -> Result<(Object, Lists, Lists), ApiError> {
+    let (mut fields, mut orders, mut deletions) = (Object::new(), Lists::new(), Lists::new());
     for (name, value) in patch {
         if let Some(field) = name.strip_prefix(SET_ORDER) {
             orders.insert(field.to_owned(), list(&name, value)?);
         } else if let Some(field) = name.strip_prefix(DELETE_VALUES) {
-            deletions.push((field.to_owned(), list(&name, value)?));
+            deletions.insert(field.to_owned(), list(&name, value)?);
         } else {
             fields.insert(name, value);
         }

@@ -1,12 +1,17 @@
 //! Patches against targets, by the documented semantics of each format.
 
+use std::sync::LazyLock;
+
 use claw_schemas::Registry;
 use serde_json::json;
 
 use super::*;
 
+/// One for all tests, so that each schema is compiled once.
+static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::builtin);
+
 fn strategic_on(api_version: &str, kind: &str, target: &Value, patch: &Value) -> Result<Value, ApiError> {
-    let registry = Registry::builtin();
+    let registry = &*REGISTRY;
     let schema = registry.kind(api_version, kind).unwrap().compiled();
     apply(PatchKind::Strategic, target, patch.to_string().as_bytes(), Some(schema))
 }

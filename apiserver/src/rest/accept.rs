@@ -1,7 +1,7 @@
 //! Content negotiation: what a client accepts, and what it sent.
 
 use claw_client::request::{IncludeObject, PatchKind, View};
-use claw_schemas::{ApiError, discovery::Aggregated, status::Reason};
+use claw_schemas::{ApiError, discovery::Aggregated, protobuf, status::Reason};
 use http::{HeaderMap, header};
 
 /// How an answer is written.
@@ -112,11 +112,20 @@ fn content_type(headers: &HeaderMap) -> &str {
     header(headers, header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim()
 }
 
-/// Refuses a body that is neither JSON nor YAML. A missing type means JSON.
+/// Whether a body is in the protobuf form.
+pub(super) fn is_protobuf(headers: &HeaderMap) -> bool {
+    content_type(headers) == protobuf::MEDIA_TYPE
+}
+
+/// Refuses a body that is neither JSON nor YAML nor protobuf. A missing type means JSON.
 pub(super) fn check_body(headers: &HeaderMap) -> Result<(), ApiError> {
     match content_type(headers) {
+        protobuf::MEDIA_TYPE => Ok(()),
         "" | "application/json" | "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(()),
-        other => Err(unsupported_media(other, "application/json, application/yaml")),
+        other => Err(unsupported_media(
+            other,
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
 }
 
@@ -197,7 +206,8 @@ mod tests {
         let sent = |value: &str| headers(header::CONTENT_TYPE, value);
         assert!(check_body(&HeaderMap::new()).is_ok());
         assert!(check_body(&sent("application/json; charset=utf-8")).is_ok());
-        assert!(check_body(&sent("application/vnd.kubernetes.protobuf")).is_err());
+        assert!(check_body(&sent("application/vnd.kubernetes.protobuf")).is_ok());
+        assert!(check_body(&sent("text/plain")).is_err());
         assert_eq!(patch_kind(&sent("application/merge-patch+json")), Ok(PatchKind::Merge));
         assert_eq!(patch_kind(&sent("application/json")).unwrap_err().code, 415);
     }

@@ -20,7 +20,12 @@ use claw_client::{
     Request, ResourceRef, Verb,
     request::{DeleteOptions, View},
 };
-use claw_schemas::{ApiError, openapi::OpenApi, status::Reason};
+use claw_schemas::{
+    ApiError, Registry,
+    openapi::OpenApi,
+    protobuf::{self, ProtobufError},
+    status::Reason,
+};
 use http::{HeaderMap, Method, Response, header, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
@@ -100,34 +105,38 @@ async fn on_resource(
         let events = state.service.watch(who, resource, options, view).await?;
         return Ok(stream::watch(events, view));
     }
-    let verb = verb(&resource, parts, &query, body).await?;
+    let verb = verb(state.service.registry(), &resource, parts, &query, body).await?;
     let gzip = matches!(verb, Verb::Get | Verb::List(_)) && accept::gzip(&parts.headers);
     let answer = state.service.call(who, Request { resource, verb, view }).await?;
     Ok(respond::answer(answer, format, gzip).await)
 }
 
 /// What a request asks for, by its method, path and parameters.
-async fn verb(resource: &ResourceRef, parts: &Parts, query: &Query, body: Body) -> Result<Verb, ApiError> {
+async fn verb(
+    registry: &Registry,
+    resource: &ResourceRef,
+    parts: &Parts,
+    query: &Query,
+    body: Body,
+) -> Result<Verb, ApiError> {
     let headers = &parts.headers;
     Ok(match (&parts.method, &resource.name) {
         (&Method::GET, Some(_)) => Verb::Get,
         (&Method::GET, None) => Verb::List(query.list_options()?),
         (&Method::POST, _) => {
-            accept::check_body(headers)?;
             let options = query.write_options("CreateOptions")?;
-            Verb::Create { body: read(headers, body).await?, options }
+            Verb::Create { body: object(registry, headers, body).await?, options }
         }
         (&Method::PUT, Some(_)) => {
-            accept::check_body(headers)?;
             let options = query.write_options("UpdateOptions")?;
-            Verb::Update { body: read(headers, body).await?, options }
+            Verb::Update { body: object(registry, headers, body).await?, options }
         }
         (&Method::PATCH, Some(_)) => {
             let (kind, options) = (accept::patch_kind(headers)?, query.write_options("PatchOptions")?);
             Verb::Patch { kind, body: read(headers, body).await?, options, force: query.flag("force")? }
         }
         (&Method::DELETE, name) => {
-            let sent = delete_options(headers, body).await?;
+            let sent = delete_options(registry, headers, body).await?;
             let delete = query.delete_options(sent)?;
             match name {
                 Some(_) => Verb::Delete(delete),
@@ -139,13 +148,37 @@ async fn verb(resource: &ResourceRef, parts: &Parts, query: &Query, body: Body) 
 }
 
 /// The body of a delete, which is optional.
-async fn delete_options(headers: &HeaderMap, body: Body) -> Result<Option<DeleteOptions>, ApiError> {
+async fn delete_options(
+    registry: &Registry,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Option<DeleteOptions>, ApiError> {
     let body = read(headers, body).await?;
     if body.is_empty() {
         return Ok(None);
     }
     accept::check_body(headers)?;
-    service::decode_delete_options(&body).map(Some)
+    service::decode_delete_options(&as_json(registry, headers, body)?).map(Some)
+}
+
+/// Reads a body that is one object.
+async fn object(registry: &Registry, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    accept::check_body(headers)?;
+    as_json(registry, headers, read(headers, body).await?)
+}
+
+/// Turns a protobuf body into JSON, so that nothing behind knows of protobuf.
+fn as_json(registry: &Registry, headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
+    if !accept::is_protobuf(headers) {
+        return Ok(body);
+    }
+    match protobuf::to_json(registry, &body) {
+        Ok(object) => Ok(object.to_string().into()),
+        Err(error @ ProtobufError::UnknownKind { .. }) => {
+            Err(ApiError::new(Reason::UnsupportedMediaType, error.to_string()))
+        }
+        Err(error) => Err(ApiError::bad_request(error.to_string())),
+    }
 }
 
 /// Reads a whole body within the limits of size and time.

@@ -115,4 +115,6 @@ fn one_of(value: &Value, allowed: &[&str], path: &Path<'_>, faults: &mut Faults)
 }
 
 #[cfg(test)]
+mod garbage;
+#[cfg(test)]
 mod tests;

@@ -1,20 +1,25 @@
 //! Each rule against an object that is sound but for one thing.
 
+use std::sync::LazyLock;
+
 use claw_schemas::Registry;
 use serde_json::json;
 
 use super::*;
 use crate::defaults;
 
+/// One for all tests, so that each schema is compiled once.
+static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::builtin);
+
 /// The faults of a new object, each as `field: message`.
 fn faults_of(api_version: &str, kind: &str, object: &Value) -> Vec<String> {
-    let registry = Registry::builtin();
+    let registry = &*REGISTRY;
     let descriptor = registry.kind(api_version, kind).unwrap();
     print(create(descriptor, &prepared(descriptor, object)))
 }
 
 fn faults_of_update(api_version: &str, kind: &str, old: &Value, new: &Value) -> Vec<String> {
-    let registry = Registry::builtin();
+    let registry = &*REGISTRY;
     let descriptor = registry.kind(api_version, kind).unwrap();
     print(update(descriptor, &prepared(descriptor, old), &prepared(descriptor, new)))
 }

@@ -88,7 +88,7 @@ async fn errors_are_always_a_status() {
         ("POST", "/version", &[], "", 405),
         ("POST", "/api", &[], "", 405),
         ("GET", CONFIGMAPS, &["accept: text/html"], "", 406),
-        ("POST", CONFIGMAPS, &["content-type: application/vnd.kubernetes.protobuf"], "k8s", 415),
+        ("POST", CONFIGMAPS, &["content-type: application/vnd.kubernetes.protobuf"], "k8s", 400),
         ("PATCH", "/api/v1/namespaces/default/configmaps/x", &patch, "{}", 415),
         ("POST", CONFIGMAPS, &[], "{not json", 400),
         ("POST", CONFIGMAPS, &[], "", 400),
@@ -255,4 +255,17 @@ async fn the_version_has_whole_numbers_and_health_is_plain_text() {
     assert_eq!(send(&world, "GET", "/readyz", &[], "").await.status(), 503);
     world.service.set_ready(true);
     assert_eq!(send(&world, "GET", "/readyz", &[], "").await.status(), 200);
+}
+
+#[tokio::test]
+async fn kubectl_create_sends_protobuf_and_reads_json() {
+    let world = world().await;
+    let protobuf = ["content-type: application/vnd.kubernetes.protobuf"];
+    // Envelope { typeMeta { "v1", "ConfigMap" }, raw { metadata { name "p" }, data { "a": "b" } } }
+    let body = "k8s\0\n\x0f\n\x02v1\x12\x09ConfigMap\x12\x0d\n\x03\n\x01p\x12\x06\n\x01a\x12\x01b";
+    assert_eq!(send(&world, "POST", CONFIGMAPS, &protobuf, body).await.status(), 201);
+    let (code, object) = get(&world, &format!("{CONFIGMAPS}/p")).await;
+    assert_eq!((code, &object["data"]), (200, &json!({"a": "b"})));
+    let teapot = "k8s\0\n\x0c\n\x02v1\x12\x06Teapot";
+    assert_eq!(send(&world, "POST", CONFIGMAPS, &protobuf, teapot).await.status(), 415);
 }

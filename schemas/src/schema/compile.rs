@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::{Field, NodeId, Scalar, Schema, Shape, rules};
+use super::{Field, NodeId, Scalar, Schema, Shape, Struct, rules};
 
 const REFERENCE: &str = "#/$defs/";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
@@ -88,9 +88,8 @@ impl<'a> Compiler<'a> {
             return Shape::Any;
         }
         if let Some(properties) = schema["properties"].as_object() {
-            return Shape::Struct(
-                properties.iter().map(|(name, field)| self.field(owner, name, field)).collect(),
-            );
+            let fields = properties.iter().map(|(name, field)| self.field(owner, name, field)).collect();
+            return Shape::Struct(Struct { name: owner.into(), fields });
         }
         match (schema["type"].as_str(), &schema["additionalProperties"], &schema["items"]) {
             (Some("object"), values @ Value::Object(_), _) => Shape::Map(self.node(values)),

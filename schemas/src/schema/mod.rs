@@ -14,12 +14,13 @@ mod rules;
 use std::sync::{Arc, OnceLock};
 
 pub use check::Report;
+pub(crate) use rules::bare_name;
 pub use rules::{ListType, MergeRule, is_atomic_structure, rule};
 
 use crate::registry::SchemaOf;
 
 /// Index of a node in [`Schema::nodes`].
-type NodeId = u32;
+pub(crate) type NodeId = u32;
 
 /// The compiled schema of a kind.
 #[derive(Debug)]
@@ -30,11 +31,11 @@ pub struct Schema {
 
 /// What may stand at one place of an object.
 #[derive(Debug)]
-enum Shape {
+pub(crate) enum Shape {
     /// Anything: raw extensions and fields that keep what they do not know.
     Any,
-    /// A structure with these fields, sorted by name.
-    Struct(Box<[Field]>),
+    /// A structure.
+    Struct(Struct),
     /// Any keys, values of one shape.
     Map(NodeId),
     /// A list of one shape.
@@ -64,6 +65,15 @@ pub enum Scalar {
     IntOrString,
     /// A resource quantity; a plain number is accepted and stored as text.
     Quantity,
+}
+
+/// A structure.
+#[derive(Debug)]
+pub(crate) struct Struct {
+    /// Name of its type, empty for one without.
+    pub(crate) name: Box<str>,
+    /// Sorted by name.
+    fields: Box<[Field]>,
 }
 
 #[derive(Debug)]
@@ -109,7 +119,7 @@ impl Schema {
 }
 
 impl<'a> Place<'a> {
-    fn shape(self) -> &'a Shape {
+    pub(crate) fn shape(self) -> &'a Shape {
         self.schema.shape(self.node)
     }
 
@@ -120,7 +130,7 @@ impl<'a> Place<'a> {
     /// The place under a key: a field of a structure, or the values of a map.
     pub fn field(self, name: &str) -> Option<Self> {
         match self.shape() {
-            Shape::Struct(fields) => {
+            Shape::Struct(Struct { fields, .. }) => {
                 let index = fields.binary_search_by(|field| (*field.name).cmp(name)).ok()?;
                 Some(Self { schema: self.schema, node: fields[index].node, rule: fields[index].rule })
             }
@@ -173,5 +183,7 @@ impl std::fmt::Debug for Compiled {
     }
 }
 
+#[cfg(test)]
+mod generated;
 #[cfg(test)]
 mod tests;

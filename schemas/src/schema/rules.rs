@@ -171,13 +171,13 @@ static ATOMIC_STRUCTURES: &[&str] = &[
 ];
 
 /// The bare name of a built-in type: `PodSpec` of `io.k8s.api.core.v1.PodSpec`. Other types have no rules here.
-fn builtin(definition: &str) -> Option<&str> {
+pub(crate) fn bare_name(definition: &str) -> Option<&str> {
     definition.strip_prefix("io.k8s.")?.rsplit('.').next()
 }
 
 /// The rule of a field, by its type's name in the schema (`io.k8s.api.core.v1.PodSpec`) and its own.
 pub fn rule(definition: &str, field: &str) -> Option<&'static MergeRule> {
-    let owner = builtin(definition)?;
+    let owner = bare_name(definition)?;
     if let Ok(index) = RULES.binary_search_by(|(of, name, _)| (*of, *name).cmp(&(owner, field))) {
         return Some(&RULES[index].2);
     }
@@ -187,7 +187,7 @@ pub fn rule(definition: &str, field: &str) -> Option<&'static MergeRule> {
 
 /// Whether server-side apply owns a structure of that type as a whole.
 pub fn is_atomic_structure(definition: &str) -> bool {
-    builtin(definition).is_some_and(|name| ATOMIC_STRUCTURES.binary_search(&name).is_ok())
+    bare_name(definition).is_some_and(|name| ATOMIC_STRUCTURES.binary_search(&name).is_ok())
 }
 
 #[cfg(test)]
@@ -205,7 +205,7 @@ mod tests {
             let schema = (kind.schema)();
             let definitions = schema["$defs"].as_object().cloned().unwrap_or_default();
             for (name, definition) in definitions {
-                types.insert(builtin(&name).unwrap_or(&name).to_owned(), definition);
+                types.insert(bare_name(&name).unwrap_or(&name).to_owned(), definition);
             }
         }
         types
@@ -233,7 +233,7 @@ mod tests {
         for (of, name, rule) in RULES {
             let Some(ListType::Map(keys)) = rule.list else { continue };
             let reference = types[*of]["properties"][*name]["items"]["$ref"].as_str().unwrap_or_default();
-            let item = &types[builtin(reference.trim_start_matches("#/$defs/")).unwrap_or_default()];
+            let item = &types[bare_name(reference.trim_start_matches("#/$defs/")).unwrap_or_default()];
             for key in keys {
                 assert!(item["properties"][*key].is_object(), "{of}.{name} has no key {key}");
             }
