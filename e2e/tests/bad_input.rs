@@ -99,6 +99,10 @@ async fn bad_requests_are_refused_with_a_status() {
     let headers = [("content-type", "text/plain")];
     let answer = http.ask(Method::PATCH, &format!("{PATH}/c"), &headers, "{}").await.expect("an answer");
     assert_status(&answer, 415, "UnsupportedMediaType", &[]);
+    // Said before the object is looked for: kubectl would take a 404 for the last word.
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let answer = http.ask(Method::PATCH, &format!("{PATH}/c"), &headers, "{}").await.expect("an answer");
+    assert_status(&answer, 415, "UnsupportedMediaType", &["application/merge-patch+json"]);
     still_serves(&http).await;
 }
 

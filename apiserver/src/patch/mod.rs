@@ -53,14 +53,23 @@ pub fn apply(
             strategic::merge(&mut result, object(patch)?, schema.root())?;
             Ok(result)
         }
-        (PatchKind::Strategic, None) => Err(unsupported(CUSTOM_TYPES)),
-        (PatchKind::Apply, schema) => {
-            Err(unsupported(if schema.is_some() { BUILTIN_TYPES } else { CUSTOM_TYPES }))
-        }
+        (PatchKind::Strategic, None) | (PatchKind::Apply, _) => Err(unsupported(schema)),
     }
 }
 
-fn unsupported(accepted: &str) -> ApiError {
+/// Refuses the formats that a kind does not take. For before there is a target: a missing object must not hide it.
+///
+/// # Errors
+/// `UnsupportedMediaType`, with what is accepted.
+pub fn accept(kind: PatchKind, schema: Option<&Schema>) -> Result<(), ApiError> {
+    match (kind, schema) {
+        (PatchKind::Strategic, None) | (PatchKind::Apply, _) => Err(unsupported(schema)),
+        _ => Ok(()),
+    }
+}
+
+fn unsupported(schema: Option<&Schema>) -> ApiError {
+    let accepted = if schema.is_some() { BUILTIN_TYPES } else { CUSTOM_TYPES };
     ApiError::new(
         Reason::UnsupportedMediaType,
         format!(

@@ -8,7 +8,7 @@ use claw_client::{
     Response,
     request::{FieldValidation, PatchKind, View, WriteOptions},
 };
-use claw_schemas::{ApiError, status::Cause};
+use claw_schemas::{ApiError, schema::Schema, status::Cause};
 use serde_json::Value;
 
 use super::{
@@ -86,6 +86,7 @@ impl ObjectService {
     ) -> Result<Response, ApiError> {
         body::require_name(target)?;
         super::decode::check_size(patch.1)?;
+        patch::accept(patch.0, schema_of(target))?;
         let make = |_: &Record, old: &Value| patched(target, old, patch, options.field_validation);
         let changed = self.change(target, part, options.dry_run, make).await?;
         let body = view::single(&target.kind, view, &changed.stored);
@@ -153,6 +154,12 @@ impl ObjectService {
     }
 }
 
+/// What strategic patches need to know about a kind; user kinds have no such thing.
+fn schema_of(target: &Target) -> Option<&Schema> {
+    let descriptor = &target.kind.descriptor;
+    descriptor.builtin.then(|| descriptor.compiled())
+}
+
 /// The object after a patch, checked like one that was sent whole.
 fn patched(
     target: &Target,
@@ -160,9 +167,7 @@ fn patched(
     (kind, patch): (PatchKind, &[u8]),
     validation: FieldValidation,
 ) -> Result<Proposal, ApiError> {
-    let descriptor = &target.kind.descriptor;
-    let schema = descriptor.builtin.then(|| descriptor.compiled());
-    let object = patch::apply(kind, old, patch, schema)?;
+    let object = patch::apply(kind, old, patch, schema_of(target))?;
     if !object.is_object() {
         return Err(ApiError::bad_request("the patch leaves no object"));
     }
