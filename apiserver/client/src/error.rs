@@ -18,14 +18,6 @@ pub enum ConfigError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A file cannot be written.
-    #[error("cannot write {path}", path = path.display())]
-    Write {
-        /// Where.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
     /// A file is not a kubeconfig.
     #[error("{path} is not a kubeconfig: {why}", path = path.display())]
     NotAKubeconfig {

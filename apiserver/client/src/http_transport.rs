@@ -248,6 +248,8 @@ fn bearer(token: &str) -> Result<HeaderValue, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -300,5 +302,55 @@ mod tests {
             .request_timeout(Duration::from_millis(50));
         let error = HttpTransport::new(&endpoint).unwrap().get_raw("/version").await.unwrap_err();
         assert_eq!(error.reason, claw_schemas::status::Reason::Timeout);
+    }
+
+    /// Answers the one connection it takes with these bytes, whatever is asked, and closes it.
+    async fn answering(bytes: &'static [u8]) -> HttpTransport {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint::new(format!("http://{}", listener.local_addr().unwrap()));
+        tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = connection.read(&mut request).await.unwrap();
+            connection.write_all(bytes).await.unwrap();
+        });
+        HttpTransport::new(&endpoint).unwrap()
+    }
+
+    async fn watched(bytes: &'static [u8]) -> Vec<Result<crate::WatchEvent, ApiError>> {
+        let pods = ResourceRef::collection("", "v1", "pods");
+        let watch = answering(bytes).await.watch(pods, WatchOptions::default(), View::Object).await;
+        watch.unwrap().collect().await
+    }
+
+    #[tokio::test]
+    async fn a_watch_cut_within_an_event_gives_the_events_before_and_an_error_worth_a_retry() {
+        let events = watched(
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"type\":\"ADDED\",\"object\":{}}\n{\"type\":\"MODI",
+        )
+        .await;
+        assert!(matches!(events[0], Ok(crate::WatchEvent::Added(_))));
+        assert!(matches!(&events[1], Err(error) if error.is_retryable()), "{events:?}");
+        assert_eq!(events.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_watch_cut_within_a_chunk_is_an_error_too() {
+        let events =
+            watched(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n{\"type\":\"ADDED\"").await;
+        assert!(matches!(events.as_slice(), [Err(error)] if error.is_retryable()), "{events:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_http_is_an_error_that_names_the_server() {
+        let error = answering(b"SSH-2.0-OpenSSH_9.2\r\n").await.get_raw("/version").await.unwrap_err();
+        assert!(error.message.contains("http://127.0.0.1:"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_keeps_its_code_even_without_a_body() {
+        let answer = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 4\r\nContent-Length: 0\r\n\r\n";
+        let error = answering(answer).await.get_raw("/version").await.unwrap_err();
+        assert_eq!((error.code, error.details.retry_after_seconds), (429, 4));
     }
 }

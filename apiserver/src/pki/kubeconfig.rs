@@ -1,7 +1,6 @@
 //! The administrator's kubeconfig, with certificates and key embedded.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::json;
+use claw_client::{ClientCertificate, Kubeconfig, kubeconfig::Single};
 
 use super::{ADMIN_USER, leaf::Leaf};
 
@@ -9,28 +8,14 @@ use super::{ADMIN_USER, leaf::Leaf};
 pub const CONTEXT: &str = "clawbernetes";
 
 pub(super) fn render(server_url: &str, authority: &str, admin: &Leaf) -> String {
-    let config = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{
-            "name": CONTEXT,
-            "cluster": {
-                "server": server_url,
-                "certificate-authority-data": STANDARD.encode(authority),
-            },
-        }],
-        "users": [{
-            "name": ADMIN_USER,
-            "user": {
-                "client-certificate-data": STANDARD.encode(&admin.certificate),
-                "client-key-data": STANDARD.encode(&admin.key),
-            },
-        }],
-        "contexts": [{
-            "name": CONTEXT,
-            "context": { "cluster": CONTEXT, "user": ADMIN_USER, "namespace": "default" },
-        }],
-        "current-context": CONTEXT,
-    });
-    serde_yaml::to_string(&config).expect("a tree of strings has a YAML form")
+    let certificate =
+        ClientCertificate { chain_pem: admin.certificate.clone().into(), key_pem: admin.key.clone().into() };
+    let single = Single {
+        name: CONTEXT,
+        server: server_url,
+        ca_pem: authority,
+        user: ADMIN_USER,
+        certificate: &certificate,
+    };
+    Kubeconfig::single(&single).to_yaml()
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use claw_client::request::{FieldValidation, PatchKind};
-use claw_schemas::{schema::Schema, status::Reason};
+use claw_schemas::status::Reason;
 use serde_json::{Value, json};
 
 use super::{
@@ -135,8 +135,8 @@ async fn change(
         );
     }
     let last = last.unwrap_or(Value::Null);
-    let schema = placed.kind.builtin.then(|| Schema::compile(&(placed.kind.schema)()));
-    let patch = three_way::patch(&last, wanted, current, schema.as_ref().map(Schema::root));
+    let schema = placed.kind.builtin.then(|| placed.kind.compiled().root());
+    let patch = three_way::patch(&last, wanted, current, schema);
     if patch.as_object().is_none_or(serde_json::Map::is_empty) {
         return Ok((current.clone(), "unchanged"));
     }

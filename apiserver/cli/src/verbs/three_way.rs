@@ -183,13 +183,13 @@ fn covers(current: &Value, wanted: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use claw_schemas::{Registry, schema::Schema};
+    use claw_schemas::Registry;
 
     use super::*;
 
     fn deployment(last: Value, wanted: Value, current: Value) -> Value {
         let registry = Registry::builtin();
-        let schema = Schema::compile(&(registry.named("deploy").unwrap().schema)());
+        let schema = registry.named("deploy").unwrap().compiled();
         let pod = |pod: Value| json!({"spec": {"template": {"spec": pod}}});
         let patch = patch(&pod(last), &pod(wanted), &pod(current), Some(schema.root()));
         patch.pointer("/spec/template/spec").cloned().unwrap_or(Value::Null)
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn lists_of_texts_gain_and_lose_items_one_by_one() {
         let registry = Registry::builtin();
-        let schema = Schema::compile(&(registry.named("cm").unwrap().schema)());
+        let schema = registry.named("cm").unwrap().compiled();
         let finalizers = |list: &[&str]| json!({"metadata": {"finalizers": list}});
         let patch = patch(
             &finalizers(&["a", "b"]),
