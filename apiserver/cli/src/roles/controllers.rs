@@ -25,8 +25,7 @@ pub async fn run(options: Options, global: Global) -> anyhow::Result<()> {
     };
     tracing::info!(server = %selected.endpoint.server, %identity, "controllers start");
     let cancel = CancellationToken::new();
-    let elected =
-        claw_controllers::Options { elect_as: Some(identity), ..claw_controllers::Options::default() };
+    let elected = claw_controllers::Options { elect_as: Some(identity) };
     let work = tokio::spawn(claw_controllers::run(client, Env::real(), elected, cancel.clone()));
     stop.asked().await;
     tracing::info!("stopping");
