@@ -145,14 +145,19 @@ fn status(
     let old = set.status.clone().unwrap_or_default();
     let status = ReplicaSetStatus {
         replicas: count(active.len()),
-        fully_labeled_replicas: Some(labelled),
-        ready_replicas: Some(ready),
-        available_replicas: Some(available),
+        fully_labeled_replicas: nonzero(labelled),
+        ready_replicas: nonzero(ready),
+        available_replicas: nonzero(available),
         terminating_replicas: Some(count(terminating)),
         observed_generation: set.metadata.generation,
         conditions: failure_condition(old.conditions.unwrap_or_default(), world, now),
     };
     (status, next_look)
+}
+
+/// Kubernetes leaves counts of zero out, and clients know it.
+fn nonzero(count: i32) -> Option<i32> {
+    Some(count).filter(|count| *count > 0)
 }
 
 fn count(n: usize) -> i32 {

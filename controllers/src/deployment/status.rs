@@ -37,6 +37,11 @@ pub struct Conditions {
     pub all: Vec<DeploymentCondition>,
 }
 
+/// Kubernetes leaves counts of zero out, and clients know it.
+fn nonzero(count: i32) -> Option<i32> {
+    Some(count).filter(|count| *count > 0)
+}
+
 fn sum(sets: &Sets, of: impl Fn(&Set) -> i32) -> i32 {
     sets.iter().map(of).sum()
 }
@@ -56,11 +61,11 @@ impl Rollout<'_> {
         let terminating = sum(sets, |set| set.status().terminating_replicas.unwrap_or(0));
         DeploymentStatus {
             observed_generation: self.deployment.metadata.generation,
-            replicas: Some(sum(sets, |set| set.status().replicas)),
-            updated_replicas: Some(sets.new.as_ref().map_or(0, |new| new.status().replicas)),
-            ready_replicas: Some(sum(sets, |set| set.status().ready_replicas.unwrap_or(0))),
-            available_replicas: Some(available),
-            unavailable_replicas: Some((sum(sets, |set| set.replicas) - available).max(0)),
+            replicas: nonzero(sum(sets, |set| set.status().replicas)),
+            updated_replicas: nonzero(sets.new.as_ref().map_or(0, |new| new.status().replicas)),
+            ready_replicas: nonzero(sum(sets, |set| set.status().ready_replicas.unwrap_or(0))),
+            available_replicas: nonzero(available),
+            unavailable_replicas: nonzero(sum(sets, |set| set.replicas) - available),
             terminating_replicas: Some(terminating),
             collision_count: self.old_status().collision_count,
             conditions: Some(conditions),
