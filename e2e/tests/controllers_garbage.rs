@@ -27,8 +27,8 @@ fn reference(meta: &ObjectMeta, kind: &str) -> OwnerReference {
     OwnerReference {
         api_version: "v1".into(),
         kind: kind.into(),
-        name: meta.name.clone().unwrap(),
-        uid: meta.uid.clone().unwrap(),
+        name: meta.name.clone().expect("the server names it"),
+        uid: meta.uid.clone().expect("the server gives it a uid"),
         block_owner_deletion: Some(true),
         controller: None,
     }

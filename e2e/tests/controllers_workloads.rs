@@ -102,7 +102,7 @@ async fn a_deployment_becomes_pods_and_says_so() {
     assert_eq!((status.as_str(), reason.as_str()), ("True", "MinimumReplicasAvailable"));
     assert_eq!(message, "Deployment has minimum availability.");
     let web = cluster
-        .until(&"progress is complete", NS, "web", |d: &Deployment| {
+        .until("progress is complete", NS, "web", |d: &Deployment| {
             condition(d, "Progressing").1 == "NewReplicaSetAvailable"
         })
         .await;
