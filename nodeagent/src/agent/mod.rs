@@ -6,6 +6,7 @@
 //! Must never know: how containers run (that is [`Runtime`]), which wire the link uses.
 
 pub mod events;
+mod hook;
 mod log_stream;
 mod node_info;
 pub mod outbox;

@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     events::{Events, News, Severity},
+    hook::Hook,
 };
 use crate::{
     pod::{Action, PodState, ProbeKind, Settings, plan, probes},
     runtime::{
-        ExecReply, ExitRecord, Instance, InstanceKey, ProbeTarget, RecoveredPod, Sandbox, StartFailure,
-        StartRequest,
+        ExitRecord, Instance, InstanceKey, ProbeTarget, RecoveredPod, Sandbox, StartFailure, StartRequest,
     },
 };
 
@@ -578,39 +578,4 @@ fn differs(on_server: &PodStatus, ours: &PodStatus) -> bool {
         || on_server.container_statuses != ours.container_statuses
         || on_server.init_container_statuses != ours.init_container_statuses
         || !same_conditions
-}
-
-/// A lifecycle hook of a container.
-struct Hook {
-    handler: LifecycleHandler,
-    container: Container,
-    ip: Option<std::net::IpAddr>,
-}
-
-impl Hook {
-    async fn run(&self, shared: &Shared, key: &InstanceKey, limit: Duration) -> Result<(), String> {
-        if let Some(sleep) = &self.handler.sleep {
-            let wanted = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0));
-            tokio::time::sleep(wanted.min(limit)).await;
-            return Ok(());
-        }
-        if let Some(exec) = &self.handler.exec {
-            let command = exec.command.clone().unwrap_or_default();
-            return match shared.runtime.exec(key, &command, limit).await {
-                Ok(ExecReply::Exited { code: 0, .. }) => Ok(()),
-                Ok(ExecReply::Exited { code, output }) => Err(format!("exit code {code}: {output}")),
-                Ok(ExecReply::TimedOut) => Err(format!("timed out after {} s", limit.as_secs())),
-                Ok(ExecReply::Failed(why)) => Err(why),
-                Err(error) => Err(error.full()),
-            };
-        }
-        // The network handlers are those of probes.
-        let probe = k8s_openapi::api::core::v1::Probe {
-            http_get: self.handler.http_get.clone(),
-            tcp_socket: self.handler.tcp_socket.clone(),
-            ..Default::default()
-        };
-        let target = ProbeTarget::of(&probe, &self.container, self.ip)?;
-        shared.runtime.probe(key, &target, limit).await
-    }
 }

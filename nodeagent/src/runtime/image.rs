@@ -7,6 +7,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -19,6 +20,9 @@ pub const TOOLBOX: &str = "clawbernetes.io/toolbox";
 
 /// Compiled by the build script.
 static TOOLBOX_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/toolbox"));
+
+/// Over a megabyte: once is enough.
+static TOOLBOX_DIGEST: LazyLock<String> = LazyLock::new(|| ids::hex(&Sha256::digest(TOOLBOX_PROGRAM)));
 
 /// An image on this machine.
 #[derive(Clone, Debug)]
@@ -57,7 +61,7 @@ impl Images {
             };
             return Err(StartFailure::new(reason, format!("image \"{name}\" {why}")));
         }
-        let digest = ids::hex(&Sha256::digest(TOOLBOX_PROGRAM));
+        let digest = &*TOOLBOX_DIGEST;
         let root = self.folder.join(format!("toolbox-{}", &digest[..16]));
         unpack_toolbox(&root).map_err(|error| {
             StartFailure::new("ErrImagePull", format!("image \"{name}\": {}", error.full()))

@@ -50,6 +50,14 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     serde_json::from_slice(&text).map(Some).map_err(|source| Error::Record { path: path.to_owned(), source })
 }
 
+/// Reads a record of [`write`]; one that a power cut left incomplete counts as none.
+pub fn read_if_whole<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    match read(path) {
+        Err(Error::Record { .. }) => Ok(None),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +79,6 @@ mod tests {
         fs::write(&path, "{").unwrap();
         let error = read::<u32>(&path).unwrap_err();
         assert!(error.to_string().contains("record.json"), "{error}");
+        assert_eq!(read_if_whole::<u32>(&path).unwrap(), None);
     }
 }

@@ -58,14 +58,14 @@ impl Containers {
 
     pub(super) async fn recover_run(&self, key: InstanceKey) -> Result<Option<Instance>, Error> {
         let bundle = self.bundle(&key)?;
-        let Some(run) = records::read::<RunRecord>(&bundle.join(RUN_RECORD))? else {
+        let Some(run) = records::read_if_whole::<RunRecord>(&bundle.join(RUN_RECORD))? else {
             remove_if_there(&bundle)?;
             return Ok(None);
         };
         let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
         loop {
             let exit = self.outcome(&bundle, &run).await?;
-            let shim = records::read::<ShimRecord>(&bundle.join(files::SHIM))?;
+            let shim = records::read_if_whole::<ShimRecord>(&bundle.join(files::SHIM))?;
             match (&shim, exit) {
                 (shim, Some(exit)) => {
                     let exit = termination::with_message(&bundle, exit);
@@ -101,7 +101,9 @@ impl Containers {
         if let Some(exit) = records::read(&path)? {
             return Ok(Some(exit));
         }
-        let Some(shim) = records::read::<ShimRecord>(&bundle.join(files::SHIM))? else { return Ok(None) };
+        let Some(shim) = records::read_if_whole::<ShimRecord>(&bundle.join(files::SHIM))? else {
+            return Ok(None);
+        };
         if self.is_locked(bundle)? {
             return Ok(None);
         }

@@ -25,7 +25,7 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -34,7 +34,7 @@ use super::{
     ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Runtime, Sandbox,
     Sources, StartFailure, StartRequest, cgroups,
     environment::{self, Fields},
-    image::Images,
+    image::{Image, Images},
     network::{Network, namespace},
     pod_files, probe, records,
     spec::{self, Bind},
@@ -163,10 +163,40 @@ impl Containers {
         Fields { pod, host, sandbox, machine: &self.machine }
     }
 
+    /// The OCI configuration of a run, with everything it refers to resolved.
+    async fn configure(
+        &self,
+        request: &StartRequest<'_>,
+        image: &Image,
+        bundle: &Path,
+        run: &RunRecord,
+    ) -> Result<Spec, StartFailure> {
+        let (pod, container) = (request.pod, request.container);
+        let folder = uid(pod)
+            .and_then(|uid| self.pod_folder(uid))
+            .map_err(|error| StartFailure::new("CreateContainerError", error.full()))?;
+        let fields = self.fields(pod, request.host, Some(request.sandbox));
+        let environment =
+            environment::resolve(container, &image.environment, &fields, request.sources).await?;
+        let mut mounts = pod_files::binds(&folder, pod);
+        mounts.extend(volumes::binds(&folder.join("volumes"), pod, container, &environment)?);
+        mounts.push(termination::bind(bundle, container));
+        spec::build(&spec::Plan {
+            pod,
+            container,
+            image,
+            environment: &environment,
+            cgroup: &run.cgroup,
+            mounts: without_doubles(mounts),
+            namespaces: shared_namespaces(&folder),
+            memory_bytes: self.machine.capacity.get("memory").map_or(0, |memory| memory.units()),
+        })
+    }
+
     /// The record of a run and the bundle it is in.
     fn run_record(&self, key: &InstanceKey) -> Result<(PathBuf, RunRecord), Error> {
         let bundle = self.bundle(key)?;
-        let record = records::read(&bundle.join(RUN_RECORD))?.ok_or_else(|| {
+        let record = records::read_if_whole(&bundle.join(RUN_RECORD))?.ok_or_else(|| {
             Error::NotFound(format!(
                 "container {} of pod {} has no run {}",
                 key.container, key.pod_uid, key.attempt
@@ -293,28 +323,13 @@ impl Runtime for Containers {
         };
         self.clear(&bundle, &run).await.map_err(|error| create_error(&error))?;
 
-        let fields = self.fields(request.pod, request.host, Some(request.sandbox));
-        let environment =
-            environment::resolve(request.container, &image.environment, &fields, request.sources).await?;
-        let folder = self.pod_folder(&key.pod_uid).map_err(|error| create_error(&error))?;
-        let mut mounts = pod_files::binds(&folder, request.pod);
-        mounts.extend(volumes::binds(&folder.join("volumes"), request.pod, request.container, &environment)?);
-        mounts.push(termination::bind(&bundle, request.container));
-        let config = spec::build(&spec::Plan {
-            pod: request.pod,
-            container: request.container,
-            image: &image,
-            environment: &environment,
-            cgroup: &run.cgroup,
-            mounts: without_doubles(mounts),
-            namespaces: shared_namespaces(&folder),
-            memory_bytes: self.machine.capacity.get("memory").map_or(0, |memory| memory.units()),
-        })?;
+        let config = self.configure(&request, &image, &bundle, &run).await?;
         let write = || -> Result<(), Error> {
             fs::create_dir_all(&bundle).map_err(Error::io("creating", &bundle))?;
             termination::create(&bundle, request.container)?;
             records::write(&bundle.join("config.json"), &config)?;
-            records::write_durably(&bundle.join(RUN_RECORD), &run)
+            // About a process, which a power cut ends too: no need to wait for the disk.
+            records::write(&bundle.join(RUN_RECORD), &run)
         };
         write().map_err(|error| create_error(&error))?;
         let job = RunJob {
