@@ -28,7 +28,7 @@ const PARTIAL: &str = ".partial";
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -42,7 +42,7 @@ impl Folder {
             fs::create_dir(&journal).map_err(failed("create", &journal))?;
             sync_folder(path)?;
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock })
     }
 
     /// Where the journal lies.
@@ -90,6 +90,14 @@ impl Folder {
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process being started at this moment still has a copy of the
+        // descriptor until its exec, and the lock belongs to all copies.
+        let _ = self.lock.unlock();
     }
 }
 
