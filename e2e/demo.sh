@@ -54,7 +54,12 @@ else
 fi
 "${kube[@]}" apply -f examples/
 "${kube[@]}" wait --for=condition=Available deployment/hello --timeout=180s
-"${kube[@]}" wait --for=condition=Ready=false pod/hungry --timeout=180s >/dev/null
+"${kube[@]}" wait --for=condition=Ready pod/busy --timeout=180s
+# The pod is over as soon as it has spoken, so there is no condition to wait for but its words.
+for _ in $(seq 100); do
+    "${kube[@]}" logs init -c main >/dev/null 2>&1 && break
+    sleep 0.2
+done
 
 say "get nodes, get all"
 "${kube[@]}" get nodes
