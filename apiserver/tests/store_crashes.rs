@@ -16,6 +16,9 @@ use crate::store::{
     power::Disk,
 };
 
+/// How many write, by turns: those who are alone commit by themselves.
+const WRITERS: [usize; 2] = [6, 1];
+
 /// Not a test: what the others start in a process of its own.
 #[test]
 #[ignore = "the other tests run it in a process of its own"]
@@ -28,7 +31,7 @@ async fn fifty_kills_lose_no_acknowledged_write_and_repeat_no_revision() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::default();
     for round in 0..50 {
-        let mut child = Child::start(folder.path());
+        let mut child = Child::start(folder.path(), WRITERS[round % 2]);
         child.read_acks(&mut ledger, 1 + random(400));
         child.kill(&mut ledger);
         check(folder.path(), &mut ledger, &format!("kill {round}")).await;
@@ -46,7 +49,7 @@ async fn twenty_power_cuts_lose_no_acknowledged_write_and_repeat_no_revision() {
     let mut ledger = Ledger::default();
     for round in 0..20 {
         let data = disk.mount().join("data");
-        let mut child = Child::start(&data);
+        let mut child = Child::start(&data, WRITERS[round % 2]);
         child.read_acks(&mut ledger, 1 + random(300));
         // From here on the child writes nothing new; what the kernel has not yet written to the device is lost.
         child.freeze();
@@ -92,7 +95,7 @@ fn random(below: usize) -> usize {
 #[test]
 fn a_folder_in_use_is_refused_to_another_process_until_it_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = Child::start(folder.path());
+    let mut child = Child::start(folder.path(), 1);
     let mut ledger = Ledger::default();
     child.read_acks(&mut ledger, 1);
     let refused = api::open_sled(folder.path()).err().expect("it is in use");

@@ -11,6 +11,8 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{Revision, StoreError};
@@ -23,6 +25,10 @@ const STATE: &str = "state-";
 
 /// Marks what is being written and not yet whole.
 const PARTIAL: &str = ".partial";
+
+/// How long a lock may outlive its owner: a process that was being started at that moment holds all that its parent
+/// had open until it becomes another program.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// An opened data folder. Others are kept out until it is dropped.
 #[derive(Debug)]
@@ -105,13 +111,21 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     let name = path.join("LOCK");
     let file = File::options().create(true).truncate(false).write(true).open(&name);
     let file = file.map_err(failed("open", &name))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
-            "{} is in use by another server; stop that one first, or choose another data folder",
-            path.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(failed("lock", &name)(error)),
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Unusable(format!(
+                    "{} is in use by another server; stop that one first, or choose another data folder",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &name)(error)),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! be cut.
 //!
 //! One thread commits: it takes all transactions that wait, makes one batch of them, appends it with one sync, publishes it,
-//! and answers. Another keeps house: it makes journal segments before they are needed, and writes the state when the
+//! and answers. A caller that is alone commits by itself instead, where the disk is quick: two switches between threads
+//! take as long as half a sync. Another thread keeps house: it makes journal segments before they are needed, and writes the state when the
 //! journal has grown as large as a state. Opening reads the newest state and replays the journal after it; the
 //! replayed changes are in the rings again, so watches resume over a restart.
 //!
@@ -23,8 +24,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, MappedMutexGuard, Mutex, MutexGuard};
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
     task,
     time::Instant,
@@ -60,10 +62,17 @@ const TICK: Duration = Duration::from_secs(15);
 /// Changes that are published at a time while the journal is replayed.
 const REPLAY_EVENTS: usize = 4096;
 
+/// How many batches in a row must have held one transaction before a caller counts as alone.
+const ALONE_AFTER: u32 = 8;
+
+/// How long an append may have taken for the next to happen in a caller's thread, which runs other tasks too.
+const QUICK: Duration = Duration::from_millis(1);
+
 /// A durable store.
 pub(super) struct SledStore {
     index: Arc<Index>,
     inbox: mpsc::Sender<Request>,
+    writer: Arc<Mutex<Option<Writer>>>,
     house: Arc<House>,
     threads: tokio::sync::Mutex<Option<Threads>>,
 }
@@ -86,8 +95,9 @@ impl SledStore {
         let (inbox, requests) = mpsc::channel(QUEUE);
         let segments = journal.segments();
         let house = Arc::new(House::new(folder, index.clone(), segments, sizes, summary.bytes));
-        let committer =
-            Committer { index: index.clone(), requests, journal, house: house.clone(), broken: None };
+        let writer = Writer::new(index.clone(), journal, house.clone());
+        let writer = Arc::new(Mutex::new(Some(writer)));
+        let committer = Committer { index: index.clone(), requests, writer: writer.clone() };
         let threads = Threads {
             committer: spawn("store-commit", move || committer.run())?,
             keeper: spawn("store-keeper", {
@@ -95,7 +105,22 @@ impl SledStore {
                 move || house.run()
             })?,
         };
-        Ok(Self { index, inbox, house, threads: tokio::sync::Mutex::new(Some(threads)) })
+        Ok(Self { index, inbox, writer, house, threads: tokio::sync::Mutex::new(Some(threads)) })
+    }
+}
+
+impl SledStore {
+    /// The writer, for a caller who may use it in its own thread: nobody else writes, it will not take long, and other
+    /// workers of the runtime run the other tasks in the meantime.
+    fn writer_if_alone(&self, writes: &[Write]) -> Option<MappedMutexGuard<'_, Writer>> {
+        let runtime = Handle::try_current().ok()?;
+        let writer = self.writer.try_lock()?;
+        let waiting = self.inbox.capacity() < self.inbox.max_capacity();
+        if waiting || runtime.metrics().num_workers() < 2 {
+            return None;
+        }
+        let writer = MutexGuard::try_map(writer, Option::as_mut).ok()?;
+        writer.may_be_borrowed(writes.iter().map(size).sum()).then_some(writer)
     }
 }
 
@@ -173,6 +198,9 @@ impl Store for SledStore {
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        if let Some(mut writer) = self.writer_if_alone(&writes) {
+            return writer.commit(writes);
+        }
         let (reply, answer) = oneshot::channel();
         let sent = self.inbox.send(Request::Commit { writes, reply }).await;
         sent.map_err(|_| StoreError::Closed)?;
@@ -228,21 +256,81 @@ impl Drop for SledStore {
     }
 }
 
-/// The one writer.
-struct Committer {
+/// What it takes to commit. Whoever holds it is the one writer.
+struct Writer {
     index: Arc<Index>,
-    requests: mpsc::Receiver<Request>,
     journal: Journal,
     house: Arc<House>,
     /// Why no write can be acknowledged any more.
     broken: Option<StoreError>,
+    /// How many batches in a row held one transaction.
+    alone: u32,
+    /// How long the last append took.
+    took: Duration,
+}
+
+impl Writer {
+    fn new(index: Arc<Index>, journal: Journal, house: Arc<House>) -> Self {
+        Self { index, journal, house, broken: None, alone: 0, took: Duration::MAX }
+    }
+
+    /// Whether a caller can count on being quick with so many bytes.
+    fn may_be_borrowed(&self, bytes: usize) -> bool {
+        self.alone >= ALONE_AFTER
+            && self.took < QUICK
+            && self.journal.has_room_for(bytes)
+            && self.house.has_room()
+    }
+
+    /// Commits one transaction.
+    fn commit(&mut self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        let mut batch = Batch::after(&self.index.state());
+        let revision = batch.add(writes)?;
+        self.make_durable(batch, 1)?;
+        Ok(revision)
+    }
+
+    /// Makes a batch of so many transactions durable, and publishes it.
+    fn make_durable(&mut self, batch: Batch, transactions: usize) -> Result<(), StoreError> {
+        if let Some(broken) = &self.broken {
+            return Err(broken.clone());
+        }
+        if batch.events.is_empty() {
+            return Ok(());
+        }
+        self.house.wait_for_room()?;
+        let started = std::time::Instant::now();
+        let appended = self.journal.append(&batch.events);
+        self.took = started.elapsed();
+        self.alone = if transactions == 1 { self.alone.saturating_add(1) } else { 0 };
+        match appended {
+            Ok(()) => {
+                self.index.publish(batch);
+                self.house.look();
+                Ok(())
+            }
+            Err(AppendError::Refused(error)) => Err(error),
+            Err(AppendError::Broken(error)) => {
+                tracing::error!(%error, "the store takes no more writes");
+                self.broken = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The thread that commits for all who are not alone.
+struct Committer {
+    index: Arc<Index>,
+    requests: mpsc::Receiver<Request>,
+    writer: Arc<Mutex<Option<Writer>>>,
 }
 
 type Answer = (oneshot::Sender<Result<Revision, StoreError>>, Result<Revision, StoreError>);
 
 impl Committer {
     fn run(mut self) {
-        let _end = EndWatches(self.index.clone());
+        let _end = EndWrites { index: self.index.clone(), writer: self.writer.clone() };
         let mut waiting = Vec::with_capacity(BATCH_WRITES);
         while self.requests.blocking_recv_many(&mut waiting, BATCH_WRITES) > 0 {
             let mut requests = waiting.drain(..).peekable();
@@ -255,7 +343,9 @@ impl Committer {
     }
 
     /// Commits one batch. Breaks when asked to close.
-    fn commit(&mut self, requests: &mut dyn Iterator<Item = Request>) -> ControlFlow<()> {
+    fn commit(&self, requests: &mut dyn Iterator<Item = Request>) -> ControlFlow<()> {
+        let mut writer = self.writer.lock();
+        let Some(writer) = &mut *writer else { return ControlFlow::Break(()) };
         let mut batch = Batch::after(&self.index.state());
         let mut answers: Vec<Answer> = Vec::new();
         let mut bytes = 0;
@@ -273,44 +363,25 @@ impl Committer {
                 None => break,
             }
         }
-        let made = self.make_durable(batch);
+        let made = writer.make_durable(batch, answers.len());
         for (reply, answer) in answers {
             // Nobody listens: the caller was dropped, and its write stands or not as it happens.
             let _ = reply.send(made.clone().and(answer));
         }
         if close { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
-
-    fn make_durable(&mut self, batch: Batch) -> Result<(), StoreError> {
-        if let Some(broken) = &self.broken {
-            return Err(broken.clone());
-        }
-        if batch.events.is_empty() {
-            return Ok(());
-        }
-        self.house.wait_for_room()?;
-        match self.journal.append(&batch.events) {
-            Ok(()) => {
-                self.index.publish(batch);
-                self.house.look();
-                Ok(())
-            }
-            Err(AppendError::Refused(error)) => Err(error),
-            Err(AppendError::Broken(error)) => {
-                tracing::error!(%error, "the store takes no more writes");
-                self.broken = Some(error.clone());
-                Err(error)
-            }
-        }
-    }
 }
 
-/// Without a writer nothing will ever happen again, in whichever way it ended.
-struct EndWatches(Arc<Index>);
+/// When the thread ends, in whichever way, nothing is written any more: callers who are alone are told, and watches end.
+struct EndWrites {
+    index: Arc<Index>,
+    writer: Arc<Mutex<Option<Writer>>>,
+}
 
-impl Drop for EndWatches {
+impl Drop for EndWrites {
     fn drop(&mut self) {
-        self.0.close();
+        *self.writer.lock() = None;
+        self.index.close();
     }
 }
 
@@ -375,6 +446,11 @@ impl House {
             orders.look = true;
             self.bell.notify_all();
         }
+    }
+
+    /// Whether [`Self::wait_for_room`] would not wait.
+    fn has_room(&self) -> bool {
+        self.segments.bytes() <= JOURNAL_GROWTH_MAX * self.limit(&self.orders.lock())
     }
 
     /// Waits while the journal is too long to go on. An error if the state cannot be written, so that it stays so.

@@ -16,7 +16,7 @@ use claw_apiserver::store::{self as api, Change, Expect, Key, Revision, Store, W
 use super::{SMALL, draft, put};
 
 const FOLDER: &str = "CLAW_TEST_STORE_FOLDER";
-const WRITERS: usize = 6;
+const WRITERS: &str = "CLAW_TEST_STORE_WRITERS";
 const KEYS: usize = 10;
 
 /// Longer than a child ever takes between two acknowledgements.
@@ -25,10 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The child's end: writes for ever.
 pub fn run() {
     let folder = PathBuf::from(env::var_os(FOLDER).expect("started by another test, which names a folder"));
+    let count = env::var(WRITERS).unwrap().parse().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let store = api::open_sled_with(&folder, SMALL).unwrap();
-        let writers = (0..WRITERS).map(|writer| tokio::spawn(write(store.clone(), writer)));
+        let writers = (0..count).map(|writer| tokio::spawn(write(store.clone(), writer)));
         futures::future::join_all(writers).await;
     });
 }
@@ -120,11 +121,12 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a child on a folder.
-    pub fn start(folder: &Path) -> Self {
+    /// Starts a child on a folder, with so many writers: one commits in its own thread, several together.
+    pub fn start(folder: &Path, writers: usize) -> Self {
         let mut process = Command::new(env::current_exe().unwrap())
             .args(["child_writes_until_it_is_killed", "--exact", "--ignored", "--nocapture"])
             .env(FOLDER, folder)
+            .env(WRITERS, writers.to_string())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -34,6 +34,9 @@ use super::{Event, Key, Record, Revision, StoreError, folder::failed};
 /// The append buffer is let go of when it has grown beyond this.
 const BUFFER_BYTES: usize = 1 << 20;
 
+/// What a small transaction's frame has beside the objects: headers, and keys of 253 bytes twice over.
+const SLACK: u64 = 4096;
+
 /// The log, owned by its one writer.
 pub(super) struct Journal {
     segments: Arc<Segments>,
@@ -129,6 +132,11 @@ impl Journal {
             self.buffer = Vec::new();
         }
         Ok(())
+    }
+
+    /// Whether a transaction of about so many bytes goes into the segment at hand.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.at + bytes as u64 + SLACK <= self.active.length
     }
 
     fn roll(&mut self, length: u64) -> Result<(), StoreError> {
