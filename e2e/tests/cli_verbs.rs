@@ -191,6 +191,7 @@ fn refusals_name_what_is_wrong_on_stderr_and_in_the_exit_code() {
     );
     for (line, input, expected) in [
         ("get pod/x", "", "Error from server (NotFound): pods \"x\" not found"),
+        ("get pod/x -w", "", "Error from server (NotFound): pods \"x\" not found"),
         ("get podz", "", "the server doesn't have a resource type \"podz\""),
         ("delete pods", "", "say which pods to delete"),
         ("delete pod x", "", "Error from server (NotFound)"),
@@ -204,6 +205,7 @@ fn refusals_name_what_is_wrong_on_stderr_and_in_the_exit_code() {
         ),
         ("apply -f -", "{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: {a: [1]}}", "data"),
         ("apply -f /nonexistent", "", "/nonexistent"),
+        ("apply -f https://example.org/web.yaml", "", "curl -fsSL https://example.org/web.yaml |"),
         ("scale cm/x --replicas 1", "", "configmaps cannot be scaled"),
         ("rollout status cm/x", "", "configmaps have no rollouts"),
         ("logs x", "", "pods \"x\" not found"),
@@ -215,11 +217,26 @@ fn refusals_name_what_is_wrong_on_stderr_and_in_the_exit_code() {
         assert!(told.contains(expected), "{line}: {told}");
         assert_eq!(told.lines().count(), 1, "{line}: {told}");
     }
+    for line in ["get pods x y", "get pods x y -o yaml"] {
+        let told = fails(&cluster, line, "");
+        assert!(told.contains("\"x\" not found") && told.contains("\"y\" not found"), "{line}: {told}");
+    }
     let usage = cli(&cluster, "get pods -o jsno", "");
     assert_eq!(usage.code, 2, "{}", usage.stderr);
     assert!(usage.stderr.contains("use json, yaml, name or wide"), "{}", usage.stderr);
     assert_eq!(cli(&cluster, "delete pod x --ignore-not-found", "").code, 0);
     assert_eq!(cli(&cluster, "get pod x --ignore-not-found", "").code, 0);
+}
+
+#[test]
+fn every_example_is_taken_by_our_own_apply() {
+    let cluster = Cluster::start(Options::server());
+    let folder = claw_e2e::binary::workspace().join("examples");
+    let examples = folder.to_string_lossy();
+    let made = ok(&cluster, &format!("apply -f {examples}"), "");
+    assert!(made.lines().all(|line| line.ends_with(" created")), "{made}");
+    let again = ok(&cluster, &format!("apply -f {examples}"), "");
+    assert!(again.lines().all(|line| line.ends_with(" unchanged")), "{again}");
 }
 
 #[test]

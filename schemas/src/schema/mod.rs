@@ -10,6 +10,7 @@ mod check;
 mod compile;
 mod normalize;
 mod rules;
+mod yaml;
 
 use std::sync::{Arc, OnceLock};
 
@@ -111,6 +112,11 @@ impl Schema {
     /// become absent (or the zero value, inside maps and lists), quantities take their canonical form.
     pub fn normalize(&self, object: &mut serde_json::Value) {
         normalize::normalize(self.root(), object);
+    }
+
+    /// Reads words of YAML 1.1 in an object that came as YAML: `0400` for a number, `yes` for a flag.
+    pub fn read_plain_words(&self, object: &mut serde_json::Value) {
+        yaml::read_plain_words(self.root(), object);
     }
 
     fn shape(&self, node: NodeId) -> &Shape {

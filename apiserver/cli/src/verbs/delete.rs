@@ -1,38 +1,26 @@
 //! `delete`: remove objects, and wait until they are gone.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::bail;
-use claw_client::{
-    ResourceRef,
-    request::{DeleteOptions, Propagation},
-};
-use claw_schemas::{Descriptor, status::Reason};
+use claw_client::request::{DeleteOptions, Propagation};
+use claw_schemas::status::Reason;
 
 use super::{
     context::Context,
     duration,
-    get::Selectors,
-    manifest::Files,
     output::{Format, print},
-    resources,
     session::{Session, short_name, text},
+    targets::{Target, Targets},
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// TYPE NAME ..., or TYPE/NAME ...
-    resources: Vec<String>,
     #[command(flatten)]
-    files: Files,
-    #[command(flatten)]
-    selectors: Selectors,
+    targets: Targets,
     /// Every object of the type in the namespace
     #[arg(long)]
     all: bool,
-    /// In all namespaces; with --all or a selector
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
     /// Return only when the objects are gone
     #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     wait: bool,
@@ -62,15 +50,10 @@ pub struct Args {
     dry_run: String,
 }
 
-struct Doomed {
-    kind: Arc<Descriptor>,
-    resource: ResourceRef,
-}
-
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let session = context.session()?;
     let options = options(&args)?;
-    let doomed = doomed(&args, &session).await?;
+    let doomed = args.targets.each(&session, args.all, "delete").await?;
     if doomed.is_empty() {
         eprintln!("No resources found");
     }
@@ -126,49 +109,11 @@ fn options(args: &Args) -> anyhow::Result<DeleteOptions> {
     })
 }
 
-async fn doomed(args: &Args, session: &Session) -> anyhow::Result<Vec<Doomed>> {
-    if !args.files.paths.is_empty() {
-        if !args.resources.is_empty() {
-            bail!("name objects either with -f or as TYPE/NAME, not both");
-        }
-        let placed = args.files.place(session)?;
-        return Ok(placed.into_iter().map(|p| Doomed { kind: p.kind, resource: p.resource }).collect());
-    }
-    let chosen = args.all || !args.selectors.is_empty();
-    let namespace = (!args.all_namespaces).then_some(session.namespace.as_str());
-    let mut doomed = Vec::new();
-    for wanted in resources::parse(&session.registry, &args.resources)? {
-        let collection = Session::collection(&wanted.kind, namespace);
-        match (wanted.names.is_empty(), chosen) {
-            (true, false) => {
-                bail!("say which {} to delete: names, a selector (-l), or --all", wanted.kind.plural)
-            }
-            (false, true) => bail!("leave out either the names or --all and the selectors"),
-            (false, false) if args.all_namespaces && wanted.kind.namespaced() => {
-                bail!("a name is unique only in its namespace: use -n instead of --all-namespaces")
-            }
-            (false, false) => doomed.extend(wanted.names.iter().map(|name| Doomed {
-                kind: Arc::clone(&wanted.kind),
-                resource: collection.clone().named(name),
-            })),
-            (true, true) => {
-                for item in session.list(&wanted.kind, &collection, &args.selectors.options()).await? {
-                    let namespace = text(&item, "/metadata/namespace");
-                    let resource = Session::collection(&wanted.kind, Some(namespace))
-                        .named(text(&item, "/metadata/name"));
-                    doomed.push(Doomed { kind: Arc::clone(&wanted.kind), resource });
-                }
-            }
-        }
-    }
-    Ok(doomed)
-}
-
 /// Answers the uid to wait for, unless there was nothing to delete.
 async fn delete(
     args: &Args,
     session: &Session,
-    doomed: &Doomed,
+    doomed: &Target,
     options: &DeleteOptions,
 ) -> anyhow::Result<Option<String>> {
     let answer = match session.delete(doomed.resource.clone(), options.clone()).await {
@@ -196,7 +141,7 @@ async fn delete(
 }
 
 /// Waits until the object, or this incarnation of it, is gone.
-async fn until_gone(session: &Session, doomed: &Doomed, uid: &str, timeout: Duration) -> anyhow::Result<()> {
+async fn until_gone(session: &Session, doomed: &Target, uid: &str, timeout: Duration) -> anyhow::Result<()> {
     // Most go at once: ask before a watch is set up.
     match session.find(&doomed.resource).await? {
         None => return Ok(()),

@@ -13,24 +13,16 @@ use serde_json::Value;
 
 use super::{
     context::Context,
-    manifest::Files,
     output::{Format, print, without_managed_fields},
-    resources,
     session::{PAGE_ITEMS, Session, is_not_found, text},
     table::{Printer, Style, Table},
+    targets::{Target, Targets},
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// TYPE, TYPE NAME ..., or TYPE/NAME ...
-    resources: Vec<String>,
     #[command(flatten)]
-    files: Files,
-    /// In all namespaces
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
-    #[command(flatten)]
-    selectors: Selectors,
+    targets: Targets,
     /// Format
     #[arg(
         short = 'o',
@@ -54,44 +46,17 @@ pub struct Args {
     ignore_not_found: bool,
 }
 
-/// Which objects of a collection.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Selectors {
-    /// Only objects with these labels: app=web,tier!=db
-    #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
-    pub selector: String,
-    /// Only objects with these fields: status.phase=Running
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub field_selector: String,
-}
-
-impl Selectors {
-    pub fn options(&self) -> ListOptions {
-        ListOptions {
-            label_selector: self.selector.clone(),
-            field_selector: self.field_selector.clone(),
-            ..ListOptions::default()
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.selector.is_empty() && self.field_selector.is_empty()
-    }
-}
-
-/// One thing to ask for: a collection or an object of it.
-struct Ask {
-    kind: Arc<Descriptor>,
-    resource: ResourceRef,
-}
-
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let session = context.session()?;
-    let asks = asks(&args, &session)?;
+    let asks = args.targets.read(&session)?;
     if args.watch {
         let [ask] = asks.as_slice() else {
             bail!("--watch follows one collection or one object at a time");
         };
+        if ask.resource.name.is_some() {
+            // A misspelt name would be waited for in silence.
+            session.get(&ask.resource).await?;
+        }
         return Watching::new(&args, &session, ask).run().await;
     }
     if args.output.is_table() {
@@ -101,70 +66,45 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     }
 }
 
-fn asks(args: &Args, session: &Session) -> anyhow::Result<Vec<Ask>> {
-    if !args.files.paths.is_empty() {
-        if !args.resources.is_empty() {
-            bail!("name objects either with -f or as TYPE/NAME, not both");
-        }
-        let placed = args.files.place(session)?;
-        return Ok(placed.into_iter().map(|p| Ask { kind: p.kind, resource: p.resource }).collect());
-    }
-    let namespace = (!args.all_namespaces).then_some(session.namespace.as_str());
-    let mut asks = Vec::new();
-    for wanted in resources::parse(&session.registry, &args.resources)? {
-        let collection = Session::collection(&wanted.kind, namespace);
-        if wanted.names.is_empty() {
-            asks.push(Ask { kind: wanted.kind, resource: collection });
-            continue;
-        }
-        if args.all_namespaces && wanted.kind.namespaced() {
-            bail!("a name is unique only in its namespace: use -n instead of --all-namespaces");
-        }
-        if !args.selectors.is_empty() {
-            bail!("selectors choose among all objects: leave the names out, or the selectors");
-        }
-        for name in &wanted.names {
-            let kind = Arc::clone(&wanted.kind);
-            asks.push(Ask { kind, resource: collection.clone().named(name) });
-        }
-    }
-    Ok(asks)
-}
-
-async fn objects(args: &Args, session: &Session, asks: Vec<Ask>) -> anyhow::Result<()> {
+async fn objects(args: &Args, session: &Session, asks: Vec<Target>) -> anyhow::Result<()> {
     let single = matches!(asks.as_slice(), [ask] if ask.resource.name.is_some());
     let mut found: Vec<(&Descriptor, Value)> = Vec::new();
-    let mut missing = None;
+    let mut missing = Vec::new();
     for ask in &asks {
         if ask.resource.name.is_none() {
-            let items = session.list(&ask.kind, &ask.resource, &args.selectors.options()).await?;
+            let items = session.list(&ask.kind, &ask.resource, &args.targets.selectors.options()).await?;
             found.extend(items.into_iter().map(|item| (&*ask.kind, without_managed_fields(item))));
             continue;
         }
         match session.get(&ask.resource).await {
             Ok(object) => found.push((&ask.kind, without_managed_fields(object))),
-            Err(error) if error.reason == Reason::NotFound && args.ignore_not_found => {}
-            Err(error) if error.reason == Reason::NotFound => missing = Some(error),
+            Err(error) if error.reason == Reason::NotFound => missing.push(error.into()),
             Err(error) => return Err(error.into()),
         }
     }
     match found.as_slice() {
-        [] if missing.is_some() => {}
-        [] if single => {}
+        [] if single || !missing.is_empty() => {}
         [(kind, object)] if single => print(&args.output.one(kind, object)?)?,
         many => print(&args.output.many(many)?)?,
     }
-    missing.map_or(Ok(()), |error| Err(error.into()))
+    told(args, missing)
 }
 
-async fn tables(args: &Args, session: &Session, asks: Vec<Ask>) -> anyhow::Result<()> {
+/// Objects asked for by name that do not exist: each is told, and the verb fails, unless that is no fault.
+fn told(args: &Args, mut missing: Vec<anyhow::Error>) -> anyhow::Result<()> {
+    let Some(last) = missing.pop().filter(|_| !args.ignore_not_found) else { return Ok(()) };
+    missing.iter().for_each(super::complain);
+    Err(last)
+}
+
+async fn tables(args: &Args, session: &Session, asks: Vec<Target>) -> anyhow::Result<()> {
     let several = asks.windows(2).any(|pair| !Arc::ptr_eq(&pair[0].kind, &pair[1].kind));
     let mut groups: Vec<(Arc<Descriptor>, Table)> = Vec::new();
     let mut missing = Vec::new();
     let mut named = false;
     for ask in asks {
         named |= ask.resource.name.is_some();
-        let table = match table(session, &ask.resource, &args.selectors.options()).await {
+        let table = match table(session, &ask.resource, &args.targets.selectors.options()).await {
             Ok((table, _)) => table,
             Err(error) if is_not_found(&error) && ask.resource.name.is_some() => {
                 missing.push(error);
@@ -179,7 +119,7 @@ async fn tables(args: &Args, session: &Session, asks: Vec<Ask>) -> anyhow::Resul
     }
     groups.retain(|(_, table)| !table.rows.is_empty());
     if groups.is_empty() && !named {
-        eprintln!("{}", nothing_found(args, session));
+        eprintln!("{}", args.targets.nothing_found(session));
     }
     for (i, (kind, table)) in groups.iter().enumerate() {
         if i > 0 {
@@ -188,32 +128,13 @@ async fn tables(args: &Args, session: &Session, asks: Vec<Ask>) -> anyhow::Resul
         let mut printer = Printer::new(kind, style(args, kind, several));
         print(&printer.render(table, !args.no_headers))?;
     }
-    match missing.pop() {
-        None => Ok(()),
-        Some(_) if args.ignore_not_found => Ok(()),
-        Some(last) => {
-            for error in missing {
-                super::complain(&error);
-            }
-            Err(last)
-        }
-    }
-}
-
-fn nothing_found(args: &Args, session: &Session) -> String {
-    let namespaced = resources::parse(&session.registry, &args.resources)
-        .is_ok_and(|wanted| wanted.iter().any(|wanted| wanted.kind.namespaced()));
-    if args.all_namespaces || !namespaced {
-        "No resources found".to_owned()
-    } else {
-        format!("No resources found in {} namespace.", session.namespace)
-    }
+    told(args, missing)
 }
 
 fn style(args: &Args, kind: &Descriptor, with_kind: bool) -> Style {
     Style {
         wide: args.output == Format::Wide,
-        namespace: args.all_namespaces && kind.namespaced(),
+        namespace: args.targets.all_namespaces && kind.namespaced(),
         with_kind,
         labels: args.show_labels,
     }
@@ -259,9 +180,9 @@ struct Watching<'a> {
 }
 
 impl<'a> Watching<'a> {
-    fn new(args: &'a Args, session: &'a Session, ask: &'a Ask) -> Self {
+    fn new(args: &'a Args, session: &'a Session, ask: &'a Target) -> Self {
         let mut collection = ask.resource.clone();
-        let mut selectors = args.selectors.options();
+        let mut selectors = args.targets.selectors.options();
         if let Some(name) = collection.name.take() {
             selectors.field_selector = format!("metadata.name={name}");
         }
@@ -309,16 +230,18 @@ impl<'a> Watching<'a> {
 
     /// What exists before the first change.
     async fn begin(&mut self) -> anyhow::Result<()> {
-        let (table, revision) = table(self.session, &self.collection, &self.selectors).await?;
-        self.revision = revision;
-        if !self.args.output.is_table() {
-            for item in self.session.list(self.kind, &self.collection, &self.selectors).await? {
-                print(&self.args.output.one(self.kind, &without_managed_fields(item))?)?;
-            }
-            return Ok(());
+        if self.args.output.is_table() {
+            let (table, revision) = table(self.session, &self.collection, &self.selectors).await?;
+            self.revision = revision;
+            self.columns = table.like();
+            return self.show(&table);
         }
-        self.columns = table.like();
-        self.show(&table)
+        let (items, revision) = self.session.snapshot(self.kind, &self.collection, &self.selectors).await?;
+        self.revision = revision;
+        for item in items {
+            print(&self.args.output.one(self.kind, &without_managed_fields(item))?)?;
+        }
+        Ok(())
     }
 
     fn show(&mut self, table: &Table) -> anyhow::Result<()> {

@@ -11,13 +11,13 @@ use serde_json::Value;
 use super::{
     context::Context,
     duration,
-    get::Selectors,
     output::print_bytes,
     resources,
     session::{Session, text},
+    targets::Selectors,
 };
 
-/// Several pods at once without --tail print this many lines each, as kubectl does, so that nobody is flooded.
+/// Pods chosen by labels print this many lines each without --tail, as kubectl does, so that nobody is flooded.
 const SELECTED_TAIL_LINES: i64 = 10;
 /// Streams followed at once, as kubectl allows; each holds a connection to a node.
 const FOLLOWED_MAX: usize = 5;
@@ -78,10 +78,10 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
             sources.len()
         );
     }
-    if let ([source], false) = (sources.as_slice(), args.prefix) {
-        return copy(open(&args, &session, source, args.tail).await?).await;
-    }
     let tail = args.tail.or((!args.selector.is_empty()).then_some(SELECTED_TAIL_LINES));
+    if let ([source], false) = (sources.as_slice(), args.prefix) {
+        return copy(open(&args, &session, source, tail).await?).await;
+    }
     if args.follow {
         let streams = sources.iter().map(|source| async {
             let stream = open(&args, &session, source, tail).await?;

@@ -56,6 +56,11 @@ impl Files {
                 manifests.extend(parse("stdin", &input)?);
                 continue;
             }
+            if let Some(url) = path.to_str().filter(|path| path.contains("://")) {
+                bail!(
+                    "{url} is not fetched from here: download it, as in `curl -fsSL {url} | clawbernetes apply -f -`"
+                );
+            }
             let metadata = fs::metadata(path).with_context(|| format!("the path {}", path.display()))?;
             let files = if metadata.is_dir() { self.folder(path)? } else { vec![path.clone()] };
             for file in files {
@@ -100,6 +105,8 @@ fn list(paths: &[PathBuf]) -> String {
 /// Every object of a text; lists are taken apart.
 fn parse(source: &str, input: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
+    // Editors on Windows put a mark in front, which the parser takes for a part of the first key.
+    let input = input.trim_start_matches('\u{feff}');
     for (i, document) in serde_yaml::Deserializer::from_str(input).enumerate() {
         let source = if i == 0 { source.to_owned() } else { format!("{source}, document {}", i + 1) };
         // YAML first, so that keys which are not text are told from JSON that does not parse.
@@ -137,6 +144,7 @@ fn place(session: &Session, manifest: Manifest) -> anyhow::Result<Placed> {
     let Manifest { source, mut object } = manifest;
     let (api_version, kind) = (text(&object, "/apiVersion"), text(&object, "/kind"));
     let kind = session.kind(api_version, kind).with_context(|| source.clone())?;
+    kind.compiled().read_plain_words(&mut object);
     let Some(name) = object["metadata"]["name"].as_str().filter(|name| !name.is_empty()) else {
         bail!("{source}: metadata.name is not set");
     };
@@ -185,6 +193,8 @@ items:
         assert_eq!(names(input).unwrap(), ["a", "b", "c"]);
         let json = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "d"}}"#;
         assert_eq!(names(json).unwrap(), ["d"]);
+        assert_eq!(names(&format!("\u{feff}{json}")).unwrap(), ["d"]);
+        assert_eq!(names("kind: Pod\r\napiVersion: v1\r\nmetadata:\r\n  name: e\r\n").unwrap(), ["e"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod run;
 mod scale;
 mod session;
 mod table;
+mod targets;
 mod three_way;
 mod wait;
 
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 use claw_schemas::{ApiError, status::Reason};
 
 pub use context::{Context, Global};
+pub use output::print;
 
 /// A verb with its arguments.
 #[derive(Debug, clap::Subcommand)]

@@ -88,24 +88,34 @@ impl Session {
         resource: &ResourceRef,
         selectors: &ListOptions,
     ) -> Result<Vec<Value>, ApiError> {
+        Ok(self.snapshot(kind, resource, selectors).await?.0)
+    }
+
+    /// The same, with the revision after which a watch goes on.
+    pub async fn snapshot(
+        &self,
+        kind: &Descriptor,
+        resource: &ResourceRef,
+        selectors: &ListOptions,
+    ) -> Result<(Vec<Value>, String), ApiError> {
         let mut options = ListOptions { limit: PAGE_ITEMS, ..selectors.clone() };
         let mut items = Vec::new();
-        loop {
+        let revision = loop {
             let mut page = self.ask(resource.clone(), Verb::List(options.clone()), View::Object).await?;
             if let Value::Array(list) = page["items"].take() {
                 items.extend(list);
             }
-            match page["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
-                Some(token) => options.continue_token = Some(token.to_owned()),
-                None => break,
+            match text(&page, "/metadata/continue") {
+                "" => break text(&page, "/metadata/resourceVersion").to_owned(),
+                token => options.continue_token = Some(token.to_owned()),
             }
-        }
+        };
         // Items of a list say neither; on their own they must.
         for item in &mut items {
             item["apiVersion"] = json!(kind.api_version());
             item["kind"] = json!(kind.kind);
         }
-        Ok(items)
+        Ok((items, revision))
     }
 
     pub async fn create(
@@ -147,7 +157,16 @@ impl Session {
             changes.send_replace(());
         });
         let cancel = CancellationToken::new();
-        tokio::spawn(reflector.run(cancel.clone()));
+        let cancelled = cancel.clone().cancelled_owned();
+        let running = reflector.run(cancel.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                // First, or a verb that is done would tell of the connection that ends with it.
+                () = cancelled => {}
+                () = running => {}
+            }
+        });
         Observed { store, changes: receiver, _stop: cancel.drop_guard() }
     }
 }

@@ -1,30 +1,24 @@
 //! `wait`: return when a condition holds.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::bail;
 use claw_client::ResourceRef;
-use claw_schemas::{ApiError, Descriptor};
+use claw_schemas::ApiError;
 use serde_json::Value;
 
 use super::{
     context::Context,
     duration,
-    get::Selectors,
-    manifest::Files,
     output::print,
-    resources,
     session::{Session, short_name, text},
+    targets::{Target, Targets},
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// TYPE NAME ..., or TYPE/NAME ..., or TYPE with --all or a selector
-    resources: Vec<String>,
     #[command(flatten)]
-    files: Files,
-    #[command(flatten)]
-    selectors: Selectors,
+    targets: Targets,
     /// Every object of the type in the namespace
     #[arg(long)]
     all: bool,
@@ -86,12 +80,12 @@ fn holds(object: &Value, name: &str, value: &str) -> bool {
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let session = context.session()?;
     let deadline = tokio::time::Instant::now() + args.timeout;
-    let objects = objects(&args, &session).await?;
+    let objects = args.targets.each(&session, args.all, "wait for").await?;
     // What does not exist need not be waited away.
     if objects.is_empty() && args.goal != Goal::Deleted {
         bail!("no matching resources found");
     }
-    for (kind, resource) in objects {
+    for Target { kind, resource } in objects {
         let name = short_name(&kind, resource.name.as_deref().unwrap_or_default());
         let now = session.find(&resource).await?;
         if now.is_none() && matches!(args.goal, Goal::Condition { .. }) {
@@ -116,26 +110,6 @@ fn goal_name(goal: &Goal) -> String {
         Goal::Created => "creation".to_owned(),
         Goal::Deleted => "deletion".to_owned(),
     }
-}
-
-async fn objects(args: &Args, session: &Session) -> anyhow::Result<Vec<(Arc<Descriptor>, ResourceRef)>> {
-    if !args.files.paths.is_empty() {
-        return Ok(args.files.place(session)?.into_iter().map(|p| (p.kind, p.resource)).collect());
-    }
-    let mut objects = Vec::new();
-    for wanted in resources::parse(&session.registry, &args.resources)? {
-        let collection = Session::collection(&wanted.kind, Some(&session.namespace));
-        let mut names = wanted.names;
-        if names.is_empty() {
-            if !args.all && args.selectors.is_empty() {
-                bail!("say which {} to wait for: names, a selector (-l), or --all", wanted.kind.plural);
-            }
-            let items = session.list(&wanted.kind, &collection, &args.selectors.options()).await?;
-            names = items.iter().map(|item| text(item, "/metadata/name").to_owned()).collect();
-        }
-        objects.extend(names.iter().map(|name| (Arc::clone(&wanted.kind), collection.clone().named(name))));
-    }
-    Ok(objects)
 }
 
 async fn until(

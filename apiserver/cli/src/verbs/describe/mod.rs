@@ -8,7 +8,8 @@ mod node;
 mod pod;
 mod sheet;
 
-use anyhow::bail;
+use std::sync::Arc;
+
 use claw_schemas::Descriptor;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -16,25 +17,16 @@ use serde_json::Value;
 use super::{
     context::Context,
     events,
-    get::Selectors,
-    manifest::Files,
     output::print,
-    resources,
     session::{Session, text},
+    targets::{Target, Targets},
 };
 use sheet::{Sheet, plain};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// TYPE, TYPE NAME ..., or TYPE/NAME ...
-    resources: Vec<String>,
     #[command(flatten)]
-    files: Files,
-    #[command(flatten)]
-    selectors: Selectors,
-    /// In all namespaces
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
+    targets: Targets,
     /// Leave events out
     #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     show_events: bool,
@@ -43,29 +35,15 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let session = context.session()?;
     let mut objects = Vec::new();
-    if args.files.paths.is_empty() {
-        let namespace = (!args.all_namespaces).then_some(session.namespace.as_str());
-        for wanted in resources::parse(&session.registry, &args.resources)? {
-            let collection = Session::collection(&wanted.kind, namespace);
-            if wanted.names.is_empty() {
-                let items = session.list(&wanted.kind, &collection, &args.selectors.options()).await?;
-                objects.extend(items.into_iter().map(|item| (wanted.kind.clone(), item)));
-            }
-            for name in &wanted.names {
-                if args.all_namespaces && wanted.kind.namespaced() {
-                    bail!("a name is unique only in its namespace: use -n instead of --all-namespaces");
-                }
-                objects.push((wanted.kind.clone(), session.get(&collection.clone().named(name)).await?));
-            }
-        }
-    } else {
-        for placed in args.files.place(&session)? {
-            let object = session.get(&placed.resource).await?;
-            objects.push((placed.kind, object));
-        }
+    for Target { kind, resource } in args.targets.read(&session)? {
+        let found = match resource.name {
+            Some(_) => vec![session.get(&resource).await?],
+            None => session.list(&kind, &resource, &args.targets.selectors.options()).await?,
+        };
+        objects.extend(found.into_iter().map(|object| (Arc::clone(&kind), object)));
     }
     if objects.is_empty() {
-        eprintln!("No resources found in {} namespace.", session.namespace);
+        eprintln!("{}", args.targets.nothing_found(&session));
     }
     for (i, (kind, object)) in objects.iter().enumerate() {
         if i > 0 {

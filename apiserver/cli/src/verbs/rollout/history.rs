@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::Deployment;
 use crate::verbs::{
-    get::Selectors,
     output::print,
     session::{Session, Write, text},
+    targets::Selectors,
 };
 
 /// Number of the revision, on ReplicaSets and on their Deployment.
