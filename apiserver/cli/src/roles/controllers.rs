@@ -17,7 +17,7 @@ pub struct Options {
 /// Runs until asked to stop.
 pub async fn run(options: Options, global: Global) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
-    let selected = remote::select(&global)?;
+    let selected = global.select()?;
     let client = remote::client(&selected, "clawbernetes-controllers")?;
     let identity = match options.identity {
         Some(identity) => identity,
@@ -30,5 +30,5 @@ pub async fn run(options: Options, global: Global) -> anyhow::Result<()> {
     stop.asked().await;
     tracing::info!("stopping");
     cancel.cancel();
-    work.await.context("the controllers failed")
+    stop.in_order(work).await?.context("the controllers failed")
 }

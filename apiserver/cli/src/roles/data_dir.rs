@@ -1,11 +1,17 @@
 //! Where a role keeps its state when nobody says otherwise.
 
-use std::{env, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 
 /// State of the system, as root.
 const SYSTEM: &str = "/var/lib/clawbernetes";
+
+/// What a cluster of one process keeps there.
+const OURS: [&str; 6] = ["admin.kubeconfig", "admin.token", "lock", "node", "pki", "store"];
 
 /// The folder that was asked for, else `/var/lib/clawbernetes` as root and
 /// `$XDG_DATA_HOME/clawbernetes` (`~/.local/share/clawbernetes`) as anybody else.
@@ -24,7 +30,31 @@ fn of_user() -> Option<PathBuf> {
     data.or_else(|| Some(env::home_dir()?.join(".local/share"))).map(|data| data.join("clawbernetes"))
 }
 
+/// Whether a folder may be deleted as a cluster's: it is not there yet, or holds nothing that others put there.
+pub fn is_disposable(folder: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(folder) else { return !folder.exists() };
+    entries.flatten().all(|entry| entry.file_name().to_str().is_some_and(|name| OURS.contains(&name)))
+}
+
 /// Whether this process may make containers.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_something_else_in_it_is_not_ours_to_delete() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("data");
+        assert!(is_disposable(&folder));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("admin.kubeconfig"), "").unwrap();
+        assert!(is_disposable(&folder));
+        fs::write(folder.join("thesis.txt"), "").unwrap();
+        assert!(!is_disposable(&folder));
+        assert!(!is_disposable(&folder.join("thesis.txt")));
+    }
 }

@@ -61,7 +61,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let identity = data_dir.join("identity");
     let mut member = tokio::select! {
         () = stop.asked() => return Ok(()),
-        joined = membership(&identity, &invitation) => joined.context("this machine cannot join")?,
+        joined = membership(&identity, &invitation) => joined.with_context(|| cannot_join(&invitation.trust))?,
     };
     let runtime = match options.hollow {
         true => None,
@@ -80,11 +80,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             }
         };
         cancel.cancel();
-        agent.await.context("the node agent failed")??;
+        stop.in_order(agent).await?.context("the node agent failed")??;
         match next {
             Some(renewed) => member = renewed,
             None => return Ok(()),
         }
+    }
+}
+
+fn cannot_join(trust: &Trust) -> &'static str {
+    match trust {
+        Trust::System => {
+            "this machine cannot join (without --ca-hash or --ca-cert, the system's authorities count)"
+        }
+        _ => "this machine cannot join",
     }
 }
 

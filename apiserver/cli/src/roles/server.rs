@@ -7,6 +7,7 @@ use claw_apiserver::{Config, Server, server::NODE_GRACE_DEFAULT};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{data_dir, signal::Stop};
+use crate::verbs;
 
 /// Where everybody expects a Kubernetes API; on this machine only, until somebody decides otherwise.
 const LISTEN: &str = "127.0.0.1:6443";
@@ -53,16 +54,20 @@ fn allow_many_connections() {
 /// Runs until asked to stop.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
-    let server = options.start().await?;
+    let server = tokio::select! {
+        () = stop.asked() => return Ok(()),
+        started = options.start() => started?,
+    };
     announce(&server);
     stop.asked().await;
     tracing::info!("stopping");
-    server.shutdown().await;
-    Ok(())
+    stop.in_order(server.shutdown()).await
 }
 
 /// The one line on standard output, for people and scripts alike; the rest of what they need goes to standard error.
 pub fn announce(server: &Server) {
     tracing::info!("export KUBECONFIG={}", server.kubeconfig_path().display());
-    println!("ready {}", server.url());
+    if let Err(error) = verbs::print(&format!("ready {}\n", server.url())) {
+        tracing::warn!(%error, "nobody reads standard output");
+    }
 }

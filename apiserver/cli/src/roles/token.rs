@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 
 use super::remote;
-use crate::verbs::Global;
+use crate::verbs::{Global, print};
 
 /// Long enough to walk over to the machine, short enough to forget about.
 const VALID_MINUTES: u64 = 60;
@@ -25,13 +25,13 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct Create {
     /// Minutes until the token expires
-    #[arg(long, value_name = "MINUTES", default_value_t = VALID_MINUTES)]
+    #[arg(long, value_name = "MINUTES", default_value_t = VALID_MINUTES, value_parser = clap::value_parser!(u64).range(1..))]
     ttl: u64,
 }
 
 /// Makes a token and prints the whole command to type on the machine that joins.
 pub async fn create(options: Create, global: Global) -> anyhow::Result<()> {
-    let selected = remote::select(&global)?;
+    let selected = global.select()?;
     let Trust::Roots(ca) = &selected.endpoint.trust else {
         bail!(
             "context \"{}\" has no certificate-authority, so there is nothing a joining machine could check the \
@@ -50,8 +50,20 @@ pub async fn create(options: Create, global: Global) -> anyhow::Result<()> {
         .await
         .context("the token cannot be stored")?;
     eprintln!("On the machine that joins, as root, within {} minutes:", options.ttl);
-    println!("clawbernetes node --server {} --token {token} --ca-hash {hash}", selected.endpoint.server);
-    Ok(())
+    let server = &selected.endpoint.server;
+    if is_loopback(server) {
+        eprintln!(
+            "Only this machine reaches {server}: for others, start the server with --listen 0.0.0.0:6443 and \
+             --advertise NAME_OR_ADDRESS."
+        );
+    }
+    Ok(print(&format!("clawbernetes node --server {server} --token {token} --ca-hash {hash}\n"))?)
+}
+
+/// Whether a server's URL leads to the machine that asks.
+fn is_loopback(server: &str) -> bool {
+    let authority = server.split_once("://").map_or(server, |(_, rest)| rest);
+    authority.starts_with("127.") || authority.starts_with("localhost") || authority.starts_with("[::1]")
 }
 
 /// `sha256:HEX` of the authority's certificate.

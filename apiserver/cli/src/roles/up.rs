@@ -51,7 +51,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     );
     let mut stop = Stop::listen()?;
     let data_dir = data_dir::or_default(server.data_dir.clone())?;
-    let server = server::Options { data_dir: Some(data_dir.clone()), ..server }.start().await?;
+    ensure!(
+        !rm || data_dir::is_disposable(&data_dir),
+        "--rm deletes {} at the end, but it holds what is not ours: choose another folder with --data-dir",
+        data_dir.display()
+    );
+    let server = server::Options { data_dir: Some(data_dir.clone()), ..server };
+    let server = tokio::select! {
+        () = stop.asked() => return Ok(()),
+        started = server.start() => started?,
+    };
     let cancel = CancellationToken::new();
     let mut parts = Parts::new(cancel.clone());
     parts.start_controllers(&server);
@@ -72,7 +81,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ended = parts.first_to_end() => ended,
         failed = work => failed,
     };
-    tracing::info!("stopping");
+    if has_containers && !rm {
+        tracing::info!(
+            "stopping; containers go on, and the next start finds them (`up --rm` ends them when it stops)"
+        );
+    } else {
+        tracing::info!("stopping");
+    }
     let mut swept = Ok(());
     if rm && outcome.is_ok() {
         // Only living agents and controllers can take pods down; a second signal skips it.
@@ -82,8 +97,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         };
     }
     cancel.cancel();
-    parts.join().await;
-    server.shutdown().await;
+    stop.in_order(async {
+        parts.join().await;
+        server.shutdown().await;
+    })
+    .await?;
     if rm && swept.is_ok() && outcome.is_ok() {
         std::fs::remove_dir_all(&data_dir).with_context(|| format!("removing {}", data_dir.display()))?;
     }
