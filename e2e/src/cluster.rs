@@ -16,7 +16,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::{binary::clawbernetes, kubectl::Kubectl, node::Node, wait};
+use crate::{binary::clawbernetes, host, kubectl::Kubectl, node::Node, wait};
 
 /// A debug build on a busy two-core machine, first start (keys are made) included.
 const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -259,19 +259,24 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("--- the cluster's log ends with:\n{}\n---", self.log_tail());
-        }
+        let mut ended = Ok(());
         if let Some(mut running) = self.running.take() {
             let pid = Pid::from_raw(running.child.id().try_into().expect("process ids are positive i32"));
             let _ = kill(pid, Signal::SIGCONT);
             let _ = kill(pid, Signal::SIGTERM);
-            if !end(&mut running.child) {
-                eprintln!("the cluster did not stop in time; its log ends with:\n{}", self.log_tail());
-            }
+            ended = end(&mut running.child).then_some(()).ok_or_else(|| "it did not stop in time".to_owned());
         }
         self.nodes.clear();
-        crate::host::sweep(self.scratch.path());
+        let folder = self.scratch.path();
+        // A story that has failed already may leave what it likes, and nobody waits for it to go.
+        let patience = if thread::panicking() { Duration::ZERO } else { wait::SOON };
+        let tidy = ended.and(wait::within(patience, || host::is_clean(folder)));
+        host::sweep(folder);
+        if thread::panicking() {
+            eprintln!("--- the cluster's log ends with:\n{}\n---", self.log_tail());
+        } else if let Err(left) = tidy {
+            panic!("the cluster was not taken down: {left}; log:\n{}", self.log_tail());
+        }
     }
 }
 

@@ -37,6 +37,16 @@ pub fn mounts(folder: &Path) -> Vec<String> {
     points.filter(|point| Path::new(point).starts_with(folder)).map(str::to_owned).collect()
 }
 
+/// Whether nothing is left of a cluster in `folder`.
+///
+/// # Errors
+/// What is left.
+pub fn is_clean(folder: &Path) -> Result<(), String> {
+    let mut left = mounts(folder);
+    left.extend(processes(folder).into_iter().map(|(pid, line)| format!("{pid} {line}")));
+    if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
+}
+
 /// Ends what a failed story left, so that one failure does not spoil the next story.
 pub fn sweep(folder: &Path) {
     for (pid, line) in processes(folder) {

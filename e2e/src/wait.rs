@@ -18,15 +18,23 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Looks until `probe` gives something; panics with the last complaint when it never does.
 #[track_caller]
-pub fn until<T, E: Display>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T, E>) -> T {
+pub fn until<T, E: Display>(what: &str, limit: Duration, probe: impl FnMut() -> Result<T, E>) -> T {
+    match within(limit, probe) {
+        Ok(found) => found,
+        Err(complaint) => panic!("{what}: not within {} s; last seen: {complaint}", limit.as_secs()),
+    }
+}
+
+/// The same without a panic.
+///
+/// # Errors
+/// The last complaint.
+pub fn within<T, E>(limit: Duration, mut probe: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     let start = Instant::now();
     loop {
         match probe() {
-            Ok(found) => return found,
-            Err(complaint) if start.elapsed() > limit => {
-                panic!("{what}: not within {} s; last seen: {complaint}", limit.as_secs())
-            }
-            Err(_) => thread::sleep(POLL),
+            Err(_) if start.elapsed() <= limit => thread::sleep(POLL),
+            last => return last,
         }
     }
 }
