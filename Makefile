@@ -12,9 +12,11 @@ build: ## build the binary, release profile
 	cargo build --release --locked --package clawbernetes
 
 demo: ## a one-machine cluster with the examples in it; KEEP=1 leaves it running until Ctrl-C
+	@e2e/deps.sh build
 	@KEEP=$(KEEP) e2e/demo.sh
 
 test: ## every test; those that need root, kubectl or Python say so when they cannot run
+	@e2e/deps.sh
 	cargo test --locked --workspace
 
 lint: ## formatting, clippy, and the dependency policy where cargo-deny is installed

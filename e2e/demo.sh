@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
+[ -t 2 ] && bold=$'\033[1m' plain=$'\033[0m' || bold= plain=
+say() { printf '\n%s\n' "$bold$*$plain" >&2; }
 
 if [ "$(id -u)" != 0 ]; then
     echo "demo: containers need root; run: sudo -E env \"PATH=\$PATH\" make demo" >&2
@@ -14,7 +15,9 @@ if [ "$(id -u)" != 0 ]; then
 fi
 
 say "building (the first time takes some minutes)"
-cargo build --quiet --locked --workspace --bins
+# Progress for who watches; a log is spared the list of crates.
+[ -t 2 ] && quiet=() || quiet=(--quiet)
+cargo build "${quiet[@]}" --locked --workspace --bins
 binary="${CARGO_TARGET_DIR:-target}/debug/clawbernetes"
 scratch=$(mktemp -d /tmp/claw-demo-XXXXXX)
 server=

@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
-# Installs what building and testing need, and only what is missing.
+# Installs what is needed here, and only what is missing.
 #
-#   libseccomp-dev   the container runtime links it
-#   crun             the runtime that the container benchmark compares with
-#   .tools/kubectl   Debian's kubectl 1.20, the oldest client that is tested; beside any other kubectl
-#   .tools/venv      the Python client that is tested
+#   deps.sh build    what building needs: a C compiler, pkg-config, libseccomp-dev (the container runtime links it)
+#   deps.sh          the same, and what only tests and benchmarks use:
+#     .tools/kubectl   Debian's kubectl 1.20, the oldest client that is tested; beside any other kubectl
+#     .tools/venv      the Python client that is tested
+#     crun             the runtime that the container benchmark compares with
+#
+# What only tests use may stay away: they say SKIPPED, and so does this, without failing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-mkdir -p .tools
 
 say() { printf 'deps: %s\n' "$*" >&2; }
+
+sudo=()
+[ "$(id -u)" = 0 ] || sudo=(sudo)
 
 # apt_update: once, and only when something has to be installed.
 apt_update() {
@@ -18,41 +23,53 @@ apt_update() {
     "${sudo[@]}" apt-get update -qq && touch .tools/.apt-updated
 }
 
-sudo=()
-[ "$(id -u)" = 0 ] || sudo=(sudo)
-
-missing=()
-command -v cc >/dev/null || missing+=(gcc libc6-dev)
-[ -e /usr/include/seccomp.h ] || missing+=(libseccomp-dev)
-command -v pkg-config >/dev/null || missing+=(pkg-config)
-command -v crun >/dev/null || missing+=(crun)
-if [ ${#missing[@]} -gt 0 ]; then
+# install PACKAGE...
+install() {
     if ! command -v apt-get >/dev/null; then
-        say "this machine has no apt-get; install by hand: ${missing[*]}"
-        exit 1
+        say "this machine has no apt-get; install by hand what Debian calls: $*"
+        return 1
     fi
     apt_update
-    say "installing ${missing[*]}"
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
-fi
+    say "installing $*"
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
 
-if [ ! -x .tools/kubectl ] && command -v apt-get >/dev/null; then
+old_kubectl() {
+    [ -x .tools/kubectl ] && return
+    command -v apt-get >/dev/null || return
     say "unpacking Debian's kubectl into .tools/"
-    (cd .tools && apt-get download -qq kubernetes-client 2>/dev/null) || { apt_update; (cd .tools && apt-get download -qq kubernetes-client); }
-    dpkg -x .tools/kubernetes-client_*.deb .tools/debian
+    download_kubectl 2>/dev/null || { apt_update && download_kubectl; } || return
+    dpkg -x .tools/kubernetes-client_*.deb .tools/debian || return
     ln -sf debian/usr/bin/kubectl .tools/kubectl
     rm -f .tools/kubernetes-client_*.deb
-fi
+}
 
-if ! cmp -s e2e/requirements.txt .tools/venv/requirements.txt; then
+download_kubectl() { (cd .tools && apt-get download -qq kubernetes-client); }
+
+python_client() {
+    cmp -s e2e/requirements.txt .tools/venv/requirements.txt && return
     say "installing the Python client into .tools/venv"
     rm -rf .tools/venv
-    python3 -m venv .tools/venv || {
-        apt_update
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >&2
-        python3 -m venv .tools/venv
-    }
-    .tools/venv/bin/pip install -q --disable-pip-version-check -r e2e/requirements.txt
+    python3 -m venv .tools/venv || { install python3 python3-venv && python3 -m venv .tools/venv; } || return
+    .tools/venv/bin/pip install -q --disable-pip-version-check -r e2e/requirements.txt || return
     cp e2e/requirements.txt .tools/venv/requirements.txt
+}
+
+mkdir -p .tools
+if ! command -v cargo >/dev/null; then
+    say "Rust is not installed, or not on the PATH: see https://rustup.rs"
+    exit 1
 fi
-say "everything is there"
+missing=()
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
+command -v pkg-config >/dev/null || missing+=(pkg-config)
+[ -e /usr/include/seccomp.h ] || missing+=(libseccomp-dev)
+[ ${#missing[@]} = 0 ] || install "${missing[@]}"
+[ "${1:-}" != build ] || exit 0
+
+lacking=()
+command -v crun >/dev/null || install crun || lacking+=(crun)
+old_kubectl || lacking+=("Debian's kubectl")
+python_client || lacking+=("the Python client")
+[ ${#lacking[@]} = 0 ] && say "everything is there" && exit 0
+say "not here, so what needs it is skipped: $(printf '%s, ' "${lacking[@]}" | sed 's/, $//')"
