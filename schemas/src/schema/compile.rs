@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::{Field, NodeId, Scalar, Schema, Shape, Struct, rules};
+use super::{Field, NodeId, Ownership, Scalar, Schema, Shape, Struct, ownership, rules};
 
 const REFERENCE: &str = "#/$defs/";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
@@ -16,12 +16,13 @@ pub(super) fn compile(source: &Value) -> Schema {
         named: HashMap::new(),
         leaves: HashMap::new(),
         nodes: Vec::new(),
+        owned: Vec::new(),
     };
     let owner = source["title"].as_str().unwrap_or_default();
     compiler.reserve();
     let root = compiler.shape(source, owner);
     compiler.nodes[0] = root;
-    Schema { nodes: compiler.nodes.into_boxed_slice() }
+    Schema { nodes: compiler.nodes.into_boxed_slice(), owned: compiler.owned.into_boxed_slice() }
 }
 
 struct Compiler<'a> {
@@ -31,12 +32,15 @@ struct Compiler<'a> {
     /// Leaves are shared.
     leaves: HashMap<&'static str, NodeId>,
     nodes: Vec<Shape>,
+    /// One for each node.
+    owned: Vec<Ownership>,
 }
 
 impl<'a> Compiler<'a> {
     /// Takes the next id; the shape is filled in when it is known.
     fn reserve(&mut self) -> NodeId {
         self.nodes.push(Shape::Any);
+        self.owned.push(Ownership::default());
         NodeId::try_from(self.nodes.len() - 1).expect("a schema has fewer than 2^32 nodes")
     }
 
@@ -49,6 +53,7 @@ impl<'a> Compiler<'a> {
             None => {
                 let id = self.reserve();
                 self.nodes[id as usize] = self.shape(schema, "");
+                self.owned[id as usize] = ownership::of_source(schema);
                 id
             }
         }
@@ -66,6 +71,10 @@ impl<'a> Compiler<'a> {
         let definitions = self.definitions;
         if let Some(schema) = definitions.get(name) {
             self.nodes[id as usize] = self.shape(schema, name);
+            self.owned[id as usize] = ownership::of_source(schema);
+        }
+        if rules::is_atomic_structure(name) {
+            self.owned[id as usize] = Ownership::Atomic;
         }
         id
     }
@@ -101,7 +110,19 @@ impl<'a> Compiler<'a> {
     }
 
     fn field(&mut self, owner: &str, name: &str, schema: &'a Value) -> Field {
-        Field { name: name.into(), node: self.node(schema), rule: rules::rule(owner, name) }
+        let (node, rule) = (self.node(schema), rules::rule(owner, name));
+        if let Some(owned) = rule.and_then(|rule| self.ownership(rule, schema)) {
+            // Lists and maps stand inline, so the node is this field's alone.
+            self.owned[node as usize] = owned;
+        }
+        Field { name: name.into(), node, rule }
+    }
+
+    fn ownership(&self, rule: &rules::MergeRule, schema: &Value) -> Option<Ownership> {
+        let reference = schema["items"]["$ref"].as_str().unwrap_or_default();
+        let item_type = reference.strip_prefix(REFERENCE).unwrap_or_default();
+        let item = self.definitions.get(item_type).unwrap_or(&schema["items"]);
+        ownership::of_rule(rule, item_type, item)
     }
 }
 

@@ -9,12 +9,14 @@
 mod check;
 mod compile;
 mod normalize;
+mod ownership;
 mod rules;
 mod yaml;
 
 use std::sync::{Arc, OnceLock};
 
 pub use check::Report;
+pub use ownership::{Key, Ownership};
 pub(crate) use rules::bare_name;
 pub use rules::{ListType, MergeRule, is_atomic_structure, rule};
 
@@ -28,6 +30,8 @@ pub(crate) type NodeId = u32;
 pub struct Schema {
     /// Node 0 is the root object.
     nodes: Box<[Shape]>,
+    /// How server-side apply takes each node apart.
+    owned: Box<[Ownership]>,
 }
 
 /// What may stand at one place of an object.
@@ -156,6 +160,21 @@ impl<'a> Place<'a> {
     /// How the field is merged, where that is not the default (maps merge, lists are replaced).
     pub fn rule(self) -> Option<&'static MergeRule> {
         self.rule
+    }
+
+    /// How server-side apply takes apart what stands here.
+    pub fn ownership(self) -> &'a Ownership {
+        &self.schema.owned[self.node as usize]
+    }
+
+    /// Whether this is a structure that declares a field of that name; the entries of a map are not declared.
+    pub fn declares(self, name: &str) -> bool {
+        matches!(self.shape(), Shape::Struct(_)) && self.field(name).is_some()
+    }
+
+    /// Whether this is a structure.
+    pub fn is_structure(self) -> bool {
+        matches!(self.shape(), Shape::Struct(_))
     }
 
     /// The leaf here, if it is one.

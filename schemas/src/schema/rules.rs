@@ -170,6 +170,9 @@ static ATOMIC_STRUCTURES: &[&str] = &[
     "TypedLocalObjectReference",
 ];
 
+/// (type, key field of a list of it, what an item that leaves it out means), sorted.
+static KEY_DEFAULTS: &[(&str, &str, &str)] = &[("ContainerPort", "protocol", "TCP")];
+
 /// The bare name of a built-in type: `PodSpec` of `io.k8s.api.core.v1.PodSpec`. Other types have no rules here.
 pub(crate) fn bare_name(definition: &str) -> Option<&str> {
     definition.strip_prefix("io.k8s.")?.rsplit('.').next()
@@ -188,6 +191,14 @@ pub fn rule(definition: &str, field: &str) -> Option<&'static MergeRule> {
 /// Whether server-side apply owns a structure of that type as a whole.
 pub fn is_atomic_structure(definition: &str) -> bool {
     bare_name(definition).is_some_and(|name| ATOMIC_STRUCTURES.binary_search(&name).is_ok())
+}
+
+/// What an item of a list means that leaves out a field by which items are told apart. `definition` is the type of the
+/// items.
+pub(super) fn key_default(definition: &str, key: &str) -> Option<&'static str> {
+    let owner = bare_name(definition)?;
+    let found = KEY_DEFAULTS.iter().find(|(of, name, _)| (*of, *name) == (owner, key));
+    found.map(|(_, _, default)| *default)
 }
 
 #[cfg(test)]
@@ -224,6 +235,9 @@ mod tests {
         assert!(missing.is_empty(), "{missing:?}");
         for name in ATOMIC_STRUCTURES {
             assert!(types.contains_key(*name), "{name}");
+        }
+        for (of, name, _) in KEY_DEFAULTS {
+            assert!(types[*of]["properties"][*name].is_object(), "{of}.{name}");
         }
     }
 
