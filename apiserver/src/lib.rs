@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod defaults;
 pub mod error;
+pub mod fields;
 pub mod grpc;
 pub mod local;
 pub mod nodes;

@@ -1,0 +1,318 @@
+//! `metadata.managedFields`: what each manager owns, and since when.
+//!
+//! A manager is a name, an operation, a subresource and, for updates, the version it wrote in. What it owns stays in the
+//! form in which it is stored until somebody must look into it.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value, json};
+
+use super::set::Set;
+
+/// Managers that only update are kept apart up to so many; older ones are then merged. Upstream's number.
+pub const UPDATERS_MAX: usize = 10;
+
+/// Who owns what the oldest of too many updaters had changed.
+pub const ANCIENT: &str = "ancient-changes";
+
+/// Who owns what an object had before anybody kept account of it.
+pub const BEFORE_APPLY: &str = "before-first-apply";
+
+const FIELDS_TYPE: &str = "FieldsV1";
+
+/// How a manager came by its fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// By server-side apply.
+    Apply,
+    /// By anything else.
+    Update,
+}
+
+/// Who owns fields.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Manager {
+    /// `kubectl`
+    pub name: String,
+    /// How it writes.
+    pub operation: Operation,
+    /// `apps/v1`
+    pub api_version: String,
+    /// `status`; empty for the object itself.
+    pub subresource: String,
+}
+
+/// What one manager owns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Who.
+    pub manager: Manager,
+    /// RFC 3339; when it last changed a field or what it owns.
+    pub time: Option<String>,
+    fields: Fields,
+}
+
+/// A set, in the form in which it was last needed.
+#[derive(Clone, Debug, PartialEq)]
+enum Fields {
+    Stored(Value),
+    Read(Set),
+}
+
+impl Manager {
+    /// Whether two writes are by the same manager: appliers stay the same when they change the version.
+    pub fn is(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.operation == other.operation
+            && self.subresource == other.subresource
+            && (self.operation == Operation::Apply || self.api_version == other.api_version)
+    }
+}
+
+impl Entry {
+    /// A manager that owns `set`.
+    pub fn new(manager: Manager, time: Option<String>, set: Set) -> Self {
+        Self { manager, time, fields: Fields::Read(set) }
+    }
+
+    /// What it owns.
+    pub fn set(&self) -> Cow<'_, Set> {
+        match &self.fields {
+            Fields::Read(set) => Cow::Borrowed(set),
+            // Stored fields were written here, or read once when a client sent them.
+            Fields::Stored(fields) => Cow::Owned(Set::from_json(fields).unwrap_or_default()),
+        }
+    }
+
+    /// Gives it other fields.
+    pub fn own(&mut self, set: Set) {
+        self.fields = Fields::Read(set);
+    }
+
+    /// Whether it owns any of these.
+    pub fn owns_any(&self, set: &Set) -> bool {
+        match &self.fields {
+            Fields::Read(own) => !own.intersection(set).is_empty(),
+            Fields::Stored(fields) => set.touches(fields),
+        }
+    }
+
+    /// Whether it owns all of these.
+    pub fn owns_all(&self, set: &Set) -> bool {
+        match &self.fields {
+            Fields::Read(own) => set.difference(own).is_empty(),
+            Fields::Stored(fields) => set.is_within(fields),
+        }
+    }
+
+    /// Whether it owns nothing.
+    pub fn is_empty(&self) -> bool {
+        match &self.fields {
+            Fields::Read(set) => set.is_empty(),
+            Fields::Stored(fields) => fields.as_object().is_none_or(Map::is_empty),
+        }
+    }
+
+    fn into_json(self) -> Value {
+        let fields = match self.fields {
+            Fields::Read(set) => set.to_json(),
+            Fields::Stored(fields) => fields,
+        };
+        let mut entry = json!({
+            "manager": self.manager.name,
+            "operation": if self.manager.operation == Operation::Apply { "Apply" } else { "Update" },
+            "apiVersion": self.manager.api_version,
+            "fieldsType": FIELDS_TYPE,
+            "fieldsV1": fields,
+        });
+        if let Some(time) = self.time {
+            entry["time"] = time.into();
+        }
+        if !self.manager.subresource.is_empty() {
+            entry["subresource"] = self.manager.subresource.into();
+        }
+        entry
+    }
+}
+
+/// Reads `managedFields` that are stored, without looking into the fields.
+pub fn decode(stored: Value) -> Vec<Entry> {
+    let Value::Array(stored) = stored else { return Vec::new() };
+    stored.into_iter().filter_map(|entry| read(entry).ok()).collect()
+}
+
+/// Reads `managedFields` that a client sent.
+///
+/// # Errors
+/// Says what is malformed.
+pub fn parse(sent: &Value) -> Result<Vec<Entry>, String> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for entry in sent.as_array().into_iter().flatten() {
+        let mut entry = read(entry.clone())?;
+        if let Fields::Stored(fields) = &entry.fields {
+            entry.fields = Fields::Read(Set::from_json(fields)?);
+        }
+        entries.retain(|other| !other.manager.is(&entry.manager));
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn read(mut entry: Value) -> Result<Entry, String> {
+    let fields = Some(entry["fieldsV1"].take()).filter(Value::is_object).unwrap_or_else(|| json!({}));
+    let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let operation = match entry["operation"].as_str() {
+        Some("Apply") => Operation::Apply,
+        Some("Update") => Operation::Update,
+        _ => return Err("operation must be `Apply` or `Update`".to_owned()),
+    };
+    if text("apiVersion").is_empty() {
+        return Err("apiVersion must not be empty".to_owned());
+    }
+    if entry["fieldsType"] != FIELDS_TYPE {
+        return Err(format!("fieldsType must be `{FIELDS_TYPE}`"));
+    }
+    let manager = Manager {
+        name: text("manager"),
+        operation,
+        api_version: text("apiVersion"),
+        subresource: text("subresource"),
+    };
+    let time = entry["time"].as_str().map(str::to_owned);
+    Ok(Entry { manager, time, fields: Fields::Stored(fields) })
+}
+
+/// Writes `managedFields`, in upstream's order. `None` when nobody owns anything.
+pub fn encode(mut entries: Vec<Entry>) -> Option<Value> {
+    entries.sort_by(|a, b| {
+        let key = |entry: &Entry| (entry.manager.operation, entry.time.clone());
+        key(a).cmp(&key(b)).then_with(|| a.manager.cmp(&b.manager))
+    });
+    let entries: Vec<Value> = entries.into_iter().map(Entry::into_json).collect();
+    (!entries.is_empty()).then_some(Value::Array(entries))
+}
+
+/// Whether two `managedFields` say the same but for the times.
+pub fn same_but_times(a: &Value, b: &Value) -> bool {
+    let empty = Vec::new();
+    let list = |fields: &Value| -> Vec<Value> {
+        let mut entries = fields.as_array().unwrap_or(&empty).clone();
+        for entry in &mut entries {
+            entry.as_object_mut().map(|entry| entry.remove("time"));
+        }
+        entries.sort_by_key(|entry| entry.to_string());
+        entries
+    };
+    list(a) == list(b)
+}
+
+/// Merges the oldest updaters of each version until there are no more than [`UPDATERS_MAX`].
+pub(super) fn cap(entries: &mut Vec<Entry>) {
+    let is_updater = |entry: &Entry| entry.manager.operation == Operation::Update;
+    let mut surplus = entries.iter().filter(|entry| is_updater(entry)).count().saturating_sub(UPDATERS_MAX);
+    if surplus == 0 {
+        return;
+    }
+    let mut oldest: Vec<Manager> = {
+        let mut updaters: Vec<&Entry> = entries.iter().filter(|entry| is_updater(entry)).collect();
+        updaters.sort_by(|a, b| a.time.cmp(&b.time).then_with(|| a.manager.cmp(&b.manager)));
+        updaters.into_iter().map(|entry| entry.manager.clone()).collect()
+    };
+    while surplus > 0 && !oldest.is_empty() {
+        let first = oldest.remove(0);
+        let alike = |manager: &Manager| manager.api_version == first.api_version;
+        let Some(at) = oldest.iter().position(alike) else { continue };
+        let second = oldest.remove(at);
+        oldest.insert(0, merge_two(entries, &first, &second));
+        surplus -= 1;
+    }
+}
+
+/// Merges two updaters into the one for ancient changes of their version, as old as the younger.
+fn merge_two(entries: &mut Vec<Entry>, first: &Manager, second: &Manager) -> Manager {
+    let bucket = Manager { name: ANCIENT.to_owned(), subresource: String::new(), ..first.clone() };
+    let mut set = Set::default();
+    let mut time = None;
+    entries.retain(|entry| {
+        let merged = [first, second, &bucket].into_iter().any(|one| entry.manager.is(one));
+        if merged {
+            set.add(entry.set().into_owned());
+            time = time.take().max(entry.time.clone());
+        }
+        !merged
+    });
+    entries.push(Entry::new(bucket.clone(), time, set));
+    bucket
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn updater(name: &str, second: usize) -> Entry {
+        let manager = Manager {
+            name: name.to_owned(),
+            operation: Operation::Update,
+            api_version: "v1".to_owned(),
+            subresource: String::new(),
+        };
+        let set = Set::from_json(&json!({format!("f:{name}"): {}})).unwrap();
+        Entry::new(manager, Some(format!("2026-01-01T00:00:{second:02}Z")), set)
+    }
+
+    fn names(entries: &[Entry]) -> Vec<&str> {
+        entries.iter().map(|entry| entry.manager.name.as_str()).collect()
+    }
+
+    #[test]
+    fn entries_survive_the_stored_form() {
+        let stored = json!([
+            {"manager": "kubectl", "operation": "Apply", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+             "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:k": {}}}},
+            {"manager": "hub", "operation": "Update", "apiVersion": "v1", "subresource": "status",
+             "fieldsType": "FieldsV1", "fieldsV1": {"f:status": {}}},
+        ]);
+        assert_eq!(encode(decode(stored.clone())), Some(stored.clone()));
+        assert_eq!(encode(parse(&stored).unwrap()), Some(stored));
+        assert_eq!(encode(decode(json!(null))), None);
+    }
+
+    #[test]
+    fn entries_that_make_no_sense_are_refused() {
+        let good = json!({"operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"});
+        assert!(parse(&json!([good])).is_ok());
+        for (field, value) in [
+            ("operation", json!("Steal")),
+            ("apiVersion", json!("")),
+            ("fieldsType", json!("FieldsV2")),
+            ("fieldsV1", json!({"spec": {}})),
+        ] {
+            let mut bad = good.clone();
+            bad[field] = value;
+            assert!(parse(&json!([bad])).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_updaters_are_merged() {
+        let mut entries: Vec<Entry> = (0..12).map(|n| updater(&format!("m{n:02}"), n)).collect();
+        cap(&mut entries);
+        assert_eq!(entries.len(), UPDATERS_MAX);
+        let ancient = entries.iter().find(|entry| entry.manager.name == ANCIENT).unwrap();
+        assert_eq!(ancient.set().to_json(), json!({"f:m00": {}, "f:m01": {}, "f:m02": {}}));
+        assert_eq!(ancient.time.as_deref(), Some("2026-01-01T00:00:02Z"));
+        assert!(!names(&entries).contains(&"m00") && names(&entries).contains(&"m03"));
+        entries.push(updater("m12", 12));
+        cap(&mut entries);
+        assert_eq!(entries.len(), UPDATERS_MAX);
+        assert!(!names(&entries).contains(&"m03"), "{:?}", names(&entries));
+    }
+
+    #[test]
+    fn appliers_are_never_merged() {
+        let mut entries: Vec<Entry> = (0..12).map(|n| updater(&format!("m{n:02}"), n)).collect();
+        entries.iter_mut().for_each(|entry| entry.manager.operation = Operation::Apply);
+        cap(&mut entries);
+        assert_eq!(entries.len(), 12);
+    }
+}

@@ -1,0 +1,38 @@
+//! Who owns which fields of an object: the engine behind `metadata.managedFields` and server-side apply.
+//!
+//! * [`Set`] is a set of fields with its algebra, and its `FieldsV1` form.
+//! * [`extract`], [`compare`], [`merge`] and [`prune`] walk objects by their schema.
+//! * [`managers`] keeps what each manager owns; [`apply()`] and [`track()`] are the two ways to come by fields.
+//!
+//! Rules: KEP-555, the Kubernetes page "Server-Side Apply", and the documentation of structured-merge-diff. Pure.
+//!
+//! Must never know: requests, what is stored, how a refusal travels.
+
+mod apply;
+mod compare;
+mod element;
+mod extract;
+mod form;
+mod last_applied;
+mod managers;
+mod merge;
+mod prune;
+mod set;
+mod subject;
+mod track;
+
+pub use apply::{Applied, Conflict, Refusal, apply};
+pub use element::{Element, Leaf, Path, display};
+pub use extract::Fault;
+pub use last_applied::{LAST_APPLIED, apply_over_last};
+pub use managers::{
+    ANCIENT, BEFORE_APPLY, Entry, Manager, Operation, UPDATERS_MAX, decode, encode, parse, same_but_times,
+};
+pub use set::{Node, Set};
+pub use subject::{Scope, Subject};
+pub use track::track;
+
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod stories;
