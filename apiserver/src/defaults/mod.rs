@@ -30,18 +30,34 @@ pub fn apply(kind: &Descriptor, object: &mut Value) {
     }
 }
 
-/// A namespace says its own name in a label, and holds on to itself until its contents are gone.
+/// Fills in what is not for the writer to say, and so is nobody's own in `managedFields`: what upstream leaves to
+/// admission and to the storage of a kind. Runs after [`apply`].
+pub fn admit(kind: &Descriptor, object: &mut Value) {
+    let Value::Object(object) = object else { return };
+    match (&*kind.group, &*kind.kind) {
+        ("", "Pod") => pod::admit(object),
+        ("", "Namespace") => hold_namespace(object),
+        _ => {}
+    }
+}
+
+/// A namespace says its own name in a label.
 fn namespace(object: &mut Object) {
     let name = object.get("metadata").and_then(|meta| meta.get("name")).cloned();
-    let deleting = object.get("metadata").is_some_and(|meta| meta.get("deletionTimestamp").is_some());
     if let Some(name) = name.filter(|name| name.as_str().is_some_and(|name| !name.is_empty())) {
         child(child(object, "metadata"), "labels").insert("kubernetes.io/metadata.name".to_owned(), name);
     }
+    child(object, "spec");
+    text(child(object, "status"), "phase", "Active");
+}
+
+/// A namespace holds on to itself until its contents are gone.
+fn hold_namespace(object: &mut Object) {
+    let deleting = object.get("metadata").is_some_and(|meta| meta.get("deletionTimestamp").is_some());
     let spec = child(object, "spec");
     if !deleting && is_unset(spec.get("finalizers")) {
         spec.insert("finalizers".to_owned(), json!(["kubernetes"]));
     }
-    text(child(object, "status"), "phase", "Active");
 }
 
 /// What a node does not reserve is allocatable.

@@ -23,6 +23,11 @@ pub(super) fn pod(object: &mut Object) {
     if pod.get("hostNetwork") == Some(&Value::Bool(true)) {
         host_ports(pod);
     }
+}
+
+/// What upstream's admission and the storage of pods fill in.
+pub(super) fn admit(object: &mut Object) {
+    let pod = child(object, "spec");
     tolerate_node_trouble(pod);
     if is_unset(pod.get("priorityClassName")) {
         value(pod, "priority", 0);

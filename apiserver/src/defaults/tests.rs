@@ -15,9 +15,11 @@ fn defaulted(api_version: &str, kind: &str, mut object: Value) -> Value {
     assert_eq!(descriptor.compiled().check(&object), claw_schemas::schema::Report::default());
     descriptor.compiled().normalize(&mut object);
     apply(descriptor, &mut object);
+    admit(descriptor, &mut object);
     let once = object.clone();
     assert_eq!(descriptor.compiled().check(&object), claw_schemas::schema::Report::default());
     apply(descriptor, &mut object);
+    admit(descriptor, &mut object);
     assert_eq!(object, once, "defaulting twice must change nothing");
     object
 }

@@ -95,6 +95,7 @@ proptest! {
             let (mut old, mut new) = (old.clone(), new.clone());
             for object in [&mut old, &mut new] {
                 defaults::apply(kind, object);
+                defaults::admit(kind, object);
                 create(kind, object);
             }
             update(kind, &old, &new);

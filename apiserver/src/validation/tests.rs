@@ -30,6 +30,7 @@ fn prepared(descriptor: &Descriptor, object: &Value) -> Value {
     assert_eq!(descriptor.compiled().check(&object), claw_schemas::schema::Report::default());
     descriptor.compiled().normalize(&mut object);
     defaults::apply(descriptor, &mut object);
+    defaults::admit(descriptor, &mut object);
     object
 }
 
