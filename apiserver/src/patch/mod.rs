@@ -1,4 +1,5 @@
-//! Applies patches: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch.
+//! Applies patches: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch. Server-side apply is more
+//! than a patch, and lives in [`crate::fields`].
 //!
 //! Pure: a patch and a target give a result or an error that names the offending part.
 //!
@@ -23,10 +24,11 @@ const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
 const DEPTH_MAX: usize = 127;
 
 /// The media types for `PATCH` on a built-in kind, as the 415 lists them.
-const BUILTIN_TYPES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const BUILTIN_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
+     application/strategic-merge-patch+json, application/apply-patch+yaml";
 /// The same for kinds without strategic merge.
-const CUSTOM_TYPES: &str = "application/json-patch+json, application/merge-patch+json";
+const CUSTOM_TYPES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 /// Applies `patch` to `target`. `schema` is that of a built-in kind; `None` for kinds that strategic merge does not
 /// know.
@@ -63,7 +65,7 @@ pub fn apply(
 /// `UnsupportedMediaType`, with what is accepted.
 pub fn accept(kind: PatchKind, schema: Option<&Schema>) -> Result<(), ApiError> {
     match (kind, schema) {
-        (PatchKind::Strategic, None) | (PatchKind::Apply, _) => Err(unsupported(schema)),
+        (PatchKind::Strategic, None) => Err(unsupported(schema)),
         _ => Ok(()),
     }
 }

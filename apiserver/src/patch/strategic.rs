@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use claw_schemas::{
     ApiError,
     schema::{ListType, MergeRule, Place},
+    status::Reason,
 };
 use serde_json::{Map, Value};
 
@@ -134,7 +135,8 @@ fn retain_keys(target: &mut Object, patch: &mut Object) -> Result<(), ApiError> 
     let stray =
         patch.iter().find(|(name, value)| !value.is_null() && !name.starts_with('$') && !kept(name.as_str()));
     if let Some((name, _)) = stray {
-        return Err(bad(format!("the patch sets \"{name}\", which its $retainKeys list does not name")));
+        let why = format!("patch content doesn't match retainKeys list: it sets \"{name}\"");
+        return Err(ApiError::new(Reason::Invalid, why));
     }
     target.retain(|name, _| kept(name));
     Ok(())

@@ -116,6 +116,41 @@ fn pod_cases() -> Vec<(&'static str, Value, Value, Value)> {
             ),
         ),
         (
+            "merging is what happens without a directive too",
+            json!({"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "a", "image": "a:1"}]}}),
+            json!({
+                "metadata": {"labels": {"$patch": "merge", "b": "2"}},
+                "spec": {"containers": [{"$patch": "merge", "name": "a", "tty": true}]},
+            }),
+            json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"containers": [{"name": "a", "image": "a:1", "tty": true}]}}),
+        ),
+        (
+            "every item with the key goes when it is deleted",
+            pod(
+                &json!([{"name": "a", "ports": [{"containerPort": 53, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}, {"containerPort": 80}]}]),
+            ),
+            pod(&json!([{"name": "a", "ports": [{"$patch": "delete", "containerPort": 53}]}])),
+            pod(&json!([{"name": "a", "ports": [{"containerPort": 80}]}])),
+        ),
+        (
+            "what is not there needs no deleting",
+            json!({"metadata": {}}),
+            json!({"metadata": {
+                "$deleteFromPrimitiveList/finalizers": ["a/b"],
+                "labels": {"$patch": "delete"},
+                "ownerReferences": [{"$patch": "delete", "uid": "u"}],
+            }}),
+            json!({"metadata": {"labels": {}, "ownerReferences": []}}),
+        ),
+        (
+            "an item is replaced within its list",
+            pod(
+                &json!([{"name": "a", "image": "a:1", "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}}]),
+            ),
+            pod(&json!([{"name": "a", "resources": {"$patch": "replace", "limits": {"cpu": "2"}}}])),
+            pod(&json!([{"name": "a", "image": "a:1", "resources": {"limits": {"cpu": "2"}}}])),
+        ),
+        (
             "nothing of a directive is stored where there is nothing to merge with",
             json!({}),
             json!({"metadata": {"labels": {"a": "1", "b": null}}, "spec": {
@@ -198,7 +233,6 @@ fn malformed_strategic_patches_are_refused_with_the_reason() {
         (pod(&json!(["a"])), "merge key \"name\""),
         (pod(&json!([{"name": "a", "$patch": "explode"}])), "unknown patch type"),
         (json!({"spec": {"$retainKeys": "all"}}), "$retainKeys"),
-        (json!({"spec": {"$retainKeys": [], "nodeName": "n"}}), "nodeName"),
         (json!({"spec": {"$setElementOrder/containers": 1}}), "must be a list"),
         (
             json!({"spec": {"$setElementOrder/containers": [{"name": "a"}, {"name": "b"}], "containers": [{"name": "b"}, {"name": "a"}]}}),
@@ -210,6 +244,14 @@ fn malformed_strategic_patches_are_refused_with_the_reason() {
         assert_eq!(error.code, 400, "{patch}");
         assert!(error.message.contains(reason), "{patch}: {}", error.message);
     }
+}
+
+#[test]
+fn a_patch_that_sets_what_it_does_not_retain_is_invalid() {
+    let patch = json!({"spec": {"$retainKeys": ["hostname"], "hostname": "h", "nodeName": "n"}});
+    let error = strategic_on("v1", "Pod", &pod(&json!([])), &patch).unwrap_err();
+    assert_eq!((error.code, error.reason), (422, Reason::Invalid));
+    assert!(error.message.contains("nodeName"), "{error}");
 }
 
 #[test]
