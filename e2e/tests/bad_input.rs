@@ -99,10 +99,16 @@ async fn bad_requests_are_refused_with_a_status() {
     let headers = [("content-type", "text/plain")];
     let answer = http.ask(Method::PATCH, &format!("{PATH}/c"), &headers, "{}").await.expect("an answer");
     assert_status(&answer, 415, "UnsupportedMediaType", &[]);
-    // Said before the object is looked for: kubectl would take a 404 for the last word.
     let headers = [("content-type", "application/apply-patch+yaml")];
-    let answer = http.ask(Method::PATCH, &format!("{PATH}/c"), &headers, "{}").await.expect("an answer");
-    assert_status(&answer, 415, "UnsupportedMediaType", &["application/merge-patch+json"]);
+    for (query, body, code, reason) in [
+        ("", "{}", 422, "Invalid"),
+        ("?fieldManager=m", "{}", 400, "BadRequest"),
+        ("?fieldManager=m", "a: [", 400, "BadRequest"),
+    ] {
+        let path = format!("{PATH}/c{query}");
+        let answer = http.ask(Method::PATCH, &path, &headers, body).await.expect("an answer");
+        assert_status(&answer, code, reason, &[]);
+    }
     still_serves(&http).await;
 }
 

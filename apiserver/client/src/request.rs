@@ -136,6 +136,8 @@ pub struct WatchOptions {
 pub struct WriteOptions {
     /// Who writes, for `metadata.managedFields`.
     pub field_manager: Option<String>,
+    /// The program that asks: who writes when `field_manager` does not say. Wires set it, clients need not.
+    pub user_agent: Option<String>,
     /// What to do about unknown and duplicate fields.
     pub field_validation: FieldValidation,
     /// Validate and answer as usual, store nothing.

@@ -96,18 +96,23 @@ impl proto::objects_server::Objects for Objects {
     }
 
     async fn create(&self, request: tonic::Request<proto::CreateRequest>) -> Answer<proto::Object> {
+        let agent = user_agent(&request);
         let (who, message) = opened(request)?;
-        let verb = Verb::Create { body: body(message.object)?, options: write_options(message.options)? };
+        let options = write_options(message.options, agent)?;
+        let verb = Verb::Create { body: body(message.object)?, options };
         self.object(&who, resource(message.resource)?, verb).await
     }
 
     async fn update(&self, request: tonic::Request<proto::UpdateRequest>) -> Answer<proto::Object> {
+        let agent = user_agent(&request);
         let (who, message) = opened(request)?;
-        let verb = Verb::Update { body: body(message.object)?, options: write_options(message.options)? };
+        let options = write_options(message.options, agent)?;
+        let verb = Verb::Update { body: body(message.object)?, options };
         self.object(&who, resource(message.resource)?, verb).await
     }
 
     async fn patch(&self, request: tonic::Request<proto::PatchRequest>) -> Answer<proto::Object> {
+        let agent = user_agent(&request);
         let (who, message) = opened(request)?;
         let kind = match message.patch_type.as_str() {
             "application/json-patch+json" => PatchKind::Json,
@@ -117,11 +122,12 @@ impl proto::objects_server::Objects for Objects {
             other => {
                 return Err(invalid(&format!(
                     "patch_type \"{other}\" is not one of application/json-patch+json, \
-                     application/merge-patch+json, application/strategic-merge-patch+json"
+                     application/merge-patch+json, application/strategic-merge-patch+json, \
+                     application/apply-patch+yaml"
                 )));
             }
         };
-        let options = write_options(message.options)?;
+        let options = write_options(message.options, agent)?;
         let verb = Verb::Patch { kind, body: message.patch, options, force: message.force };
         self.object(&who, resource(message.resource)?, verb).await
     }
@@ -190,7 +196,15 @@ fn body(object: Option<proto::Object>) -> Result<bytes::Bytes, Status> {
     }
 }
 
-fn write_options(options: Option<proto::WriteOptions>) -> Result<WriteOptions, Status> {
+/// The program that asks, as its gRPC library names it.
+fn user_agent<T>(request: &tonic::Request<T>) -> Option<String> {
+    request.metadata().get("user-agent").and_then(|agent| agent.to_str().ok()).map(str::to_owned)
+}
+
+fn write_options(
+    options: Option<proto::WriteOptions>,
+    user_agent: Option<String>,
+) -> Result<WriteOptions, Status> {
     let options = options.unwrap_or_default();
     let field_validation = match options.field_validation.as_str() {
         "" => FieldValidation::default(),
@@ -201,7 +215,12 @@ fn write_options(options: Option<proto::WriteOptions>) -> Result<WriteOptions, S
             return Err(invalid(&format!("field_validation \"{other}\" is not one of Ignore, Warn, Strict")));
         }
     };
-    Ok(WriteOptions { field_manager: set(options.field_manager), field_validation, dry_run: options.dry_run })
+    Ok(WriteOptions {
+        field_manager: set(options.field_manager),
+        user_agent,
+        field_validation,
+        dry_run: options.dry_run,
+    })
 }
 
 fn delete_options(message: proto::DeleteRequest) -> Result<DeleteOptions, Status> {

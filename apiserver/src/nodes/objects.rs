@@ -80,6 +80,6 @@ fn options() -> WriteOptions {
     WriteOptions {
         field_manager: Some("clawbernetes-node-hub".to_owned()),
         field_validation: FieldValidation::Ignore,
-        dry_run: false,
+        ..WriteOptions::default()
     }
 }

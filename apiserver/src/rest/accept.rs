@@ -100,6 +100,11 @@ pub(super) fn openapi_protobuf(headers: &HeaderMap) -> bool {
     clauses(headers).find_map(known).unwrap_or(false)
 }
 
+/// The program that asks.
+pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
+    Some(header(headers, header::USER_AGENT).to_owned()).filter(|agent| !agent.is_empty())
+}
+
 /// Whether a client unpacks gzip.
 pub(super) fn gzip(headers: &HeaderMap) -> bool {
     header(headers, header::ACCEPT_ENCODING)
@@ -138,7 +143,8 @@ pub(super) fn patch_kind(headers: &HeaderMap) -> Result<PatchKind, ApiError> {
         "application/apply-patch+yaml" => Ok(PatchKind::Apply),
         other => Err(unsupported_media(
             other,
-            "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
+            "application/json-patch+json, application/merge-patch+json, \
+             application/strategic-merge-patch+json, application/apply-patch+yaml",
         )),
     }
 }

@@ -18,7 +18,7 @@ use axum::{Router, body::Body};
 use bytes::Bytes;
 use claw_client::{
     Request, ResourceRef, Verb,
-    request::{DeleteOptions, View},
+    request::{DeleteOptions, PatchKind, View, WriteOptions},
 };
 use claw_schemas::{
     ApiError, Registry,
@@ -120,20 +120,27 @@ async fn verb(
     body: Body,
 ) -> Result<Verb, ApiError> {
     let headers = &parts.headers;
+    let write_options = |kind: &str| -> Result<WriteOptions, ApiError> {
+        Ok(WriteOptions { user_agent: accept::user_agent(headers), ..query.write_options(kind)? })
+    };
     Ok(match (&parts.method, &resource.name) {
         (&Method::GET, Some(_)) => Verb::Get,
         (&Method::GET, None) => Verb::List(query.list_options()?),
         (&Method::POST, _) => {
-            let options = query.write_options("CreateOptions")?;
+            let options = write_options("CreateOptions")?;
             Verb::Create { body: object(registry, headers, body).await?, options }
         }
         (&Method::PUT, Some(_)) => {
-            let options = query.write_options("UpdateOptions")?;
+            let options = write_options("UpdateOptions")?;
             Verb::Update { body: object(registry, headers, body).await?, options }
         }
         (&Method::PATCH, Some(_)) => {
-            let (kind, options) = (accept::patch_kind(headers)?, query.write_options("PatchOptions")?);
-            Verb::Patch { kind, body: read(headers, body).await?, options, force: query.flag("force")? }
+            let (kind, options) = (accept::patch_kind(headers)?, write_options("PatchOptions")?);
+            let force = query.optional_flag("force")?;
+            if force.is_some() && kind != PatchKind::Apply {
+                return Err(service::force_without_apply());
+            }
+            Verb::Patch { kind, body: read(headers, body).await?, options, force: force.unwrap_or(false) }
         }
         (&Method::DELETE, name) => {
             let sent = delete_options(registry, headers, body).await?;

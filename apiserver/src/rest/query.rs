@@ -41,7 +41,7 @@ impl Query {
         self.optional_flag(name).map(|flag| flag.unwrap_or(false))
     }
 
-    fn optional_flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
+    pub fn optional_flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str()) {
             None => Ok(None),
             Some("" | "true" | "1" | "True" | "TRUE" | "t" | "T") => Ok(Some(true)),
@@ -126,6 +126,7 @@ impl Query {
         };
         Ok(WriteOptions {
             field_manager: self.owned("fieldManager"),
+            user_agent: None,
             field_validation,
             dry_run: self.dry_run(kind)?,
         })

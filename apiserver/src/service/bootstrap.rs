@@ -16,9 +16,10 @@ impl ObjectService {
     /// When the store refuses.
     pub async fn ensure_bootstrap_objects(&self) -> Result<(), ApiError> {
         let target = self.kinds.resolve(ResourceRef::collection("", "v1", "namespaces"))?;
+        let options = WriteOptions { field_manager: Some("clawbernetes".to_owned()), ..Default::default() };
         for name in SYSTEM_NAMESPACES {
             let body = json!({"metadata": {"name": name}}).to_string();
-            match self.create(&target, body.as_bytes(), &WriteOptions::default(), View::Object).await {
+            match self.create(&target, body.as_bytes(), &options, View::Object).await {
                 Err(error) if error.reason != Reason::AlreadyExists => return Err(error),
                 _ => {}
             }

@@ -15,6 +15,7 @@ use super::{
     kinds::{Target, method_not_allowed},
     limits::NAME_RETRIES_MAX,
     object::{self, generate_name, metadata_mut, stamp_new, text},
+    owners::{self, Claims},
     view,
 };
 use crate::{
@@ -37,12 +38,14 @@ impl ObjectService {
         let kind = &target.kind;
         let Incoming { mut object, warnings } = body::object(kind, body, options.field_validation)?;
         prepare(target, &mut object)?;
+        let claims = owners::written(target, "", options, "CreateOptions")?;
         self.admit_into_namespace(target, text(&object, "name")).await?;
         let stored = if text(&object, "name").is_empty() {
-            self.insert_generated(target, object, options.dry_run).await?
+            self.insert_generated(target, object, &claims, options.dry_run).await?
         } else {
             let name = text(&object, "name").to_owned();
-            self.insert(target, object, options.dry_run).await?.ok_or_else(|| kind.already_exists(&name))?
+            let stored = self.insert(target, object, &claims, options.dry_run).await?;
+            stored.ok_or_else(|| kind.already_exists(&name))?
         };
         Ok(Response { code: 201, body: view::single(kind, view, &stored), warnings })
     }
@@ -52,6 +55,7 @@ impl ObjectService {
         &self,
         target: &Target,
         object: Value,
+        claims: &Claims,
         dry_run: bool,
     ) -> Result<Bytes, ApiError> {
         let mut name = String::new();
@@ -59,7 +63,7 @@ impl ObjectService {
             name = generate_name(text(&object, "generateName"))?;
             let mut named = object.clone();
             metadata_mut(&mut named).insert("name".to_owned(), name.as_str().into());
-            if let Some(stored) = self.insert(target, named, dry_run).await? {
+            if let Some(stored) = self.insert(target, named, claims, dry_run).await? {
                 return Ok(stored);
             }
         }
@@ -67,14 +71,17 @@ impl ObjectService {
     }
 
     /// Defaults, validates and stores. `None` when the name is taken.
-    async fn insert(
+    pub(super) async fn insert(
         &self,
         target: &Target,
         mut object: Value,
+        claims: &Claims,
         dry_run: bool,
     ) -> Result<Option<Bytes>, ApiError> {
         let kind = &target.kind;
         defaults::apply(&kind.descriptor, &mut object);
+        owners::settle_new(kind, &mut object, claims);
+        defaults::admit(&kind.descriptor, &mut object);
         let causes = validation::create(&kind.descriptor, &object);
         if !causes.is_empty() {
             return Err(kind.invalid(text(&object, "name"), causes));
@@ -98,7 +105,7 @@ impl ObjectService {
 }
 
 /// Makes a decoded object a new one of this collection.
-fn prepare(target: &Target, object: &mut Value) -> Result<(), ApiError> {
+pub(super) fn prepare(target: &Target, object: &mut Value) -> Result<(), ApiError> {
     let kind = &target.kind;
     if kind.descriptor.namespaced() && target.namespace.is_empty() {
         return Err(ApiError::bad_request("an empty namespace may not be set during creation"));

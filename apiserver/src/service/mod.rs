@@ -7,6 +7,7 @@
 //! Must never know: HTTP, gRPC, TLS, how the store keeps its bytes.
 
 mod admit;
+mod apply;
 mod body;
 mod bootstrap;
 mod create;
@@ -21,6 +22,7 @@ mod list;
 mod logs;
 mod memo;
 mod object;
+mod owners;
 mod paging;
 mod pods;
 mod scale;
@@ -34,13 +36,17 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use claw_client::{Request, Response, Verb, request::View};
+use claw_client::{
+    Request, Response, Verb,
+    request::{PatchKind, View},
+};
 use claw_schemas::{ApiError, Registry};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use self::pods::{decode_delete_options, propagation};
 use self::{
+    apply::Asked,
     kinds::{Kinds, Sub, Target, method_not_allowed},
     limits::WATCHES_OPEN_MAX,
     memo::Memo,
@@ -96,12 +102,18 @@ impl ObjectService {
         self.authorizer.authorize(who, name_of(&verb), &resource)?;
         let target = self.kinds.resolve(resource)?;
         match target.sub {
-            None => self.call_main(&target, verb, view).await,
-            Some(sub) => self.call_sub(&target, sub, verb, view).await,
+            None => self.call_main(who, &target, verb, view).await,
+            Some(sub) => self.call_sub(who, &target, sub, verb, view).await,
         }
     }
 
-    async fn call_main(&self, target: &Target, verb: Verb, view: View) -> Result<Response, ApiError> {
+    async fn call_main(
+        &self,
+        who: &Identity,
+        target: &Target,
+        verb: Verb,
+        view: View,
+    ) -> Result<Response, ApiError> {
         match verb {
             Verb::Get if target.name.is_empty() => Err(method_not_allowed()),
             Verb::Get => self.get(target, view).await,
@@ -109,6 +121,11 @@ impl ObjectService {
             Verb::List(options) => self.list(target, &options, view).await,
             Verb::Create { body, options } => self.create(target, &body, &options, view).await,
             Verb::Update { body, options } => self.replace(target, Part::Main, &body, &options, view).await,
+            Verb::Patch { kind: PatchKind::Apply, body, options, force } => {
+                let (body, options) = (&body[..], &options);
+                self.apply(target, Asked { who, part: Part::Main, body, options, force, view }).await
+            }
+            Verb::Patch { force: true, .. } => Err(force_without_apply()),
             Verb::Patch { kind, body, options, force: _ } => {
                 self.patch(target, Part::Main, (kind, &body), &options, view).await
             }
@@ -119,6 +136,7 @@ impl ObjectService {
 
     async fn call_sub(
         &self,
+        who: &Identity,
         target: &Target,
         sub: Sub,
         verb: Verb,
@@ -129,6 +147,14 @@ impl ObjectService {
             (Sub::Status, Verb::Update { body, options }) => {
                 self.replace(target, Part::Status, &body, &options, view).await
             }
+            (Sub::Status, Verb::Patch { kind: PatchKind::Apply, body, options, force }) => {
+                let (body, options) = (&body[..], &options);
+                self.apply(target, Asked { who, part: Part::Status, body, options, force, view }).await
+            }
+            (Sub::Scale, Verb::Patch { kind: PatchKind::Apply, body, options, force }) => {
+                self.apply_scale(target, &body, &options, force).await
+            }
+            (_, Verb::Patch { force: true, .. }) => Err(force_without_apply()),
             (Sub::Status, Verb::Patch { kind, body, options, force: _ }) => {
                 self.patch(target, Part::Status, (kind, &body), &options, view).await
             }
@@ -170,6 +196,11 @@ impl ObjectService {
     pub fn close_watches(&self) {
         self.closing.cancel();
     }
+}
+
+/// 422 for taking fields from others by a write that takes them anyway.
+pub fn force_without_apply() -> ApiError {
+    errors::bad_option("PatchOptions", "force", "may not be specified for non-apply patch")
 }
 
 /// The verb as authorization knows it.

@@ -15,17 +15,9 @@ const NAME_SUFFIX_LEN: usize = 5;
 /// Longest generated name: that of a DNS label, whatever the kind would allow.
 const GENERATED_NAME_MAX: usize = 63;
 
-/// Metadata that only the server writes. Of these, `managedFields` and `selfLink` are never kept: the first serves
-/// server-side apply, which is not served yet, the second Kubernetes itself has given up.
-const SYSTEM_FIELDS: [&str; 7] = [
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-    "selfLink",
-    "managedFields",
-];
+/// Metadata that only the server writes. Of these, `selfLink` is never kept: Kubernetes itself has given it up.
+const SYSTEM_FIELDS: [&str; 6] =
+    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
 
 pub(super) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
     let metadata = &mut object["metadata"];
@@ -74,6 +66,7 @@ pub(super) fn stamp_new(object: &mut Value, has_generation: bool) {
         metadata.remove(field);
     }
     metadata.remove("resourceVersion");
+    metadata.remove("managedFields");
     metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
     metadata.insert("creationTimestamp".to_owned(), time_text(Timestamp::now()).into());
     if has_generation {

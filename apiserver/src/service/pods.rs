@@ -13,6 +13,7 @@ use super::{
     delete::success,
     kinds::Target,
     object::{is_deleting, metadata_mut, text, time_text},
+    owners::Claims,
     update::{Part, Proposal},
 };
 
@@ -40,7 +41,8 @@ impl ObjectService {
             return Err(ApiError::invalid("", "Binding", &target.name, causes));
         }
         let make = |_: &_, pod: &Value| {
-            Ok(Proposal { object: bound(target, pod, &binding, node)?, warnings: Vec::new() })
+            let object = bound(target, pod, &binding, node)?;
+            Ok(Proposal { object, claims: Claims::Kept, warnings: Vec::new() })
         };
         self.change(target, Part::Internal, options.dry_run, make).await?;
         Ok(Response { code: 201, body: success(target, ""), warnings: Vec::new() })

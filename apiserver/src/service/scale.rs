@@ -8,16 +8,21 @@ use claw_schemas::{ApiError, selector::LabelSelector, status::Cause};
 use serde_json::{Value, json};
 
 use super::{
-    ObjectService, body, decode, encode,
+    ObjectService,
+    apply::{self, applier},
+    body, decode, encode,
     kinds::Target,
     list::ok,
     object::text,
+    owners::{self, Claims},
     update::{Part, Proposal},
 };
 use crate::patch;
 
 const API_VERSION: &str = "autoscaling/v1";
 const KIND: &str = "Scale";
+/// The name of the path, as managers carry it.
+const NAME: &str = "scale";
 
 impl ObjectService {
     pub(super) async fn get_scale(&self, target: &Target) -> Result<Response, ApiError> {
@@ -32,7 +37,8 @@ impl ObjectService {
         options: &WriteOptions,
     ) -> Result<Response, ApiError> {
         let scale = body::document(sent, API_VERSION, KIND)?;
-        self.write_scale(target, options, |_| Ok(scale.clone())).await
+        let claims = owners::written(target, NAME, options, "UpdateOptions")?;
+        self.write_scale(target, options, |old| Ok((scaled(target, old, &scale)?, claims.clone()))).await
     }
 
     pub(super) async fn patch_scale(
@@ -44,18 +50,43 @@ impl ObjectService {
         decode::check_size(sent)?;
         // A Scale has no lists, so a strategic merge of it is a plain one.
         let kind = if kind == PatchKind::Strategic { PatchKind::Merge } else { kind };
-        self.write_scale(target, options, |old| patch::apply(kind, &scale_of(old), sent, None)).await
+        let claims = owners::written(target, NAME, options, "PatchOptions")?;
+        let make = |old: &Value| {
+            let scale = patch::apply(kind, &scale_of(old), sent, None)?;
+            Ok((scaled(target, old, &scale)?, claims.clone()))
+        };
+        self.write_scale(target, options, make).await
+    }
+
+    /// Applies a Scale: its count of replicas is owned in the workload.
+    pub(super) async fn apply_scale(
+        &self,
+        target: &Target,
+        sent: &[u8],
+        options: &WriteOptions,
+        force: bool,
+    ) -> Result<Response, ApiError> {
+        let manager = applier(target, NAME, options)?;
+        let scale = decode::document(sent)?.value;
+        apply::expect_type(&scale, API_VERSION, KIND)?;
+        let make = |old: &Value| {
+            let config = scaled(target, &json!({}), &scale)?;
+            let subject = owners::subject(&target.kind, Part::Main);
+            let applied = apply::merged(target, &subject, old, &config, &manager, force)?;
+            Ok((applied.object, Claims::Applied(applied.entries)))
+        };
+        self.write_scale(target, options, make).await
     }
 
     async fn write_scale(
         &self,
         target: &Target,
         options: &WriteOptions,
-        make: impl Fn(&Value) -> Result<Value, ApiError>,
+        make: impl Fn(&Value) -> Result<(Value, Claims), ApiError>,
     ) -> Result<Response, ApiError> {
         let make = |_: &_, old: &Value| {
-            let scale = make(old)?;
-            Ok(Proposal { object: scaled(target, old, &scale)?, warnings: Vec::new() })
+            let (object, claims) = make(old)?;
+            Ok(Proposal { object, claims, warnings: Vec::new() })
         };
         let changed = self.change(target, Part::Main, options.dry_run, make).await?;
         let object: Value = serde_json::from_slice(&changed.stored)

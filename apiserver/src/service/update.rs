@@ -18,6 +18,7 @@ use super::{
     kinds::Target,
     limits::CONFLICT_RETRIES_MAX,
     object::{self, bump_generation, check_name, finalizers, is_deleting, take_field, text},
+    owners::{self, Claims},
     view,
 };
 use crate::{
@@ -39,15 +40,27 @@ pub(super) enum Part {
     Internal,
 }
 
+impl Part {
+    /// The name of its path, as managers carry it.
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Self::Main | Self::Internal => "",
+            Self::Status => "status",
+            Self::Finalizers => "finalize",
+        }
+    }
+}
+
 /// What became of a change.
 pub(super) struct Changed {
     pub stored: Bytes,
     pub warnings: Vec<String>,
 }
 
-/// The new object, and what its maker has to warn about.
+/// The new object, who owns its fields, and what its maker has to warn about.
 pub(super) struct Proposal {
     pub object: Value,
+    pub claims: Claims,
     pub warnings: Vec<String>,
 }
 
@@ -64,13 +77,14 @@ impl ObjectService {
         let Incoming { mut object, warnings } = body::object(&target.kind, body, options.field_validation)?;
         check_name(target, &object)?;
         object::place(target, &mut object)?;
+        let claims = owners::written(target, part.subresource(), options, "UpdateOptions")?;
         // With a revision there is no second try, so no copy has to be kept for one.
         let conditional = !text(&object, "resourceVersion").is_empty();
         let mut sent = Some(object);
         let make = |_: &Record, _: &Value| {
             let object = if conditional { sent.take() } else { sent.clone() };
             let object = object.ok_or_else(|| target.modified())?;
-            Ok(Proposal { object, warnings: Vec::new() })
+            Ok(Proposal { object, claims: claims.clone(), warnings: Vec::new() })
         };
         let changed = self.change(target, part, options.dry_run, make).await?;
         Ok(Response { code: 200, body: view::single(&target.kind, view, &changed.stored), warnings })
@@ -87,7 +101,11 @@ impl ObjectService {
         body::require_name(target)?;
         super::decode::check_size(patch.1)?;
         patch::accept(patch.0, schema_of(target))?;
-        let make = |_: &Record, old: &Value| patched(target, old, patch, options.field_validation);
+        let claims = owners::written(target, part.subresource(), options, "PatchOptions")?;
+        let make = |_: &Record, old: &Value| {
+            let Incoming { object, warnings } = patched(target, old, patch, options.field_validation)?;
+            Ok(Proposal { object, claims: claims.clone(), warnings })
+        };
         let changed = self.change(target, part, options.dry_run, make).await?;
         let body = view::single(&target.kind, view, &changed.stored);
         Ok(Response { code: 200, body, warnings: changed.warnings })
@@ -105,9 +123,11 @@ impl ObjectService {
         for _ in 0..CONFLICT_RETRIES_MAX {
             let record = self.record(target).await?;
             let old = encode::value_of(&record)?;
-            let Proposal { object: mut new, warnings } = make(&record, &old)?;
+            let Proposal { object: mut new, claims, warnings } = make(&record, &old)?;
             check_preconditions(target, &record, &old, &new)?;
+            let owners = owners::take(&mut new);
             settle(target, part, &old, &mut new)?;
+            owners::settle(target, part, &old, &mut new, owners, claims);
             if dry_run {
                 return Ok(Changed { stored: encode::draft(&new).at(record.revision), warnings });
             }
@@ -166,15 +186,15 @@ fn patched(
     old: &Value,
     (kind, patch): (PatchKind, &[u8]),
     validation: FieldValidation,
-) -> Result<Proposal, ApiError> {
+) -> Result<Incoming, ApiError> {
     let object = patch::apply(kind, old, patch, schema_of(target))?;
     if !object.is_object() {
         return Err(ApiError::bad_request("the patch leaves no object"));
     }
-    let Incoming { mut object, warnings } = body::check_fields(&target.kind, object, &[], validation)?;
-    check_name(target, &object)?;
-    object::place(target, &mut object)?;
-    Ok(Proposal { object, warnings })
+    let mut patched = body::check_fields(&target.kind, object, &[], validation)?;
+    check_name(target, &patched.object)?;
+    object::place(target, &mut patched.object)?;
+    Ok(patched)
 }
 
 /// A change may name the incarnation and the revision that it is meant for.
@@ -206,6 +226,7 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) -> Result<(
             }
             object::keep_system_fields(old, new);
             defaults::apply(&kind.descriptor, new);
+            defaults::admit(&kind.descriptor, new);
         }
         Part::Status => {
             let mut whole = old.clone();

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod applies;
 mod changes;
 mod deletes;
 mod garbage;
 mod lists;
+mod owners;
 mod rest;
 mod restarts;
 mod subresources;

@@ -80,6 +80,19 @@ impl World {
         self.ask(resource, Verb::Patch { kind, body, options, force: false }).await
     }
 
+    /// Applies on the server's side.
+    pub async fn apply(
+        &self,
+        resource: ResourceRef,
+        manager: &str,
+        config: &Value,
+        force: bool,
+    ) -> Result<Response, ApiError> {
+        let (body, options) = (config.to_string().into(), by(manager));
+        self.ask_whole(resource, Verb::Patch { kind: PatchKind::Apply, body, options, force }, View::Object)
+            .await
+    }
+
     pub async fn merge(&self, resource: ResourceRef, patch: &Value) -> Result<Value, ApiError> {
         self.patch(resource, PatchKind::Merge, patch).await
     }
@@ -146,6 +159,11 @@ impl Watched {
     pub fn is_silent(&mut self) -> bool {
         futures::FutureExt::now_or_never(self.0.next()).is_none()
     }
+}
+
+/// Options of a write by that manager.
+pub fn by(manager: &str) -> WriteOptions {
+    WriteOptions { field_manager: Some(manager.to_owned()), ..WriteOptions::default() }
 }
 
 pub fn parse(bytes: &[u8]) -> Value {

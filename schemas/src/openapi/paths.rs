@@ -13,7 +13,8 @@ use crate::{
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
-const PATCHES: [&str; 2] = ["application/json-patch+json", "application/merge-patch+json"];
+const PATCHES: [&str; 3] =
+    ["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 /// A query parameter: name, type, description.

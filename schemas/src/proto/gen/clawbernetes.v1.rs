@@ -172,8 +172,8 @@ pub struct UpdateRequest {
 pub struct PatchRequest {
     #[prost(message, optional, tag = "1")]
     pub resource: ::core::option::Option<ResourceRef>,
-    /// "application/merge-patch+json", "application/json-patch+json" or
-    /// "application/strategic-merge-patch+json".
+    /// "application/merge-patch+json", "application/json-patch+json",
+    /// "application/strategic-merge-patch+json" or "application/apply-patch+yaml".
     #[prost(string, tag = "2")]
     pub patch_type: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "3")]

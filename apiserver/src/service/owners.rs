@@ -1,0 +1,241 @@
+//! Who owns the fields of stored objects: `metadata.managedFields`, kept by the rules of [`crate::fields`].
+//!
+//! The entries are stored inside the object, in the form in which clients read them, so that every read stays a splice
+//! of stored bytes. A write pays for a comparison of what it changed; the sets of managers whom it does not touch are
+//! carried over unread.
+
+use claw_client::request::WriteOptions;
+use claw_schemas::{ApiError, status::Cause};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    kinds::{Served, Target},
+    object::{metadata_mut, time_text},
+    update::Part,
+};
+use crate::fields::{self, Entry, Manager, Operation, Scope, Subject};
+
+/// Longest name of a manager, as upstream has it.
+const MANAGER_BYTES_MAX: usize = 128;
+
+/// Who writes when nobody says so.
+const UNKNOWN: &str = "unknown";
+
+const FIELD: &str = "managedFields";
+
+/// How a write decides who owns what.
+#[derive(Clone)]
+pub(super) enum Claims {
+    /// The server's own change: owners stay.
+    Kept,
+    /// Whoever changes a field owns it.
+    Written(Manager),
+    /// What an apply has decided.
+    Applied(Vec<Entry>),
+}
+
+/// Claims of everything but apply.
+pub(super) fn written(
+    target: &Target,
+    subresource: &str,
+    options: &WriteOptions,
+    kind: &str,
+) -> Result<Claims, ApiError> {
+    manager(target, subresource, options, kind, Operation::Update).map(Claims::Written)
+}
+
+/// The manager behind a request: the one it names, else the program that sent it.
+pub(super) fn manager(
+    target: &Target,
+    subresource: &str,
+    options: &WriteOptions,
+    kind: &str,
+    operation: Operation,
+) -> Result<Manager, ApiError> {
+    let named = options.field_manager.as_deref().unwrap_or_default();
+    let causes = faults(named);
+    if !causes.is_empty() {
+        return Err(ApiError::invalid("meta.k8s.io", kind, "", causes));
+    }
+    let name = match (named, options.user_agent.as_deref().map(program)) {
+        ("", Some(program)) if !program.is_empty() => program,
+        ("", _) => UNKNOWN.to_owned(),
+        (named, _) => named.to_owned(),
+    };
+    let api_version = target.kind.api_version.clone();
+    Ok(Manager { name, operation, api_version, subresource: subresource.to_owned() })
+}
+
+fn faults(name: &str) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    if name.len() > MANAGER_BYTES_MAX {
+        causes.push(Cause {
+            reason: "FieldValueTooLong".to_owned(),
+            message: format!("Too long: may not be more than {MANAGER_BYTES_MAX} bytes"),
+            field: "fieldManager".to_owned(),
+        });
+    }
+    for (at, letter) in name.char_indices().filter(|(_, letter)| !is_printable(*letter)) {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(letter));
+        causes.push(Cause::invalid("fieldManager", format!("{name:?}"), why));
+    }
+    causes
+}
+
+fn is_printable(letter: char) -> bool {
+    letter == ' ' || !(letter.is_control() || letter.is_whitespace())
+}
+
+/// `kubectl` of `kubectl/v1.32.4 (linux/amd64)`.
+fn program(user_agent: &str) -> String {
+    let mut name = String::new();
+    let letters = user_agent.split('/').next().unwrap_or_default().chars();
+    for letter in letters.filter(|letter| is_printable(*letter)) {
+        if name.len() + letter.len_utf8() > MANAGER_BYTES_MAX {
+            break;
+        }
+        name.push(letter);
+    }
+    name
+}
+
+/// The part of an object that a request can own.
+pub(super) fn subject(kind: &Served, part: Part) -> Subject<'_> {
+    let scope = match part {
+        Part::Status => Scope::Status,
+        Part::Main if kind.has_status() => Scope::Main,
+        Part::Main | Part::Finalizers | Part::Internal => Scope::Whole,
+    };
+    let descriptor = &kind.descriptor;
+    Subject { schema: descriptor.compiled(), scope, builtin: descriptor.builtin }
+}
+
+/// The entries of a stored object.
+pub(super) fn entries(object: &Value) -> Vec<Entry> {
+    fields::decode(object["metadata"][FIELD].clone())
+}
+
+/// Takes what a client says about owners out of the object it sent.
+pub(super) fn take(object: &mut Value) -> Option<Value> {
+    metadata_mut(object).remove(FIELD)
+}
+
+/// Now, as entries say it.
+pub(super) fn now() -> String {
+    time_text(Timestamp::now())
+}
+
+/// Says who owns the fields of an object that is new.
+pub(super) fn settle_new(kind: &Served, object: &mut Value, claims: &Claims) {
+    let entries = match claims {
+        Claims::Kept => return,
+        Claims::Applied(entries) => entries.clone(),
+        Claims::Written(manager) => {
+            let mut entries = Vec::new();
+            fields::track(&subject(kind, Part::Main), &Value::Null, object, &mut entries, manager, &now());
+            entries
+        }
+    };
+    put(object, fields::encode(entries));
+}
+
+/// Says who owns the fields of a changed object. `sent` is what [`take`] took out of it.
+pub(super) fn settle(
+    target: &Target,
+    part: Part,
+    old: &Value,
+    new: &mut Value,
+    sent: Option<Value>,
+    claims: Claims,
+) {
+    let stored = old["metadata"].get(FIELD);
+    let by_hand = sent.filter(|sent| part == Part::Main && Some(sent) != stored);
+    let decided = match (claims, by_hand) {
+        (Claims::Kept, _) => None,
+        (Claims::Applied(entries), _) => Some((entries, true)),
+        (Claims::Written(manager), None) if stored.is_some() => {
+            let mut entries = entries(old);
+            let subject = subject(&target.kind, part);
+            fields::track(&subject, old, new, &mut entries, &manager, &now()).then_some((entries, false))
+        }
+        // Nobody keeps account of this object, until somebody applies.
+        (Claims::Written(_), None) => None,
+        (Claims::Written(manager), Some(sent)) => Some((rewritten(target, old, new, &sent, &manager), true)),
+    };
+    match decided {
+        None => put(new, stored.cloned()),
+        Some((entries, maybe_the_same)) => {
+            put(new, fields::encode(entries));
+            if maybe_the_same {
+                keep_times(old, new);
+            }
+        }
+    }
+}
+
+/// The entries after a client has written them itself. An empty list, or one empty entry, ends the account.
+fn rewritten(target: &Target, old: &Value, new: &Value, sent: &Value, manager: &Manager) -> Vec<Entry> {
+    let is_nothing = |entry: &Value| entry.as_object().is_some_and(serde_json::Map::is_empty);
+    let list = sent.as_array().map_or(&[][..], Vec::as_slice);
+    if list.is_empty() || matches!(list, [only] if is_nothing(only)) {
+        return Vec::new();
+    }
+    // What makes no sense is taken for the mistake of a client that does not know the field.
+    let mut entries = match fields::parse(sent) {
+        Ok(entries) if !entries.is_empty() => entries,
+        _ => entries(old),
+    };
+    if !entries.is_empty() {
+        fields::track(&subject(&target.kind, Part::Main), old, new, &mut entries, manager, &now());
+    }
+    entries
+}
+
+fn put(object: &mut Value, fields: Option<Value>) {
+    match fields {
+        Some(fields) => drop(metadata_mut(object).insert(FIELD.to_owned(), fields)),
+        None => drop(metadata_mut(object).remove(FIELD)),
+    }
+}
+
+/// Times alone are not worth a write.
+fn keep_times(old: &Value, new: &mut Value) {
+    let stored = &old["metadata"][FIELD];
+    if !fields::same_but_times(stored, &new["metadata"][FIELD]) {
+        return;
+    }
+    let fresh = take(new);
+    put(new, Some(stored.clone()).filter(Value::is_array));
+    if old != new {
+        put(new, fresh);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_the_first_part_of_its_user_agent() {
+        for (agent, expected) in [
+            ("kubectl/v1.32.4 (linux/amd64) kubernetes/59526cd", "kubectl"),
+            ("manager\u{7}/x", "manager"),
+            ("Mozilla 5.0", "Mozilla 5.0"),
+            ("/", ""),
+        ] {
+            assert_eq!(program(agent), expected);
+        }
+        assert_eq!(program(&"ü".repeat(100)).len(), 128);
+    }
+
+    #[test]
+    fn names_of_managers_are_short_and_printable() {
+        assert!(faults("kube controller-manager").is_empty());
+        assert_eq!(faults(&"x".repeat(129))[0].reason, "FieldValueTooLong");
+        assert_eq!(
+            faults("a\nb")[0].message,
+            "Invalid value: \"a\\nb\": invalid character U+000A (at position 1)"
+        );
+    }
+}
