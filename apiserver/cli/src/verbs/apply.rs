@@ -9,7 +9,7 @@ use super::{
     context::Context,
     manifest::{Files, Placed},
     output::{Format, print, without_managed_fields},
-    session::{Session, Write, short_name, text},
+    session::{FIELD_MANAGER, Session, Write, short_name, text},
     three_way,
 };
 
@@ -22,6 +22,15 @@ pub struct Args {
     files: Files,
     #[command(flatten)]
     flags: WriteFlags,
+    /// Let the server merge, and keep account of who owns which field
+    #[arg(long)]
+    server_side: bool,
+    /// Take fields that others own
+    #[arg(long, requires = "server_side")]
+    force_conflicts: bool,
+    /// Who applies, for the account of owners
+    #[arg(long, value_name = "NAME", default_value = FIELD_MANAGER)]
+    field_manager: String,
     /// Print the objects as they are afterwards
     #[arg(short = 'o', long, value_name = "json|yaml|name")]
     output: Option<Format>,
@@ -51,7 +60,7 @@ impl WriteFlags {
             "server" => true,
             other => bail!("--dry-run={other}: use none or server"),
         };
-        Ok(Write { dry_run, validation })
+        Ok(Write { dry_run, validation, ..Write::default() })
     }
 }
 
@@ -61,13 +70,20 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         bail!("say what to apply: -f FILE, -f DIR or -f -");
     }
     let session = context.session()?;
-    let write = args.flags.read()?;
+    let write = args.flags.read()?.by(&args.field_manager);
     let mut failed = 0_usize;
     let placed = args.files.place(&session)?;
     let total = placed.len();
     for object in placed {
-        match apply(&session, &object, write).await {
-            Ok((after, what)) => report(&args, &object, after, what, write)?,
+        let applied = if args.server_side {
+            let force = args.force_conflicts;
+            let after = session.apply(object.resource.clone(), &object.object, &write, force).await;
+            after.map(|after| (after, "serverside-applied")).with_context(|| at(&object))
+        } else {
+            apply(&session, &object, &write).await
+        };
+        match applied {
+            Ok((after, what)) => report(&args, &object, after, what, &write)?,
             // A lone failure is the verb's own.
             Err(error) if total == 1 => return Err(error),
             Err(error) => {
@@ -82,7 +98,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(args: &Args, placed: &Placed, after: Value, what: &str, write: Write) -> anyhow::Result<()> {
+fn report(args: &Args, placed: &Placed, after: Value, what: &str, write: &Write) -> anyhow::Result<()> {
     match args.output {
         Some(format) => print(&format.one(&placed.kind, &without_managed_fields(after))?)?,
         None => {
@@ -94,7 +110,7 @@ fn report(args: &Args, placed: &Placed, after: Value, what: &str, write: Write) 
     Ok(())
 }
 
-async fn apply(session: &Session, placed: &Placed, write: Write) -> anyhow::Result<(Value, &'static str)> {
+async fn apply(session: &Session, placed: &Placed, write: &Write) -> anyhow::Result<(Value, &'static str)> {
     let wanted = remember(&placed.object);
     let Some(current) = session.find(&placed.resource).await? else {
         match create(session, placed, &wanted, write).await {
@@ -113,7 +129,7 @@ async fn create(
     session: &Session,
     placed: &Placed,
     wanted: &Value,
-    write: Write,
+    write: &Write,
 ) -> Result<Value, claw_schemas::ApiError> {
     let mut collection = placed.resource.clone();
     collection.name = None;
@@ -125,7 +141,7 @@ async fn change(
     placed: &Placed,
     wanted: &Value,
     current: &Value,
-    write: Write,
+    write: &Write,
 ) -> anyhow::Result<(Value, &'static str)> {
     let last = last_applied(current)?;
     if last.is_none() {

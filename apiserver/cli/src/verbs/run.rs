@@ -47,7 +47,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let kind = session.kind("v1", "Pod")?;
     let pod = pod(&args, &session.namespace)?;
     let write = args.flags.read()?;
-    let created = session.create(Session::collection(&kind, Some(&session.namespace)), &pod, write).await?;
+    let created = session.create(Session::collection(&kind, Some(&session.namespace)), &pod, &write).await?;
     match args.output {
         Some(format) => print(&format.one(&kind, &without_managed_fields(created))?)?,
         None => {

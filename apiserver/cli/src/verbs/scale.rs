@@ -42,7 +42,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
                 // Whoever scales in between wins, and we learn of it.
                 patch["metadata"] = json!({"resourceVersion": now["metadata"]["resourceVersion"]});
             }
-            session.patch(scale, PatchKind::Merge, &patch, Write::default()).await?;
+            session.patch(scale, PatchKind::Merge, &patch, &Write::default()).await?;
             print(&format!("{} scaled\n", short_name(&wanted.kind, name)))?;
         }
     }

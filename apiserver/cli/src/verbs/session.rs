@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Who writes, in `metadata.managedFields`.
-const FIELD_MANAGER: &str = "clawbernetes";
+pub const FIELD_MANAGER: &str = "clawbernetes";
 /// Items per page of a list, as kubectl asks for.
 pub const PAGE_ITEMS: u64 = 500;
 
@@ -29,10 +29,19 @@ pub struct Session {
 }
 
 /// How to write.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Write {
     pub dry_run: bool,
     pub validation: FieldValidation,
+    /// Who writes.
+    pub manager: String,
+}
+
+impl Default for Write {
+    fn default() -> Self {
+        let (dry_run, validation) = Default::default();
+        Self { dry_run, validation, manager: FIELD_MANAGER.to_owned() }
+    }
 }
 
 impl Session {
@@ -122,7 +131,7 @@ impl Session {
         &self,
         resource: ResourceRef,
         object: &Value,
-        write: Write,
+        write: &Write,
     ) -> Result<Value, ApiError> {
         let verb = Verb::Create { body: object.to_string().into(), options: write.options() };
         self.ask(resource, verb, View::Object).await
@@ -133,11 +142,23 @@ impl Session {
         resource: ResourceRef,
         kind: PatchKind,
         patch: &Value,
-        write: Write,
+        write: &Write,
     ) -> Result<Value, ApiError> {
         let verb =
             Verb::Patch { kind, body: patch.to_string().into(), options: write.options(), force: false };
         self.ask(resource, verb, View::Object).await
+    }
+
+    /// Applies on the server's side.
+    pub async fn apply(
+        &self,
+        resource: ResourceRef,
+        config: &Value,
+        write: &Write,
+        force: bool,
+    ) -> Result<Value, ApiError> {
+        let (body, options) = (config.to_string().into(), write.options());
+        self.ask(resource, Verb::Patch { kind: PatchKind::Apply, body, options, force }, View::Object).await
     }
 
     pub async fn delete(&self, resource: ResourceRef, options: DeleteOptions) -> Result<Value, ApiError> {
@@ -193,11 +214,18 @@ impl Observed {
 }
 
 impl Write {
-    fn options(self) -> WriteOptions {
+    /// The same in another name.
+    #[must_use]
+    pub fn by(self, manager: &str) -> Self {
+        Self { manager: manager.to_owned(), ..self }
+    }
+
+    fn options(&self) -> WriteOptions {
         WriteOptions {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
+            field_manager: Some(self.manager.clone()),
             field_validation: self.validation,
             dry_run: self.dry_run,
+            ..WriteOptions::default()
         }
     }
 }

@@ -59,7 +59,7 @@ pub async fn undo(session: &Session, deployment: &Deployment, to: u64) -> anyhow
         {"op": "test", "path": "/metadata/resourceVersion", "value": deployment.object["metadata"]["resourceVersion"]},
         {"op": "replace", "path": "/spec/template", "value": target.template},
     ]);
-    session.patch(deployment.resource.clone(), PatchKind::Json, &patch, Write::default()).await?;
+    session.patch(deployment.resource.clone(), PatchKind::Json, &patch, &Write::default()).await?;
     Ok(print(&format!("{} rolled back\n", deployment.name))?)
 }
 

@@ -140,7 +140,7 @@ async fn pause(session: &Session, target: &Target, pause: bool) -> anyhow::Resul
             bail!("deployments.apps \"{}\" is {state}", text(&deployment.object, "/metadata/name"));
         }
         let patch = json!({"spec": {"paused": pause.then_some(true)}});
-        session.patch(deployment.resource, PatchKind::Merge, &patch, Write::default()).await?;
+        session.patch(deployment.resource, PatchKind::Merge, &patch, &Write::default()).await?;
         print(&format!("{} {}\n", deployment.name, if pause { "paused" } else { "resumed" }))?;
     }
     Ok(())
@@ -153,7 +153,7 @@ async fn restart(session: &Session, target: &Target) -> anyhow::Result<()> {
         }
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let patch = json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}});
-        session.patch(deployment.resource, PatchKind::Merge, &patch, Write::default()).await?;
+        session.patch(deployment.resource, PatchKind::Merge, &patch, &Write::default()).await?;
         print(&format!("{} restarted\n", deployment.name))?;
     }
     Ok(())
