@@ -323,3 +323,22 @@ fn logs_and_run_reach_real_containers() {
     assert!(wrong.contains("container other is not valid for pod talker: it has talker"), "{wrong}");
     assert_eq!(run("delete pod talker --timeout 60s"), "pod \"talker\" deleted\n");
 }
+
+#[test]
+fn server_side_apply_keeps_two_managers_apart() {
+    let cluster = Cluster::start(Options::server());
+    let map =
+        |data: &str| format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: a}}, data: {data}}}");
+    let applied = ok(&cluster, "apply --server-side -f -", &map("{k: '1', l: '1'}"));
+    assert_eq!(applied, "configmap/a serverside-applied\n");
+    let other = "apply --server-side --field-manager ci -f -";
+    let told = fails(&cluster, other, &map("{k: '2'}"));
+    let expected = "Error from server (Conflict): stdin: Apply failed with 1 conflict: \
+                    conflict with \"clawbernetes\": .data.k\n";
+    assert_eq!(told, expected);
+    ok(&cluster, "apply --server-side --field-manager ci --force-conflicts -f -", &map("{k: '2'}"));
+    ok(&cluster, "apply --server-side -f -", &map("{}"));
+    let object: Value = serde_json::from_str(&ok(&cluster, "get cm a -o json", "")).expect("JSON");
+    assert_eq!(object["data"], serde_json::json!({"k": "2"}));
+    assert_eq!(cli(&cluster, "apply --force-conflicts -f -", "").code, 2, "there is nothing to force");
+}

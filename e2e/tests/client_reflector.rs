@@ -336,3 +336,19 @@ async fn metadata_alone_is_enough_to_follow_any_kind() {
     assert!(store.get("default", "a").is_some() && store.get("default", "b").is_some());
     assert_eq!(store.get("default", "b").expect("there").metadata.uid, later.uid);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_leaves_out_who_owns_which_field_and_an_update_from_it_ends_nothing() {
+    let folder = TempDir::new().expect("a folder");
+    let server = start(&folder, 0, StoreKind::Memory).await;
+    let maps = Client::new(server.transport("tests"), "tests").namespaced::<ConfigMap>("default");
+    let made = maps.create(&config_map("a", 0)).await.expect("creates");
+    assert!(made.metadata.managed_fields.is_some());
+    let (store, _running) = run(Reflector::new(&maps));
+    reached(&store, made.metadata.resource_version.as_deref().unwrap_or_default()).await;
+    let mut cached = (*store.get("default", "a").expect("cached")).clone();
+    assert_eq!(cached.metadata.managed_fields, None);
+    cached.data.get_or_insert_default().insert("k".to_owned(), "1".to_owned());
+    let after = maps.update(&cached).await.expect("replaces").metadata.managed_fields;
+    assert_eq!(after.map(|entries| entries.len()), Some(1));
+}

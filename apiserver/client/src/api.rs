@@ -194,6 +194,17 @@ impl<K: Object> Api<K> {
         self.object(resource, verb).await
     }
 
+    /// Applies a configuration on the server's side: the object is made if it is not there, and this client owns the
+    /// fields that `config` names. With `force` it takes those that others own.
+    ///
+    /// # Errors
+    /// `Conflict`, with a cause for each field that somebody else owns.
+    pub async fn apply(&self, name: &str, config: &serde_json::Value, force: bool) -> Result<K, ApiError> {
+        let (body, options) = (encode(config)?, self.client.write_options());
+        let verb = Verb::Patch { kind: PatchKind::Apply, body, options, force };
+        self.object(self.resource.clone().named(name), verb).await
+    }
+
     /// Removes an object.
     ///
     /// # Errors

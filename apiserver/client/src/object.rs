@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 pub trait Cached: DeserializeOwned + Send + Sync + 'static {
     /// Its metadata.
     fn meta(&self) -> &ObjectMeta;
+
+    /// Its metadata, to leave out what a cache has no use for.
+    fn meta_mut(&mut self) -> &mut ObjectMeta;
 }
 
 impl<K> Cached for K
@@ -19,6 +22,10 @@ where
 {
     fn meta(&self) -> &ObjectMeta {
         self.metadata()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.metadata_mut()
     }
 }
 
@@ -44,6 +51,10 @@ impl Cached for DynamicObject {
     fn meta(&self) -> &ObjectMeta {
         &self.metadata
     }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
 }
 
 /// Any object, of which only the metadata is kept; pairs with [`View::Metadata`](crate::request::View).
@@ -64,6 +75,10 @@ pub struct PartialObject {
 impl Cached for PartialObject {
     fn meta(&self) -> &ObjectMeta {
         &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
     }
 }
 

@@ -321,7 +321,7 @@ impl<K: Cached> Reflector<K> {
     }
 
     fn decode(&self, item: &str) -> Option<K> {
-        serde_json::from_str(item)
+        decode_bytes(item.as_bytes())
             .inspect_err(|error| {
                 warn!(resource = %self.resource.plural, %error, "an object does not parse and is ignored");
             })
@@ -336,8 +336,12 @@ impl<K: Cached> Reflector<K> {
     }
 }
 
+/// Reads an object for the cache. `managedFields` are left out: nobody plans by them, they can be larger than all the
+/// rest, and a server keeps them when an update does not name them.
 fn decode_bytes<K: Cached>(body: &[u8]) -> Result<K, serde_json::Error> {
-    serde_json::from_slice(body)
+    let mut object: K = serde_json::from_slice(body)?;
+    object.meta_mut().managed_fields = None;
+    Ok(object)
 }
 
 fn parse_revision(text: Option<&str>) -> Result<u64, ApiError> {

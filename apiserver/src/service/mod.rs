@@ -1,7 +1,7 @@
 //! The object service: every rule about reading and writing objects, whatever wire a request came by.
 //!
 //! One pipeline, one module a stage: authorize → resolve ([`kinds`]) → decode ([`body`]) → default → admit ([`admit`]) →
-//! validate → commit ([`create`], [`update`], [`delete`]) → respond ([`view`]). Objects move as bytes: decoded once on
+//! validate → commit ([`create`], [`update`], [`apply`], [`delete`]) → respond ([`view`]). Objects move as bytes: decoded once on
 //! write, serialised once, then spliced into lists and watches ([`encode`]).
 //!
 //! Must never know: HTTP, gRPC, TLS, how the store keeps its bytes.
@@ -154,7 +154,7 @@ impl ObjectService {
             (Sub::Scale, Verb::Patch { kind: PatchKind::Apply, body, options, force }) => {
                 self.apply_scale(target, &body, &options, force).await
             }
-            (_, Verb::Patch { force: true, .. }) => Err(force_without_apply()),
+            (Sub::Status | Sub::Scale, Verb::Patch { force: true, .. }) => Err(force_without_apply()),
             (Sub::Status, Verb::Patch { kind, body, options, force: _ }) => {
                 self.patch(target, Part::Status, (kind, &body), &options, view).await
             }

@@ -3,13 +3,13 @@
 use axum::body::Body;
 use claw_client::{
     Verb,
-    request::{ListOptions, PatchKind, WriteOptions},
+    request::{ListOptions, PatchKind},
 };
 use http::Request;
 use proptest::prelude::*;
 use tower::ServiceExt as _;
 
-use crate::world::{World, configmaps, deployment, deployments, world};
+use crate::world::{World, by, configmaps, deployment, deployments, world};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -52,7 +52,7 @@ proptest! {
             let world = world().await;
             world.create(deployments(), &deployment("web", 1)).await.unwrap();
             for body in [noise, damaged, text.clone().into_bytes()] {
-                let options = WriteOptions::default;
+                let options = || by("m");
                 let create = Verb::Create { body: body.clone().into(), options: options() };
                 refused_or_served(&world, create).await;
                 refused_or_served(&world, Verb::Update { body: body.clone().into(), options: options() }).await;

@@ -1,0 +1,128 @@
+//! Server-side apply by real kubectl: owners and conflicts, the way over from client-side apply, `diff`.
+
+use claw_e2e::{
+    Cluster, Kubectl, Options,
+    need::{self, Need},
+};
+use serde_json::Value;
+
+fn config(data: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: x}}\ndata: {data}\n")
+}
+
+fn web(replicas: u32, env: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: {replicas}\n  \
+         selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    \
+         spec: {{containers: [{{name: web, image: 'web:1', env: {env}}}]}}\n"
+    )
+}
+
+/// One kubectl in a namespace of its own.
+struct Story<'a> {
+    kubectl: &'a Kubectl,
+    namespace: String,
+}
+
+impl Story<'_> {
+    fn apply(&self, flags: &[&str], manifest: &str) -> String {
+        let args = [&["-n", &self.namespace, "apply", "-f", "-"], flags].concat();
+        self.kubectl.ok_with(&args, manifest)
+    }
+
+    fn apply_fails(&self, flags: &[&str], manifest: &str) -> String {
+        let args = [&["-n", &self.namespace, "apply", "-f", "-"], flags].concat();
+        self.kubectl.fails(&args, manifest)
+    }
+
+    fn get(&self, what: &str) -> Value {
+        let json = self.kubectl.ok(&["-n", &self.namespace, "get", what, "-o", "json"]);
+        serde_json::from_str(&json).expect("kubectl prints JSON")
+    }
+
+    /// Two managers, one object.
+    fn owners(&self) {
+        let mine = config("{k: '1', l: '1'}");
+        assert_eq!(self.apply(&["--server-side"], &mine), "configmap/x serverside-applied\n");
+        let before = self.get("configmap/x")["metadata"]["resourceVersion"].clone();
+        assert_eq!(self.apply(&["--server-side"], &mine), "configmap/x serverside-applied\n");
+        assert_eq!(self.get("configmap/x")["metadata"]["resourceVersion"], before, "nothing to write");
+
+        let other = ["--server-side", "--field-manager=other"];
+        self.apply(&other, &config("{l: '1', m: '1'}"));
+        let refused = self.apply_fails(&other, &config("{k: '2'}"));
+        assert!(refused.contains("conflict with \"kubectl\": .data.k"), "{refused}");
+        assert!(refused.contains("--force-conflicts"), "kubectl saw a conflict of fields: {refused}");
+        self.apply(&[&other[..], &["--force-conflicts"]].concat(), &config("{k: '2'}"));
+        assert_eq!(self.get("configmap/x")["data"], serde_json::json!({"k": "2", "l": "1"}));
+    }
+
+    /// From `apply` to `apply --server-side`.
+    fn over_from_client_side(&self) {
+        assert_eq!(self.apply(&[], &web(1, "[{name: A, value: '1'}]")), "deployment.apps/web created\n");
+        let applied = self.apply(&["--server-side"], &web(2, "[{name: A, value: '2'}, {name: B}]"));
+        assert_eq!(applied, "deployment.apps/web serverside-applied\n");
+        let spec = &self.get("deployment/web")["spec"];
+        assert_eq!(spec["replicas"], 2);
+        assert_eq!(spec["template"]["spec"]["containers"][0]["env"][0]["value"], "2");
+        // And back: the annotation has followed.
+        assert_eq!(self.apply(&[], &web(3, "[{name: A, value: '2'}]")), "deployment.apps/web configured\n");
+        let container = &self.get("deployment/web")["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["env"], serde_json::json!([{"name": "A", "value": "2"}]));
+    }
+
+    /// What would change is shown, and not done.
+    fn diff(&self) {
+        self.apply(&["--server-side"], &config("{k: '2', n: '1'}"));
+        let before = self.get("configmap/x");
+        let args = ["-n", &self.namespace, "diff", "--server-side", "--force-conflicts", "-f", "-"];
+        let shown = claw_e2e::kubectl::Outcome::of(&mut self.kubectl.command(args), &config("{k: '9'}"));
+        assert_eq!(shown.code, 1, "{}{}", shown.stdout, shown.stderr);
+        for line in ["-  k: \"2\"", "+  k: \"9\"", "-  n: \"1\""] {
+            assert!(shown.stdout.contains(line), "no {line} in {}", shown.stdout);
+        }
+        assert_eq!(self.get("configmap/x"), before);
+    }
+}
+
+#[test]
+fn every_kubectl_applies_on_the_servers_side() {
+    if !need::all("every_kubectl_applies_on_the_servers_side", &[Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::server());
+    for (number, kubectl) in cluster.kubectls().iter().enumerate() {
+        eprintln!("--- {}", kubectl.name);
+        let namespace = format!("apply-{number}");
+        kubectl.ok(&["create", "namespace", &namespace]);
+        let story = Story { kubectl, namespace };
+        story.owners();
+        story.over_from_client_side();
+        story.diff();
+    }
+}
+
+#[test]
+fn a_kubectl_that_moves_the_entries_itself_gives_up_what_it_drops() {
+    if !need::all("a_kubectl_that_moves_the_entries_itself_gives_up_what_it_drops", &[Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::server());
+    let kubectls = cluster.kubectls();
+    // The oldest at hand cannot do it: its entries stay those of client-side apply.
+    let kubectl = kubectls.last().expect("one at least");
+    let minor = kubectl.name.rsplit('.').next().and_then(|minor| minor.parse::<u32>().ok()).unwrap_or(0);
+    if minor < 26 {
+        eprintln!("SKIPPED: {} does not move entries", kubectl.name);
+        return;
+    }
+    let story = Story { kubectl, namespace: "default".to_owned() };
+    story.apply(&[], &config("{k: '1', l: '1'}"));
+    story.apply(&["--server-side"], &config("{k: '1', l: '1'}"));
+    story.apply(&["--server-side"], &config("{k: '1'}"));
+    assert_eq!(story.get("configmap/x")["data"], serde_json::json!({"k": "1"}));
+    let json = kubectl.ok(&["get", "configmap/x", "-o", "json", "--show-managed-fields"]);
+    let object: Value = serde_json::from_str(&json).expect("kubectl prints JSON");
+    let entries = object["metadata"]["managedFields"].as_array().expect("entries").clone();
+    assert!(entries.iter().all(|entry| entry["manager"] != "kubectl-client-side-apply"), "{entries:?}");
+}
