@@ -6,8 +6,15 @@
 //!
 //! Must never know: who asks, and what else is stored.
 
+mod admission;
+mod batch;
+mod device;
+mod networking;
 mod pod;
 mod qos;
+mod scaling;
+mod service;
+mod storage;
 mod workload;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -16,16 +23,61 @@ use serde_json::{Map, Value, json};
 
 type Object = Map<String, Value>;
 
+/// Kinds that have defaults.
+static FILLERS: &[(&str, &str, fn(&mut Object))] = &[
+    ("", "Pod", pod::pod),
+    ("", "Node", node),
+    ("", "Secret", secret),
+    ("", "Namespace", namespace),
+    ("apps", "Deployment", workload::deployment),
+    ("apps", "ReplicaSet", workload::replica_set),
+    ("apps", "DaemonSet", workload::daemon_set),
+    ("apps", "StatefulSet", workload::stateful_set),
+    ("", "ReplicationController", workload::replication_controller),
+    ("", "PodTemplate", workload::pod_template),
+    ("batch", "Job", batch::job),
+    ("batch", "CronJob", batch::cron_job),
+    ("", "Service", service::service),
+    ("", "Endpoints", service::endpoints),
+    ("discovery.k8s.io", "EndpointSlice", service::endpoint_slice),
+    ("", "LimitRange", scaling::limit_range),
+    ("autoscaling", "HorizontalPodAutoscaler", scaling::horizontal_pod_autoscaler),
+    ("policy", "PodDisruptionBudget", scaling::pod_disruption_budget),
+    ("scheduling.k8s.io", "PriorityClass", scaling::priority_class),
+    ("", "PersistentVolume", storage::volume),
+    ("", "PersistentVolumeClaim", storage::claim),
+    ("storage.k8s.io", "StorageClass", storage::class),
+    ("networking.k8s.io", "NetworkPolicy", networking::network_policy),
+    ("networking.k8s.io", "Ingress", networking::ingress),
+    ("networking.k8s.io", "IngressClass", networking::ingress_class),
+    ("rbac.authorization.k8s.io", "RoleBinding", role_binding),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding", role_binding),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", admission::validating_webhooks),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", admission::mutating_webhooks),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", admission::policy),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", admission::policy_binding),
+    ("resource.k8s.io", "ResourceClaim", device::claim),
+    ("resource.k8s.io", "ResourceClaimTemplate", device::claim_template),
+];
+
 /// Fills in the defaults of a kind.
 pub fn apply(kind: &Descriptor, object: &mut Value) {
     let Value::Object(object) = object else { return };
+    let filler = FILLERS.iter().find(|(group, name, _)| *group == kind.group && *name == kind.kind);
+    if let Some((_, _, fill)) = filler {
+        fill(object);
+    }
+}
+
+/// What an update that says nothing about it keeps of the object it replaces. Runs before [`apply`].
+pub fn inherit(kind: &Descriptor, old: &Value, new: &mut Value) {
+    let Value::Object(new) = new else { return };
     match (&*kind.group, &*kind.kind) {
-        ("", "Pod") => pod::pod(object),
-        ("", "Namespace") => namespace(object),
-        ("", "Node") => node(object),
-        ("", "Secret") => secret(object),
-        ("apps", "Deployment") => workload::deployment(object),
-        ("apps", "ReplicaSet") => workload::replica_set(object),
+        ("", "Service") => service::inherit(&old["spec"], child(new, "spec")),
+        // What was asked for, and by whom, stays: only the answer changes.
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            new.insert("spec".to_owned(), old["spec"].clone());
+        }
         _ => {}
     }
 }
@@ -38,6 +90,17 @@ pub fn admit(kind: &Descriptor, object: &mut Value) {
         ("", "Pod") => pod::admit(object),
         ("", "Namespace") => hold_namespace(object),
         _ => {}
+    }
+}
+
+/// Users and groups are names in RBAC's own group, accounts are objects of the core group.
+fn role_binding(object: &mut Object) {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    text(child(object, "roleRef"), "apiGroup", GROUP);
+    for subject in items(object, "subjects") {
+        if matches!(subject.get("kind").and_then(Value::as_str), Some("User" | "Group")) {
+            text(subject, "apiGroup", GROUP);
+        }
     }
 }
 

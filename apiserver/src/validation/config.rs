@@ -10,7 +10,7 @@ use super::{
 /// All values of one object together.
 const DATA_BYTES_MAX: usize = 1024 * 1024;
 
-pub(super) fn config_map(object: &Value, faults: &mut Faults) {
+pub(super) fn config_map(old: Option<&Value>, object: &Value, faults: &mut Faults) {
     let mut bytes = 0;
     for field in ["data", "binaryData"] {
         let path = &Path::Root.field(field);
@@ -25,9 +25,12 @@ pub(super) fn config_map(object: &Value, faults: &mut Faults) {
     if bytes > DATA_BYTES_MAX {
         faults.too_long(&Path::Root, DATA_BYTES_MAX);
     }
+    if let Some(old) = old {
+        immutable(old, object, &["data", "binaryData"], faults);
+    }
 }
 
-pub(super) fn secret(object: &Value, faults: &mut Faults) {
+pub(super) fn secret(old: Option<&Value>, object: &Value, faults: &mut Faults) {
     let path = &Path::Root.field("data");
     let mut bytes = 0;
     for (key, value) in object["data"].as_object().into_iter().flatten() {
@@ -49,18 +52,14 @@ pub(super) fn secret(object: &Value, faults: &mut Faults) {
     for key in demanded.iter().filter(|key| !has(key)) {
         faults.required(&path.key(key), "");
     }
-}
-
-/// What an update of a Secret must leave alone.
-pub(super) fn secret_update(old: &Value, new: &Value, faults: &mut Faults) {
-    if old["type"] != new["type"] {
-        faults.invalid(&Path::Root.field("type"), &new["type"], "field is immutable");
+    if let Some(old) = old {
+        super::immutable(old, object, "type", &Path::Root, faults);
+        immutable(old, object, &["data"], faults);
     }
-    immutable(old, new, &["data"], faults);
 }
 
 /// Once `immutable` is set, it stays set and the data stay.
-pub(super) fn immutable(old: &Value, new: &Value, fields: &[&str], faults: &mut Faults) {
+fn immutable(old: &Value, new: &Value, fields: &[&str], faults: &mut Faults) {
     if old["immutable"] != true {
         return;
     }

@@ -108,6 +108,12 @@ impl Faults {
         self.add("FieldValueNotFound", path, format!("Not found: {}", quoted(value)));
     }
 
+    /// `Too many: N: must have at most M items`
+    pub fn too_many(&mut self, path: &Path<'_>, count: usize, max: usize) {
+        let message = format!("Too many: {count}: must have at most {max} items");
+        self.add("FieldValueTooMany", path, message);
+    }
+
     /// `Too long: may not be more than N bytes`
     pub fn too_long(&mut self, path: &Path<'_>, bytes_max: usize) {
         self.add("FieldValueTooLong", path, format!("Too long: may not be more than {bytes_max} bytes"));

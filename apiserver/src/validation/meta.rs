@@ -26,8 +26,19 @@ pub(super) fn metadata(kind: &Descriptor, meta: &Value, faults: &mut Faults) {
     owners(&meta["ownerReferences"], &path.field("ownerReferences"), faults);
 }
 
+/// How objects of a kind may be called.
+fn grammar_of(kind: &Descriptor) -> names::Grammar {
+    match (&*kind.group, &*kind.kind) {
+        ("", "Namespace") | ("apps", "StatefulSet") => names::dns_label,
+        ("", "Service") => names::dns_label_1035,
+        ("rbac.authorization.k8s.io", _) => names::path_segment,
+        ("networking.k8s.io", "IPAddress") => names::canonical_ip,
+        _ => names::dns_subdomain,
+    }
+}
+
 fn name(kind: &Descriptor, meta: &Value, path: &Path<'_>, faults: &mut Faults) {
-    let grammar = if kind.kind == "Namespace" { names::dns_label } else { names::dns_subdomain };
+    let grammar = grammar_of(kind);
     let (name, generated) = (text(&meta["name"]), text(&meta["generateName"]));
     if name.is_empty() && generated.is_empty() {
         faults.required(&path.field("name"), "name or generateName is required");

@@ -6,42 +6,113 @@
 //!
 //! Must never know: who asks, and what else is stored.
 
+mod admission;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod common;
 mod config;
 mod container;
+mod cron;
+mod device;
 mod env;
 mod faults;
+mod limits;
 mod meta;
 mod names;
+mod networking;
 mod pod;
 mod pod_update;
+mod policy;
 mod probe;
+mod quota;
+mod rbac;
 mod resources;
 mod scheduling;
+mod service;
 mod small;
+mod storage;
 mod volume;
 mod workload;
 
 use claw_schemas::{Descriptor, status::Cause};
 use serde_json::Value;
 
-use self::faults::{Faults, Path};
+use self::{
+    common::{
+        amount, at_least, distinct, each, fits, immutable, is_empty, is_set, is_zero, len, named,
+        not_negative, one_of, optional_one_of, percent, port, port_number, required_one_of, share, text,
+    },
+    faults::Faults,
+};
+
+/// Judges an object, and what it changes where it replaces an old one.
+type Judge = fn(old: Option<&Value>, new: &Value, faults: &mut Faults);
+
+const ADMISSION: &str = "admissionregistration.k8s.io";
+const NETWORKING: &str = "networking.k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
+const RESOURCE: &str = "resource.k8s.io";
+
+/// Kinds with rules beyond those about metadata.
+static JUDGES: &[(&str, &str, Judge)] = &[
+    ("", "Pod", pod::judge),
+    ("", "Event", small::event),
+    ("", "Node", small::node),
+    ("coordination.k8s.io", "Lease", small::lease),
+    ("", "ConfigMap", config::config_map),
+    ("", "Secret", config::secret),
+    ("", "Namespace", small::namespace),
+    ("apps", "Deployment", workload::deployment),
+    ("apps", "ReplicaSet", workload::replica_set),
+    ("apps", "DaemonSet", workload::daemon_set),
+    ("apps", "StatefulSet", workload::stateful_set),
+    ("apps", "ControllerRevision", small::controller_revision),
+    ("batch", "Job", batch::job),
+    ("batch", "CronJob", batch::cron_job),
+    ("", "Service", service::service),
+    ("", "Endpoints", service::endpoints),
+    ("discovery.k8s.io", "EndpointSlice", service::endpoint_slice),
+    ("", "ResourceQuota", quota::resource_quota),
+    ("", "LimitRange", limits::limit_range),
+    ("", "PersistentVolume", storage::volume),
+    ("", "PersistentVolumeClaim", storage::claim),
+    ("", "PodTemplate", workload::pod_template),
+    ("", "ReplicationController", workload::replication_controller),
+    ("autoscaling", "HorizontalPodAutoscaler", autoscaling::horizontal_pod_autoscaler),
+    ("policy", "PodDisruptionBudget", policy::pod_disruption_budget),
+    ("scheduling.k8s.io", "PriorityClass", policy::priority_class),
+    ("storage.k8s.io", "StorageClass", storage::class),
+    (NETWORKING, "NetworkPolicy", networking::network_policy),
+    (NETWORKING, "Ingress", networking::ingress::ingress),
+    (NETWORKING, "IngressClass", networking::ingress::class),
+    (NETWORKING, "IPAddress", networking::ip_address),
+    (RBAC, "Role", rbac::role),
+    (RBAC, "ClusterRole", rbac::cluster_role),
+    (RBAC, "RoleBinding", rbac::role_binding),
+    (RBAC, "ClusterRoleBinding", rbac::cluster_role_binding),
+    ("certificates.k8s.io", "CertificateSigningRequest", certificates::signing_request),
+    (ADMISSION, "ValidatingWebhookConfiguration", admission::webhooks),
+    (ADMISSION, "MutatingWebhookConfiguration", admission::webhooks),
+    (ADMISSION, "ValidatingAdmissionPolicy", admission::policy::policy),
+    (ADMISSION, "ValidatingAdmissionPolicyBinding", admission::policy::binding),
+    (RESOURCE, "ResourceSlice", device::slice::slice),
+    (RESOURCE, "DeviceClass", device::class),
+    (RESOURCE, "ResourceClaim", device::claim),
+    (RESOURCE, "ResourceClaimTemplate", device::claim_template),
+];
+
+fn judge_of(kind: &Descriptor) -> Option<Judge> {
+    let is_it = |(group, name, _): &&(&str, &str, Judge)| *group == kind.group && *name == kind.kind;
+    JUDGES.iter().find(is_it).map(|(_, _, judge)| *judge)
+}
 
 /// What is wrong with a new object; empty when nothing is.
 pub fn create(kind: &Descriptor, object: &Value) -> Vec<Cause> {
     let mut faults = Faults::default();
     meta::metadata(kind, &object["metadata"], &mut faults);
-    let spec = &Path::Root.field("spec");
-    match (&*kind.group, &*kind.kind) {
-        ("", "Pod") => pod::spec(&object["spec"], spec, &mut faults),
-        ("", "Namespace") => small::namespace(object, &mut faults),
-        ("", "Node") => small::node(object, &mut faults),
-        ("", "ConfigMap") => config::config_map(object, &mut faults),
-        ("", "Secret") => config::secret(object, &mut faults),
-        ("", "Event") => small::event(object, &mut faults),
-        ("apps", "Deployment") => workload::deployment(&object["spec"], spec, &mut faults),
-        ("apps", "ReplicaSet") => workload::replica_set(&object["spec"], spec, &mut faults),
-        ("coordination.k8s.io", "Lease") => small::lease(object, &mut faults),
-        _ => {}
+    if let Some(judge) = judge_of(kind) {
+        judge(None, object, &mut faults);
     }
     faults.into_causes()
 }
@@ -52,66 +123,20 @@ pub fn update(kind: &Descriptor, old: &Value, new: &Value) -> Vec<Cause> {
     if old["metadata"] != new["metadata"] {
         meta::metadata(kind, &new["metadata"], &mut faults);
     }
-    let spec = &Path::Root.field("spec");
-    let spec_changed = old["spec"] != new["spec"];
-    match (&*kind.group, &*kind.kind) {
-        ("", "Pod") if spec_changed => {
-            pod::spec(&new["spec"], spec, &mut faults);
-            pod_update::spec(&old["spec"], &new["spec"], spec, &mut faults);
-        }
-        ("", "Namespace") => small::namespace(new, &mut faults),
-        ("", "Node") => small::node(new, &mut faults),
-        ("", "ConfigMap") => {
-            config::config_map(new, &mut faults);
-            config::immutable(old, new, &["data", "binaryData"], &mut faults);
-        }
-        ("", "Secret") => {
-            config::secret(new, &mut faults);
-            config::secret_update(old, new, &mut faults);
-        }
-        ("", "Event") => small::event(new, &mut faults),
-        ("apps", "Deployment") if spec_changed => {
-            workload::deployment(&new["spec"], spec, &mut faults);
-            workload::same_selector(&old["spec"], &new["spec"], spec, &mut faults);
-        }
-        ("apps", "ReplicaSet") if spec_changed => {
-            workload::replica_set(&new["spec"], spec, &mut faults);
-            workload::same_selector(&old["spec"], &new["spec"], spec, &mut faults);
-        }
-        ("coordination.k8s.io", "Lease") => small::lease(new, &mut faults),
-        _ => {}
+    if let Some(judge) = judge_of(kind).filter(|_| changes_what_is_wanted(old, new)) {
+        judge(Some(old), new, &mut faults);
+    }
+    if kind.group == "certificates.k8s.io" && old["status"] != new["status"] {
+        certificates::status(&old["status"], &new["status"], &mut faults);
     }
     faults.into_causes()
 }
 
-/// The items of a list, with the path of each.
-fn each<'v>(list: &'v Value, path: &Path<'_>, mut judge: impl FnMut(&'v Value, &Path<'_>)) {
-    for (index, item) in list.as_array().into_iter().flatten().enumerate() {
-        judge(item, &path.item(index));
-    }
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-/// Whether nothing was said: absent or empty text.
-fn is_empty(value: &Value) -> bool {
-    text(value).is_empty() && !value.is_number() && !value.is_boolean()
-}
-
-/// A number that must not be negative, if it is there.
-fn not_negative(value: &Value, path: &Path<'_>, faults: &mut Faults) {
-    if value.as_i64().is_some_and(|number| number < 0) {
-        faults.invalid(path, value, "must be greater than or equal to 0");
-    }
-}
-
-/// A text that must be one of a few.
-fn one_of(value: &Value, allowed: &[&str], path: &Path<'_>, faults: &mut Faults) {
-    if !allowed.contains(&text(value)) {
-        faults.unsupported(path, value, allowed);
-    }
+/// Whether two objects differ in more than their metadata and their status: in what somebody wants.
+pub fn changes_what_is_wanted(old: &Value, new: &Value) -> bool {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old != new };
+    let wanted = |name: &&String| !matches!(name.as_str(), "metadata" | "status");
+    old.keys().chain(new.keys()).filter(wanted).any(|name| old.get(name) != new.get(name))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Source: "Object Names and IDs" and "Labels and Selectors" in the Kubernetes documentation. Each function gives what
 //! is wrong, as the rest of an `Invalid value` message, or nothing.
 
+use std::net::IpAddr;
+
 /// Longest label of a DNS name and name part of a label key, in bytes.
 const LABEL_BYTES_MAX: usize = 63;
 /// Longest DNS name, in bytes.
@@ -19,7 +21,14 @@ const KEY: &str = "a valid config key must consist of alphanumeric characters, '
 const ENV: &str =
     "a valid environment variable name must consist only of printable ASCII characters other than '='";
 
-type Verdict = Result<(), String>;
+const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
+pub(super) type Verdict = Result<(), String>;
+/// Says whether a text follows a rule.
+pub(super) type Grammar = fn(&str) -> Verdict;
 
 /// `web-1`
 pub(super) fn dns_label(name: &str) -> Verdict {
@@ -93,6 +102,70 @@ pub(super) fn port_number(number: i64) -> Verdict {
     demand((1..=65535).contains(&number), "must be between 1 and 65535, inclusive")
 }
 
+/// `web-1`, but not `1-web`: names of services.
+pub(super) fn dns_label_1035(name: &str) -> Verdict {
+    at_most(name, LABEL_BYTES_MAX)?;
+    demand(is_label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()), LABEL_1035)
+}
+
+/// `*.example.com`
+pub(super) fn wildcard_subdomain(name: &str) -> Verdict {
+    at_most(name, SUBDOMAIN_BYTES_MAX)?;
+    demand(name.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(is_label)), WILDCARD)
+}
+
+/// Whatever can stand between two slashes of a path.
+pub(super) fn path_segment(name: &str) -> Verdict {
+    match name {
+        "." => Err("may not be '.'".to_owned()),
+        ".." => Err("may not be '..'".to_owned()),
+        _ if name.contains('/') => Err("may not contain '/'".to_owned()),
+        _ if name.contains('%') => Err("may not contain '%'".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// `example.com/controller`
+pub(super) fn domain_path(name: &str) -> Verdict {
+    let sound = |(domain, path): (&str, &str)| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~%!$&'()*+,;=:/".contains(c);
+        dns_subdomain(domain).is_ok() && !path.is_empty() && path.chars().all(plain)
+    };
+    let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+    demand(name.split_once('/').is_some_and(sound), why)
+}
+
+/// `hook.example.com`
+pub(super) fn domain_of_three(name: &str) -> Verdict {
+    let why = "should be a domain with at least three segments separated by dots";
+    demand(name.split('.').count() >= 3, why)?;
+    dns_subdomain(name)
+}
+
+/// An IP address of either kind.
+pub(super) fn ip(text: &str) -> Verdict {
+    demand(text.parse::<IpAddr>().is_ok(), IP)
+}
+
+/// An IP address as this server would write it.
+pub(super) fn canonical_ip(text: &str) -> Verdict {
+    let canonical = text.parse::<IpAddr>().is_ok_and(|ip| ip.to_string() == text);
+    demand(canonical, "must be a valid IP address in canonical form")
+}
+
+/// `10.9.8.0/24`
+pub(super) fn cidr(text: &str) -> Verdict {
+    demand(network(text).is_some(), CIDR)
+}
+
+/// Address and prefix length of a CIDR.
+pub(super) fn network(cidr: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = cidr.split_once('/')?;
+    let (address, length) = (address.parse::<IpAddr>().ok()?, length.parse::<u8>().ok()?);
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    (length <= bits && cidr.ends_with(&format!("/{length}"))).then_some((address, length))
+}
+
 fn demand(holds: bool, otherwise: &str) -> Verdict {
     if holds { Ok(()) } else { Err(otherwise.to_owned()) }
 }
@@ -144,6 +217,14 @@ mod tests {
         grammar(label_value, &["", "a", "A_b.c-1"], &["-", "a b", "a/b", &long]);
         grammar(config_key, &["a", ".hidden", "a.b_C-1"], &["", ".", "..", "..a", "a/b", "a b", &longer]);
         grammar(env, &["A", "a.b", "1 x", "PATH"], &["", "A=B", "ä", "a\n"]);
+        grammar(dns_label_1035, &["a", "a-1"], &["1a", "", "A", "a.b", &long]);
+        grammar(wildcard_subdomain, &["*.a", "*.a.b"], &["a", "*", "*.", "*a.b", "a.*.b"]);
+        grammar(path_segment, &["system:node", "a.b", "Ä"], &[".", "..", "a/b", "a%b"]);
+        grammar(domain_path, &["a.io/x", "a/b/c"], &["a", "/a", "a/", "A_/b", "a/b c"]);
+        grammar(domain_of_three, &["a.b.c"], &["a.b", "a.b.", "A.b.c"]);
+        grammar(ip, &["10.0.0.1", "::1"], &["", "10.0.0", "010.0.0.1", "localhost"]);
+        grammar(canonical_ip, &["10.0.0.1", "::1"], &["0:0::1", "x"]);
+        grammar(cidr, &["10.0.0.0/8", "::/0"], &["10.0.0.0", "10.0.0.0/33", "10.0.0.0/08", "x/8", "::/129"]);
         grammar(port, &["http", "a-1"], &["", "80", "HTTP", "a--b", "-a", "a-", "averyveryverylongname"]);
     }
 

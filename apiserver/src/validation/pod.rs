@@ -7,11 +7,19 @@ use serde_json::Value;
 use super::{
     container, each,
     faults::{Faults, Path},
-    is_empty, meta, names, not_negative, one_of, scheduling, text, volume,
+    is_empty, meta, names, not_negative, one_of, pod_update, scheduling, text, volume,
 };
 
 /// Seconds that fit what nodes count with.
 const ACTIVE_SECONDS_MAX: i64 = i32::MAX as i64;
+
+pub(super) fn judge(old: Option<&Value>, new: &Value, faults: &mut Faults) {
+    let path = &Path::Root.field("spec");
+    spec(&new["spec"], path, faults);
+    if let Some(old) = old {
+        pod_update::spec(&old["spec"], &new["spec"], path, faults);
+    }
+}
 
 pub(super) fn spec(spec: &Value, path: &Path<'_>, faults: &mut Faults) {
     let volumes = volume::all(&spec["volumes"], &path.field("volumes"), faults);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     faults::{Faults, Path},
-    is_empty, names, not_negative, one_of, text,
+    is_empty, not_negative, one_of, port,
 };
 
 pub(super) fn probe(kind: &str, probe: &Value, path: &Path<'_>, faults: &mut Faults) {
@@ -62,16 +62,5 @@ fn handler(handler: &Value, kinds: &[&str], path: &Path<'_>, faults: &mut Faults
         "tcpSocket" | "grpc" => port(&action["port"], &path.field("port"), faults),
         "sleep" => not_negative(&action["seconds"], &path.field("seconds"), faults),
         _ => {}
-    }
-}
-
-/// A port by number or by name.
-fn port(port: &Value, path: &Path<'_>, faults: &mut Faults) {
-    let verdict = match port.as_i64() {
-        Some(number) => names::port_number(number),
-        None => names::port(text(port)),
-    };
-    if let Err(why) = verdict {
-        faults.invalid(path, port, why);
     }
 }

@@ -54,7 +54,7 @@ fn resource(name: &str, amount: &Value, path: &Path<'_>, faults: &mut Faults) {
     }
 }
 
-fn is_standard(name: &str) -> bool {
+pub(super) fn is_standard(name: &str) -> bool {
     STANDARD.contains(&name) || name.starts_with(HUGE_PAGES)
 }
 

@@ -1,4 +1,4 @@
-//! Namespaces, nodes, leases and events.
+//! Namespaces, nodes, leases, events and revisions of controllers.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use super::{
     is_empty, names, scheduling, text,
 };
 
-pub(super) fn namespace(object: &Value, faults: &mut Faults) {
+pub(super) fn namespace(_: Option<&Value>, object: &Value, faults: &mut Faults) {
     let path = &Path::Root.field("spec");
     each(&object["spec"]["finalizers"], &path.field("finalizers"), |finalizer, path| {
         if let Err(why) = names::qualified(text(finalizer)) {
@@ -19,7 +19,7 @@ pub(super) fn namespace(object: &Value, faults: &mut Faults) {
     });
 }
 
-pub(super) fn node(object: &Value, faults: &mut Faults) {
+pub(super) fn node(_: Option<&Value>, object: &Value, faults: &mut Faults) {
     let path = &Path::Root.field("spec");
     let mut seen = HashSet::new();
     each(&object["spec"]["taints"], &path.field("taints"), |taint, path| {
@@ -42,7 +42,7 @@ pub(super) fn node(object: &Value, faults: &mut Faults) {
     });
 }
 
-pub(super) fn lease(object: &Value, faults: &mut Faults) {
+pub(super) fn lease(_: Option<&Value>, object: &Value, faults: &mut Faults) {
     let spec = &object["spec"];
     let path = &Path::Root.field("spec");
     let duration = &spec["leaseDurationSeconds"];
@@ -56,7 +56,7 @@ pub(super) fn lease(object: &Value, faults: &mut Faults) {
 }
 
 /// An event lives in the namespace of what it is about; cluster-wide things have theirs in `default`.
-pub(super) fn event(object: &Value, faults: &mut Faults) {
+pub(super) fn event(_: Option<&Value>, object: &Value, faults: &mut Faults) {
     let (about, own) = (&object["involvedObject"]["namespace"], text(&object["metadata"]["namespace"]));
     let path = &Path::Root.field("involvedObject");
     let fits = match text(about) {
@@ -65,5 +65,16 @@ pub(super) fn event(object: &Value, faults: &mut Faults) {
     };
     if !fits {
         faults.invalid(&path.field("namespace"), about, "does not match event.namespace");
+    }
+}
+
+/// What a controller wrote down stays as it is.
+pub(super) fn controller_revision(old: Option<&Value>, new: &Value, faults: &mut Faults) {
+    if new["data"].is_null() {
+        faults.required(&Path::Root.field("data"), "data is mandatory");
+    }
+    super::not_negative(&new["revision"], &Path::Root.field("revision"), faults);
+    if let Some(old) = old {
+        super::immutable(old, new, "data", &Path::Root, faults);
     }
 }

@@ -1,15 +1,18 @@
-//! Deployments and ReplicaSets.
+//! Workloads that keep pods running, and the templates they make them from.
 
 use claw_schemas::selector::LabelSelector;
 use serde_json::Value;
 
 use super::{
-    each,
+    amount, each,
     faults::{Faults, Path},
-    is_empty, meta, names, not_negative, pod, text,
+    immutable, is_empty, is_zero, meta, names, not_negative, one_of, percent, pod, share, text,
 };
 
-pub(super) fn deployment(spec: &Value, path: &Path<'_>, faults: &mut Faults) {
+const SPEC: &str = "spec";
+
+pub(super) fn deployment(old: Option<&Value>, new: &Value, faults: &mut Faults) {
+    let (spec, path) = (&new[SPEC], &Path::Root.field(SPEC));
     for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
         not_negative(&spec[field], &path.field(field), faults);
     }
@@ -23,52 +26,144 @@ pub(super) fn deployment(spec: &Value, path: &Path<'_>, faults: &mut Faults) {
             "must be greater than minReadySeconds",
         );
     }
-    selector_and_template(spec, "deployment", path, faults);
+    selector_and_template(spec, "Deployment", path, faults);
     strategy(&spec["strategy"], &path.field("strategy"), faults);
+    same_selector(old, spec, path, faults);
 }
 
-pub(super) fn replica_set(spec: &Value, path: &Path<'_>, faults: &mut Faults) {
+pub(super) fn replica_set(old: Option<&Value>, new: &Value, faults: &mut Faults) {
+    let (spec, path) = (&new[SPEC], &Path::Root.field(SPEC));
     for field in ["replicas", "minReadySeconds"] {
         not_negative(&spec[field], &path.field(field), faults);
     }
-    selector_and_template(spec, "replicaset", path, faults);
+    selector_and_template(spec, "ReplicaSet", path, faults);
+    same_selector(old, spec, path, faults);
+}
+
+pub(super) fn daemon_set(old: Option<&Value>, new: &Value, faults: &mut Faults) {
+    let (spec, path) = (&new[SPEC], &Path::Root.field(SPEC));
+    for field in ["minReadySeconds", "revisionHistoryLimit"] {
+        not_negative(&spec[field], &path.field(field), faults);
+    }
+    selector_and_template(spec, "DaemonSet", path, faults);
+    daemon_strategy(&spec["updateStrategy"], &path.field("updateStrategy"), faults);
+    same_selector(old, spec, path, faults);
+}
+
+pub(super) fn stateful_set(old: Option<&Value>, new: &Value, faults: &mut Faults) {
+    let (spec, path) = (&new[SPEC], &Path::Root.field(SPEC));
+    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
+        not_negative(&spec[field], &path.field(field), faults);
+    }
+    let ordinals = &path.field("ordinals");
+    not_negative(&spec["ordinals"]["start"], &ordinals.field("start"), faults);
+    selector_and_template(spec, "StatefulSet", path, faults);
+    let management = &spec["podManagementPolicy"];
+    if !matches!(text(management), "OrderedReady" | "Parallel") {
+        let why = "must be 'OrderedReady' or 'Parallel'";
+        faults.invalid(&path.field("podManagementPolicy"), management, why);
+    }
+    stateful_strategy(&spec["updateStrategy"], &path.field("updateStrategy"), faults);
+    let retention = &path.field("persistentVolumeClaimRetentionPolicy");
+    for field in ["whenDeleted", "whenScaled"] {
+        let policy = &spec["persistentVolumeClaimRetentionPolicy"][field];
+        one_of(policy, &["Delete", "Retain"], &retention.field(field), faults);
+    }
+    if let Some(old) = old
+        && without(&old[SPEC], STATEFUL_MUTABLE) != without(spec, STATEFUL_MUTABLE)
+    {
+        faults.forbidden(path, STATEFUL_UPDATE);
+    }
+}
+
+/// What may change in a StatefulSet.
+const STATEFUL_MUTABLE: &[&str] = &[
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+];
+const STATEFUL_UPDATE: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+
+/// A ReplicationController selects by a plain map of labels.
+pub(super) fn replication_controller(_: Option<&Value>, new: &Value, faults: &mut Faults) {
+    let (spec, path) = (&new[SPEC], &Path::Root.field(SPEC));
+    for field in ["replicas", "minReadySeconds"] {
+        not_negative(&spec[field], &path.field(field), faults);
+    }
+    let (selector, selector_path) = (&spec["selector"], &path.field("selector"));
+    match selector.as_object().filter(|selector| !selector.is_empty()) {
+        None => faults.required(selector_path, ""),
+        Some(selector) => {
+            let labels = &spec["template"]["metadata"]["labels"];
+            if selector.iter().any(|(key, value)| labels[key] != *value) {
+                mismatch(labels, path, faults);
+            }
+        }
+    }
+    template(&spec["template"], &path.field("template"), faults);
+    always_restarts(&spec["template"]["spec"], "ReplicationController", &path.field("template"), faults);
+}
+
+pub(super) fn pod_template(_: Option<&Value>, new: &Value, faults: &mut Faults) {
+    template(&new["template"], &Path::Root.field("template"), faults);
+}
+
+/// An object without some of its fields.
+pub(super) fn without(object: &Value, fields: &[&str]) -> Value {
+    let mut rest = object.clone();
+    if let Some(members) = rest.as_object_mut() {
+        members.retain(|name, _| !fields.contains(&name.as_str()));
+    }
+    rest
 }
 
 /// Which pods belong to a workload never changes.
-pub(super) fn same_selector(old: &Value, new: &Value, path: &Path<'_>, faults: &mut Faults) {
-    if old["selector"] != new["selector"] {
-        faults.invalid(&path.field("selector"), &new["selector"], "field is immutable");
+fn same_selector(old: Option<&Value>, spec: &Value, path: &Path<'_>, faults: &mut Faults) {
+    if let Some(old) = old {
+        immutable(&old[SPEC], spec, "selector", path, faults);
     }
 }
 
 fn selector_and_template(spec: &Value, kind: &str, path: &Path<'_>, faults: &mut Faults) {
-    let template = &spec["template"];
     let template_path = &path.field("template");
-    let template_meta = &template_path.field("metadata");
-    let labels = &template_meta.field("labels");
-    if let Some(selector) = selector(&spec["selector"], kind, &path.field("selector"), faults) {
-        let of = |key: &str| template["metadata"]["labels"][key].as_str();
-        if !selector.matches_with(of) {
-            let value = &template["metadata"]["labels"];
-            faults.invalid(labels, value, "`selector` does not match template `labels`");
-        }
+    let labels = &spec["template"]["metadata"]["labels"];
+    if let Some(selector) = selector(&spec["selector"], kind, &path.field("selector"), faults)
+        && !selector.matches_with(|key| labels[key].as_str())
+    {
+        mismatch(labels, path, faults);
     }
-    meta::labels(&template["metadata"]["labels"], labels, faults);
-    meta::annotations(&template["metadata"]["annotations"], &template_meta.field("annotations"), faults);
-    let pod_path = &template_path.field("spec");
-    pod::spec(&template["spec"], pod_path, faults);
-    let restart = &template["spec"]["restartPolicy"];
-    if matches!(text(restart), "OnFailure" | "Never") {
-        faults.unsupported(&pod_path.field("restartPolicy"), restart, &["Always"]);
-    }
-    if !template["spec"]["activeDeadlineSeconds"].is_null() {
-        let why = format_args!("activeDeadlineSeconds in {} is not Supported", workload_name(kind));
-        faults.forbidden(&pod_path.field("activeDeadlineSeconds"), why);
-    }
+    template(&spec["template"], template_path, faults);
+    always_restarts(&spec["template"]["spec"], kind, template_path, faults);
 }
 
-fn workload_name(kind: &str) -> &'static str {
-    if kind == "deployment" { "Deployment" } else { "ReplicaSet" }
+fn mismatch(labels: &Value, path: &Path<'_>, faults: &mut Faults) {
+    let template = &path.field("template");
+    let meta = &template.field("metadata");
+    faults.invalid(&meta.field("labels"), labels, "`selector` does not match template `labels`");
+}
+
+/// Metadata and pod of a template.
+pub(super) fn template(template: &Value, path: &Path<'_>, faults: &mut Faults) {
+    let meta_path = &path.field("metadata");
+    meta::labels(&template["metadata"]["labels"], &meta_path.field("labels"), faults);
+    meta::annotations(&template["metadata"]["annotations"], &meta_path.field("annotations"), faults);
+    pod::spec(&template["spec"], &path.field("spec"), faults);
+}
+
+/// Pods that are replaced when they end have no end of their own.
+fn always_restarts(pod: &Value, kind: &str, template: &Path<'_>, faults: &mut Faults) {
+    let path = &template.field("spec");
+    if matches!(text(&pod["restartPolicy"]), "OnFailure" | "Never") {
+        faults.unsupported(&path.field("restartPolicy"), &pod["restartPolicy"], &["Always"]);
+    }
+    if !pod["activeDeadlineSeconds"].is_null() {
+        let why = format_args!("activeDeadlineSeconds in {kind} is not Supported");
+        faults.forbidden(&path.field("activeDeadlineSeconds"), why);
+    }
 }
 
 /// The selector, if there is one to match the template with.
@@ -84,7 +179,7 @@ fn selector(value: &Value, kind: &str, path: &Path<'_>, faults: &mut Faults) -> 
     }
     let selector = LabelSelector::from_meta(&serde_json::from_value(value.clone()).ok()?).ok()?;
     if selector.is_empty() {
-        faults.invalid(path, value, format_args!("empty selector is invalid for {kind}"));
+        faults.invalid(path, value, format_args!("empty selector is invalid for {}", kind.to_lowercase()));
         return None;
     }
     Some(selector)
@@ -146,20 +241,45 @@ fn strategy(strategy: &Value, path: &Path<'_>, faults: &mut Faults) {
     }
 }
 
-/// A number of pods, or a share of them.
-fn amount(value: &Value, path: &Path<'_>, faults: &mut Faults) {
-    if value.is_string() && percent(value).is_none() {
-        let why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
-        faults.invalid(path, value, why);
+fn daemon_strategy(strategy: &Value, path: &Path<'_>, faults: &mut Faults) {
+    match text(&strategy["type"]) {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            let (rolling, path) = (&strategy["rollingUpdate"], &path.field("rollingUpdate"));
+            let (unavailable, surge) = (&rolling["maxUnavailable"], &rolling["maxSurge"]);
+            share(unavailable, &path.field("maxUnavailable"), faults);
+            share(surge, &path.field("maxSurge"), faults);
+            match (is_zero(unavailable), is_zero(surge)) {
+                (true, true) => {
+                    faults.required(&path.field("maxUnavailable"), "cannot be 0 when maxSurge is 0");
+                }
+                (false, false) => {
+                    let why = "may not be set when maxUnavailable is non-zero";
+                    faults.invalid(&path.field("maxSurge"), surge, why);
+                }
+                _ => {}
+            }
+        }
+        _ => faults.unsupported(&path.field("type"), &strategy["type"], &["OnDelete", "RollingUpdate"]),
     }
-    not_negative(value, path, faults);
 }
 
-fn percent(value: &Value) -> Option<u32> {
-    let digits = value.as_str()?.strip_suffix('%')?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
-}
-
-fn is_zero(value: &Value) -> bool {
-    value.as_i64() == Some(0) || percent(value) == Some(0)
+fn stateful_strategy(strategy: &Value, path: &Path<'_>, faults: &mut Faults) {
+    let (rolling, rolling_path) = (&strategy["rollingUpdate"], &path.field("rollingUpdate"));
+    match text(&strategy["type"]) {
+        "OnDelete" if !rolling.is_null() => {
+            faults.invalid(rolling_path, rolling, "only allowed for updateStrategy 'RollingUpdate'");
+        }
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            not_negative(&rolling["partition"], &rolling_path.field("partition"), faults);
+            let unavailable = &rolling["maxUnavailable"];
+            share(unavailable, &rolling_path.field("maxUnavailable"), faults);
+            if is_zero(unavailable) {
+                faults.invalid(&rolling_path.field("maxUnavailable"), unavailable, "cannot be 0");
+            }
+        }
+        "" => faults.required(&path.field("type"), ""),
+        _ => faults.invalid(path, strategy, "must be 'RollingUpdate' or 'OnDelete'"),
+    }
 }

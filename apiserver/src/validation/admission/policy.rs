@@ -1,0 +1,125 @@
+//! Admission policies, and what puts them into force.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::validation::{
+    admission, each,
+    faults::{Faults, Path},
+    is_empty, is_set, len, named, names, one_of, text,
+    workload::label_selector,
+};
+
+const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+
+pub(in crate::validation) fn policy(_: Option<&Value>, new: &Value, faults: &mut Faults) {
+    let (spec, path) = (&new["spec"], &Path::Root.field("spec"));
+    let (kind, kind_path) = (&spec["paramKind"], &path.field("paramKind"));
+    for field in ["apiVersion", "kind"].into_iter().filter(|field| !kind.is_null() && is_empty(&kind[*field]))
+    {
+        faults.required(&kind_path.field(field), "");
+    }
+    let constraints = &path.field("matchConstraints");
+    if spec["matchConstraints"].is_null() {
+        faults.required(constraints, "");
+    } else {
+        if len(&spec["matchConstraints"]["resourceRules"]) == 0 {
+            faults.required(&constraints.field("resourceRules"), "");
+        }
+        resources(&spec["matchConstraints"], constraints, faults);
+    }
+    if len(&spec["validations"]) == 0 && len(&spec["auditAnnotations"]) == 0 {
+        let why = "validations or auditAnnotations must contain at least one item";
+        faults.required(&path.field("validations"), why);
+    }
+    each(&spec["validations"], &path.field("validations"), |one, path| validation(one, path, faults));
+    variables(&spec["variables"], &path.field("variables"), faults);
+    admission::conditions(&spec["matchConditions"], &path.field("matchConditions"), faults);
+    one_of(&spec["failurePolicy"], &["Fail", "Ignore"], &path.field("failurePolicy"), faults);
+}
+
+fn validation(validation: &Value, path: &Path<'_>, faults: &mut Faults) {
+    if text(&validation["expression"]).trim().is_empty() {
+        faults.required(&path.field("expression"), "expression is not specified");
+    }
+    let message = text(&validation["message"]);
+    if message.contains('\n') {
+        faults.invalid(
+            &path.field("message"),
+            &validation["message"],
+            "message must not contain line breaks",
+        );
+    }
+    if is_set(&validation["reason"]) {
+        one_of(&validation["reason"], &REASONS, &path.field("reason"), faults);
+    }
+}
+
+fn variables(variables: &Value, path: &Path<'_>, faults: &mut Faults) {
+    let mut seen = HashSet::new();
+    each(variables, path, |variable, path| {
+        let name = &variable["name"];
+        let sound = text(name).starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && text(name).chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if is_empty(name) {
+            faults.required(&path.field("name"), "name is not specified");
+        } else if !sound {
+            faults.invalid(&path.field("name"), name, "name is not a valid CEL identifier");
+        } else if !seen.insert(text(name)) {
+            faults.duplicate(&path.field("name"), name);
+        }
+        if text(&variable["expression"]).trim().is_empty() {
+            faults.required(&path.field("expression"), "expression is not specified");
+        }
+    });
+}
+
+/// Which objects a policy or a binding is about.
+fn resources(matched: &Value, path: &Path<'_>, faults: &mut Faults) {
+    for field in ["namespaceSelector", "objectSelector"] {
+        label_selector(&matched[field], &path.field(field), faults);
+    }
+    for field in ["resourceRules", "excludeResourceRules"] {
+        each(&matched[field], &path.field(field), |rule, path| admission::rule(rule, path, faults));
+    }
+    if is_set(&matched["matchPolicy"]) {
+        one_of(&matched["matchPolicy"], &["Equivalent", "Exact"], &path.field("matchPolicy"), faults);
+    }
+}
+
+pub(in crate::validation) fn binding(_: Option<&Value>, new: &Value, faults: &mut Faults) {
+    let (spec, path) = (&new["spec"], &Path::Root.field("spec"));
+    named(names::dns_subdomain, &spec["policyName"], &path.field("policyName"), faults);
+    if !spec["paramRef"].is_null() {
+        parameters(&spec["paramRef"], &path.field("paramRef"), faults);
+    }
+    if !spec["matchResources"].is_null() {
+        resources(&spec["matchResources"], &path.field("matchResources"), faults);
+    }
+    let (actions, path) = (&spec["validationActions"], &path.field("validationActions"));
+    if len(actions) == 0 {
+        faults.required(path, "at least one validation action is required");
+    }
+    each(actions, path, |action, path| one_of(action, &["Audit", "Deny", "Warn"], path, faults));
+    crate::validation::distinct(actions, path, faults);
+    let has = |action: &str| actions.as_array().into_iter().flatten().any(|other| other == action);
+    if has("Deny") && has("Warn") {
+        let why = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
+        faults.invalid(path, actions, why);
+    }
+}
+
+fn parameters(reference: &Value, path: &Path<'_>, faults: &mut Faults) {
+    match (is_empty(&reference["name"]), reference["selector"].is_null()) {
+        (true, true) => faults.required(path, "one of name or selector must be specified"),
+        (false, false) => faults.forbidden(&path.field("name"), "name and selector are mutually exclusive"),
+        _ => label_selector(&reference["selector"], &path.field("selector"), faults),
+    }
+    let action = &path.field("parameterNotFoundAction");
+    if is_empty(&reference["parameterNotFoundAction"]) {
+        faults.required(action, "");
+    } else {
+        one_of(&reference["parameterNotFoundAction"], &["Allow", "Deny"], action, faults);
+    }
+}
