@@ -81,7 +81,9 @@ fn merge_field(
         (_, Value::Null) => {
             target.remove(&name);
         }
-        (Some(Value::Object(target)), Value::Object(patch)) => merge_object(target, patch, place)?,
+        (Some(Value::Object(target)), Value::Object(patch)) if !rule.is_some_and(|rule| rule.replace) => {
+            merge_object(target, patch, place)?;
+        }
         (Some(Value::Array(items)), Value::Array(patch)) if rule.is_some_and(|rule| rule.merge) => {
             let rule = rule.expect("the guard saw a rule");
             if let Some(order) = order {

@@ -1,9 +1,12 @@
-//! Columns of the core group's small kinds: namespaces, configuration, events.
+//! Columns of the core group's small kinds: namespaces, configuration, events, accounts, limits.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{UNKNOWN, age, age_column, column, created, entries, name, number, text, wide};
+use super::{
+    UNKNOWN, age, age_column, column, created, created_at_column, entries, items, label_map, name, number,
+    template_cells, template_columns, text, wide,
+};
 use crate::registry::Column;
 
 /// NAME STATUS AGE
@@ -107,4 +110,65 @@ fn source(event: &Value) -> String {
         component => (component, text(&old["host"])),
     };
     [component, host].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+/// NAME SECRETS AGE
+pub fn service_account() -> Vec<Column> {
+    vec![name(), column("Secrets", "string", "Number of Secrets that pods may use."), age_column()]
+}
+
+/// Cells for [`service_account`].
+pub fn service_account_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    vec![object["metadata"]["name"].clone(), json!(items(&object["secrets"]).count()), created(object, now)]
+}
+
+/// NAME REQUEST LIMIT AGE
+pub fn resource_quota() -> Vec<Column> {
+    vec![
+        name(),
+        column("Request", "string", "What is used of what may be requested and made."),
+        column("Limit", "string", "What is used of what limits may add up to."),
+        age_column(),
+    ]
+}
+
+/// Cells for [`resource_quota`].
+pub fn resource_quota_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let (mut requests, mut limits) = (Vec::new(), Vec::new());
+    let status = &object["status"];
+    for (resource, hard) in status["hard"].as_object().into_iter().flatten() {
+        let used = status["used"][resource].as_str().unwrap_or("0");
+        let list = if resource.starts_with("limits.") { &mut limits } else { &mut requests };
+        list.push(format!("{resource}: {used}/{}", text(hard)));
+    }
+    vec![
+        object["metadata"]["name"].clone(),
+        requests.join(", ").into(),
+        limits.join(", ").into(),
+        created(object, now),
+    ]
+}
+
+/// NAME CREATED AT
+pub fn limit_range() -> Vec<Column> {
+    vec![name(), created_at_column()]
+}
+
+/// Cells for [`limit_range`].
+pub fn limit_range_cells(object: &Value, _: Timestamp) -> Vec<Value> {
+    vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
+}
+
+/// NAME CONTAINERS IMAGES POD LABELS
+pub fn pod_template() -> Vec<Column> {
+    let [containers, images, _] = template_columns();
+    let labels = column("Pod Labels", "string", "Labels of the pods made from the template.");
+    vec![name(), Column { priority: 0, ..containers }, Column { priority: 0, ..images }, labels]
+}
+
+/// Cells for [`pod_template`].
+pub fn pod_template_cells(object: &Value, _: Timestamp) -> Vec<Value> {
+    let [containers, images, _] = template_cells(object);
+    let labels = label_map(&object["template"]["metadata"]["labels"]);
+    vec![object["metadata"]["name"].clone(), containers, images, labels.into()]
 }

@@ -7,11 +7,22 @@
 
 mod duration;
 
+pub mod admission;
 pub mod apps;
+pub mod autoscaling;
+pub mod batch;
+pub mod certificates;
 pub mod coordination;
 pub mod core;
+pub mod networking;
 pub mod node;
 pub mod pod;
+pub mod policy;
+pub mod rbac;
+pub mod resource;
+pub mod scheduling;
+pub mod service;
+pub mod storage;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -23,6 +34,8 @@ use crate::{registry::Column, selector::LabelSelector};
 const NONE: &str = "<none>";
 /// Shown for what should be known and is not.
 const UNKNOWN: &str = "<unknown>";
+/// Shown for a choice that nobody made.
+const UNSET: &str = "<unset>";
 
 /// The columns of a kind that has no better ones.
 pub fn name_and_age() -> Vec<Column> {
@@ -66,7 +79,11 @@ fn template_cells(spec: &Value) -> [Value; 3] {
     [joined("name").into(), joined("image").into(), selector(&spec["selector"]).into()]
 }
 
+/// A label selector, or the plain map that ReplicationControllers have in its place.
 fn selector(value: &Value) -> String {
+    if value.as_object().is_some_and(|map| map.values().any(Value::is_string)) {
+        return label_map(value);
+    }
     let printed = serde_json::from_value(value.clone())
         .ok()
         .and_then(|selector| LabelSelector::from_meta(&selector).ok())
@@ -98,6 +115,40 @@ fn number(value: &Value) -> i64 {
 /// The text of a value, or a placeholder where there is none.
 fn or<'a>(value: &'a Value, placeholder: &'a str) -> &'a str {
     value.as_str().filter(|text| !text.is_empty()).unwrap_or(placeholder)
+}
+
+/// `a=b,c=d`, as plain label maps are shown.
+fn label_map(map: &Value) -> String {
+    let pairs: Vec<String> =
+        map.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", text(value))).collect();
+    if pairs.is_empty() { NONE.to_owned() } else { pairs.join(",") }
+}
+
+/// The first few texts, and how many more there are.
+fn few(texts: &[String], max: usize) -> String {
+    match texts.len().checked_sub(max) {
+        Some(more @ 1..) => format!("{} + {more} more...", texts[..max].join(",")),
+        _ => texts.join(","),
+    }
+}
+
+/// A number or a text as it is written.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// `True`, `False` or `<unset>`.
+fn choice(value: &Value) -> &'static str {
+    match value.as_bool() {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => UNSET,
+    }
+}
+
+/// The column of kinds that show when they were made instead of their age.
+fn created_at_column() -> Column {
+    column("Created At", "date", "When the object was created.")
 }
 
 fn entries(map: &Value) -> usize {

@@ -1,5 +1,7 @@
 //! What `kubectl get` prints, in full, for objects in the states that people ask about.
 
+mod kinds;
+
 use serde_json::json;
 
 use super::*;
@@ -50,6 +52,78 @@ fn headers_are_those_of_kubectl() {
         ("apps/v1", "Deployment", "NAME READY UP-TO-DATE AVAILABLE AGE + CONTAINERS IMAGES SELECTOR"),
         ("apps/v1", "ReplicaSet", "NAME DESIRED CURRENT READY AGE + CONTAINERS IMAGES SELECTOR"),
         ("coordination.k8s.io/v1", "Lease", "NAME HOLDER AGE + "),
+        ("v1", "Service", "NAME TYPE CLUSTER-IP EXTERNAL-IP PORT(S) AGE + SELECTOR"),
+        ("v1", "Endpoints", "NAME ENDPOINTS AGE + "),
+        ("discovery.k8s.io/v1", "EndpointSlice", "NAME ADDRESSTYPE PORTS ENDPOINTS AGE + "),
+        ("v1", "ServiceAccount", "NAME SECRETS AGE + "),
+        ("v1", "ResourceQuota", "NAME REQUEST LIMIT AGE + "),
+        ("v1", "LimitRange", "NAME CREATED AT + "),
+        (
+            "v1",
+            "PersistentVolume",
+            "NAME CAPACITY ACCESS MODES RECLAIM POLICY STATUS CLAIM STORAGECLASS VOLUMEATTRIBUTESCLASS REASON AGE + VOLUMEMODE",
+        ),
+        (
+            "v1",
+            "PersistentVolumeClaim",
+            "NAME STATUS VOLUME CAPACITY ACCESS MODES STORAGECLASS VOLUMEATTRIBUTESCLASS AGE + VOLUMEMODE",
+        ),
+        ("v1", "PodTemplate", "NAME CONTAINERS IMAGES POD LABELS + "),
+        ("v1", "ReplicationController", "NAME DESIRED CURRENT READY AGE + CONTAINERS IMAGES SELECTOR"),
+        (
+            "apps/v1",
+            "DaemonSet",
+            "NAME DESIRED CURRENT READY UP-TO-DATE AVAILABLE NODE SELECTOR AGE + CONTAINERS IMAGES SELECTOR",
+        ),
+        ("apps/v1", "StatefulSet", "NAME READY AGE + CONTAINERS IMAGES"),
+        ("apps/v1", "ControllerRevision", "NAME CONTROLLER REVISION AGE + "),
+        ("batch/v1", "Job", "NAME STATUS COMPLETIONS DURATION AGE + CONTAINERS IMAGES SELECTOR"),
+        (
+            "batch/v1",
+            "CronJob",
+            "NAME SCHEDULE TIMEZONE SUSPEND ACTIVE LAST SCHEDULE AGE + CONTAINERS IMAGES SELECTOR",
+        ),
+        (
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            "NAME REFERENCE TARGETS MINPODS MAXPODS REPLICAS AGE + ",
+        ),
+        ("policy/v1", "PodDisruptionBudget", "NAME MIN AVAILABLE MAX UNAVAILABLE ALLOWED DISRUPTIONS AGE + "),
+        ("scheduling.k8s.io/v1", "PriorityClass", "NAME VALUE GLOBAL-DEFAULT AGE PREEMPTIONPOLICY + "),
+        (
+            "storage.k8s.io/v1",
+            "StorageClass",
+            "NAME PROVISIONER RECLAIMPOLICY VOLUMEBINDINGMODE ALLOWVOLUMEEXPANSION AGE + ",
+        ),
+        ("networking.k8s.io/v1", "NetworkPolicy", "NAME POD-SELECTOR AGE + "),
+        ("networking.k8s.io/v1", "Ingress", "NAME CLASS HOSTS ADDRESS PORTS AGE + "),
+        ("networking.k8s.io/v1", "IngressClass", "NAME CONTROLLER PARAMETERS AGE + "),
+        ("networking.k8s.io/v1", "IPAddress", "NAME PARENTREF + "),
+        ("resource.k8s.io/v1", "ResourceSlice", "NAME NODE DRIVER POOL AGE + "),
+        ("resource.k8s.io/v1", "DeviceClass", "NAME AGE + "),
+        ("resource.k8s.io/v1", "ResourceClaim", "NAME STATE AGE + "),
+        ("resource.k8s.io/v1", "ResourceClaimTemplate", "NAME AGE + "),
+        ("rbac.authorization.k8s.io/v1", "Role", "NAME CREATED AT + "),
+        ("rbac.authorization.k8s.io/v1", "RoleBinding", "NAME ROLE AGE + USERS GROUPS SERVICEACCOUNTS"),
+        ("rbac.authorization.k8s.io/v1", "ClusterRole", "NAME CREATED AT + "),
+        (
+            "rbac.authorization.k8s.io/v1",
+            "ClusterRoleBinding",
+            "NAME ROLE AGE + USERS GROUPS SERVICEACCOUNTS",
+        ),
+        (
+            "certificates.k8s.io/v1",
+            "CertificateSigningRequest",
+            "NAME AGE SIGNERNAME REQUESTOR REQUESTEDDURATION CONDITION + ",
+        ),
+        ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "NAME WEBHOOKS AGE + "),
+        ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "NAME WEBHOOKS AGE + "),
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "NAME VALIDATIONS PARAMKIND AGE + "),
+        (
+            "admissionregistration.k8s.io/v1",
+            "ValidatingAdmissionPolicyBinding",
+            "NAME POLICYNAME PARAMREF AGE + ",
+        ),
     ] {
         assert_eq!(header(api_version, kind), expected);
     }

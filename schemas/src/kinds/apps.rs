@@ -2,42 +2,56 @@
 
 use k8s_openapi::api::apps::v1 as api;
 
-use super::{Kind, SCALE, STATUS, schema_of};
-use crate::{
-    columns,
-    registry::{Descriptor, Scope},
-};
+use super::{Kind, SCALE, STATUS};
+use crate::{columns, registry::Descriptor};
 
 pub(super) fn all() -> Vec<Descriptor> {
     vec![
         Kind {
-            group: "apps",
-            kind: "ReplicaSet",
-            plural: "replicasets",
             short_names: &["rs"],
             categories: &["all"],
-            scope: Scope::Namespaced,
             subresources: &[STATUS, SCALE],
             selectable_fields: &["status.replicas"],
             columns: columns::apps::replica_set(),
             cells: columns::apps::replica_set_cells,
-            schema: schema_of::<api::ReplicaSet>,
             has_generation: true,
+            ..Kind::of::<api::ReplicaSet>()
         }
         .describe(),
         Kind {
-            group: "apps",
-            kind: "Deployment",
-            plural: "deployments",
             short_names: &["deploy"],
             categories: &["all"],
-            scope: Scope::Namespaced,
             subresources: &[STATUS, SCALE],
-            selectable_fields: &[],
             columns: columns::apps::deployment(),
             cells: columns::apps::deployment_cells,
-            schema: schema_of::<api::Deployment>,
             has_generation: true,
+            ..Kind::of::<api::Deployment>()
+        }
+        .describe(),
+        Kind {
+            short_names: &["ds"],
+            categories: &["all"],
+            subresources: &[STATUS],
+            columns: columns::apps::daemon_set(),
+            cells: columns::apps::daemon_set_cells,
+            has_generation: true,
+            ..Kind::of::<api::DaemonSet>()
+        }
+        .describe(),
+        Kind {
+            short_names: &["sts"],
+            categories: &["all"],
+            subresources: &[STATUS, SCALE],
+            columns: columns::apps::stateful_set(),
+            cells: columns::apps::stateful_set_cells,
+            has_generation: true,
+            ..Kind::of::<api::StatefulSet>()
+        }
+        .describe(),
+        Kind {
+            columns: columns::apps::controller_revision(),
+            cells: columns::apps::controller_revision_cells,
+            ..Kind::of::<api::ControllerRevision>()
         }
         .describe(),
     ]

@@ -1,13 +1,13 @@
-//! The core group: namespaces, nodes, pods, configuration, events.
+//! The core group: namespaces, nodes, pods, configuration, events, services, volumes, limits.
 
 use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{Kind, STATUS, schema_of};
+use super::{Kind, SCALE, STATUS};
 use crate::{
     columns,
-    registry::{Descriptor, Scope, Subresource},
+    registry::{Descriptor, Subresource},
 };
 
 const LOG: Subresource = Subresource { name: Cow::Borrowed("log"), carries: None, verbs: &["get"] };
@@ -25,42 +25,26 @@ const FINALIZE: Subresource =
 pub(super) fn all() -> Vec<Descriptor> {
     vec![
         Kind {
-            group: "",
-            kind: "Namespace",
-            plural: "namespaces",
             short_names: &["ns"],
-            categories: &[],
-            scope: Scope::Cluster,
             subresources: &[STATUS, FINALIZE],
             selectable_fields: &["status.phase"],
             columns: columns::core::namespace(),
             cells: columns::core::namespace_cells,
-            schema: schema_of::<api::Namespace>,
-            has_generation: false,
+            ..Kind::of::<api::Namespace>()
         }
         .describe(),
         Kind {
-            group: "",
-            kind: "Node",
-            plural: "nodes",
             short_names: &["no"],
-            categories: &[],
-            scope: Scope::Cluster,
             subresources: &[STATUS],
             selectable_fields: &["spec.unschedulable"],
             columns: columns::node::node(),
             cells: columns::node::node_cells,
-            schema: schema_of::<api::Node>,
-            has_generation: false,
+            ..Kind::of::<api::Node>()
         }
         .describe(),
         Kind {
-            group: "",
-            kind: "Pod",
-            plural: "pods",
             short_names: &["po"],
             categories: &["all"],
-            scope: Scope::Namespaced,
             subresources: &[STATUS, LOG, BINDING, EVICTION],
             selectable_fields: &[
                 "spec.nodeName",
@@ -73,48 +57,26 @@ pub(super) fn all() -> Vec<Descriptor> {
             ],
             columns: columns::pod::pod(),
             cells: columns::pod::pod_cells,
-            schema: schema_of::<api::Pod>,
             has_generation: true,
+            ..Kind::of::<api::Pod>()
         }
         .describe(),
         Kind {
-            group: "",
-            kind: "ConfigMap",
-            plural: "configmaps",
             short_names: &["cm"],
-            categories: &[],
-            scope: Scope::Namespaced,
-            subresources: &[],
-            selectable_fields: &[],
             columns: columns::core::config_map(),
             cells: columns::core::config_map_cells,
-            schema: schema_of::<api::ConfigMap>,
-            has_generation: false,
+            ..Kind::of::<api::ConfigMap>()
         }
         .describe(),
         Kind {
-            group: "",
-            kind: "Secret",
-            plural: "secrets",
-            short_names: &[],
-            categories: &[],
-            scope: Scope::Namespaced,
-            subresources: &[],
             selectable_fields: &["type"],
             columns: columns::core::secret(),
             cells: columns::core::secret_cells,
-            schema: schema_of::<api::Secret>,
-            has_generation: false,
+            ..Kind::of::<api::Secret>()
         }
         .describe(),
         Kind {
-            group: "",
-            kind: "Event",
-            plural: "events",
             short_names: &["ev"],
-            categories: &[],
-            scope: Scope::Namespaced,
-            subresources: &[],
             selectable_fields: &[
                 "involvedObject.kind",
                 "involvedObject.namespace",
@@ -130,8 +92,79 @@ pub(super) fn all() -> Vec<Descriptor> {
             ],
             columns: columns::core::event(),
             cells: columns::core::event_cells,
-            schema: schema_of::<api::Event>,
-            has_generation: false,
+            ..Kind::of::<api::Event>()
+        }
+        .describe(),
+        Kind {
+            short_names: &["svc"],
+            categories: &["all"],
+            subresources: &[STATUS],
+            selectable_fields: &["spec.clusterIP", "spec.type"],
+            columns: columns::service::service(),
+            cells: columns::service::service_cells,
+            ..Kind::of::<api::Service>()
+        }
+        .describe(),
+        Kind {
+            short_names: &["ep"],
+            columns: columns::service::endpoints(),
+            cells: columns::service::endpoints_cells,
+            ..Kind::of::<api::Endpoints>()
+        }
+        .describe(),
+        Kind {
+            short_names: &["sa"],
+            columns: columns::core::service_account(),
+            cells: columns::core::service_account_cells,
+            ..Kind::of::<api::ServiceAccount>()
+        }
+        .describe(),
+        Kind {
+            short_names: &["quota"],
+            subresources: &[STATUS],
+            columns: columns::core::resource_quota(),
+            cells: columns::core::resource_quota_cells,
+            ..Kind::of::<api::ResourceQuota>()
+        }
+        .describe(),
+        Kind {
+            short_names: &["limits"],
+            columns: columns::core::limit_range(),
+            cells: columns::core::limit_range_cells,
+            ..Kind::of::<api::LimitRange>()
+        }
+        .describe(),
+        Kind {
+            short_names: &["pv"],
+            subresources: &[STATUS],
+            columns: columns::storage::volume(),
+            cells: columns::storage::volume_cells,
+            ..Kind::of::<api::PersistentVolume>()
+        }
+        .describe(),
+        Kind {
+            short_names: &["pvc"],
+            subresources: &[STATUS],
+            columns: columns::storage::claim(),
+            cells: columns::storage::claim_cells,
+            ..Kind::of::<api::PersistentVolumeClaim>()
+        }
+        .describe(),
+        Kind {
+            columns: columns::core::pod_template(),
+            cells: columns::core::pod_template_cells,
+            ..Kind::of::<api::PodTemplate>()
+        }
+        .describe(),
+        Kind {
+            short_names: &["rc"],
+            categories: &["all"],
+            subresources: &[STATUS, SCALE],
+            selectable_fields: &["status.replicas"],
+            columns: columns::apps::replica_set(),
+            cells: columns::apps::replica_set_cells,
+            has_generation: true,
+            ..Kind::of::<api::ReplicationController>()
         }
         .describe(),
     ]

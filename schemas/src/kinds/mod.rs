@@ -1,21 +1,51 @@
 //! The built-in kinds, one module an API group.
 
+mod admission;
 mod apps;
+mod autoscaling;
+mod batch;
+mod certificates;
 mod coordination;
 mod core;
+mod discovery;
+mod networking;
+mod policy;
+mod rbac;
+mod resource;
+mod scheduling;
+mod storage;
 
 use std::borrow::Cow;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use k8s_openapi::{
+    ClusterResourceScope, NamespaceResourceScope, Resource, apimachinery::pkg::apis::meta::v1 as meta,
+};
 
 use crate::{
+    columns,
     registry::{Cells, Column, Descriptor, SchemaOf, Scope, Subresource},
     schema::Compiled,
 };
 
 /// A descriptor for every built-in kind.
 pub fn all() -> Vec<Descriptor> {
-    [core::all(), apps::all(), coordination::all()].concat()
+    [
+        core::all(),
+        admission::all(),
+        apps::all(),
+        autoscaling::all(),
+        batch::all(),
+        certificates::all(),
+        coordination::all(),
+        discovery::all(),
+        networking::all(),
+        policy::all(),
+        rbac::all(),
+        resource::all(),
+        scheduling::all(),
+        storage::all(),
+    ]
+    .concat()
 }
 
 /// A document that is no kind of its own: what subresources carry, and what requests and answers are wrapped in.
@@ -67,9 +97,23 @@ fn schema_of<K: schemars::JsonSchema>() -> serde_json::Value {
     schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<K>().into()
 }
 
-/// What a kind's module states; the rest follows from Kubernetes' naming rules.
+/// Where the type itself says that its objects live.
+trait Placed {
+    const SCOPE: Scope;
+}
+
+impl Placed for NamespaceResourceScope {
+    const SCOPE: Scope = Scope::Namespaced;
+}
+
+impl Placed for ClusterResourceScope {
+    const SCOPE: Scope = Scope::Cluster;
+}
+
+/// What a kind's module states; the rest follows from its type and from Kubernetes' naming rules.
 struct Kind {
     group: &'static str,
+    version: &'static str,
     kind: &'static str,
     plural: &'static str,
     short_names: &'static [&'static str],
@@ -84,12 +128,35 @@ struct Kind {
 }
 
 impl Kind {
+    /// A kind as its type describes it, without anything of its own: complete it with `..Kind::of::<T>()`.
+    fn of<T>() -> Self
+    where
+        T: Resource + schemars::JsonSchema,
+        T::Scope: Placed,
+    {
+        Self {
+            group: T::GROUP,
+            version: T::VERSION,
+            kind: T::KIND,
+            plural: T::URL_PATH_SEGMENT,
+            short_names: &[],
+            categories: &[],
+            scope: T::Scope::SCOPE,
+            subresources: &[],
+            selectable_fields: &[],
+            columns: columns::name_and_age(),
+            cells: columns::name_and_age_cells,
+            schema: schema_of::<T>,
+            has_generation: false,
+        }
+    }
+
     fn describe(self) -> Descriptor {
         let borrowed =
             |names: &'static [&'static str]| names.iter().map(|name| Cow::Borrowed(*name)).collect();
         Descriptor {
             group: self.group.into(),
-            version: "v1".into(),
+            version: self.version.into(),
             kind: self.kind.into(),
             plural: self.plural.into(),
             singular: self.kind.to_ascii_lowercase().into(),

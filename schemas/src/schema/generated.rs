@@ -2,7 +2,15 @@
 
 use std::sync::LazyLock;
 
-use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination, core::v1 as core};
+use k8s_openapi::{
+    Resource,
+    api::{
+        admissionregistration::v1 as admission, apps::v1 as apps, autoscaling::v2 as autoscaling,
+        batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination,
+        core::v1 as core, discovery::v1 as discovery, networking::v1 as networking, policy::v1 as policy,
+        rbac::v1 as rbac, resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
+    },
+};
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -82,7 +90,8 @@ fn leaf(scalar: Scalar, choices: &mut Choices) -> Value {
     })
 }
 
-fn decodes<K: DeserializeOwned>(api_version: &str, kind: &str, seed: u64) {
+fn decodes<K: Resource + DeserializeOwned>(seed: u64) {
+    let (api_version, kind) = (K::API_VERSION, K::KIND);
     let schema = REGISTRY.kind(api_version, kind).expect("served").compiled();
     let mut object = value(schema.root(), &mut Choices(seed), DEPTH_MAX);
     if !object.is_object() {
@@ -101,8 +110,34 @@ fn decodes<K: DeserializeOwned>(api_version: &str, kind: &str, seed: u64) {
     let once = object.clone();
     schema.normalize(&mut object);
     assert_eq!(object, once, "normalizing twice changes nothing");
+    as_the_server_demands(&mut object);
     let decoded = serde_json::from_value::<K>(object.clone());
     assert!(decoded.is_ok(), "{kind}: {:?}: {object}", decoded.err());
+}
+
+/// What the API server sees to behind the schema: conditions have a time, embedded claims are claims.
+fn as_the_server_demands(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(as_the_server_demands),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                as_the_server_demands(value);
+                for item in value.as_array_mut().into_iter().flatten() {
+                    match name.as_str() {
+                        "conditions" if item.is_object() && item["lastTransitionTime"].is_null() => {
+                            item["lastTransitionTime"] = "2026-01-02T03:04:05Z".into();
+                        }
+                        "volumeClaimTemplates" => {
+                            item["apiVersion"] = "v1".into();
+                            item["kind"] = "PersistentVolumeClaim".into();
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 proptest! {
@@ -110,14 +145,50 @@ proptest! {
 
     #[test]
     fn whatever_passes_the_check_decodes_as_its_typed_kind(seed: u64) {
-        decodes::<core::Pod>("v1", "Pod", seed);
-        decodes::<core::Node>("v1", "Node", seed);
-        decodes::<core::Namespace>("v1", "Namespace", seed);
-        decodes::<core::ConfigMap>("v1", "ConfigMap", seed);
-        decodes::<core::Secret>("v1", "Secret", seed);
-        decodes::<core::Event>("v1", "Event", seed);
-        decodes::<apps::Deployment>("apps/v1", "Deployment", seed);
-        decodes::<apps::ReplicaSet>("apps/v1", "ReplicaSet", seed);
-        decodes::<coordination::Lease>("coordination.k8s.io/v1", "Lease", seed);
+        decodes::<core::Pod>(seed);
+        decodes::<core::Node>(seed);
+        decodes::<core::Namespace>(seed);
+        decodes::<core::ConfigMap>(seed);
+        decodes::<core::Secret>(seed);
+        decodes::<core::Event>(seed);
+        decodes::<core::Service>(seed);
+        decodes::<core::Endpoints>(seed);
+        decodes::<core::ServiceAccount>(seed);
+        decodes::<core::ResourceQuota>(seed);
+        decodes::<core::LimitRange>(seed);
+        decodes::<core::PersistentVolume>(seed);
+        decodes::<core::PersistentVolumeClaim>(seed);
+        decodes::<core::PodTemplate>(seed);
+        decodes::<core::ReplicationController>(seed);
+        decodes::<admission::ValidatingWebhookConfiguration>(seed);
+        decodes::<admission::MutatingWebhookConfiguration>(seed);
+        decodes::<admission::ValidatingAdmissionPolicy>(seed);
+        decodes::<admission::ValidatingAdmissionPolicyBinding>(seed);
+        decodes::<apps::Deployment>(seed);
+        decodes::<apps::ReplicaSet>(seed);
+        decodes::<apps::DaemonSet>(seed);
+        decodes::<apps::StatefulSet>(seed);
+        decodes::<apps::ControllerRevision>(seed);
+        decodes::<autoscaling::HorizontalPodAutoscaler>(seed);
+        decodes::<batch::Job>(seed);
+        decodes::<batch::CronJob>(seed);
+        decodes::<certificates::CertificateSigningRequest>(seed);
+        decodes::<coordination::Lease>(seed);
+        decodes::<discovery::EndpointSlice>(seed);
+        decodes::<networking::NetworkPolicy>(seed);
+        decodes::<networking::Ingress>(seed);
+        decodes::<networking::IngressClass>(seed);
+        decodes::<networking::IPAddress>(seed);
+        decodes::<policy::PodDisruptionBudget>(seed);
+        decodes::<rbac::Role>(seed);
+        decodes::<rbac::RoleBinding>(seed);
+        decodes::<rbac::ClusterRole>(seed);
+        decodes::<rbac::ClusterRoleBinding>(seed);
+        decodes::<resource::ResourceSlice>(seed);
+        decodes::<resource::DeviceClass>(seed);
+        decodes::<resource::ResourceClaim>(seed);
+        decodes::<resource::ResourceClaimTemplate>(seed);
+        decodes::<scheduling::PriorityClass>(seed);
+        decodes::<storage::StorageClass>(seed);
     }
 }

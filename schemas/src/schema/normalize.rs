@@ -51,7 +51,8 @@ fn element(place: Place<'_>, value: &mut Value) {
 fn zero(scalar: Scalar) -> Value {
     match scalar {
         Scalar::String | Scalar::Bytes => Value::from(""),
-        Scalar::Time => Value::Null,
+        // Go's zero time: what a client in Go reads back as a time that was never set.
+        Scalar::Time => Value::from("0001-01-01T00:00:00Z"),
         Scalar::Int32 | Scalar::Int64 | Scalar::Number | Scalar::IntOrString => Value::from(0),
         Scalar::Boolean => Value::from(false),
         Scalar::Quantity => Value::from("0"),

@@ -1,14 +1,16 @@
 //! How lists and structures of the built-in types are merged: facts that the JSON schemas of `k8s-openapi` lack.
 //!
 //! Source: the `patchStrategy`, `patchMergeKey`, `+listType`, `+listMapKey`, `+mapType` and `+structType` markers in
-//! `k8s.io/api` (`core/v1`, `apps/v1`) and `k8s.io/apimachinery` (`meta/v1`). A test holds every entry against the
-//! served types, so that a misspelt one fails.
+//! `k8s.io/api` (release 1.36) and `k8s.io/apimachinery` (`meta/v1`). A test holds every entry against the served
+//! types, so that a misspelt one fails.
 
 /// How one field is merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MergeRule {
     /// Strategic merge combines the items of this list instead of replacing it.
     pub merge: bool,
+    /// Strategic merge replaces this structure instead of merging into it.
+    pub replace: bool,
     /// Strategic merge drops the fields that `$retainKeys` does not name.
     pub retain_keys: bool,
     /// The field by which strategic merge recognises an item; `None` where the items are plain values.
@@ -30,13 +32,20 @@ pub enum ListType {
     Map(&'static [&'static str]),
 }
 
-const NOTHING: MergeRule =
-    MergeRule { merge: false, retain_keys: false, merge_key: None, list: None, atomic_map: false };
+const NOTHING: MergeRule = MergeRule {
+    merge: false,
+    replace: false,
+    retain_keys: false,
+    merge_key: None,
+    list: None,
+    atomic_map: false,
+};
 
 const ATOMIC: MergeRule = MergeRule { list: Some(ListType::Atomic), ..NOTHING };
 const SET: MergeRule = MergeRule { list: Some(ListType::Set), ..NOTHING };
 const MERGED_SET: MergeRule = MergeRule { merge: true, ..SET };
 const ATOMIC_MAP: MergeRule = MergeRule { atomic_map: true, ..NOTHING };
+const REPLACED: MergeRule = MergeRule { replace: true, ..NOTHING };
 const RETAINED: MergeRule = MergeRule { retain_keys: true, ..NOTHING };
 
 /// A list told apart by fields for server-side apply only.
@@ -55,11 +64,14 @@ const fn retained(keys: &'static [&'static str]) -> MergeRule {
 }
 
 /// Strategic merge knows a key, server-side apply takes the list as a whole.
-const MERGED_BY_IP_ATOMIC: MergeRule =
-    MergeRule { merge: true, merge_key: Some("ip"), list: Some(ListType::Atomic), ..NOTHING };
+const fn merged_but_atomic(key: &'static str) -> MergeRule {
+    MergeRule { merge: true, merge_key: Some(key), ..ATOMIC }
+}
 
 /// (type, field, rule), sorted, for everything but atomic lists.
 static RULES: &[(&str, &str, MergeRule)] = &[
+    ("AllocatedDeviceStatus", "conditions", map(&["type"])),
+    ("CertificateSigningRequestStatus", "conditions", map(&["type"])),
     ("Container", "env", merged(&["name"])),
     ("Container", "ports", merged(&["containerPort", "protocol"])),
     ("Container", "volumeDevices", merged(&["devicePath"])),
@@ -67,18 +79,29 @@ static RULES: &[(&str, &str, MergeRule)] = &[
     ("ContainerRestartRuleOnExitCodes", "values", SET),
     ("ContainerStatus", "allocatedResourcesStatus", merged(&["name"])),
     ("ContainerStatus", "volumeMounts", merged(&["mountPath"])),
+    ("DaemonSetStatus", "conditions", merged(&["type"])),
     ("DeploymentSpec", "strategy", RETAINED),
     ("DeploymentStatus", "conditions", merged(&["type"])),
+    ("Endpoint", "addresses", SET),
     ("EphemeralContainer", "env", merged(&["name"])),
     ("EphemeralContainer", "ports", merged(&["containerPort", "protocol"])),
     ("EphemeralContainer", "volumeDevices", merged(&["devicePath"])),
     ("EphemeralContainer", "volumeMounts", merged(&["mountPath"])),
+    ("HorizontalPodAutoscalerStatus", "conditions", merged(&["type"])),
+    ("JobStatus", "conditions", merged_but_atomic("type")),
+    ("MutatingWebhook", "matchConditions", merged(&["name"])),
+    ("MutatingWebhookConfiguration", "webhooks", merged(&["name"])),
     ("NamespaceStatus", "conditions", merged(&["type"])),
+    ("NodeAllocatableResourceClaimStatus", "containers", SET),
     ("NodeSpec", "podCIDRs", MERGED_SET),
     ("NodeStatus", "addresses", merged(&["type"])),
     ("NodeStatus", "conditions", merged(&["type"])),
     ("ObjectMeta", "finalizers", MERGED_SET),
     ("ObjectMeta", "ownerReferences", merged(&["uid"])),
+    ("PersistentVolumeClaimStatus", "conditions", merged(&["type"])),
+    ("PodDisruptionBudgetSpec", "selector", REPLACED),
+    ("PodDisruptionBudgetStatus", "conditions", merged(&["type"])),
+    ("PodFailurePolicyOnExitCodesRequirement", "values", SET),
     ("PodSpec", "containers", merged(&["name"])),
     ("PodSpec", "ephemeralContainers", merged(&["name"])),
     ("PodSpec", "hostAliases", merged(&["ip"])),
@@ -90,35 +113,95 @@ static RULES: &[(&str, &str, MergeRule)] = &[
     ("PodSpec", "topologySpreadConstraints", merged(&["topologyKey", "whenUnsatisfiable"])),
     ("PodSpec", "volumes", retained(&["name"])),
     ("PodStatus", "conditions", merged(&["type"])),
-    ("PodStatus", "hostIPs", MERGED_BY_IP_ATOMIC),
+    ("PodStatus", "hostIPs", merged_but_atomic("ip")),
     ("PodStatus", "nodeAllocatableResourceClaimStatuses", merged(&["resourceClaimName"])),
     ("PodStatus", "podIPs", merged(&["ip"])),
     ("PodStatus", "resourceClaimStatuses", retained(&["name"])),
     ("ReplicaSetStatus", "conditions", merged(&["type"])),
+    ("ReplicationControllerSpec", "selector", ATOMIC_MAP),
+    ("ReplicationControllerStatus", "conditions", merged(&["type"])),
+    ("ResourceClaimStatus", "devices", map(&["driver", "device", "pool", "shareID"])),
+    ("ResourceClaimStatus", "reservedFor", merged(&["uid"])),
     ("ResourceRequirements", "claims", map(&["name"])),
     ("ResourceStatus", "resources", map(&["resourceID"])),
+    ("ServiceAccount", "secrets", merged(&["name"])),
+    ("ServiceSpec", "ports", merged(&["port", "protocol"])),
+    ("ServiceSpec", "selector", ATOMIC_MAP),
+    ("ServiceStatus", "conditions", merged(&["type"])),
+    ("StatefulSetStatus", "conditions", merged(&["type"])),
+    ("UncountedTerminatedPods", "failed", SET),
+    ("UncountedTerminatedPods", "succeeded", SET),
+    ("ValidatingAdmissionPolicyBindingSpec", "validationActions", SET),
+    ("ValidatingAdmissionPolicySpec", "matchConditions", merged(&["name"])),
+    ("ValidatingAdmissionPolicySpec", "variables", merged(&["name"])),
+    ("ValidatingAdmissionPolicyStatus", "conditions", map(&["type"])),
+    ("ValidatingWebhook", "matchConditions", merged(&["name"])),
+    ("ValidatingWebhookConfiguration", "webhooks", merged(&["name"])),
 ];
 
 /// (type, its lists that are replaced and owned as a whole), sorted.
 static ATOMIC_LISTS: &[(&str, &[&str])] = &[
+    ("AggregationRule", &["clusterRoleSelectors"]),
     ("Capabilities", &["add", "drop"]),
+    ("CapacityRequestPolicy", &["validValues"]),
+    ("CephFSPersistentVolumeSource", &["monitors"]),
     ("CephFSVolumeSource", &["monitors"]),
+    ("CertificateSigningRequestSpec", &["groups", "usages"]),
+    ("ClusterRole", &["rules"]),
+    ("ClusterRoleBinding", &["subjects"]),
     ("ConfigMapProjection", &["items"]),
     ("ConfigMapVolumeSource", &["items"]),
     ("Container", &["args", "command", "envFrom", "resizePolicy", "restartPolicyRules"]),
     ("ContainerImage", &["names"]),
+    ("CronJobStatus", &["active"]),
+    ("Device", &["bindingConditions", "bindingFailureConditions", "consumesCounters", "taints"]),
+    ("DeviceAllocationConfiguration", &["requests"]),
+    ("DeviceAllocationResult", &["config", "results"]),
+    ("DeviceAttribute", &["bools", "ints", "strings", "versions"]),
+    ("DeviceClaim", &["config", "constraints", "requests"]),
+    ("DeviceClaimConfiguration", &["requests"]),
+    ("DeviceClassSpec", &["config", "selectors"]),
+    ("DeviceConstraint", &["requests"]),
+    ("DeviceRequest", &["firstAvailable"]),
+    ("DeviceRequestAllocationResult", &["bindingConditions", "bindingFailureConditions", "tolerations"]),
+    ("DeviceSubRequest", &["selectors", "tolerations"]),
     ("DownwardAPIProjection", &["items"]),
     ("DownwardAPIVolumeSource", &["items"]),
+    ("EndpointHints", &["forNodes", "forZones"]),
+    ("EndpointSlice", &["endpoints", "ports"]),
+    ("EndpointSubset", &["addresses", "notReadyAddresses", "ports"]),
+    ("Endpoints", &["subsets"]),
     ("EphemeralContainer", &["args", "command", "envFrom", "resizePolicy", "restartPolicyRules"]),
+    ("ExactDeviceRequest", &["selectors", "tolerations"]),
     ("ExecAction", &["command"]),
     ("FCVolumeSource", &["targetWWNs", "wwids"]),
+    ("HPAScalingRules", &["policies"]),
     ("HTTPGetAction", &["httpHeaders"]),
+    ("HTTPIngressRuleValue", &["paths"]),
+    ("HorizontalPodAutoscalerSpec", &["metrics"]),
+    ("HorizontalPodAutoscalerStatus", &["currentMetrics"]),
     ("HostAlias", &["hostnames"]),
+    ("IPBlock", &["except"]),
+    ("ISCSIPersistentVolumeSource", &["portals"]),
     ("ISCSIVolumeSource", &["portals"]),
+    ("IngressLoadBalancerIngress", &["ports"]),
+    ("IngressLoadBalancerStatus", &["ingress"]),
+    ("IngressSpec", &["rules", "tls"]),
+    ("IngressTLS", &["hosts"]),
     ("LabelSelector", &["matchExpressions"]),
     ("LabelSelectorRequirement", &["values"]),
+    ("LimitRangeSpec", &["limits"]),
     ("LinuxContainerUser", &["supplementalGroups"]),
+    ("LoadBalancerIngress", &["ports"]),
+    ("LoadBalancerStatus", &["ingress"]),
+    ("MatchResources", &["excludeResourceRules", "resourceRules"]),
+    ("MutatingWebhook", &["admissionReviewVersions", "rules"]),
+    ("NamedRuleWithOperations", &["apiGroups", "apiVersions", "operations", "resourceNames", "resources"]),
     ("NamespaceSpec", &["finalizers"]),
+    ("NetworkDeviceData", &["ips"]),
+    ("NetworkPolicyEgressRule", &["ports", "to"]),
+    ("NetworkPolicyIngressRule", &["from", "ports"]),
+    ("NetworkPolicySpec", &["egress", "ingress", "policyTypes"]),
     ("NodeAffinity", &["preferredDuringSchedulingIgnoredDuringExecution"]),
     ("NodeSelector", &["nodeSelectorTerms"]),
     ("NodeSelectorRequirement", &["values"]),
@@ -127,6 +210,8 @@ static ATOMIC_LISTS: &[(&str, &[&str])] = &[
     ("NodeStatus", &["declaredFeatures", "images", "runtimeHandlers", "volumesAttached", "volumesInUse"]),
     ("ObjectMeta", &["managedFields"]),
     ("PersistentVolumeClaimSpec", &["accessModes"]),
+    ("PersistentVolumeClaimStatus", &["accessModes"]),
+    ("PersistentVolumeSpec", &["accessModes", "mountOptions"]),
     (
         "PodAffinity",
         &[
@@ -144,38 +229,79 @@ static ATOMIC_LISTS: &[(&str, &[&str])] = &[
     ),
     ("PodDNSConfig", &["nameservers", "options", "searches"]),
     ("PodExtendedResourceClaimStatus", &["requestMappings"]),
+    ("PodFailurePolicy", &["rules"]),
+    ("PodFailurePolicyRule", &["onPodConditions"]),
     ("PodSecurityContext", &["supplementalGroups", "sysctls"]),
     ("PodSpec", &["readinessGates", "tolerations"]),
     ("PodStatus", &["containerStatuses", "ephemeralContainerStatuses", "initContainerStatuses"]),
+    ("PolicyRule", &["apiGroups", "nonResourceURLs", "resourceNames", "resources", "verbs"]),
     ("ProjectedVolumeSource", &["sources"]),
+    ("RBDPersistentVolumeSource", &["monitors"]),
     ("RBDVolumeSource", &["monitors"]),
+    ("ResourceQuotaSpec", &["scopes"]),
+    ("ResourceSliceSpec", &["devices", "sharedCounters"]),
+    ("Role", &["rules"]),
+    ("RoleBinding", &["subjects"]),
+    ("RuleWithOperations", &["apiGroups", "apiVersions", "operations", "resources"]),
+    ("ScopeSelector", &["matchExpressions"]),
+    ("ScopedResourceSelectorRequirement", &["values"]),
     ("SecretProjection", &["items"]),
     ("SecretVolumeSource", &["items"]),
+    ("ServiceAccount", &["imagePullSecrets"]),
+    ("ServiceSpec", &["clusterIPs", "externalIPs", "ipFamilies", "loadBalancerSourceRanges"]),
+    ("StatefulSetSpec", &["volumeClaimTemplates"]),
+    ("StorageClass", &["allowedTopologies", "mountOptions"]),
+    ("SuccessPolicy", &["rules"]),
+    ("TopologySelectorLabelRequirement", &["values"]),
+    ("TopologySelectorTerm", &["matchLabelExpressions"]),
     ("TopologySpreadConstraint", &["matchLabelKeys"]),
+    ("TypeChecking", &["expressionWarnings"]),
+    ("ValidatingAdmissionPolicySpec", &["auditAnnotations", "validations"]),
+    ("ValidatingWebhook", &["admissionReviewVersions", "rules"]),
 ];
 
 /// Structures that server-side apply owns as a whole.
 static ATOMIC_STRUCTURES: &[&str] = &[
     "ConfigMapKeySelector",
+    "EndpointAddress",
+    "EndpointPort",
     "FileKeySelector",
     "LabelSelector",
     "LocalObjectReference",
+    "MatchResources",
+    "NamedRuleWithOperations",
     "NodeSelector",
     "NodeSelectorTerm",
     "ObjectFieldSelector",
     "ObjectReference",
     "OwnerReference",
+    "ParamKind",
+    "ParamRef",
     "ResourceFieldSelector",
+    "RoleRef",
+    "ScopeSelector",
     "SecretKeySelector",
+    "SecretReference",
+    "ServiceBackendPort",
+    "Subject",
+    "TopologySelectorTerm",
     "TypedLocalObjectReference",
+    "Variable",
+    "discovery.v1.EndpointPort",
 ];
 
 /// (type, key field of a list of it, what an item that leaves it out means), sorted.
-static KEY_DEFAULTS: &[(&str, &str, &str)] = &[("ContainerPort", "protocol", "TCP")];
+static KEY_DEFAULTS: &[(&str, &str, &str)] = &[("ContainerPort", "protocol", "TCP"), ("ServicePort", "protocol", "TCP")];
 
-/// The bare name of a built-in type: `PodSpec` of `io.k8s.api.core.v1.PodSpec`. Other types have no rules here.
+/// Types whose bare names the core group has too.
+static QUALIFIED: [&str; 2] = ["discovery.v1.EndpointPort", "resource.v1.ResourceClaim"];
+
+/// The name by which tables know a built-in type: `PodSpec` for `io.k8s.api.core.v1.PodSpec`, with group and version
+/// where that would be ambiguous. Other types have no rules here.
 pub(crate) fn bare_name(definition: &str) -> Option<&str> {
-    definition.strip_prefix("io.k8s.")?.rsplit('.').next()
+    let path = definition.strip_prefix("io.k8s.")?;
+    let qualified = path.strip_prefix("api.").unwrap_or(path);
+    if QUALIFIED.contains(&qualified) { Some(qualified) } else { path.rsplit('.').next() }
 }
 
 /// The rule of a field, by its type's name in the schema (`io.k8s.api.core.v1.PodSpec`) and its own.
@@ -213,9 +339,10 @@ mod tests {
     fn served_types() -> BTreeMap<String, Value> {
         let mut types = BTreeMap::new();
         for kind in crate::kinds::all() {
-            let schema = (kind.schema)();
-            let definitions = schema["$defs"].as_object().cloned().unwrap_or_default();
-            for (name, definition) in definitions {
+            let mut schema = (kind.schema)();
+            let definitions = schema["$defs"].take().as_object().cloned().unwrap_or_default();
+            let root = (schema["title"].as_str().unwrap_or_default().to_owned(), schema);
+            for (name, definition) in definitions.into_iter().chain([root]) {
                 types.insert(bare_name(&name).unwrap_or(&name).to_owned(), definition);
             }
         }
@@ -238,6 +365,18 @@ mod tests {
         }
         for (of, name, _) in KEY_DEFAULTS {
             assert!(types[*of]["properties"][*name].is_object(), "{of}.{name}");
+        }
+    }
+
+    #[test]
+    fn no_two_types_share_a_name() {
+        let mut known = BTreeMap::<String, String>::new();
+        for kind in crate::kinds::all() {
+            let schema = (kind.schema)();
+            for name in schema["$defs"].as_object().into_iter().flatten().map(|(name, _)| name) {
+                let bare = bare_name(name).unwrap_or(name).to_owned();
+                assert_eq!(known.entry(bare).or_insert_with(|| name.clone()), name);
+            }
         }
     }
 
