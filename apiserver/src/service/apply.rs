@@ -19,6 +19,7 @@ use super::{
     limits::CONFLICT_RETRIES_MAX,
     object::{self, check_name, text},
     owners::{self, Claims},
+    unattended,
     update::{Part, Proposal},
     view,
 };
@@ -42,7 +43,7 @@ impl ObjectService {
     pub(super) async fn apply(&self, target: &Target, asked: Asked<'_>) -> Result<Response, ApiError> {
         body::require_name(target)?;
         let manager = applier(target, asked.part.subresource(), asked.options)?;
-        let Incoming { object: config, warnings } =
+        let Incoming { object: config, mut warnings } =
             config(target, asked.body, asked.options.field_validation)?;
         check_name(target, &config)?;
         let config = within(&owners::subject(&target.kind, asked.part), config);
@@ -54,6 +55,9 @@ impl ObjectService {
                 result => Some((200, result?)),
             };
             if let Some((code, stored)) = applied {
+                if code == 201 {
+                    warnings.extend(unattended::warning(&target.kind.descriptor));
+                }
                 return Ok(Response {
                     code,
                     body: view::single(&target.kind, asked.view, &stored),
@@ -101,7 +105,7 @@ impl ObjectService {
         let subject = owners::subject(kind, Part::Main);
         let applied = merged(target, &subject, &Value::Null, &config, manager, asked.force)?;
         let mut object = applied.object;
-        prepare(target, &mut object)?;
+        prepare(asked.who, target, &mut object)?;
         self.admit_into_namespace(target, &target.name).await?;
         let claims = Claims::Applied(applied.entries);
         let stored = self.insert(target, object, &claims, asked.options.dry_run).await?;

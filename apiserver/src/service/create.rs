@@ -9,16 +9,17 @@ use claw_schemas::{ApiError, status::Cause};
 use serde_json::Value;
 
 use super::{
-    ObjectService,
+    ObjectService, addresses, approval,
     body::{self, Incoming},
     encode, errors,
     kinds::{Target, method_not_allowed},
-    limits::NAME_RETRIES_MAX,
+    limits::{CONFLICT_RETRIES_MAX, NAME_RETRIES_MAX},
     object::{self, generate_name, metadata_mut, stamp_new, text},
     owners::{self, Claims},
-    view,
+    unattended, view,
 };
 use crate::{
+    auth::Identity,
     defaults,
     store::{Change, Expect, StoreError, Write},
     validation,
@@ -27,6 +28,7 @@ use crate::{
 impl ObjectService {
     pub(super) async fn create(
         &self,
+        who: &Identity,
         target: &Target,
         body: &[u8],
         options: &WriteOptions,
@@ -36,9 +38,10 @@ impl ObjectService {
             return Err(method_not_allowed());
         }
         let kind = &target.kind;
-        let Incoming { mut object, warnings } = body::object(kind, body, options.field_validation)?;
-        prepare(target, &mut object)?;
+        let Incoming { mut object, mut warnings } = body::object(kind, body, options.field_validation)?;
+        prepare(who, target, &mut object)?;
         let claims = owners::written(target, "", options, "CreateOptions")?;
+        warnings.extend(unattended::warning(&kind.descriptor));
         self.admit_into_namespace(target, text(&object, "name")).await?;
         let stored = if text(&object, "name").is_empty() {
             self.insert_generated(target, object, &claims, options.dry_run).await?
@@ -86,26 +89,45 @@ impl ObjectService {
         if !causes.is_empty() {
             return Err(kind.invalid(text(&object, "name"), causes));
         }
-        let key = kind.key(&target.namespace, text(&object, "name"));
+        unattended::mark(&kind.descriptor, &mut object);
         if dry_run {
-            if self.find(&key).await?.is_some() {
-                return Ok(None);
+            let key = kind.key(&target.namespace, text(&object, "name"));
+            self.companions(target, None, Some(&mut object)).await?;
+            let taken = self.find(&key).await?.is_some();
+            return Ok((!taken).then(|| encode::without_revision(&object)));
+        }
+        self.commit_new(target, object).await
+    }
+
+    /// Commits an object with all that it takes. `None` when the name is taken.
+    async fn commit_new(&self, target: &Target, mut object: Value) -> Result<Option<Bytes>, ApiError> {
+        for _ in 0..CONFLICT_RETRIES_MAX {
+            let chooses = addresses::address(&object["spec"]).is_none();
+            let mut writes = self.companions(target, None, Some(&mut object)).await?;
+            let takes_more = !writes.is_empty();
+            let draft = encode::draft(&object);
+            body::check_stored_size(draft.bytes.len())?;
+            let key = target.kind.key(&target.namespace, text(&object, "name"));
+            // Last, because the answer of the store is the revision of the last write.
+            writes.push(Write { key, expect: Expect::Absent, change: Change::Put(draft.clone()) });
+            match self.store.commit(writes).await {
+                Ok(revision) => return Ok(Some(draft.at(revision))),
+                // Somebody else was given the same address meanwhile.
+                Err(StoreError::Conflict { key, .. }) if takes_more && addresses::is_address(&key) => {
+                    if chooses {
+                        addresses::forget(&mut object);
+                    }
+                }
+                Err(StoreError::Conflict { .. }) => return Ok(None),
+                Err(error) => return Err(errors::from_store(error)),
             }
-            return Ok(Some(encode::without_revision(&object)));
         }
-        let draft = encode::draft(&object);
-        body::check_stored_size(draft.bytes.len())?;
-        let write = Write { key, expect: Expect::Absent, change: Change::Put(draft.clone()) };
-        match self.store.commit(vec![write]).await {
-            Ok(revision) => Ok(Some(draft.at(revision))),
-            Err(StoreError::Conflict { .. }) => Ok(None),
-            Err(error) => Err(errors::from_store(error)),
-        }
+        Err(target.modified())
     }
 }
 
 /// Makes a decoded object a new one of this collection.
-pub(super) fn prepare(target: &Target, object: &mut Value) -> Result<(), ApiError> {
+pub(super) fn prepare(who: &Identity, target: &Target, object: &mut Value) -> Result<(), ApiError> {
     let kind = &target.kind;
     if kind.descriptor.namespaced() && target.namespace.is_empty() {
         return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
@@ -119,6 +141,9 @@ pub(super) fn prepare(target: &Target, object: &mut Value) -> Result<(), ApiErro
         return Err(kind.invalid("", vec![cause]));
     }
     stamp_new(object, kind.descriptor.has_generation);
+    if approval::is_request(kind) {
+        approval::sign(who, object);
+    }
     // What an object is to be is the creator's to say, how it fares is not. Nodes register with what they found.
     if kind.has_status()
         && !kind.is_core("nodes")

@@ -50,6 +50,7 @@ impl ObjectService {
     ) -> Result<Response, ApiError> {
         body::require_name(target)?;
         self.admit_delete(target)?;
+        self.admit_release(target).await?;
         for _ in 0..CONFLICT_RETRIES_MAX {
             let record = self.record(target).await?;
             let old = encode::value_of(&record)?;
@@ -61,11 +62,12 @@ impl ObjectService {
                 Plan::Mark(new) if options.dry_run => Some(encode::draft(new).at(record.revision)),
                 Plan::Remove => {
                     let draft = encode::draft_of(&record.value);
-                    self.commit_over(&record, Change::Delete(draft.clone()), &draft).await?
+                    let freed = self.companions(target, Some(&old), None).await?;
+                    self.commit_over(&record, Change::Delete(draft.clone()), &draft, freed).await?
                 }
                 Plan::Mark(new) => {
                     let draft = encode::draft(new);
-                    self.commit_over(&record, Change::Put(draft.clone()), &draft).await?
+                    self.commit_over(&record, Change::Put(draft.clone()), &draft, Vec::new()).await?
                 }
             };
             let Some(stored) = done else {

@@ -99,7 +99,8 @@ fn places_of<'a>(kind: &str, field: &'a str) -> (Vec<&'a str>, &'static str) {
     match (kind, field) {
         ("Event", "source") => (vec!["source.component", "reportingComponent"], ""),
         ("Node", "spec.unschedulable") => (vec![field], "false"),
-        ("ReplicaSet", "status.replicas") => (vec![field], "0"),
+        ("ReplicaSet" | "ReplicationController", "status.replicas") => (vec![field], "0"),
+        ("Job", "status.successful") => (vec!["status.succeeded"], "0"),
         _ => (vec![field], ""),
     }
 }

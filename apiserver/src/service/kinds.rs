@@ -41,6 +41,7 @@ pub(super) enum Sub {
     Eviction,
     Finalize,
     Log,
+    Approval,
 }
 
 impl Kinds {
@@ -107,6 +108,7 @@ impl Served {
             "eviction" => Sub::Eviction,
             "finalize" => Sub::Finalize,
             "log" => Sub::Log,
+            "approval" => Sub::Approval,
             _ => return None,
         })
     }

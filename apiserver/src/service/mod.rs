@@ -6,8 +6,10 @@
 //!
 //! Must never know: HTTP, gRPC, TLS, how the store keeps its bytes.
 
+mod addresses;
 mod admit;
 mod apply;
+mod approval;
 mod body;
 mod bootstrap;
 mod create;
@@ -27,6 +29,7 @@ mod paging;
 mod pods;
 mod scale;
 mod select;
+mod unattended;
 mod update;
 mod view;
 mod watch;
@@ -119,7 +122,7 @@ impl ObjectService {
             Verb::Get => self.get(target, view).await,
             Verb::List(_) if !target.name.is_empty() => Err(method_not_allowed()),
             Verb::List(options) => self.list(target, &options, view).await,
-            Verb::Create { body, options } => self.create(target, &body, &options, view).await,
+            Verb::Create { body, options } => self.create(who, target, &body, &options, view).await,
             Verb::Update { body, options } => self.replace(target, Part::Main, &body, &options, view).await,
             Verb::Patch { kind: PatchKind::Apply, body, options, force } => {
                 let (body, options) = (&body[..], &options);
@@ -143,7 +146,7 @@ impl ObjectService {
         view: View,
     ) -> Result<Response, ApiError> {
         match (sub, verb) {
-            (Sub::Status, Verb::Get) => self.get(target, view).await,
+            (Sub::Status | Sub::Approval, Verb::Get) => self.get(target, view).await,
             (Sub::Status, Verb::Update { body, options }) => {
                 self.replace(target, Part::Status, &body, &options, view).await
             }
@@ -157,6 +160,12 @@ impl ObjectService {
             (Sub::Status | Sub::Scale, Verb::Patch { force: true, .. }) => Err(force_without_apply()),
             (Sub::Status, Verb::Patch { kind, body, options, force: _ }) => {
                 self.patch(target, Part::Status, (kind, &body), &options, view).await
+            }
+            (Sub::Approval, Verb::Update { body, options }) => {
+                self.replace(target, Part::Approval, &body, &options, view).await
+            }
+            (Sub::Approval, Verb::Patch { kind, body, options, force: _ }) => {
+                self.patch(target, Part::Approval, (kind, &body), &options, view).await
             }
             (Sub::Scale, Verb::Get) => self.get_scale(target).await,
             (Sub::Scale, Verb::Update { body, options }) => self.replace_scale(target, &body, &options).await,

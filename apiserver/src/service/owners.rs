@@ -103,7 +103,7 @@ fn program(user_agent: &str) -> String {
 /// The part of an object that a request can own.
 pub(super) fn subject(kind: &Served, part: Part) -> Subject<'_> {
     let scope = match part {
-        Part::Status => Scope::Status,
+        Part::Status | Part::Approval => Scope::Status,
         Part::Main if kind.has_status() => Scope::Main,
         Part::Main | Part::Finalizers | Part::Internal => Scope::Whole,
     };

@@ -124,10 +124,6 @@ fn scale_of(object: &Value) -> Value {
             metadata[field] = value.clone();
         }
     }
-    let selector = serde_json::from_value(object["spec"]["selector"].clone())
-        .ok()
-        .and_then(|selector| LabelSelector::from_meta(&selector).ok())
-        .unwrap_or_default();
     json!({
         "kind": KIND,
         "apiVersion": API_VERSION,
@@ -135,7 +131,22 @@ fn scale_of(object: &Value) -> Value {
         "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(0)},
         "status": {
             "replicas": object["status"]["replicas"].as_i64().unwrap_or(0),
-            "selector": selector.to_string(),
+            "selector": selector_of(&object["spec"]["selector"]),
         },
     })
+}
+
+/// A selector as text; that of a ReplicationController is a plain map of labels.
+fn selector_of(selector: &Value) -> String {
+    let labels = selector.as_object().into_iter().flatten();
+    let plain: Option<Vec<String>> =
+        labels.map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
+    match plain {
+        Some(labels) => labels.join(","),
+        None => serde_json::from_value(selector.clone())
+            .ok()
+            .and_then(|selector| LabelSelector::from_meta(&selector).ok())
+            .unwrap_or_default()
+            .to_string(),
+    }
 }

@@ -12,7 +12,7 @@ use claw_schemas::{ApiError, schema::Schema, status::Cause};
 use serde_json::Value;
 
 use super::{
-    ObjectService,
+    ObjectService, approval,
     body::{self, Incoming},
     encode, errors,
     kinds::Target,
@@ -34,6 +34,8 @@ pub(super) enum Part {
     Main,
     /// Only the status.
     Status,
+    /// Only the decisions about a certificate signing request.
+    Approval,
     /// Only `spec.finalizers`, of a namespace.
     Finalizers,
     /// The server's own change, made by code that knows what it may touch.
@@ -46,6 +48,7 @@ impl Part {
         match self {
             Self::Main | Self::Internal => "",
             Self::Status => "status",
+            Self::Approval => "approval",
             Self::Finalizers => "finalize",
         }
     }
@@ -128,10 +131,12 @@ impl ObjectService {
             let owners = owners::take(&mut new);
             settle(target, part, &old, &mut new)?;
             owners::settle(target, part, &old, &mut new, owners, claims);
+            let stays = !is_finished(target, &new);
+            let companions = self.companions(target, Some(&old), stays.then_some(&mut new)).await?;
             if dry_run {
                 return Ok(Changed { stored: encode::draft(&new).at(record.revision), warnings });
             }
-            match self.commit_change(target, &record, &old, &new).await? {
+            match self.commit_change(target, &record, (&old, &new), companions).await? {
                 Some(stored) => return Ok(Changed { stored, warnings }),
                 None => tokio::task::yield_now().await,
             }
@@ -144,8 +149,8 @@ impl ObjectService {
         &self,
         target: &Target,
         record: &Record,
-        old: &Value,
-        new: &Value,
+        (old, new): (&Value, &Value),
+        companions: Vec<Write>,
     ) -> Result<Option<Bytes>, ApiError> {
         let gone = is_finished(target, new);
         // `old` still says its revision, and so does `new` (see `settle`).
@@ -155,18 +160,21 @@ impl ObjectService {
         let draft = encode::draft(new);
         body::check_stored_size(draft.bytes.len())?;
         let change = if gone { Change::Delete(draft.clone()) } else { Change::Put(draft.clone()) };
-        self.commit_over(record, change, &draft).await
+        self.commit_over(record, change, &draft, companions).await
     }
 
-    /// Commits a change of a record that must not have changed.
+    /// Commits a change of a record that must not have changed, and what goes with it.
     pub(super) async fn commit_over(
         &self,
         record: &Record,
         change: Change,
         draft: &Draft,
+        companions: Vec<Write>,
     ) -> Result<Option<Bytes>, ApiError> {
         let write = Write { key: record.key.clone(), expect: Expect::Revision(record.revision), change };
-        match self.store.commit(vec![write]).await {
+        let mut writes = companions;
+        writes.push(write);
+        match self.store.commit(writes).await {
             Ok(revision) => Ok(Some(draft.at(revision))),
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(errors::from_store(error)),
@@ -225,14 +233,19 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) -> Result<(
                 take_field(old, new, "status");
             }
             object::keep_system_fields(old, new);
+            defaults::inherit(&kind.descriptor, old, new);
             defaults::apply(&kind.descriptor, new);
             defaults::admit(&kind.descriptor, new);
         }
         Part::Status => {
             let mut whole = old.clone();
             take_field(new, &mut whole, "status");
+            if approval::is_request(kind) {
+                approval::keep_decisions(old, &mut whole);
+            }
             *new = whole;
         }
+        Part::Approval => *new = approval::approved(old, new),
         Part::Finalizers => {
             let finalizers = new["spec"]["finalizers"].take();
             new.clone_from(old);
@@ -246,11 +259,12 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) -> Result<(
         Part::Internal => {}
     }
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-    if matches!(part, Part::Main) && kind.descriptor.has_generation && old.get("spec") != new.get("spec") {
+    let counts = matches!(part, Part::Main) && kind.descriptor.has_generation;
+    if counts && validation::changes_what_is_wanted(old, new) {
         bump_generation(new);
     }
     let mut causes = match part {
-        Part::Main | Part::Status => validation::update(&kind.descriptor, old, new),
+        Part::Main | Part::Status | Part::Approval => validation::update(&kind.descriptor, old, new),
         Part::Finalizers | Part::Internal => Vec::new(),
     };
     causes.extend(new_finalizers_while_deleting(old, new));
