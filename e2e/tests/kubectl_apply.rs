@@ -73,12 +73,12 @@ impl Story<'_> {
 
     /// What would change is shown, and not done.
     fn diff(&self) {
-        self.apply(&["--server-side"], &config("{k: '2', n: '1'}"));
+        self.apply(&["--server-side"], &config("{k: '2', z: '1'}"));
         let before = self.get("configmap/x");
         let args = ["-n", &self.namespace, "diff", "--server-side", "--force-conflicts", "-f", "-"];
         let shown = claw_e2e::kubectl::Outcome::of(&mut self.kubectl.command(args), &config("{k: '9'}"));
         assert_eq!(shown.code, 1, "{}{}", shown.stdout, shown.stderr);
-        for line in ["-  k: \"2\"", "+  k: \"9\"", "-  n: \"1\""] {
+        for line in ["-  k: \"2\"", "+  k: \"9\"", "-  z: \"1\""] {
             assert!(shown.stdout.contains(line), "no {line} in {}", shown.stdout);
         }
         assert_eq!(self.get("configmap/x"), before);
