@@ -7,7 +7,6 @@ const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller
 const NAME_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
 
 pub(super) fn job(object: &mut Object) {
-    let (uid, name) = (meta_text(object, "uid"), meta_text(object, "name"));
     let spec = child(object, "spec");
     if !spec.contains_key("parallelism") && !spec.contains_key("completions") {
         value(spec, "completions", 1);
@@ -22,11 +21,17 @@ pub(super) fn job(object: &mut Object) {
     text(spec, "podReplacementPolicy", replacement);
     job_template(spec);
     let labels = spec["template"]["metadata"].get("labels").cloned();
-    if spec["manualSelector"] != true && !uid.is_empty() {
-        generate_selector(spec, &uid, &name);
-    }
     workload::label_like_template(object, labels);
     child(object, "status");
+}
+
+/// Gives a job the selector that only its own pods match, unless the user insists on another.
+pub(super) fn admit(object: &mut Object) {
+    let (uid, name) = (meta_text(object, "uid"), meta_text(object, "name"));
+    let spec = child(object, "spec");
+    if spec.get("manualSelector") != Some(&Value::Bool(true)) && !uid.is_empty() {
+        generate_selector(spec, &uid, &name);
+    }
 }
 
 fn meta_text(object: &Object, field: &str) -> String {
@@ -34,7 +39,7 @@ fn meta_text(object: &Object, field: &str) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-/// A selector that no other job has, and the labels that it selects by.
+/// The labels by which it selects, too.
 fn generate_selector(spec: &mut Object, uid: &str, name: &str) {
     let labels = child(child(child(spec, "template"), "metadata"), "labels");
     for (keys, value) in [(UID_LABELS, uid), (NAME_LABELS, name)] {

@@ -89,6 +89,7 @@ pub fn admit(kind: &Descriptor, object: &mut Value) {
     match (&*kind.group, &*kind.kind) {
         ("", "Pod") => pod::admit(object),
         ("", "Namespace") => hold_namespace(object),
+        ("batch", "Job") => batch::admit(object),
         _ => {}
     }
 }

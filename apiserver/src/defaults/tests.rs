@@ -223,3 +223,144 @@ fn host_network_takes_the_ports_of_the_host() {
     );
     assert_eq!(object["spec"]["containers"][0]["ports"][0]["hostPort"], 80);
 }
+
+#[test]
+fn the_other_kinds_say_everything_too() {
+    let meta = json!({"name": "x", "uid": "u"});
+    for (api_version, kind, object, pointer, expected) in [
+        (
+            "v1",
+            "Service",
+            json!({"spec": {"ports": [{"port": 80}]}}),
+            "/spec/ports/0",
+            json!({"port": 80, "protocol": "TCP", "targetPort": 80}),
+        ),
+        (
+            "v1",
+            "Service",
+            json!({"spec": {"type": "NodePort"}}),
+            "/spec/externalTrafficPolicy",
+            json!("Cluster"),
+        ),
+        (
+            "v1",
+            "Service",
+            json!({"spec": {"sessionAffinity": "ClientIP"}}),
+            "/spec/sessionAffinityConfig/clientIP/timeoutSeconds",
+            json!(10_800),
+        ),
+        ("v1", "Service", json!({"spec": {"clusterIPs": ["None"]}}), "/spec/clusterIP", json!("None")),
+        (
+            "v1",
+            "ReplicationController",
+            json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}),
+            "/spec/selector",
+            json!({"a": "b"}),
+        ),
+        (
+            "v1",
+            "PersistentVolume",
+            json!({"spec": {}}),
+            "/spec/persistentVolumeReclaimPolicy",
+            json!("Retain"),
+        ),
+        ("v1", "PersistentVolumeClaim", json!({"spec": {}}), "/status/phase", json!("Pending")),
+        (
+            "v1",
+            "LimitRange",
+            json!({"spec": {"limits": [{"type": "Container", "min": {"cpu": "1"}, "max": {"memory": "1Gi"}}]}}),
+            "/spec/limits/0/defaultRequest",
+            json!({"cpu": "1", "memory": "1Gi"}),
+        ),
+        (
+            "apps/v1",
+            "DaemonSet",
+            json!({"spec": {}}),
+            "/spec/updateStrategy/rollingUpdate",
+            json!({"maxUnavailable": 1, "maxSurge": 0}),
+        ),
+        (
+            "apps/v1",
+            "StatefulSet",
+            json!({"spec": {"volumeClaimTemplates": [{"apiVersion": "v9", "metadata": {"name": "d"}}]}}),
+            "/spec/volumeClaimTemplates/0",
+            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "d"}, "spec": {"volumeMode": "Filesystem"}, "status": {"phase": "Pending"}}),
+        ),
+        ("batch/v1", "Job", json!({"spec": {}}), "/spec/completions", json!(1)),
+        ("batch/v1", "Job", json!({"spec": {"parallelism": 3}}), "/spec/completions", json!(null)),
+        (
+            "batch/v1",
+            "Job",
+            json!({"spec": {"backoffLimitPerIndex": 1}}),
+            "/spec/backoffLimit",
+            json!(i32::MAX),
+        ),
+        ("batch/v1", "CronJob", json!({"spec": {}}), "/spec/successfulJobsHistoryLimit", json!(3)),
+        (
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            json!({"spec": {"behavior": {}}}),
+            "/spec/behavior/scaleUp/stabilizationWindowSeconds",
+            json!(0),
+        ),
+        (
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            json!({"spec": {"egress": [{}]}}),
+            "/spec/policyTypes",
+            json!(["Ingress", "Egress"]),
+        ),
+        (
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
+            json!({"subjects": [{"kind": "Group", "name": "g"}, {"kind": "ServiceAccount", "name": "s"}]}),
+            "/subjects",
+            json!([{"kind": "Group", "name": "g", "apiGroup": "rbac.authorization.k8s.io"}, {"kind": "ServiceAccount", "name": "s"}]),
+        ),
+        (
+            "admissionregistration.k8s.io/v1",
+            "MutatingWebhookConfiguration",
+            json!({"webhooks": [{"name": "w", "clientConfig": {"service": {"name": "s", "namespace": "n"}}}]}),
+            "/webhooks/0/clientConfig/service/port",
+            json!(443),
+        ),
+        (
+            "resource.k8s.io/v1",
+            "ResourceClaim",
+            json!({"spec": {"devices": {"requests": [{"name": "r", "exactly": {}}]}}}),
+            "/spec/devices/requests/0/exactly",
+            json!({"allocationMode": "ExactCount", "count": 1}),
+        ),
+    ] {
+        let mut object = object;
+        object["metadata"] = meta.clone();
+        let object = defaulted(api_version, kind, object);
+        let found = object.pointer(pointer).cloned().unwrap_or_default();
+        assert_eq!(found, expected, "{kind} {pointer}");
+    }
+}
+
+#[test]
+fn an_update_inherits_what_was_given_to_a_service() {
+    let kind = REGISTRY.kind("v1", "Service").unwrap();
+    let inherited = |old: Value, new: Value| {
+        let (old, mut new) = (json!({"spec": old}), json!({"spec": new}));
+        inherit(kind, &old, &mut new);
+        new["spec"].take()
+    };
+    let old = json!({"type": "ClusterIP", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"]});
+    assert_eq!(inherited(old.clone(), json!({})), old);
+    assert_eq!(
+        inherited(old.clone(), json!({"clusterIP": "10.96.0.8", "clusterIPs": ["10.96.0.9"]})),
+        json!({"type": "ClusterIP", "clusterIP": "10.96.0.8"})
+    );
+    let mut external = old.clone();
+    external["type"] = "ExternalName".into();
+    assert_eq!(inherited(old, external), json!({"type": "ExternalName"}));
+
+    let ports = |port: Value| json!({"type": "NodePort", "ports": [port]});
+    let open = json!({"port": 80, "protocol": "TCP", "nodePort": 30080});
+    assert_eq!(inherited(ports(open.clone()), ports(json!({"port": 80}))), ports(open.clone()));
+    let closed = inherited(ports(open.clone()), json!({"type": "ClusterIP", "ports": [open]}));
+    assert_eq!(closed["ports"], json!([{"port": 80, "protocol": "TCP"}]));
+}

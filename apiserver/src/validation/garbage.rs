@@ -9,7 +9,7 @@ use super::*;
 use crate::{defaults, patch};
 
 /// Names that lead deep into the code, among them every directive of strategic merge.
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 52] = [
     "metadata",
     "spec",
     "status",
@@ -40,6 +40,28 @@ const NAMES: [&str; 30] = [
     "$setElementOrder/finalizers",
     "$deleteFromPrimitiveList/finalizers",
     "items",
+    "type",
+    "clusterIP",
+    "clusterIPs",
+    "subsets",
+    "addresses",
+    "endpoints",
+    "jobTemplate",
+    "podFailurePolicy",
+    "rules",
+    "http",
+    "paths",
+    "backend",
+    "ingress",
+    "from",
+    "ipBlock",
+    "webhooks",
+    "clientConfig",
+    "devices",
+    "requests",
+    "firstAvailable",
+    "metrics",
+    "behavior",
 ];
 
 fn leaf() -> impl Strategy<Value = Value> {

@@ -1,5 +1,8 @@
 //! Each rule against an object that is sound but for one thing.
 
+mod kinds;
+mod updates;
+
 use std::sync::LazyLock;
 
 use claw_schemas::Registry;

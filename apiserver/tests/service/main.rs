@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod addresses;
 mod applies;
 mod changes;
 mod deletes;
@@ -11,6 +12,7 @@ mod owners;
 mod rest;
 mod restarts;
 mod subresources;
+mod unattended;
 mod watches;
 mod world;
 mod writes;
