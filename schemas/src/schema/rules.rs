@@ -291,7 +291,8 @@ static ATOMIC_STRUCTURES: &[&str] = &[
 ];
 
 /// (type, key field of a list of it, what an item that leaves it out means), sorted.
-static KEY_DEFAULTS: &[(&str, &str, &str)] = &[("ContainerPort", "protocol", "TCP"), ("ServicePort", "protocol", "TCP")];
+static KEY_DEFAULTS: &[(&str, &str, &str)] =
+    &[("ContainerPort", "protocol", "TCP"), ("ServicePort", "protocol", "TCP")];
 
 /// Types whose bare names the core group has too.
 static QUALIFIED: [&str; 2] = ["discovery.v1.EndpointPort", "resource.v1.ResourceClaim"];
