@@ -9,8 +9,11 @@ use claw_e2e::{
     wait,
 };
 
+/// Waits for what a file promises.
+type Story = fn(&Kubectl);
+
 /// Every file, and what holds once it is applied.
-const STORIES: [(&str, fn(&Kubectl)); 5] = [
+const STORIES: [(&str, Story); 5] = [
     ("hello.yaml", hello_answers_from_three_pods),
     ("init.yaml", init_hands_its_file_over),
     ("limits.yaml", limits_kill_and_throttle),
