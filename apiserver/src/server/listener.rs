@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::task::TaskTracker;
 
-use super::{Stop, gate::Gate, tls::ALPN_HTTP2};
+use super::{Stop, again::Again, gate::Gate, tls::ALPN_HTTP2};
 use crate::auth::Peer;
 
 /// Open connections. Each costs about 50 KiB (TLS and HTTP buffers), so a flood is held under 1 GiB; 5,000 nodes
@@ -124,7 +124,8 @@ pub async fn accept(
             tracing::warn!("refused a connection: {CONNECTIONS_MAX} are open");
             continue;
         };
-        tasks.spawn(connection(stream, slot, acceptor.clone(), http.clone(), gate.clone(), stop.clone()));
+        let connection = connection(stream, slot, acceptor.clone(), http.clone(), gate.clone(), stop.clone());
+        tasks.spawn(Again::new(connection));
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! Must never know: controllers, node agents' insides, the command line.
 
+mod again;
 mod gate;
 mod listener;
 mod lock;
