@@ -13,6 +13,7 @@ pub mod columns;
 pub mod discovery;
 pub mod kinds;
 pub mod openapi;
+pub mod pick;
 pub mod proto;
 pub mod protobuf;
 pub mod quantity;

@@ -5,7 +5,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-use crate::schema::{Compiled, Schema};
+use crate::{
+    pick::Pick,
+    schema::{Compiled, Schema},
+};
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,9 @@ pub struct Descriptor {
     pub columns: Vec<Column>,
     /// Fills a row.
     pub cells: Cells,
+    /// Paths ([`Pick::paths`](crate::pick::Pick::paths)) that [`Self::cells`] looks at; nothing else of an object needs
+    /// to be read for a row. Empty for everything.
+    pub cells_read: Vec<Cow<'static, str>>,
     /// Schema source, compiled on first use: see [`Self::compiled`].
     pub schema: SchemaOf,
     /// Where the compiled schema is kept.
@@ -89,6 +95,14 @@ impl Descriptor {
     /// The compiled schema.
     pub fn compiled(&self) -> &Schema {
         self.compiled.get(self.schema)
+    }
+
+    /// What has to be read of an object to fill a row.
+    pub fn row(&self) -> Pick {
+        match self.cells_read.is_empty() {
+            true => Pick::everything(),
+            false => Pick::paths(self.cells_read.iter().map(|path| &**path)),
+        }
     }
 
     /// `apps/v1`, or `v1` in the core group.

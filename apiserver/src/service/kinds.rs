@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use claw_client::ResourceRef;
 use claw_schemas::{
     ApiError, Descriptor, Registry,
+    pick::Pick,
     status::{Cause, Reason},
 };
 
@@ -16,6 +17,8 @@ pub(super) struct Served {
     pub descriptor: Arc<Descriptor>,
     pub api_version: String,
     pub plan: Plan,
+    /// What is read of an object for a row.
+    pub row: Pick,
 }
 
 /// All served kinds, by `group/version/plural`.
@@ -51,6 +54,7 @@ impl Kinds {
             let served = Served {
                 api_version: descriptor.api_version(),
                 plan: Plan::new(descriptor),
+                row: descriptor.row(),
                 descriptor: descriptor.clone(),
             };
             (key, Arc::new(served))

@@ -1,6 +1,6 @@
 //! How stored objects look in an answer: themselves, `PartialObjectMetadata`, or rows of a `Table`.
 //!
-//! Everything is spliced from stored bytes; only cells need the object as a document.
+//! Everything is spliced from stored bytes; only cells need something of the object as a document.
 
 use std::fmt::Write as _;
 
@@ -39,10 +39,16 @@ pub(super) fn single(kind: &Served, view: View, stored: &Bytes) -> Bytes {
 
 /// One object of a list, or in a watch event (where a row is put into a table of its own).
 pub(super) fn item(kind: &Served, view: View, stored: &[u8]) -> Vec<u8> {
+    let mut item = Vec::new();
+    write_item(&mut item, kind, view, stored, Timestamp::now());
+    item
+}
+
+fn write_item(out: &mut Vec<u8>, kind: &Served, view: View, stored: &[u8], now: Timestamp) {
     match view {
-        View::Object => stored.to_vec(),
-        View::Metadata => partial(stored).into_bytes(),
-        View::Table(include) => row(kind, include, stored).into_bytes(),
+        View::Object => out.extend_from_slice(stored),
+        View::Metadata => write_partial(out, metadata_of(stored)),
+        View::Table(include) => write_row(out, kind, include, stored, now),
     }
 }
 
@@ -58,14 +64,12 @@ pub(super) async fn list(kind: &Served, view: View, items: &[Record], meta: &Lis
     let size: usize =
         if view == View::Object { items.iter().map(|item| item.value.len() + 1).sum() } else { 0 };
     body.reserve(size + 2);
+    let now = Timestamp::now();
     for (at, record) in items.iter().enumerate() {
         if at > 0 {
             body.push(b',');
         }
-        match view {
-            View::Object => body.extend_from_slice(&record.value),
-            _ => body.extend_from_slice(&item(kind, view, &record.value)),
-        }
+        write_item(&mut body, kind, view, &record.value, now);
         // A long answer must not keep a worker thread from the other requests.
         if at % LIST_CHUNK == LIST_CHUNK - 1 {
             tokio::task::yield_now().await;
@@ -112,22 +116,29 @@ fn columns(kind: &Served) -> String {
     Value::Array(columns).to_string()
 }
 
-fn row(kind: &Served, include: IncludeObject, stored: &[u8]) -> String {
-    let object: Value = serde_json::from_slice(stored).unwrap_or_default();
-    let cells = Value::Array((kind.descriptor.cells)(&object, Timestamp::now()));
-    let object = match include {
-        IncludeObject::None => "null".into(),
-        IncludeObject::Metadata => partial(stored).into(),
-        IncludeObject::Object => String::from_utf8_lossy(stored),
-    };
-    format!("{{\"cells\":{cells},\"object\":{object}}}")
+fn write_row(out: &mut Vec<u8>, kind: &Served, include: IncludeObject, stored: &[u8], now: Timestamp) {
+    let (read, metadata) = kind.row.read_beside(stored, "metadata").unwrap_or_else(|error| {
+        tracing::error!(%error, "a stored object does not parse");
+        (Value::Null, "null")
+    });
+    let cells = (kind.descriptor.cells)(&read, now);
+    out.extend_from_slice(b"{\"cells\":");
+    serde_json::to_writer(&mut *out, &cells).expect("JSON values serialise into memory");
+    out.extend_from_slice(b",\"object\":");
+    match include {
+        IncludeObject::None => out.extend_from_slice(b"null"),
+        IncludeObject::Metadata => write_partial(out, metadata),
+        IncludeObject::Object => out.extend_from_slice(stored),
+    }
+    out.push(b'}');
 }
 
-fn partial(stored: &[u8]) -> String {
-    let metadata = metadata_of(stored);
-    format!(
-        "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata}}}"
-    )
+fn write_partial(out: &mut Vec<u8>, metadata: &str) {
+    out.extend_from_slice(
+        b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
+    );
+    out.extend_from_slice(metadata.as_bytes());
+    out.push(b'}');
 }
 
 /// The JSON string of an object's revision.

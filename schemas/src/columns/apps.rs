@@ -9,6 +9,17 @@ use super::{
 };
 use crate::registry::Column;
 
+/// What [`deployment_cells`] and [`replica_set_cells`] look at.
+pub const WORKLOAD_READ: &[&str] = &[
+    "metadata.name",
+    "metadata.creationTimestamp",
+    "spec.replicas",
+    "spec.selector",
+    "spec.template.spec.containers.name",
+    "spec.template.spec.containers.image",
+    "status",
+];
+
 /// NAME READY UP-TO-DATE AVAILABLE AGE
 pub fn deployment() -> Vec<Column> {
     let mut columns = vec![

@@ -30,6 +30,10 @@ pub fn config_map_cells(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![object["metadata"]["name"].clone(), json!(count), created(object, now)]
 }
 
+/// What [`config_map_cells`] looks at.
+pub const CONFIG_MAP_READ: &[&str] =
+    &["metadata.name", "metadata.creationTimestamp", "data.*", "binaryData.*"];
+
 /// NAME TYPE DATA AGE
 pub fn secret() -> Vec<Column> {
     vec![
@@ -49,6 +53,9 @@ pub fn secret_cells(object: &Value, now: Timestamp) -> Vec<Value> {
         created(object, now),
     ]
 }
+
+/// What [`secret_cells`] looks at.
+pub const SECRET_READ: &[&str] = &["metadata.name", "metadata.creationTimestamp", "type", "data.*"];
 
 /// LAST SEEN TYPE REASON OBJECT MESSAGE
 pub fn event() -> Vec<Column> {

@@ -1,7 +1,7 @@
 //! Table columns and cells: what `kubectl get` prints for each kind.
 //!
-//! Cells are made from the stored JSON, with nothing decoded that no column shows. Columns and their logic are those
-//! of `kubectl`, so that eyes and scripts find what they expect.
+//! Cells are made from the stored JSON; where objects are large, only what their columns look at is read of it. Columns
+//! and their logic are those of `kubectl`, so that eyes and scripts find what they expect.
 //!
 //! Must never know: how a Table is assembled and sent.
 

@@ -44,6 +44,17 @@ pub fn node_cells(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+/// What [`node_cells`] looks at.
+pub const NODE_READ: &[&str] = &[
+    "metadata.name",
+    "metadata.creationTimestamp",
+    "metadata.labels",
+    "spec.unschedulable",
+    "status.conditions",
+    "status.addresses",
+    "status.nodeInfo",
+];
+
 fn state(node: &Value) -> String {
     let ready = items(&node["status"]["conditions"]).find(|condition| condition["type"] == "Ready");
     let mut state = match ready {

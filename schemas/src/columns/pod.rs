@@ -39,6 +39,19 @@ pub fn pod_cells(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+/// What [`pod_cells`] looks at.
+pub const POD_READ: &[&str] = &[
+    "metadata.name",
+    "metadata.creationTimestamp",
+    "metadata.deletionTimestamp",
+    "spec.nodeName",
+    "spec.containers.*",
+    "spec.initContainers.name",
+    "spec.initContainers.restartPolicy",
+    "spec.readinessGates",
+    "status",
+];
+
 /// What the cells say about the containers.
 struct Summary {
     ready: usize,

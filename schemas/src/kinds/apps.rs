@@ -14,6 +14,7 @@ pub(super) fn all() -> Vec<Descriptor> {
             selectable_fields: &["status.replicas"],
             columns: columns::apps::replica_set(),
             cells: columns::apps::replica_set_cells,
+            cells_read: columns::apps::WORKLOAD_READ,
             has_generation: true,
             ..Kind::of::<api::ReplicaSet>()
         }
@@ -24,6 +25,7 @@ pub(super) fn all() -> Vec<Descriptor> {
             subresources: &[STATUS, SCALE],
             columns: columns::apps::deployment(),
             cells: columns::apps::deployment_cells,
+            cells_read: columns::apps::WORKLOAD_READ,
             has_generation: true,
             ..Kind::of::<api::Deployment>()
         }

@@ -39,6 +39,7 @@ pub(super) fn all() -> Vec<Descriptor> {
             selectable_fields: &["spec.unschedulable"],
             columns: columns::node::node(),
             cells: columns::node::node_cells,
+            cells_read: columns::node::NODE_READ,
             ..Kind::of::<api::Node>()
         }
         .describe(),
@@ -57,6 +58,7 @@ pub(super) fn all() -> Vec<Descriptor> {
             ],
             columns: columns::pod::pod(),
             cells: columns::pod::pod_cells,
+            cells_read: columns::pod::POD_READ,
             has_generation: true,
             ..Kind::of::<api::Pod>()
         }
@@ -65,6 +67,7 @@ pub(super) fn all() -> Vec<Descriptor> {
             short_names: &["cm"],
             columns: columns::core::config_map(),
             cells: columns::core::config_map_cells,
+            cells_read: columns::core::CONFIG_MAP_READ,
             ..Kind::of::<api::ConfigMap>()
         }
         .describe(),
@@ -72,6 +75,7 @@ pub(super) fn all() -> Vec<Descriptor> {
             selectable_fields: &["type"],
             columns: columns::core::secret(),
             cells: columns::core::secret_cells,
+            cells_read: columns::core::SECRET_READ,
             ..Kind::of::<api::Secret>()
         }
         .describe(),

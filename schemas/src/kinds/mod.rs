@@ -123,6 +123,7 @@ struct Kind {
     selectable_fields: &'static [&'static str],
     columns: Vec<Column>,
     cells: Cells,
+    cells_read: &'static [&'static str],
     schema: SchemaOf,
     has_generation: bool,
 }
@@ -146,6 +147,7 @@ impl Kind {
             selectable_fields: &[],
             columns: columns::name_and_age(),
             cells: columns::name_and_age_cells,
+            cells_read: &[],
             schema: schema_of::<T>,
             has_generation: false,
         }
@@ -167,6 +169,7 @@ impl Kind {
             selectable_fields: borrowed(self.selectable_fields),
             columns: self.columns,
             cells: self.cells,
+            cells_read: borrowed(self.cells_read),
             schema: self.schema,
             compiled: Compiled::default(),
             has_generation: self.has_generation,
