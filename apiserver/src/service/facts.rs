@@ -1,11 +1,9 @@
-//! What selectors look at, picked from stored bytes without building a document.
-//!
-//! A kind's plan is a small tree of the wanted paths; the rest of the object is skipped by the parser.
+//! What selectors look at, picked from stored bytes without building the whole document.
 
-use std::fmt;
+use std::borrow::Cow;
 
-use claw_schemas::Descriptor;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use claw_schemas::{Descriptor, pick::Pick};
+use serde_json::Value;
 
 /// Labels and selectable fields of one object.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,49 +26,28 @@ impl Facts {
 /// Where the selectable fields of a kind are found.
 #[derive(Debug)]
 pub(super) struct Plan {
-    root: Branch,
-    slots: usize,
+    pick: Pick,
     fields: Vec<Field>,
 }
 
-/// One declared field: the first slot that holds text, else a default.
+/// One declared field: the first of its places that holds text, else a default.
 #[derive(Debug)]
 struct Field {
     name: String,
-    slots: Vec<usize>,
+    places: Vec<String>,
     default: &'static str,
-}
-
-#[derive(Debug, Default)]
-struct Branch {
-    children: Vec<(Box<str>, Node)>,
-}
-
-#[derive(Debug)]
-enum Node {
-    Branch(Branch),
-    Slots(Vec<usize>),
-    Labels,
 }
 
 impl Plan {
     pub fn new(descriptor: &Descriptor) -> Self {
-        let mut plan = Self { root: Branch::default(), slots: 0, fields: Vec::new() };
-        let metadata = Branch { children: vec![("labels".into(), Node::Labels)] };
-        plan.root.children.push(("metadata".into(), Node::Branch(metadata)));
-        for name in &descriptor.selectable_fields {
-            let (paths, default) = places_of(&descriptor.kind, name);
-            let slots = paths.iter().map(|path| plan.add(path)).collect();
-            plan.fields.push(Field { name: name.to_string(), slots, default });
-        }
-        plan
-    }
-
-    fn add(&mut self, path: &str) -> usize {
-        let slot = self.slots;
-        self.slots += 1;
-        self.root.add(path, slot);
-        slot
+        let field = |name: &Cow<'static, str>| {
+            let (places, default) = places_of(&descriptor.kind, name);
+            let places = places.into_iter().map(str::to_owned).collect();
+            Field { name: name.to_string(), places, default }
+        };
+        let fields: Vec<Field> = descriptor.selectable_fields.iter().map(field).collect();
+        let places = fields.iter().flat_map(|field| &field.places).map(String::as_str);
+        Self { pick: Pick::paths(places.chain(["metadata.labels"])), fields }
     }
 
     /// The index of a declared field.
@@ -80,16 +57,22 @@ impl Plan {
 
     /// Reads an object. Bytes that do not parse have no labels and no fields.
     pub fn facts(&self, stored: &[u8]) -> Facts {
-        let mut found = Found { labels: Vec::new(), slots: vec![Box::default(); self.slots] };
-        let mut reader = serde_json::Deserializer::from_slice(stored);
-        if let Err(error) = (Walk { branch: &self.root, found: &mut found }).deserialize(&mut reader) {
+        let mut read = self.pick.read(stored).unwrap_or_else(|error| {
             tracing::error!(%error, "a stored object does not parse");
-        }
-        let fields = self.fields.iter().map(|field| {
-            let text = field.slots.iter().map(|slot| &found.slots[*slot]).find(|text| !text.is_empty());
-            text.cloned().unwrap_or_else(|| field.default.into())
+            Value::Null
         });
-        Facts { fields: fields.collect(), labels: found.labels }
+        let fields = self.fields.iter().map(|field| {
+            let text = field.places.iter().map(|place| text_at(&read, place)).find(|text| !text.is_empty());
+            text.unwrap_or_else(|| field.default.into())
+        });
+        let fields = fields.collect();
+        let labels = match read.pointer_mut("/metadata/labels").map(Value::take) {
+            Some(Value::Object(labels)) => {
+                labels.into_iter().map(|(key, value)| (key.into(), text(&value))).collect()
+            }
+            _ => Vec::new(),
+        };
+        Facts { labels, fields }
     }
 }
 
@@ -105,189 +88,16 @@ fn places_of<'a>(kind: &str, field: &'a str) -> (Vec<&'a str>, &'static str) {
     }
 }
 
-impl Branch {
-    fn add(&mut self, path: &str, slot: usize) {
-        let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
-        let at = match self.children.iter().position(|(key, _)| &**key == head) {
-            Some(at) => at,
-            None => {
-                let fresh = if rest.is_some() { Node::Branch(Self::default()) } else { Node::Slots(vec![]) };
-                self.children.push((head.into(), fresh));
-                self.children.len() - 1
-            }
-        };
-        match (&mut self.children[at].1, rest) {
-            (Node::Branch(branch), Some(rest)) => branch.add(rest, slot),
-            (Node::Slots(slots), None) => slots.push(slot),
-            // A path that ends where another goes on, or inside the labels, is no scalar: it reads as empty.
-            _ => {}
-        }
-    }
-
-    fn child(&self, key: &str) -> Option<&Node> {
-        self.children.iter().find(|(found, _)| &**found == key).map(|(_, node)| node)
-    }
+/// The scalar at a path, as selectors compare it; empty where there is none.
+fn text_at(object: &Value, path: &str) -> Box<str> {
+    path.split('.').try_fold(object, |value, key| value.get(key)).map(text).unwrap_or_default()
 }
 
-struct Found {
-    labels: Vec<(Box<str>, Box<str>)>,
-    slots: Vec<Box<str>>,
-}
-
-/// Walks one object along a branch.
-struct Walk<'a> {
-    branch: &'a Branch,
-    found: &'a mut Found,
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-/// Visits of anything that is not what was looked for: it counts as absent.
-macro_rules! absent_otherwise {
-    ($($visit:ident: $type:ty),*) => {
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("any JSON")
-        }
-
-        $(fn $visit<E>(self, _: $type) -> Result<(), E> {
-            Ok(())
-        })*
-
-        fn visit_unit<E>(self) -> Result<(), E> {
-            Ok(())
-        }
-    };
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    absent_otherwise!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(node) = map.next_key_seed(Pick(self.branch))? {
-            match node {
-                None => drop(map.next_value::<IgnoredAny>()?),
-                Some(Node::Branch(branch)) => map.next_value_seed(Walk { branch, found: self.found })?,
-                Some(Node::Labels) => map.next_value_seed(Labels(&mut self.found.labels))?,
-                Some(Node::Slots(slots)) => {
-                    let text = map.next_value_seed(Text)?;
-                    slots.iter().for_each(|slot| self.found.slots[*slot].clone_from(&text));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads a key as the child it names, without copying it.
-struct Pick<'a>(&'a Branch);
-
-impl<'de, 'a> DeserializeSeed<'de> for Pick<'a> {
-    type Value = Option<&'a Node>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'a> Visitor<'_> for Pick<'a> {
-    type Value = Option<&'a Node>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.child(key))
-    }
-}
-
-struct Labels<'a>(&'a mut Vec<(Box<str>, Box<str>)>);
-
-impl<'de> DeserializeSeed<'de> for Labels<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Labels<'_> {
-    type Value = ();
-
-    absent_otherwise!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<Box<str>>()? {
-            let value = map.next_value_seed(Text)?;
-            self.0.push((key, value));
-        }
-        Ok(())
-    }
-}
-
-/// Reads a scalar as selectors compare it.
-struct Text;
-
-impl<'de> DeserializeSeed<'de> for Text {
-    type Value = Box<str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Text {
-    type Value = Box<str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Box<str>, E> {
-        Ok(value.to_string().into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Box<str>, E> {
-        Ok(value.to_string().into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Box<str>, E> {
-        Ok(value.to_string().into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Box<str>, E> {
-        Ok(value.to_string().into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Box<str>, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Box<str>, E> {
-        Ok(Box::default())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Box<str>, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Box::default())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Box<str>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Box::default())
+fn text(value: &Value) -> Box<str> {
+    match value {
+        Value::String(text) => text.as_str().into(),
+        Value::Bool(_) | Value::Number(_) => value.to_string().into(),
+        Value::Null | Value::Array(_) | Value::Object(_) => Box::default(),
     }
 }
 
