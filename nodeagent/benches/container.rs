@@ -1,16 +1,22 @@
-//! How long a container takes from "start it" to its first byte of output, beside `crun` with the
-//! same configuration, on this machine, at this moment. Rounds alternate, so that both see the same
-//! noise. Needs root and `crun`.
+//! How long containers take from "start it" to their first byte of output, beside `crun` with the
+//! same configuration, on this machine, at this moment. Needs root and `crun`.
 //!
-//! Ours: shim, overlay root, log through the shim into its file. crun: create and start, root already
-//! in place, output straight into a pipe.
+//! Ours: shim, overlay root, log through the shim into its file. crun: root already in place, output
+//! straight into a pipe; `create` and `start` as orchestrators call them, and `run`, which does both
+//! in one process. Rounds alternate, so that all see the same noise.
+//!
+//! Parts: `rested` (each alone on an idle machine), `busy` (one right after another), `crowd` (many at
+//! once).
 
 use std::{
     fs,
     io::Read as _,
-    path::Path,
-    process::{Command, Stdio},
-    sync::Arc,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,7 +27,7 @@ use claw_client::{
 };
 use claw_nodeagent::{
     Containers, ContainersConfig, Runtime,
-    runtime::{Host, InstanceKey, Sandbox, Sources, StartRequest},
+    runtime::{Host, Instance, Sandbox, Sources, StartRequest},
 };
 use k8s_openapi::api::core::v1::Pod;
 use nix::{
@@ -29,8 +35,16 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-const ROUNDS: u32 = 60;
-const WARM_UP: u32 = 5;
+const ROUNDS: usize = 60;
+const WARM_UP: usize = 5;
+
+/// Started at once, and how often.
+const CROWD: usize = 20;
+const CROWD_ROUNDS: usize = 10;
+
+/// Until the kernel has forgotten the start before: once a process was moved between cgroups, the
+/// next moves are cheap for some 15 ms.
+const REST: Duration = Duration::from_millis(50);
 
 /// The pod of the benchmark needs nothing from a server.
 struct NoServer;
@@ -54,6 +68,8 @@ struct Rig {
     host: Host,
     pod: Pod,
     sandbox: Sandbox,
+    /// Runs so far.
+    attempts: AtomicU32,
 }
 
 impl Rig {
@@ -74,18 +90,16 @@ impl Rig {
         let host = Host { node_name: "bench".to_owned(), ip: [127, 0, 0, 1].into() };
         runtime.remember(&pod).await.expect("remembered");
         let sandbox = runtime.prepare(&pod, &host, &sources).await.expect("a sandbox");
-        Self { runtime, sources, host, pod, sandbox }
+        Self { runtime, sources, host, pod, sandbox, attempts: AtomicU32::new(0) }
     }
 
-    /// Start to first byte, and start alone.
-    async fn round(&self, attempt: u32) -> (Duration, Duration) {
-        let began = Instant::now();
+    async fn start(&self) -> Instance {
         let run = self
             .runtime
             .start(StartRequest {
                 pod: &self.pod,
                 container: &self.pod.spec.as_ref().expect("a spec").containers[0],
-                attempt,
+                attempt: self.attempts.fetch_add(1, Ordering::Relaxed),
                 restart_delay: Duration::ZERO,
                 sandbox: &self.sandbox,
                 host: &self.host,
@@ -93,62 +107,186 @@ impl Rig {
             })
             .await
             .expect("it starts");
-        let started = began.elapsed();
         assert_eq!(run.exit, None, "it started");
+        run
+    }
+
+    fn await_first_byte(&self, run: &Instance) {
         let log = self.runtime.log_folder(&run.key).expect("a log").join("log");
         while fs::metadata(&log).map_or(0, |metadata| metadata.len()) == 0 {
             std::thread::sleep(Duration::from_micros(100));
         }
-        let first_byte = began.elapsed();
+    }
+
+    async fn await_end(&self, run: &Instance) {
         assert_eq!(self.runtime.wait(&run.key).await.expect("it ends").code, 0);
-        (first_byte, started)
     }
 
-    /// The configuration of a finished run, for crun: root in place, cgroup of its own.
-    fn bundle_for_crun(&self, root: &Path, folder: &Path) {
-        let key = InstanceKey { pod_uid: "bench".to_owned(), container: "main".to_owned(), attempt: 0 };
-        let ours = self.runtime.log_folder(&key).expect("a bundle").join("config.json");
-        let mut config: serde_json::Value =
-            serde_json::from_slice(&fs::read(ours).expect("a configuration")).expect("it parses");
-        let image =
-            fs::read_dir(root.join("images")).expect("images").next().expect("one").expect("readable").path();
-        config["root"]["path"] = image.to_string_lossy().into();
-        config["linux"]["cgroupsPath"] = "/clawbernetes-bench/crun".into();
-        fs::create_dir_all(folder).expect("a folder");
-        fs::write(folder.join("config.json"), config.to_string()).expect("written");
+    /// Start acknowledged, and first byte.
+    async fn round(&self) -> (Duration, Duration) {
+        let began = Instant::now();
+        let run = self.start().await;
+        let started = began.elapsed();
+        self.await_first_byte(&run);
+        let first_byte = began.elapsed();
+        self.await_end(&run).await;
+        (started, first_byte)
+    }
+
+    /// Until the last of a crowd has written its first byte.
+    async fn crowd(&self) -> Duration {
+        let began = Instant::now();
+        let runs = futures::future::join_all((0..CROWD).map(|_| self.start())).await;
+        runs.iter().for_each(|run| self.await_first_byte(run));
+        let last_byte = began.elapsed();
+        for run in &runs {
+            self.await_end(run).await;
+        }
+        last_byte
+    }
+
+    /// The configuration of a run.
+    fn configuration(&self, run: &Instance) -> serde_json::Value {
+        let path = self.runtime.log_folder(&run.key).expect("a bundle").join("config.json");
+        serde_json::from_slice(&fs::read(path).expect("a configuration")).expect("it parses")
     }
 }
 
-fn crun(state: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new("crun");
-    command.arg("--root").arg(state).arg("--cgroup-manager=cgroupfs").args(arguments);
-    command.stdin(Stdio::null());
-    command
+/// `crun` over the same configurations: root in place, a cgroup for each container.
+struct Crun {
+    state: PathBuf,
+    bundles: Vec<PathBuf>,
+    runs: AtomicU32,
 }
 
-/// `crun create` and `crun start`, to the first byte.
-fn crun_round(state: &Path, bundle: &Path, number: u32) -> Duration {
-    let id = format!("bench{number}");
-    let bundle = bundle.to_string_lossy();
-    let (mut reader, writer) = std::io::pipe().expect("a pipe");
-    let began = Instant::now();
-    let created =
-        crun(state, &["create", "--bundle", &bundle, &id]).stdout(writer).status().expect("crun runs");
-    assert!(created.success(), "crun create failed");
-    let started = crun(state, &["start", &id]).status().expect("crun runs");
-    assert!(started.success(), "crun start failed");
-    let mut byte = [0];
-    reader.read_exact(&mut byte).expect("a byte");
-    let first_byte = began.elapsed();
-    let _ = crun(state, &["delete", "--force", &id]).stderr(Stdio::null()).status();
-    first_byte
+impl Crun {
+    fn new(folder: &Path, image: &Path, mut configuration: serde_json::Value) -> Self {
+        configuration["root"]["path"] = image.to_string_lossy().into();
+        let bundles = (0..CROWD).map(|number| {
+            let bundle = folder.join(format!("bundle{number}"));
+            configuration["linux"]["cgroupsPath"] = format!("/clawbernetes-bench/crun{number}").into();
+            fs::create_dir_all(&bundle).expect("a folder");
+            fs::write(bundle.join("config.json"), configuration.to_string()).expect("written");
+            bundle
+        });
+        Self { state: folder.join("crun"), bundles: bundles.collect(), runs: AtomicU32::new(0) }
+    }
+
+    fn command(&self, verb: &str, options: &[&str], id: &str) -> Command {
+        let mut command = Command::new("crun");
+        command.arg("--root").arg(&self.state).arg("--cgroup-manager=cgroupfs").arg(verb);
+        command.args(options).arg(id).stdin(Stdio::null());
+        command
+    }
+
+    fn new_id(&self) -> String {
+        format!("bench{}", self.runs.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn succeed(mut command: Command) {
+        assert!(command.status().expect("crun runs").success(), "{command:?} failed");
+    }
+
+    /// `crun create` and `crun start`, to the first byte.
+    fn create_and_start(&self) -> Duration {
+        let id = self.new_id();
+        let bundle = self.bundles[0].to_string_lossy();
+        let (mut output, writer) = std::io::pipe().expect("a pipe");
+        let began = Instant::now();
+        let mut create = self.command("create", &["--bundle", &bundle], &id);
+        create.stdout(writer);
+        Self::succeed(create);
+        Self::succeed(self.command("start", &[], &id));
+        output.read_exact(&mut [0]).expect("a byte");
+        let first_byte = began.elapsed();
+        Self::succeed(self.command("delete", &["--force"], &id));
+        first_byte
+    }
+
+    /// `crun run`, to the first byte.
+    fn run(&self) -> Duration {
+        self.crowd(1)
+    }
+
+    /// `crun run` so many times at once, until the last has written its first byte.
+    fn crowd(&self, size: usize) -> Duration {
+        let began = Instant::now();
+        let mut runs: Vec<Child> = self.bundles[..size]
+            .iter()
+            .map(|bundle| {
+                let mut run = self.command("run", &["--bundle", &bundle.to_string_lossy()], &self.new_id());
+                run.stdout(Stdio::piped()).spawn().expect("crun runs")
+            })
+            .collect();
+        for run in &mut runs {
+            run.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("a byte");
+        }
+        let last_byte = began.elapsed();
+        for mut run in runs {
+            assert!(run.wait().expect("crun ends").success(), "crun run failed");
+        }
+        last_byte
+    }
 }
 
-fn report(name: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let ms = |at: usize| times[at].as_secs_f64() * 1000.0;
-    let last = times.len() - 1;
-    println!("{name:<44} {:>7.1} {:>7.1} {:>7.1}", ms(last / 2), ms(last * 95 / 100), ms(0));
+/// What was measured, by name.
+#[derive(Default)]
+struct Times {
+    series: Vec<(&'static str, Vec<Duration>)>,
+}
+
+impl Times {
+    fn add(&mut self, name: &'static str, time: Duration) {
+        match self.series.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, times)) => times.push(time),
+            None => self.series.push((name, vec![time])),
+        }
+    }
+
+    fn print(mut self, title: &str) {
+        println!("{title:<48} {:>7} {:>7} {:>7}", "median", "p95", "min");
+        self.series.sort_by_key(|(name, _)| *name);
+        for (name, mut times) in self.series {
+            times.sort();
+            let ms = |at: usize| times[at].as_secs_f64() * 1000.0;
+            let last = times.len() - 1;
+            println!("{name:<48} {:>7.1} {:>7.1} {:>7.1}", ms(last / 2), ms(last * 95 / 100), ms(0));
+        }
+    }
+}
+
+async fn one_at_a_time(rig: &Rig, crun: &Crun, rest: Duration) -> Times {
+    let mut times = Times::default();
+    for round in 0..WARM_UP + ROUNDS {
+        let mut measured = Vec::new();
+        for turn in 0..3 {
+            tokio::time::sleep(rest).await;
+            match (round + turn) % 3 {
+                0 => {
+                    let (started, first_byte) = rig.round().await;
+                    measured.push(("clawbernetes: start to first byte in the log", first_byte));
+                    measured.push(("clawbernetes: start acknowledged", started));
+                }
+                1 => measured.push(("crun create + start to first byte", crun.create_and_start())),
+                _ => measured.push(("crun run to first byte", crun.run())),
+            }
+        }
+        if round >= WARM_UP {
+            measured.into_iter().for_each(|(name, time)| times.add(name, time));
+        }
+    }
+    times
+}
+
+async fn crowds(rig: &Rig, crun: &Crun) -> Times {
+    let mut times = Times::default();
+    for _ in 0..CROWD_ROUNDS {
+        tokio::time::sleep(REST).await;
+        times.add("clawbernetes: starts to last first byte", rig.crowd().await);
+        tokio::time::sleep(REST).await;
+        times.add("crun run to last first byte", crun.crowd(CROWD));
+    }
+    times
 }
 
 /// crun does not know hybrid control groups: hide the second version, from this process only.
@@ -165,34 +303,31 @@ fn main() {
         eprintln!("SKIPPED: this benchmark needs root and crun");
         return;
     }
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|name| name == part);
     hide_hybrid_cgroups();
     let folder = tempfile::tempdir().expect("a folder");
-    let (root, state, bundle) =
-        (folder.path().join("node"), folder.path().join("crun"), folder.path().join("bundle"));
+    let root = folder.path().join("node");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio");
     runtime.block_on(async {
         let rig = Rig::new(&root).await;
-        let (mut ours, mut starts, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
-        for number in 0..WARM_UP + ROUNDS {
-            let (first_byte, start) = rig.round(number).await;
-            rig.bundle_for_crun(&root, &bundle);
-            let crun = crun_round(&state, &bundle, number);
-            if number >= WARM_UP {
-                ours.push(first_byte);
-                starts.push(start);
-                theirs.push(crun);
-            }
+        let first = rig.start().await;
+        rig.await_end(&first).await;
+        let images = fs::read_dir(root.join("images")).expect("images");
+        let image = images.flatten().next().expect("the toolbox").path();
+        let crun = Crun::new(folder.path(), &image, rig.configuration(&first));
+        if wants("rested") {
+            let title = format!("milliseconds, each after a rest, {ROUNDS} rounds");
+            one_at_a_time(&rig, &crun, REST).await.print(&title);
         }
-        println!(
-            "{:<44} {:>7} {:>7} {:>7}",
-            format!("milliseconds, {ROUNDS} rounds"),
-            "median",
-            "p95",
-            "min"
-        );
-        report("clawbernetes: start to first byte in the log", ours);
-        report("clawbernetes: start acknowledged", starts);
-        report("crun: create + start to first byte", theirs);
+        if wants("busy") {
+            let title = format!("milliseconds, one after another, {ROUNDS} rounds");
+            one_at_a_time(&rig, &crun, Duration::ZERO).await.print(&title);
+        }
+        if wants("crowd") {
+            let title = format!("milliseconds, {CROWD} at once, {CROWD_ROUNDS} rounds");
+            crowds(&rig, &crun).await.print(&title);
+        }
         rig.runtime.release("bench").await.expect("released");
         rig.runtime.forget("bench").await.expect("forgotten");
         rig.runtime.close().await.expect("closed");
