@@ -142,6 +142,8 @@ struct Shim<'a> {
     waiters: Vec<UnixStream>,
     log: LogWriter,
     pipes: [Option<(File, LogStream)>; 2],
+    /// For reading from the pipes.
+    buffer: Vec<u8>,
     exit: Option<(i32, Option<i32>)>,
 }
 
@@ -171,7 +173,8 @@ impl<'a> Shim<'a> {
             .start()
             .map_err(|error| Error::Shim(format!("starting the container: {}", chain(&error))))?;
         let pipes = [Some((stdout, LogStream::new("stdout"))), Some((stderr, LogStream::new("stderr")))];
-        Ok(Self { job, record, signals, listener, waiters: Vec::new(), log, pipes, exit: None })
+        let buffer = vec![0; READ_BYTES];
+        Ok(Self { job, record, signals, listener, waiters: Vec::new(), log, pipes, buffer, exit: None })
     }
 
     /// Serves the container until it is over and its log is complete.
@@ -232,13 +235,12 @@ impl<'a> Shim<'a> {
 
     fn read_log(&mut self, index: usize) {
         let Some((file, stream)) = &mut self.pipes[index] else { return };
-        let mut buffer = vec![0_u8; READ_BYTES];
-        match file.read(&mut buffer) {
+        match file.read(&mut self.buffer) {
             Ok(0) => {
                 stream.finish(&mut self.log, Timestamp::now());
                 self.pipes[index] = None;
             }
-            Ok(length) => stream.push(&mut self.log, &buffer[..length], Timestamp::now()),
+            Ok(length) => stream.push(&mut self.log, &self.buffer[..length], Timestamp::now()),
             Err(error)
                 if matches!(
                     error.kind(),

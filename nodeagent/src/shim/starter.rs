@@ -23,8 +23,11 @@ pub(super) fn serve() -> ! {
     // The agent may be stopped from a terminal; what runs here must not be.
     let _ = nix::unistd::setsid();
     sys::ignore_children();
+    // One for all requests. A new one each time would be cleared while shims still share its pages,
+    // and the kernel would first copy every page for them.
+    let mut buffer = vec![0_u8; REQUEST_BYTES_MAX];
     loop {
-        match receive(&socket) {
+        match receive(&socket, &mut buffer) {
             Ok(Some((request, reply))) => handle(request, reply, &socket),
             Ok(None) => std::process::exit(0),
             Err(nix::errno::Errno::EINTR) => {}
@@ -54,11 +57,10 @@ fn handle(request: Result<StarterRequest, String>, reply: UnixStream, socket: &O
 type Received = Option<(Result<StarterRequest, String>, UnixStream)>;
 
 /// One request with its reply socket; `None` when the agent closed its end.
-fn receive(socket: &OwnedFd) -> nix::Result<Received> {
-    let mut buffer = vec![0_u8; REQUEST_BYTES_MAX];
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> nix::Result<Received> {
     let mut control = nix::cmsg_space!([std::os::fd::RawFd; 1]);
     let (length, descriptor) = {
-        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let mut parts = [IoSliceMut::new(buffer)];
         let message =
             recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
         let descriptor = message.cmsgs()?.find_map(|part| match part {
