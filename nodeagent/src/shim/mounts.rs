@@ -56,7 +56,14 @@ fn overlay(job: &RunJob, rootfs: &Path) -> nix::Result<()> {
     if options.matches(',').count() != 2 || options.contains(':') {
         return Err(nix::errno::Errno::EINVAL);
     }
-    mount(Some("overlay"), rootfs, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+    // Nobody reads the upper layer once the container is over, so nothing need be on the disk by then:
+    // without "volatile" every unmount waits for everything that anybody wrote to that disk.
+    let volatile = format!("{options},volatile");
+    mount_overlay(rootfs, &volatile).or_else(|_| mount_overlay(rootfs, &options))
+}
+
+fn mount_overlay(rootfs: &Path, options: &str) -> nix::Result<()> {
+    mount(Some("overlay"), rootfs, Some("overlay"), MsFlags::empty(), Some(options))
 }
 
 /// Copies folders, files with their modes, and links.
