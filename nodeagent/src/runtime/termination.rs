@@ -73,9 +73,8 @@ fn end_of_log(bundle: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
     let mut kept = lines[lines.len().saturating_sub(LOG_LINES_MAX)..].join("\n");
-    while kept.len() > LOG_BYTES_MAX {
-        kept.remove(0);
-    }
+    let surplus = kept.len().saturating_sub(LOG_BYTES_MAX);
+    kept.drain(..kept.ceil_char_boundary(surplus));
     if !kept.is_empty() {
         kept.push('\n');
     }
@@ -100,6 +99,16 @@ mod tests {
         create(bundle.path(), &Container::default()).unwrap();
         fs::write(file(bundle.path()), "out of luck").unwrap();
         assert_eq!(with_message(bundle.path(), exit(1)).message, "out of luck");
+    }
+
+    #[test]
+    fn of_a_long_log_the_end_is_kept() {
+        let bundle = tempfile::tempdir().unwrap();
+        let line = format!("T stdout F {}€\n", "x".repeat(16_000));
+        fs::write(bundle.path().join(files::LOG), line.repeat(LOG_LINES_MAX + 1)).unwrap();
+        let kept = end_of_log(bundle.path());
+        assert!((LOG_BYTES_MAX - 3..=LOG_BYTES_MAX + 1).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.ends_with("x€\n"));
     }
 
     #[test]
