@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+use nix::{
+    sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair},
+    unistd::Pid,
+};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -69,6 +72,12 @@ impl Starter {
     pub async fn exec(&self, job: ExecJob) -> Result<ExecReply, Error> {
         let limit = Duration::from_millis(job.timeout_ms) + EXEC_MARGIN;
         self.ask(&StarterRequest::Exec(job), limit).await
+    }
+
+    /// The process, if it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        let running = self.running.lock();
+        running.as_ref().and_then(|running| i32::try_from(running.process.id()).ok()).map(Pid::from_raw)
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: &StarterRequest, limit: Duration) -> Result<T, Error> {

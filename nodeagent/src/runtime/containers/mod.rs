@@ -205,6 +205,13 @@ impl Containers {
         Ok((bundle, record))
     }
 
+    /// Before a container starts or a command runs in one: both go into a cgroup, after some milliseconds.
+    fn expect_moves(&self) {
+        if let Some(starter) = self.starter.pid() {
+            tokio::task::spawn_blocking(move || cgroups::expect_moves(starter));
+        }
+    }
+
     fn exec_job(&self, id: String, command: &[String], timeout: Duration) -> ExecJob {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         ExecJob { id, state_root: self.root_dir.join("state"), command: command.to_vec(), timeout_ms }
@@ -287,6 +294,8 @@ impl Runtime for Containers {
         if let Some(refusal) = unsupported(pod) {
             return Err(refusal);
         }
+        // The first container follows at once.
+        self.expect_moves();
         let folder =
             uid(pod).and_then(|uid| self.pod_folder(uid)).map_err(|error| sandbox_failure(&error))?;
         volumes::prepare(&folder.join("volumes"), &self.fields(pod, host, None), sources).await?;
@@ -306,6 +315,7 @@ impl Runtime for Containers {
 
     async fn start(&self, request: StartRequest<'_>) -> Result<Instance, StartFailure> {
         let create_error = |error: &Error| StartFailure::new("CreateContainerError", error.full());
+        self.expect_moves();
         let key = InstanceKey {
             pod_uid: uid(request.pod).map_err(|error| create_error(&error))?.to_owned(),
             container: request.container.name.clone(),
@@ -379,6 +389,7 @@ impl Runtime for Containers {
         command: &[String],
         timeout: Duration,
     ) -> Result<ExecReply, Error> {
+        self.expect_moves();
         self.starter.exec(self.exec_job(self.container_id(key), command, timeout)).await
     }
 
