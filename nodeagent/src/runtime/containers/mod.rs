@@ -352,6 +352,8 @@ impl Runtime for Containers {
         let (started_at, exit) = match self.starter.run(job).await {
             Ok(shim) => (Some(shim.started_at), None),
             Err(error) => {
+                // It may only have been slow: what was given up must not come to life later.
+                self.end_shim(&bundle, &run).await.map_err(|error| create_error(&error))?;
                 let exit = ExitRecord::start_error(error.full(), Timestamp::now());
                 records::write_durably(&bundle.join(files::EXIT), &exit)
                     .map_err(|error| create_error(&error))?;
