@@ -343,6 +343,25 @@ async fn a_runtime_that_comes_back_finds_what_runs_and_what_ended() {
 }
 
 #[tokio::test]
+async fn a_pod_whose_record_is_lost_is_taken_down() {
+    if !can_run_containers("a_pod_whose_record_is_lost_is_taken_down") {
+        return;
+    }
+    let mut rig = Rig::new(serde_json::json!({
+        "volumes": [{"name": "shared", "emptyDir": {"medium": "Memory"}}],
+        "containers": [container(&["sleep", "1000"])],
+    }))
+    .await;
+    rig.start().await;
+    let folder = rig.machine.root.path().join("pods").join(rig.pod.metadata.uid.as_deref().unwrap());
+    std::fs::remove_file(folder.join("pod.json")).unwrap();
+    rig.runtime = rig.machine.open().await;
+    assert!(rig.runtime.recover().await.unwrap().is_empty());
+    assert!(!folder.exists() && shims_of(rig.machine.root.path()).is_empty());
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn a_container_whose_shim_is_killed_is_reported_as_lost_and_cleaned_up() {
     if !can_run_containers("a_container_whose_shim_is_killed_is_reported_as_lost_and_cleaned_up") {
         return;

@@ -29,7 +29,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use self::host_files::{remove_if_there, unmount_below};
+use self::host_files::{names, remove_if_there, unmount_below};
 use super::{
     ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Runtime, Sandbox,
     Sources, StartFailure, StartRequest, cgroups,
@@ -269,12 +269,22 @@ impl Runtime for Containers {
     async fn recover(&self) -> Result<Vec<RecoveredPod>, Error> {
         let folder = self.root_dir.join("pods");
         let mut pods = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(Error::io("reading", &folder))? {
-            let path = entry.map_err(Error::io("reading", &folder))?.path();
-            match records::read::<Pod>(&path.join(POD_RECORD))? {
+        for pod_uid in names(&folder)? {
+            let path = folder.join(&pod_uid);
+            let record = path.join(POD_RECORD);
+            let pod = records::read::<Pod>(&record).inspect_err(|_| {
+                tracing::error!(
+                    file = %record.display(),
+                    "a pod's record cannot be read; once the file is removed, the pod's containers are stopped and started anew"
+                );
+            })?;
+            match pod {
                 Some(pod) => pods.push(self.recover_pod(&path, pod).await?),
-                // Died while remembering it: nothing was done for it.
-                None => fs::remove_dir_all(&path).map_err(Error::io("removing", &path))?,
+                // Died while remembering it, so there is nothing but the folder; or the record was lost.
+                None => {
+                    self.release(&pod_uid).await?;
+                    self.forget(&pod_uid).await?;
+                }
             }
         }
         Ok(pods)
