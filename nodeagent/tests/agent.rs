@@ -272,6 +272,28 @@ async fn a_pod_becomes_ready_serves_and_goes_without_a_trace() {
 }
 
 #[tokio::test]
+async fn a_pod_that_cannot_be_recorded_is_not_started_until_it_can() {
+    if !can_run_containers("a_pod_that_cannot_be_recorded_is_not_started_until_it_can") {
+        return;
+    }
+    let machine = Machine::new();
+    let mut server = Server::start(&machine).await;
+    let web = pod("web", "Always", &["serve"]);
+    let in_the_way = machine.root.path().join("pods/uid-web");
+    std::fs::write(&in_the_way, "").unwrap();
+    server.desire(&[&web]).await;
+    let says_why = |event: &Event| event.message.as_deref().is_some_and(|m| m.contains("cannot be recorded"));
+    server.until("an event says why", |server| server.events.iter().any(says_why)).await;
+    assert_eq!(machine.leftovers(), Default::default(), "an agent that died now would find nothing of it");
+    std::fs::remove_file(&in_the_way).unwrap();
+    server.until("the pod is ready", |server| server.is_ready("web")).await;
+    server.delete(&web).await;
+    records_gone(&machine).await;
+    server.stop().await;
+    assert_clean(&machine).await;
+}
+
+#[tokio::test]
 async fn three_servers_on_one_port_live_side_by_side() {
     if !can_run_containers("three_servers_on_one_port_live_side_by_side") {
         return;

@@ -37,6 +37,9 @@ const IDLE_LOOK: Duration = Duration::from_secs(60);
 /// Longest single wait that the clock is trusted with: wall clocks jump.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 
+/// After a pod could not be written down: disks fill up and are emptied again.
+const RECORD_RETRY: Duration = Duration::from_secs(2);
+
 /// For a hook that does not say how long it may take.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -63,6 +66,8 @@ pub type RunViews = Arc<Mutex<BTreeMap<String, Vec<RunView>>>>;
 /// How a task ended.
 enum Outcome {
     Remembered,
+    NotRemembered(String),
+    Waited,
     Prepared(Result<Sandbox, StartFailure>),
     Started(String, Result<Instance, StartFailure>),
     Exited(InstanceKey, ExitRecord),
@@ -88,6 +93,8 @@ pub struct Worker {
     /// Records and logs are gone.
     forgotten: bool,
     forgetting: bool,
+    /// The pod was written down, so that what is done for it is found again by the next run of the agent.
+    recorded: bool,
     remembering: bool,
     /// Something changed while the pod was being written down.
     remember_again: bool,
@@ -109,6 +116,7 @@ impl Worker {
     ) -> Self {
         let state = PodState::adopt(recovered, shared.host.ip, Timestamp::now());
         let mut worker = Self::with(shared, state, wishes, views);
+        worker.recorded = true;
         let running: Vec<InstanceKey> =
             worker.state.containers.values().filter_map(|c| c.running()).map(|run| run.key.clone()).collect();
         for key in running {
@@ -129,6 +137,7 @@ impl Worker {
             resync_at: Instant::now() + RESYNC,
             forgotten: false,
             forgetting: false,
+            recorded: false,
             remembering: false,
             remember_again: false,
         }
@@ -136,10 +145,6 @@ impl Worker {
 
     /// Runs until the pod is gone or the agent stops; a pod outlives its worker.
     pub async fn run(mut self, cancel: CancellationToken) {
-        // Before anything is done for it: what is done must be found again.
-        if let Err(error) = self.shared.runtime.remember(&self.state.pod).await {
-            tracing::error!(pod = %self.name(), error = %error.full(), "the pod cannot be recorded");
-        }
         while !self.forgotten {
             let look_again = self.step();
             tokio::select! {
@@ -252,10 +257,10 @@ impl Worker {
         pod.status = Some(self.state.reported.clone());
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            if let Err(error) = shared.runtime.remember(&pod).await {
-                tracing::error!(pod = ?pod.metadata.name, error = %error.full(), "the pod cannot be recorded");
+            match shared.runtime.remember(&pod).await {
+                Ok(()) => Outcome::Remembered,
+                Err(error) => Outcome::NotRemembered(error.full()),
             }
-            Outcome::Remembered
         });
     }
 
@@ -312,7 +317,11 @@ impl Worker {
         }
     }
 
+    /// Makes the sandbox, once the pod is recorded.
     fn prepare(&mut self) {
+        if !self.recorded {
+            return;
+        }
         self.state.preparing = true;
         let (shared, pod) = (Arc::clone(&self.shared), self.state.pod.clone());
         self.tasks.spawn(async move {
@@ -442,11 +451,11 @@ impl Worker {
             Outcome::Signalled => {}
             Outcome::Discarded(key) => self.state.discarded(&key),
             Outcome::Remembered => {
-                self.remembering = false;
-                if std::mem::take(&mut self.remember_again) {
-                    self.remember();
-                }
+                self.recorded = true;
+                self.remembered();
             }
+            Outcome::NotRemembered(why) => self.not_remembered(&why),
+            Outcome::Waited => self.remembered(),
             Outcome::Forgotten => self.forgotten = true,
             Outcome::Prepared(result) => {
                 if let Err(failure) = &result {
@@ -478,6 +487,24 @@ impl Worker {
                 self.state.released(result.is_ok(), now);
             }
         }
+    }
+
+    fn remembered(&mut self) {
+        self.remembering = false;
+        if std::mem::take(&mut self.remember_again) {
+            self.remember();
+        }
+    }
+
+    fn not_remembered(&mut self, why: &str) {
+        let message = format!("the pod cannot be recorded on the node, trying again: {why}");
+        tracing::error!(pod = %self.name(), message);
+        self.tell(Severity::Warning, "FailedRecord", message, None);
+        self.remember_again = !self.state.removed;
+        self.tasks.spawn(async {
+            tokio::time::sleep(RECORD_RETRY).await;
+            Outcome::Waited
+        });
     }
 
     fn started(&mut self, name: &str, result: Result<Instance, StartFailure>, now: Timestamp) {
