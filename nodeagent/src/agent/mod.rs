@@ -22,7 +22,7 @@ use std::{
 
 use claw_client::{Client, node::NodeLink};
 use claw_schemas::{proto::LogsRequest, quantity::Quantity};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Taint};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -47,6 +47,8 @@ pub struct AgentConfig {
     pub node_name: String,
     /// Labels for the Node object, beside the well-known ones that the agent finds out.
     pub labels: BTreeMap<String, String>,
+    /// Taints for the Node object, if it is new: what people made of it since stays.
+    pub taints: Vec<Taint>,
     /// Capacity to report instead of what the machine has, by resource name.
     pub capacity: BTreeMap<String, Quantity>,
     /// Address that other machines reach this one at.
@@ -61,6 +63,7 @@ impl AgentConfig {
         Self {
             node_name: node_name.to_owned(),
             labels: BTreeMap::new(),
+            taints: Vec::new(),
             capacity: BTreeMap::new(),
             host_ip: IpAddr::from([127, 0, 0, 1]),
             restart_backoff: RESTART_BACKOFF_BASE,

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use claw_schemas::quantity::Quantity;
 use k8s_openapi::{
-    api::core::v1::{Node, NodeAddress, NodeStatus},
+    api::core::v1::{Node, NodeAddress, NodeSpec, NodeStatus},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
 use super::AgentConfig;
 use crate::runtime::{Machine, machine::api_quantities};
 
-/// Labels, capacity, addresses and identity of the machine.
+/// Labels, taints, capacity, addresses and identity of the machine.
 pub(super) fn node(config: &AgentConfig, machine: &Machine) -> Node {
     let mut labels = BTreeMap::from([
         ("kubernetes.io/hostname".to_owned(), config.node_name.clone()),
@@ -31,7 +31,8 @@ pub(super) fn node(config: &AgentConfig, machine: &Machine) -> Node {
             labels: Some(labels),
             ..ObjectMeta::default()
         },
-        spec: None,
+        spec: (!config.taints.is_empty())
+            .then(|| NodeSpec { taints: Some(config.taints.clone()), ..NodeSpec::default() }),
         status: Some(NodeStatus {
             addresses: Some(vec![
                 address("InternalIP", config.host_ip.to_string()),
@@ -47,17 +48,25 @@ pub(super) fn node(config: &AgentConfig, machine: &Machine) -> Node {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Taint;
+
     use super::*;
 
     #[test]
-    fn a_capacity_from_the_configuration_takes_the_place_of_the_machines() {
+    fn what_the_configuration_says_comes_beside_what_the_machine_has() {
         let mut config = AgentConfig::new("n");
         config.capacity.insert("cpu".to_owned(), "500m".parse().unwrap());
         config.labels.insert("zone".to_owned(), "a".to_owned());
+        config.taints.push(Taint {
+            key: "t".to_owned(),
+            effect: "NoSchedule".to_owned(),
+            ..Taint::default()
+        });
         let node = node(&config, &Machine::pretend(8, 1 << 30));
         let status = node.status.unwrap();
         assert_eq!(status.capacity.unwrap()["cpu"].0, "500m");
         assert_eq!(status.allocatable.unwrap()["memory"].0, (1_u64 << 30).to_string());
         assert_eq!(node.metadata.labels.unwrap()["zone"], "a");
+        assert_eq!(node.spec.unwrap().taints.unwrap()[0].key, "t");
     }
 }

@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use claw_client::{Client, HttpTransport, endpoint::Trust, grpc::GrpcNodeLink, node::NodeLink};
 use claw_nodeagent::{
-    Agent, AgentConfig, Containers, ContainersConfig, Runtime, hollow,
+    Agent, AgentConfig, Containers, ContainersConfig, Runtime,
+    hollow::{self, Company},
     join::{Invitation, Membership, membership},
 };
 use tokio::task::JoinHandle;
@@ -111,7 +112,11 @@ fn start(
     Ok(tokio::spawn(async move {
         match runtime {
             Some(runtime) => Agent::run(config, link, client, runtime as Arc<dyn Runtime>, cancel).await?,
-            None => hollow::run(vec![config.node_name], |_| link.clone(), client, cancel).await?,
+            // Whoever joins a hollow node asked for one that takes pods.
+            None => {
+                let names = vec![config.node_name];
+                hollow::run(names, Company::Alone, |_| link.clone(), client, cancel).await?;
+            }
         }
         Ok(())
     }))

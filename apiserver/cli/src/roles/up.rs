@@ -6,7 +6,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use claw_apiserver::Server;
 use claw_client::{Client, node::NodeLink, request::ListOptions};
-use claw_nodeagent::{Agent, hollow};
+use claw_nodeagent::{
+    Agent,
+    hollow::{self, Company},
+};
 use claw_runtime::Env;
 use k8s_openapi::api::core::v1::Node;
 use tokio::{
@@ -28,7 +31,8 @@ const REGISTRATION_POLL: Duration = Duration::from_millis(50);
 pub struct Options {
     #[command(flatten)]
     server: server::Options,
-    /// How many nodes: the first is this machine and runs containers, the others are hollow and only pretend
+    /// How many nodes: the first is this machine and runs containers, the others are hollow and only pretend; they
+    /// are tainted, so that only pods that tolerate clawbernetes.io/hollow land there
     #[arg(long, value_name = "N", default_value_t = 1)]
     nodes: usize,
     /// Make every node hollow: a cluster to try the API on, without root and without containers
@@ -67,8 +71,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if has_containers {
         parts.start_machine(&server, &data_dir, &node).await?;
     }
-    let real = usize::from(has_containers);
-    parts.start_hollow(&server, (1 + real..=nodes).map(|number| format!("hollow-{number}")).collect());
+    let (real, company) = if has_containers { (1, Company::BesideReal) } else { (0, Company::Alone) };
+    let names = (1 + real..=nodes).map(|number| format!("hollow-{number}")).collect();
+    parts.start_hollow(&server, names, company);
 
     let client = Client::new(server.transport("clawbernetes"), "clawbernetes");
     let work = async {
@@ -148,7 +153,7 @@ impl Parts {
         Ok(())
     }
 
-    fn start_hollow(&mut self, server: &Server, names: Vec<String>) {
+    fn start_hollow(&mut self, server: &Server, names: Vec<String>, company: Company) {
         if names.is_empty() {
             return;
         }
@@ -157,7 +162,7 @@ impl Parts {
         let client = Client::new(server.transport("hollow-nodes"), "clawbernetes-node");
         let cancel = self.cancel.clone();
         self.tasks.spawn(async move {
-            let ended = hollow::run(names, |name| links[name].clone(), client, cancel).await;
+            let ended = hollow::run(names, company, |name| links[name].clone(), client, cancel).await;
             ("the hollow nodes", ended.context("the hollow nodes failed"))
         });
     }
