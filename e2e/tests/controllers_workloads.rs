@@ -6,11 +6,12 @@ use std::sync::{
 };
 
 use claw_client::{
-    Client, Delta, ObjectKey,
+    Client, ObjectKey,
     request::{DeleteOptions, ListOptions, PatchKind, Propagation},
 };
 use claw_e2e::{
     in_process::{InProcess, Report, healthy, object},
+    states,
     unreliable::{Faults, Unreliable},
     wait::{SOON, check, until_async},
 };
@@ -148,14 +149,9 @@ async fn a_rolling_update_never_leaves_its_limits() {
     let pods = cluster.watch::<Pod>();
     pods.synced().await.expect("the watch runs");
     let (most, fewest) = (Arc::new(AtomicUsize::new(6)), Arc::new(AtomicUsize::new(6)));
-    let (seen_most, seen_fewest, store) = (Arc::clone(&most), Arc::clone(&fewest), pods.clone());
-    pods.subscribe(move |delta| {
-        if matches!(delta, Delta::Synced) {
-            return;
-        }
-        let snapshot = store.snapshot();
-        let active: Vec<_> =
-            snapshot.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+    let (seen_most, seen_fewest) = (Arc::clone(&most), Arc::clone(&fewest));
+    states::each(&pods, move |state| {
+        let active: Vec<_> = state.values().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
         let ready = active.iter().filter(|pod| {
             let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
             conditions.clone().any(|c| c.type_ == "Ready" && c.status == "True")
@@ -259,12 +255,11 @@ async fn recreate_stops_every_old_pod_before_a_new_one_starts() {
     rolled_out(&cluster, "web").await;
     let pods = cluster.watch::<Pod>();
     pods.synced().await.expect("the watch runs");
-    let (mixed, store) = (Arc::new(AtomicUsize::new(0)), pods.clone());
+    let mixed = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&mixed);
-    pods.subscribe(move |_| {
-        let snapshot = store.snapshot();
+    states::each(&pods, move |state| {
         let image = |pod: &Pod| pod.spec.as_ref().unwrap().containers[0].image.clone();
-        let images: std::collections::BTreeSet<_> = snapshot.iter().map(|pod| image(pod)).collect();
+        let images: std::collections::BTreeSet<_> = state.values().map(|pod| image(pod)).collect();
         seen.fetch_max(images.len(), Ordering::Relaxed);
     });
     patch(&cluster, "web", image("app:2")).await;
@@ -307,11 +302,10 @@ async fn lost_pods_are_replaced_and_never_too_many_are_made() {
     rolled_out(&cluster, "web").await;
     let pods = cluster.watch::<Pod>();
     pods.synced().await.expect("the watch runs");
-    let (most, store) = (Arc::new(AtomicUsize::new(0)), pods.clone());
+    let most = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&most);
-    pods.subscribe(move |_| {
-        let snapshot = store.snapshot();
-        let active = snapshot.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+    states::each(&pods, move |state| {
+        let active = state.values().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
         seen.fetch_max(active, Ordering::Relaxed);
     });
     let api = cluster.client.namespaced::<Pod>(NS);
@@ -459,11 +453,10 @@ async fn a_lagging_watch_never_leads_to_too_many_pods() {
     let mut cluster = behind(Faults { lag_ms_max: 40, ..Faults::default() }, 11).await;
     let pods = cluster.watch::<Pod>();
     pods.synced().await.expect("the watch runs");
-    let (most, store) = (Arc::new(AtomicUsize::new(0)), pods.clone());
+    let most = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&most);
-    pods.subscribe(move |_| {
-        let snapshot = store.snapshot();
-        let active = snapshot.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+    states::each(&pods, move |state| {
+        let active = state.values().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
         seen.fetch_max(active, Ordering::Relaxed);
     });
     create(&cluster, &deployment("web", 12, "app:1", json!({}))).await;

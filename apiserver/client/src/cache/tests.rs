@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use claw_schemas::selector::LabelSelector;
+use parking_lot::Mutex;
+
 use super::*;
-use crate::object::DynamicObject;
+use crate::object::{Cached as _, DynamicObject};
 
 fn object(namespace: &str, name: &str, revision: u64, owner: Option<&str>) -> DynamicObject {
     let owners: Vec<_> = owner
@@ -100,6 +103,27 @@ fn a_snapshot_does_not_move_while_the_store_does() {
     assert_eq!(names(before.iter()), ["a/x"]);
     assert_eq!(names(before.owned_by("o1")), ["a/x"]);
     assert_eq!(names(store.snapshot().owned_by("o1")), ["a/y"]);
+}
+
+#[test]
+fn changes_that_come_together_are_shown_together_and_told_one_by_one() {
+    let mut writer = Writer::new();
+    let store = writer.store();
+    writer.replace(vec![object("a", "x", 1, None)], 1);
+    let log = log_of(&store);
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let (seen, reader) = (Arc::clone(&sizes), store.clone());
+    store.subscribe(move |_| seen.lock().push(reader.snapshot().len()));
+    sizes.lock().clear();
+    writer.change([
+        Change::Applied(object("a", "y", 2, None)),
+        Change::Deleted(object("a", "x", 3, None)),
+        Change::Applied(object("a", "y", 4, None)),
+        Change::Advanced(9),
+    ]);
+    assert_eq!(*log.lock(), ["new a/x", "synced", "new a/y", "gone a/x", "changed a/y"]);
+    assert_eq!(*sizes.lock(), [1, 1, 1], "a handler saw a picture from the middle");
+    assert_eq!(store.latest_revision(), 9);
 }
 
 #[test]
