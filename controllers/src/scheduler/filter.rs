@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
 
-use super::model::{NodeInfo, PODS, PodInfo};
+use super::{
+    amounts::PODS,
+    model::{NodeInfo, PodInfo},
+};
 
 /// Why one node may not hold a pod. Worded as kube-scheduler words it, because people search for these.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,36 +32,43 @@ impl Obstacle {
     }
 }
 
+/// Whether nothing stands between a pod and a node.
+pub fn fits(pod: &PodInfo, node: &NodeInfo) -> bool {
+    node.lacks(pod).next().is_none() && barrier(pod, node).is_none()
+}
+
 /// What stands between a pod and a node; empty when it fits. Lists every lacking resource, else the first obstacle.
-pub fn obstacles(pod: &PodInfo, node: &NodeInfo) -> Vec<Obstacle> {
-    let tolerates_cordon = || {
-        let cordon = Taint {
-            key: "node.kubernetes.io/unschedulable".to_owned(),
-            effect: "NoSchedule".to_owned(),
-            ..Taint::default()
-        };
-        pod.tolerations.iter().any(|toleration| tolerates(toleration, &cordon))
-    };
-    if node.unschedulable && !tolerates_cordon() {
-        return vec![Obstacle::Cordoned];
+fn obstacles(pod: &PodInfo, node: &NodeInfo) -> Vec<Obstacle> {
+    match barrier(pod, node) {
+        Some(barrier) => vec![barrier],
+        None => node.lacks(pod).map(|resource| Obstacle::Insufficient(resource.into())).collect(),
+    }
+}
+
+/// The first obstacle that no amount of room would remove.
+fn barrier(pod: &PodInfo, node: &NodeInfo) -> Option<Obstacle> {
+    if node.unschedulable && !tolerates_cordon(pod) {
+        return Some(Obstacle::Cordoned);
     }
     if let Some(taint) = untolerated(&pod.tolerations, &node.taints) {
         let value = taint.value.as_deref().unwrap_or_default();
-        return vec![Obstacle::Taint(format!("{}: {value}", taint.key))];
+        return Some(Obstacle::Taint(format!("{}: {value}", taint.key)));
     }
     let selected = pod.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
     let required = pod.required_terms.is_empty() || pod.required_terms.iter().any(|term| matches(term, node));
     if !selected || !required {
-        return vec![Obstacle::Selector];
+        return Some(Obstacle::Selector);
     }
-    if !pod.host_ports.is_disjoint(&node.host_ports) {
-        return vec![Obstacle::HostPort];
-    }
-    pod.requests
-        .iter()
-        .filter(|(resource, amount)| **amount > node.free(resource))
-        .map(|(resource, _)| Obstacle::Insufficient(resource.clone()))
-        .collect()
+    (!pod.host_ports.is_disjoint(&node.host_ports)).then_some(Obstacle::HostPort)
+}
+
+fn tolerates_cordon(pod: &PodInfo) -> bool {
+    let cordon = Taint {
+        key: "node.kubernetes.io/unschedulable".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    pod.tolerations.iter().any(|toleration| tolerates(toleration, &cordon))
 }
 
 /// The first taint that keeps new pods away and is not tolerated.
@@ -145,9 +155,8 @@ fn nearest_miss<'a>(pod: &PodInfo, nodes: impl Iterator<Item = &'a NodeInfo>) ->
                 _ => None,
             })
             .map(|resource| {
-                let wanted = pod.requests.get(&resource).copied().unwrap_or(0);
-                let free = node.free(&resource);
-                (resource, wanted - free)
+                let gap = pod.requests.get(&resource) - node.free(&resource);
+                (resource, gap)
             })
             .collect();
         (short.len() == all.len() && !short.is_empty()).then_some((node, short))
@@ -156,9 +165,7 @@ fn nearest_miss<'a>(pod: &PodInfo, nodes: impl Iterator<Item = &'a NodeInfo>) ->
         // Shares of the request, in thousandths, so that cores and bytes compare.
         let share: i64 = short
             .iter()
-            .map(|(resource, gap)| {
-                gap.saturating_mul(1000) / pod.requests.get(resource).copied().unwrap_or(1).max(1)
-            })
+            .map(|(resource, gap)| gap.saturating_mul(1000) / pod.requests.get(resource).max(1))
             .sum();
         (short.len(), share, node.name.clone())
     })?;
@@ -169,15 +176,14 @@ fn nearest_miss<'a>(pod: &PodInfo, nodes: impl Iterator<Item = &'a NodeInfo>) ->
 /// A resource that even an empty cluster could not give.
 fn impossible<'a>(pod: &PodInfo, nodes: impl Iterator<Item = &'a NodeInfo> + Clone) -> Option<String> {
     pod.requests.iter().find_map(|(resource, wanted)| {
-        let largest =
-            nodes.clone().map(|node| node.allocatable.get(resource).copied().unwrap_or(0)).max().unwrap_or(0);
+        let largest = nodes.clone().map(|node| node.allocatable.get(resource)).max().unwrap_or(0);
         let told = if largest == 0 {
             format!("No node offers {resource}.")
         } else {
-            let (wanted, largest) = (amount(resource, *wanted), amount(resource, largest));
+            let (wanted, largest) = (amount(resource, wanted), amount(resource, largest));
             format!("No node is large enough: {wanted} requested, the largest has {largest}.")
         };
-        (*wanted > largest).then_some(told)
+        (wanted > largest).then_some(told)
     })
 }
 

@@ -7,6 +7,7 @@
 //! Writes the pod condition `PodScheduled` (status False, with the reason), and the pod's binding.
 //! Must never know: how nodes run pods.
 
+mod amounts;
 mod filter;
 mod model;
 mod score;
@@ -89,6 +90,7 @@ fn follow(runtime: &Runtime, state: &Arc<Mutex<State>>, changed: &Arc<Notify>) {
     pods.subscribe(move |delta: &Delta<Pod>| {
         let (state, changed) = &on_pod;
         match delta {
+            Delta::Applied { new, old: Some(old) } if model::is_immaterial(old, new) => return,
             Delta::Applied { new, .. } => state.lock().apply_pod(new, NAME),
             Delta::Deleted { last } => state.lock().remove_pod(&model::key_of(last)),
             Delta::Synced => {}

@@ -7,20 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use claw_schemas::quantity::Quantity;
-use k8s_openapi::{
-    api::core::v1::{Container, Node, NodeSelectorTerm, Pod, PreferredSchedulingTerm, Taint, Toleration},
-    apimachinery::pkg::api::resource::Quantity as Text,
+use k8s_openapi::api::core::v1::{
+    Container, Node, NodeSelectorTerm, Pod, PreferredSchedulingTerm, Taint, Toleration,
 };
+
+use super::amounts::{Amounts, PODS};
 
 /// Namespace and name of a pod.
 pub type PodKey = (Arc<str>, Arc<str>);
-
-/// Amounts by resource name: milli-cores for `cpu`, whole units for everything else. Zero entries are absent.
-pub type Amounts = BTreeMap<Arc<str>, i64>;
-
-/// The resource that counts pods on a node.
-pub const PODS: &str = "pods";
 
 /// A pod, as far as placing it goes.
 #[derive(Clone, Debug)]
@@ -32,6 +26,8 @@ pub struct PodInfo {
     pub created: i64,
     /// What it takes on a node, the pod itself included (`pods: 1`).
     pub requests: Amounts,
+    /// The devices among what it takes.
+    pub devices: Vec<Arc<str>>,
     pub node_selector: BTreeMap<String, String>,
     /// Any one must match; empty means no requirement.
     pub required_terms: Vec<NodeSelectorTerm>,
@@ -56,6 +52,8 @@ pub struct NodeInfo {
     pub taints: Vec<Taint>,
     pub unschedulable: bool,
     pub allocatable: Amounts,
+    /// Whether pods that need no devices had better stay away.
+    pub has_devices: bool,
     pub used: Amounts,
     pub host_ports: BTreeSet<(String, i32)>,
     /// How many pods of each owner it holds.
@@ -72,21 +70,23 @@ impl PodInfo {
     /// `None` for a pod that takes nothing from anybody: finished, or not ours to place and not yet placed.
     pub fn new(pod: &Pod, scheduler_name: &str) -> Option<Self> {
         let (meta, spec) = (&pod.metadata, pod.spec.as_ref()?);
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        let node = spec.node_name.as_deref().filter(|name| !name.is_empty());
+        let node = node_of(pod);
         let ours = spec.scheduler_name.as_deref().is_none_or(|name| name == scheduler_name);
-        if matches!(phase, Some("Succeeded" | "Failed")) || (node.is_none() && !ours) {
+        if is_finished(pod) || (node.is_none() && !ours) {
             return None;
         }
         let affinity = spec.affinity.as_ref();
         let node_affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
         let verdict = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let requests = pod_requests(pod);
+        let devices = requests.devices().cloned().collect();
         Some(Self {
             key: key_of(pod),
             uid: meta.uid.clone().unwrap_or_default(),
             priority: spec.priority.unwrap_or(0),
             created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            requests: pod_requests(pod),
+            requests,
+            devices,
             node_selector: spec.node_selector.clone().unwrap_or_default(),
             required_terms: node_affinity
                 .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
@@ -110,6 +110,27 @@ impl PodInfo {
                 .find_map(|condition| condition.message.clone()),
         })
     }
+}
+
+/// Where a pod is bound.
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+}
+
+fn is_finished(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether a change of a pod means nothing to the scheduler: it is on its node and takes there what it took. Most
+/// changes are of this kind, and the cheapest to deal with.
+pub fn is_immaterial(old: &Pod, new: &Pod) -> bool {
+    let (before, now) = (&old.metadata, &new.metadata);
+    node_of(new).is_some()
+        && before.uid == now.uid
+        && before.owner_references == now.owner_references
+        && is_finished(old) == is_finished(new)
+        && old.spec == new.spec
 }
 
 /// A reason to wait that lies in the pod itself. Constraints that we do not evaluate yet hold the pod with
@@ -155,13 +176,16 @@ impl NodeInfo {
         let spec = node.spec.clone().unwrap_or_default();
         let status = node.status.as_ref();
         let allocatable = status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
+        let allocatable = allocatable.map(Amounts::of).unwrap_or_default();
+        let has_devices = allocatable.devices().next().is_some();
         Self {
             name: node.metadata.name.as_deref().unwrap_or_default().into(),
             labels: node.metadata.labels.clone().unwrap_or_default(),
             taints: spec.taints.unwrap_or_default(),
             unschedulable: spec.unschedulable == Some(true),
-            allocatable: allocatable.map(amounts).unwrap_or_default(),
-            used: Amounts::new(),
+            allocatable,
+            has_devices,
+            used: Amounts::default(),
             host_ports: BTreeSet::new(),
             owners: BTreeMap::new(),
         }
@@ -176,9 +200,7 @@ impl NodeInfo {
 
     /// Takes what a pod needs.
     pub fn take(&mut self, pod: &PodInfo) {
-        for (name, amount) in &pod.requests {
-            *self.used.entry(name.clone()).or_default() += amount;
-        }
+        self.used.add(&pod.requests);
         self.host_ports.extend(pod.host_ports.iter().cloned());
         if let Some(owner) = &pod.owner {
             *self.owners.entry(owner.clone()).or_default() += 1;
@@ -187,11 +209,7 @@ impl NodeInfo {
 
     /// Gives back what [`Self::take`] took.
     pub fn give_back(&mut self, pod: &PodInfo) {
-        for (name, amount) in &pod.requests {
-            if let Some(used) = self.used.get_mut(name) {
-                *used -= amount;
-            }
-        }
+        self.used.subtract(&pod.requests);
         for port in &pod.host_ports {
             self.host_ports.remove(port);
         }
@@ -202,70 +220,51 @@ impl NodeInfo {
 
     /// What is left of a resource; negative when overcommitted.
     pub fn free(&self, resource: &str) -> i64 {
-        self.allocatable.get(resource).copied().unwrap_or(0) - self.used.get(resource).copied().unwrap_or(0)
+        self.allocatable.get(resource) - self.used.get(resource)
+    }
+
+    /// The resources of which a pod takes more than is left.
+    pub fn lacks<'a>(&'a self, pod: &'a PodInfo) -> impl Iterator<Item = &'a str> {
+        pod.requests.lacking(&self.allocatable, &self.used)
     }
 }
 
 /// Requests of a whole pod, by upstream's rule: the larger of the sum over containers (with the init
 /// containers that keep running beside them) and each one-shot init container in its turn, plus overhead.
 fn pod_requests(pod: &Pod) -> Amounts {
-    let Some(spec) = &pod.spec else { return Amounts::new() };
-    let mut total = Amounts::new();
+    let Some(spec) = &pod.spec else { return Amounts::default() };
+    let mut total = Amounts::default();
     for container in &spec.containers {
-        add(&mut total, &container_requests(container));
+        total.add(&container_requests(container));
     }
-    let (mut sidecars, mut peak) = (Amounts::new(), Amounts::new());
+    let (mut sidecars, mut peak) = (Amounts::default(), Amounts::default());
     for container in spec.init_containers.iter().flatten() {
         let mut at_its_turn = container_requests(container);
         if container.restart_policy.as_deref() == Some("Always") {
-            add(&mut total, &at_its_turn);
-            add(&mut sidecars, &at_its_turn);
+            total.add(&at_its_turn);
+            sidecars.add(&at_its_turn);
             at_its_turn = sidecars.clone();
         } else {
-            add(&mut at_its_turn, &sidecars);
+            at_its_turn.add(&sidecars);
         }
-        raise(&mut peak, &at_its_turn);
+        peak.raise(&at_its_turn);
     }
-    raise(&mut total, &peak);
+    total.raise(&peak);
     if let Some(overhead) = &spec.overhead {
-        add(&mut total, &amounts(overhead));
+        total.add(&Amounts::of(overhead));
     }
-    total.insert(PODS.into(), 1);
+    total.set(PODS, 1);
     total
 }
 
 fn container_requests(container: &Container) -> Amounts {
-    let Some(resources) = &container.resources else { return Amounts::new() };
+    let Some(resources) = &container.resources else { return Amounts::default() };
     // A limit without a request is a request; the API server defaults it so, static pods may not.
-    let mut requests = resources.limits.as_ref().map(amounts).unwrap_or_default();
-    requests.extend(resources.requests.as_ref().map(amounts).unwrap_or_default());
+    let mut requests = resources.limits.as_ref().map(Amounts::of).unwrap_or_default();
+    if let Some(stated) = &resources.requests {
+        requests.replace(&Amounts::of(stated));
+    }
     requests
-}
-
-fn add(total: &mut Amounts, more: &Amounts) {
-    for (name, amount) in more {
-        *total.entry(name.clone()).or_default() += amount;
-    }
-}
-
-fn raise(total: &mut Amounts, floor: &Amounts) {
-    for (name, amount) in floor {
-        let entry = total.entry(name.clone()).or_default();
-        *entry = (*entry).max(*amount);
-    }
-}
-
-fn amounts(quantities: &BTreeMap<String, Text>) -> Amounts {
-    let amount = |name: &str, text: &Text| {
-        let quantity: Quantity = text.0.parse().unwrap_or_default();
-        let exact = if name == "cpu" { quantity.milli() } else { quantity.units() };
-        i64::try_from(exact).unwrap_or(i64::MAX)
-    };
-    quantities
-        .iter()
-        .map(|(name, text)| (Arc::from(name.as_str()), amount(name, text)))
-        .filter(|(_, amount)| *amount != 0)
-        .collect()
 }
 
 fn host_ports(containers: &[Container]) -> BTreeSet<(String, i32)> {

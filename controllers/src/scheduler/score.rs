@@ -5,7 +5,7 @@
 
 use super::{
     filter::{matches, tolerates},
-    model::{NodeInfo, PODS, PodInfo},
+    model::{NodeInfo, PodInfo},
 };
 
 /// Full marks of one criterion; criteria are weighed by powers that keep their order of importance.
@@ -15,34 +15,28 @@ const FULL: i64 = 100;
 pub fn score(pod: &PodInfo, node: &NodeInfo) -> i64 {
     let replicas = pod.owner.as_ref().and_then(|owner| node.owners.get(owner)).copied().unwrap_or(0);
     let spread = FULL / (1 + i64::from(replicas));
-    let devices: Vec<&str> = pod.requests.keys().map(AsRef::as_ref).filter(|name| is_device(name)).collect();
-    let fill = if devices.is_empty() {
-        FULL - load_after(pod, node, &["cpu", "memory"])
+    let plain = pod.devices.is_empty();
+    let fill = if plain {
+        FULL - load_after(pod, node, ["cpu", "memory"].into_iter())
     } else {
-        load_after(pod, node, &devices)
+        load_after(pod, node, pod.devices.iter().map(AsRef::as_ref))
     };
     // A replica beside its twin costs more than any difference in load, but whole devices matter more still.
-    let (spread_weight, fill_weight) = if devices.is_empty() { (4, 2) } else { (1, 8) };
+    let (spread_weight, fill_weight) = if plain { (4, 2) } else { (1, 8) };
     // A pod without devices stays off the nodes that have them, where others will do.
-    let wasteful = devices.is_empty() && node.allocatable.keys().any(|name| is_device(name));
+    let wasteful = plain && node.has_devices;
     spread * spread_weight + fill * fill_weight + preference(pod, node) - i64::from(wasteful) * 3 * FULL
 }
 
-/// Extended resources (`nvidia.com/gpu`) have a domain in their name.
-fn is_device(resource: &str) -> bool {
-    resource != PODS && resource.contains('/')
-}
-
 /// Percent of the node's resources taken once the pod is on it, averaged.
-fn load_after(pod: &PodInfo, node: &NodeInfo, resources: &[&str]) -> i64 {
-    let percent = |resource: &&str| {
-        let total = node.allocatable.get(*resource).copied().unwrap_or(0).max(1);
-        let taken = node.used.get(*resource).copied().unwrap_or(0)
-            + pod.requests.get(*resource).copied().unwrap_or(0);
+fn load_after<'a>(pod: &PodInfo, node: &NodeInfo, resources: impl ExactSizeIterator<Item = &'a str>) -> i64 {
+    let count = i64::try_from(resources.len()).unwrap_or(1).max(1);
+    let percent = |resource| {
+        let total = node.allocatable.get(resource).max(1);
+        let taken = node.used.get(resource) + pod.requests.get(resource);
         (taken.saturating_mul(FULL) / total).clamp(0, FULL)
     };
-    let count = i64::try_from(resources.len()).unwrap_or(1).max(1);
-    resources.iter().map(percent).sum::<i64>() / count
+    resources.map(percent).sum::<i64>() / count
 }
 
 /// Preferred node affinity adds its weights (1 to 100 each); soft taints cost full marks each.

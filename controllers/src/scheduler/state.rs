@@ -5,16 +5,17 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::{
-    filter::{explain, obstacles},
+    filter::{explain, fits},
     model::{NodeInfo, PodInfo, PodKey, key_of},
     score::score,
 };
@@ -61,16 +62,20 @@ struct Waiting {
 /// All that the scheduler knows.
 #[derive(Default)]
 pub struct State {
-    nodes: BTreeMap<Arc<str>, NodeInfo>,
+    /// In an order that changes with the set alone, so that a search can go on where the last one ended.
+    nodes: IndexMap<Arc<str>, NodeInfo>,
     pods: HashMap<PodKey, PodInfo>,
     /// Bindings decided but not yet seen in the cluster.
     assumed: HashMap<PodKey, Arc<str>>,
     queue: BTreeSet<Rank>,
+    /// Pods that were tried in vain. While one is tried again it is in `queue` too.
     waiting: HashMap<PodKey, Waiting>,
+    /// Those of `waiting` that something changed for, by when they may be tried.
+    due: BTreeSet<(Timestamp, PodKey)>,
+    /// Those of `waiting` that nothing changed for.
+    calm: HashSet<PodKey>,
     /// Where the next search starts.
     cursor: usize,
-    /// Node names in order, rebuilt when the set changes.
-    order: Vec<Arc<str>>,
 }
 
 impl State {
@@ -86,16 +91,13 @@ impl State {
                 info.take(pod);
             }
             self.nodes.insert(name, info);
-            self.order = self.nodes.keys().cloned().collect();
         }
         self.stir();
     }
 
     /// A node is gone. Pods bound to it keep their binding until somebody deletes them.
     pub fn remove_node(&mut self, name: &str) {
-        if self.nodes.remove(name).is_some() {
-            self.order = self.nodes.keys().cloned().collect();
-        }
+        self.nodes.shift_remove(name);
     }
 
     /// A pod appeared or changed.
@@ -106,7 +108,7 @@ impl State {
             return;
         };
         let same_pod = self.pods.get(&key).is_some_and(|old| old.uid == info.uid);
-        let queued_before = same_pod && self.is_queued_or_waiting(&key);
+        let was_queued = self.pods.get(&key).is_some_and(|old| self.queue.contains(&rank(old)));
         // A binding under way stays assumed until the cluster shows it, or it is forgotten.
         let still_assumed = self.assumed.get(&key).filter(|_| same_pod && info.node.is_none()).cloned();
         let old_wait = self.waiting.get(&key).filter(|_| same_pod).cloned();
@@ -127,10 +129,14 @@ impl State {
             if let Some(node) = self.nodes.get_mut(node) {
                 node.take(&info);
             }
-        } else if let Some(wait) = old_wait.filter(|_| !spec_changed && queued_before) {
-            self.waiting.insert(key.clone(), wait);
         } else {
-            self.queue.insert(rank(&info));
+            match old_wait.filter(|_| !spec_changed) {
+                Some(wait) if !was_queued => self.set_waiting(key.clone(), wait),
+                wait => {
+                    self.waiting.extend(wait.map(|wait| (key.clone(), wait)));
+                    self.queue.insert(rank(&info));
+                }
+            }
         }
         self.pods.insert(key, info);
     }
@@ -171,7 +177,7 @@ impl State {
 
     /// When a waiting pod is due next, if any is.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.waiting.values().filter(|wait| wait.stirred).map(|wait| wait.not_before).min()
+        self.due.first().map(|(due, _)| *due)
     }
 
     fn decide_one(&mut self, key: &PodKey, now: Timestamp) -> Option<Decision> {
@@ -205,19 +211,19 @@ impl State {
             node.take(pod);
         }
         self.assumed.insert(key.clone(), node.clone());
-        self.waiting.remove(key);
-        Decision::Bind { pod: key.clone(), uid: pod.uid.clone(), node }
+        let uid = pod.uid.clone();
+        self.stop_waiting(key);
+        Decision::Bind { pod: key.clone(), uid, node }
     }
 
     /// The best of the first candidates from the cursor on, and where the search ended.
     fn best_node(&self, pod: &PodInfo) -> Option<(Arc<str>, usize)> {
-        let count = self.order.len();
+        let count = self.nodes.len();
         let (mut best, mut candidates, mut looked): (Option<(i64, &Arc<str>)>, usize, usize) = (None, 0, 0);
         while looked < count && candidates < ENOUGH_CANDIDATES {
-            let name = &self.order[(self.cursor + looked) % count];
+            let (name, node) = self.nodes.get_index((self.cursor + looked) % count)?;
             looked += 1;
-            let node = &self.nodes[name];
-            if !obstacles(pod, node).is_empty() {
+            if !fits(pod, node) {
                 continue;
             }
             candidates += 1;
@@ -233,11 +239,6 @@ impl State {
         pod.node.as_ref().or_else(|| self.assumed.get(&pod.key))
     }
 
-    fn is_queued_or_waiting(&self, key: &PodKey) -> bool {
-        self.waiting.contains_key(key)
-            || self.pods.get(key).is_some_and(|pod| self.queue.contains(&rank(pod)))
-    }
-
     /// Takes a pod out of every structure but `pods`.
     fn detach(&mut self, key: &PodKey) {
         let Some(pod) = self.pods.get(key) else { return };
@@ -246,7 +247,7 @@ impl State {
             node.give_back(pod);
         }
         self.queue.remove(&rank(pod));
-        self.waiting.remove(key);
+        self.stop_waiting(key);
         self.assumed.remove(key);
     }
 
@@ -254,24 +255,45 @@ impl State {
         let attempts = self.waiting.get(key).map_or(0, |wait| wait.attempts) + 1;
         let backoff = BACKOFF_MIN.saturating_mul(1 << attempts.min(4)).min(BACKOFF_MAX);
         let not_before = now.saturating_add(backoff).unwrap_or(now);
-        self.waiting.insert(key.clone(), Waiting { attempts, not_before, stirred });
+        self.set_waiting(key.clone(), Waiting { attempts, not_before, stirred });
+    }
+
+    fn set_waiting(&mut self, key: PodKey, wait: Waiting) {
+        self.stop_waiting(&key);
+        if wait.stirred {
+            self.due.insert((wait.not_before, key.clone()));
+        } else {
+            self.calm.insert(key.clone());
+        }
+        self.waiting.insert(key, wait);
+    }
+
+    fn stop_waiting(&mut self, key: &PodKey) {
+        if let Some(wait) = self.waiting.remove(key) {
+            self.due.remove(&(wait.not_before, key.clone()));
+            self.calm.remove(key);
+        }
     }
 
     /// Something changed that may let waiting pods in.
     fn stir(&mut self) {
-        for wait in self.waiting.values_mut() {
-            wait.stirred = true;
+        for key in self.calm.drain() {
+            if let Some(wait) = self.waiting.get_mut(&key) {
+                wait.stirred = true;
+                self.due.insert((wait.not_before, key));
+            }
         }
     }
 
     /// Moves due pods back into the queue. Their attempts stay counted while they are tried.
     fn wake(&mut self, now: Timestamp) {
-        for (key, wait) in &mut self.waiting {
-            if wait.stirred && wait.not_before <= now {
+        while self.due.first().is_some_and(|(due, _)| *due <= now) {
+            let Some((_, key)) = self.due.pop_first() else { return };
+            if let Some(wait) = self.waiting.get_mut(&key) {
                 wait.stirred = false;
-                if let Some(pod) = self.pods.get(key) {
-                    self.queue.insert(rank(pod));
-                }
+            }
+            if let Some(pod) = self.pods.get(&key) {
+                self.queue.insert(rank(pod));
             }
         }
     }

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
-use super::state::{Decision, State, Verdict};
+use super::{
+    model::is_immaterial,
+    state::{Decision, State, Verdict},
+};
 
 const SCHEDULER: &str = "default-scheduler";
 
@@ -206,6 +209,17 @@ fn a_waiting_pod_is_tried_again_when_room_appears_and_not_before() {
 }
 
 #[test]
+fn a_pod_that_changes_while_it_is_queued_again_keeps_its_place() {
+    let pods = ["p", "q"].map(|name| plain(name, json!({"cpu": "3"})));
+    let mut state = cluster(&[small("a")], &pods);
+    assert_eq!(decided(&mut state, 0).len(), 2);
+    state.apply_node(&small("b"));
+    assert_eq!(state.decide(at(100), 1).len(), 1, "both are due, there is room for one decision");
+    state.apply_pod(&pods[1], SCHEDULER);
+    assert_eq!(state.decide(at(100), 10).len(), 1, "the other has not been tried yet");
+}
+
+#[test]
 fn an_unchanged_verdict_is_not_written_again() {
     let mut state = cluster(&[small("a")], &[plain("p", json!({"cpu": "3"}))]);
     let verdicts = |decisions: Vec<Decision>| -> Vec<Verdict> {
@@ -236,6 +250,49 @@ fn a_failed_binding_gives_its_room_back() {
 }
 
 #[test]
+fn only_changes_that_bear_on_room_are_worth_a_look() {
+    let mut bound = plain("p", json!({"cpu": "1"}));
+    bound.spec.as_mut().unwrap().node_name = Some("a".to_owned());
+    let changed = |patch: Value| {
+        let mut next = serde_json::to_value(&bound).unwrap();
+        crate::pods::build::json_patch_merge(&mut next, &patch);
+        serde_json::from_value::<Pod>(next).unwrap()
+    };
+    for immaterial in [
+        json!({"metadata": {"resourceVersion": "9", "labels": {"a": "b"}}}),
+        json!({"status": {"phase": "Running", "podIP": "10.0.0.1"}}),
+    ] {
+        assert!(is_immaterial(&bound, &changed(immaterial.clone())), "{immaterial}");
+    }
+    for material in [
+        json!({"metadata": {"uid": "another"}}),
+        json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "x"}]}}),
+        json!({"status": {"phase": "Failed"}}),
+        json!({"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "2"}}}]}}),
+    ] {
+        assert!(!is_immaterial(&bound, &changed(material.clone())), "{material}");
+    }
+    let waiting = plain("p", json!({"cpu": "1"}));
+    assert!(!is_immaterial(&waiting, &bound), "it got its node");
+    assert!(!is_immaterial(&waiting, &waiting), "of a pod that waits everything counts");
+}
+
+#[test]
+fn many_pods_that_wait_cost_nothing_until_they_are_due() {
+    let pods: Vec<Pod> = (0..50).map(|i| plain(&format!("p{i}"), json!({"cpu": "3"}))).collect();
+    let mut state = cluster(&[small("a")], &pods);
+    assert_eq!(decided(&mut state, 0).len(), 50);
+    assert_eq!(state.next_due(), None, "nothing changed that could let one in");
+    state.apply_node(&small("b"));
+    let due = state.next_due().expect("a new node may let them in");
+    assert!(due > at(0));
+    assert_eq!(state.decide(due, 1000).len(), 50);
+    state.remove_pod(&super::model::key_of(&pods[0]));
+    state.apply_node(&small("c"));
+    assert_eq!(state.decide(at(1000), 1000).len(), 49, "the deleted one is not tried");
+}
+
+#[test]
 fn constraints_not_evaluated_yet_hold_the_pod_with_a_reason() {
     let spec = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
         {"topologyKey": "kubernetes.io/hostname"}]}}});
@@ -253,8 +310,8 @@ fn init_containers_count_by_their_peak_and_sidecars_by_their_sum() {
     ]});
     // main 1 + sidecar 0.5 against once 1 + sidecar 0.5
     let info = super::model::PodInfo::new(&pod("p", json!({"cpu": "1"}), spec), SCHEDULER).unwrap();
-    assert_eq!(info.requests.get("cpu"), Some(&1500));
-    assert_eq!(info.requests.get("pods"), Some(&1));
+    assert_eq!(info.requests.get("cpu"), 1500);
+    assert_eq!(info.requests.get("pods"), 1);
 }
 
 #[test]
