@@ -158,6 +158,15 @@ impl<K: Object> Api<K> {
         self.object(self.resource.clone(), verb).await
     }
 
+    /// Adds an object, for callers whom the stored form does not interest: the answer is not parsed.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn add(&self, object: &K) -> Result<(), ApiError> {
+        let verb = Verb::Create { body: encode(object)?, options: self.client.write_options() };
+        self.client.call(self.resource.clone(), verb).await.map(drop)
+    }
+
     /// Replaces an object; its `resourceVersion`, when set, must be the current one.
     ///
     /// # Errors
