@@ -39,14 +39,27 @@ impl Objects {
     }
 
     /// Adds an object.
-    pub async fn create(&self, collection: ResourceRef, object: &Value) -> Result<(), ApiError> {
-        let verb = Verb::Create { body: body(object), options: options() };
-        self.call(collection, verb).await.map(drop)
+    pub async fn create(&self, collection: ResourceRef, object: Value) -> Result<(), ApiError> {
+        self.service.create_document(&self.identity, collection, object, &options()).await
     }
 
-    /// Replaces an object, or a subresource of it; its `resourceVersion` must be current.
+    /// Changes the status of an object as `make` says from the object as it is; `None` leaves it. Races are run again,
+    /// and who loses all of them may come back later.
+    pub async fn change_status(
+        &self,
+        resource: ResourceRef,
+        make: impl FnMut(&Value) -> Option<Value>,
+    ) -> Result<(), ApiError> {
+        let changed = self.service.change_status(&self.identity, resource.sub("status"), &options(), make).await;
+        changed.map_err(|error| match error.reason {
+            Reason::Conflict => ApiError::new(Reason::ServiceUnavailable, error.message),
+            _ => error,
+        })
+    }
+
+    /// Replaces an object; its `resourceVersion` must be current.
     pub async fn update(&self, resource: ResourceRef, object: &Value) -> Result<(), ApiError> {
-        let verb = Verb::Update { body: body(object), options: options() };
+        let verb = Verb::Update { body: object.to_string().into(), options: options() };
         self.call(resource, verb).await.map(drop)
     }
 
@@ -69,10 +82,6 @@ pub fn node(name: &str) -> ResourceRef {
 /// The Pod of that name.
 pub fn pod(namespace: &str, name: &str) -> ResourceRef {
     ResourceRef::collection("", "v1", "pods").in_namespace(namespace).named(name)
-}
-
-fn body(object: &Value) -> Bytes {
-    object.to_string().into()
 }
 
 /// Agents may be newer than the server: fields it does not know are dropped, not refused.

@@ -3,13 +3,13 @@
 
 use claw_client::ResourceRef;
 use claw_schemas::{ApiError, proto::NodeStatus, status::Reason};
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
     hub::Hub,
     merge,
     objects::{self, ATTEMPTS_MAX},
+    reports::now,
 };
 
 /// Labels that only administrators may set: an agent must not be able to draw pods to itself with them.
@@ -34,10 +34,7 @@ pub async fn register(hub: &Hub, name: &str, hello: &[u8]) -> Result<(), ApiErro
     hub.with(|state| state.roster.reported(name, Some(ready.clone())));
     for _ in 0..ATTEMPTS_MAX {
         let Some(node) = hub.objects.find(objects::node(name)).await? else {
-            match hub
-                .objects
-                .create(ResourceRef::collection("", "v1", "nodes"), &new_node(name, &hello))
-                .await
+            match hub.objects.create(ResourceRef::collection("", "v1", "nodes"), new_node(name, &hello)).await
             {
                 Ok(()) => {}
                 Err(error) if error.reason == Reason::AlreadyExists => {}
@@ -53,11 +50,16 @@ pub async fn register(hub: &Hub, name: &str, hello: &[u8]) -> Result<(), ApiErro
             }
             continue;
         }
-        if write_status(hub, name, node, status.clone(), Some(ready.clone())).await? {
-            return Ok(());
+        match write_status(hub, name, || Some((status.clone(), Some(ready.clone())))).await {
+            // It was deleted meanwhile, and is made again.
+            Err(error) if error.reason == Reason::NotFound => {}
+            written => return written,
         }
     }
-    Err(too_many_races(name))
+    Err(ApiError::new(
+        Reason::ServiceUnavailable,
+        format!("node \"{name}\" could not be written: others wrote it {ATTEMPTS_MAX} times meanwhile"),
+    ))
 }
 
 /// Writes a reported node status.
@@ -70,27 +72,13 @@ pub async fn node_status(hub: &Hub, name: &str, report: NodeStatus) -> Result<Op
         }
     };
     hub.with(|state| state.roster.reported(name, merge::ready_of(&status).cloned()));
-    for _ in 0..ATTEMPTS_MAX {
-        let Some(node) = hub.objects.find(objects::node(name)).await? else {
-            return Ok(Some(report.sequence));
-        };
-        if write_status(hub, name, node, status.clone(), None).await? {
-            return Ok(Some(report.sequence));
-        }
-    }
-    Err(too_many_races(name))
+    unless_gone(write_status(hub, name, || Some((status.clone(), None))).await)?;
+    Ok(Some(report.sequence))
 }
 
 /// Writes the `Ready` condition alone, as `wanted` decides it each time the object is read.
 pub async fn set_ready(hub: &Hub, name: &str, wanted: impl Fn() -> Option<Value>) -> Result<(), ApiError> {
-    for _ in 0..ATTEMPTS_MAX {
-        let Some(ready) = wanted() else { return Ok(()) };
-        let Some(node) = hub.objects.find(objects::node(name)).await? else { return Ok(()) };
-        if write_status(hub, name, node, json!({}), Some(ready)).await? {
-            return Ok(());
-        }
-    }
-    Err(too_many_races(name))
+    unless_gone(write_status(hub, name, || wanted().map(|ready| (json!({}), Some(ready)))).await)
 }
 
 /// The `Ready` condition of a node whose agent reports none.
@@ -98,41 +86,27 @@ pub fn connected() -> Value {
     merge::ready("True", AGENT_READY, "the node agent is connected")
 }
 
-/// Merges and writes a status. False when somebody else wrote meanwhile.
+/// Merges a reported status, and a `Ready` condition that stands whatever the report says, into the stored one. `news` is
+/// asked again after a lost race.
 async fn write_status(
     hub: &Hub,
     name: &str,
-    mut node: Value,
-    reported: Value,
-    ready: Option<Value>,
-) -> Result<bool, ApiError> {
-    let stored = node.get("status").cloned().unwrap_or_else(|| json!({}));
-    let merged = merge::node_status(
-        &stored,
-        reported,
-        ready,
-        &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-    );
-    if merged == stored {
-        return Ok(true);
-    }
-    node["status"] = merged;
-    match hub.objects.update(objects::node(name).sub("status"), &node).await {
-        Ok(()) => Ok(true),
-        Err(error) if lost_race(&error) => Ok(false),
-        Err(error) => Err(error),
-    }
+    mut news: impl FnMut() -> Option<(Value, Option<Value>)>,
+) -> Result<(), ApiError> {
+    let merge = |node: &Value| {
+        let (reported, ready) = news()?;
+        Some(merge::node_status(&node["status"], reported, ready, &now()))
+    };
+    hub.objects.change_status(objects::node(name), merge).await
+}
+
+/// A Node that is gone has no status to write.
+fn unless_gone(written: Result<(), ApiError>) -> Result<(), ApiError> {
+    written.or_else(|error| if error.reason == Reason::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn lost_race(error: &ApiError) -> bool {
     matches!(error.reason, Reason::Conflict | Reason::NotFound)
-}
-
-fn too_many_races(name: &str) -> ApiError {
-    ApiError::new(
-        Reason::ServiceUnavailable,
-        format!("node \"{name}\" could not be written: others wrote it {ATTEMPTS_MAX} times meanwhile"),
-    )
 }
 
 fn new_node(name: &str, hello: &Value) -> Value {

@@ -12,11 +12,7 @@ use claw_schemas::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{
-    hub::Hub,
-    merge,
-    objects::{self, ATTEMPTS_MAX},
-};
+use super::{hub::Hub, merge, objects};
 use crate::auth::random_hex;
 
 /// Random bytes behind the name of an event: 64 bits do not meet within an hour of events about one object.
@@ -30,36 +26,29 @@ pub async fn pod_status(hub: &Hub, node: &str, report: PodStatus) -> Result<Opti
         tracing::warn!(node, pod = report.name, "a pod status does not parse");
         return Ok(None);
     };
-    let done = Ok(Some(report.sequence));
-    let resource = objects::pod(&report.namespace, &report.name);
-    for _ in 0..ATTEMPTS_MAX {
-        let Some(mut pod) = find_own(hub, node, &resource, &report.uid).await? else { return done };
-        let stored = pod.get("status").cloned().unwrap_or_else(|| json!({}));
-        let Some(merged) = merge::pod_status(&stored, reported.clone(), &now()) else {
+    let merged = |pod: &Value| {
+        if !is_own(pod, node, &report.uid) {
+            return None;
+        }
+        let merged = merge::pod_status(&pod["status"], reported.clone(), &now());
+        if merged.is_none() {
             tracing::debug!(node, pod = report.name, "a report about a finished pod is ignored");
-            return done;
-        };
-        if merged == stored {
-            return done;
         }
-        pod["status"] = merged;
-        match hub.objects.update(resource.clone().sub("status"), &pod).await {
-            Ok(()) => return done,
-            Err(error) if matches!(error.reason, Reason::Conflict | Reason::NotFound) => {}
-            Err(error) => return refused(node, &report.name, error),
-        }
+        merged
+    };
+    match hub.objects.change_status(objects::pod(&report.namespace, &report.name), merged).await {
+        Ok(()) => Ok(Some(report.sequence)),
+        Err(error) if error.reason == Reason::NotFound => Ok(Some(report.sequence)),
+        Err(error) => refused(node, &report.name, error),
     }
-    Err(ApiError::new(
-        Reason::ServiceUnavailable,
-        format!("the status of pod \"{}\" lost {ATTEMPTS_MAX} races", report.name),
-    ))
 }
 
 /// Removes a pod whose containers are all gone.
 pub async fn pod_terminated(hub: &Hub, node: &str, report: PodTerminated) -> Result<Option<u64>, ApiError> {
     let done = Ok(Some(report.sequence));
     let resource = objects::pod(&report.namespace, &report.name);
-    let Some(pod) = find_own(hub, node, &resource, &report.uid).await? else { return done };
+    let pod = hub.objects.find(resource.clone()).await?;
+    let Some(pod) = pod.filter(|pod| is_own(pod, node, &report.uid)) else { return done };
     if pod["metadata"]["deletionTimestamp"].is_null() {
         tracing::warn!(node, pod = report.name, "reported as terminated, but nobody deleted it; it stays");
         return done;
@@ -81,7 +70,7 @@ pub async fn event(hub: &Hub, node: &str, report: EventReport) {
     let stored = match new_event(node, &report.event) {
         Ok((namespace, event)) => {
             let collection = ResourceRef::collection("", "v1", "events").in_namespace(&namespace);
-            hub.objects.create(collection, &event).await
+            hub.objects.create(collection, event).await
         }
         Err(error) => Err(error),
     };
@@ -90,15 +79,9 @@ pub async fn event(hub: &Hub, node: &str, report: EventReport) {
     }
 }
 
-/// The pod a report is about, if it is still that pod and bound to that node.
-async fn find_own(
-    hub: &Hub,
-    node: &str,
-    resource: &ResourceRef,
-    uid: &str,
-) -> Result<Option<Value>, ApiError> {
-    let pod = hub.objects.find(resource.clone()).await?;
-    Ok(pod.filter(|pod| pod["metadata"]["uid"] == uid && pod["spec"]["nodeName"] == node))
+/// Whether this is still the pod a report is about, and bound to that node.
+fn is_own(pod: &Value, node: &str, uid: &str) -> bool {
+    pod["metadata"]["uid"] == uid && pod["spec"]["nodeName"] == node
 }
 
 /// An error that the next try may not meet ends the session: the agent comes back and reports again. Any other

@@ -11,7 +11,7 @@ use claw_schemas::{
     proto::{Ack, AgentMessage, Hello, ServerMessage, Welcome, agent_message, server_message::Message},
     status::Reason,
 };
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, future::join_all};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -34,6 +34,10 @@ pub const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// Messages waiting for one agent. A node runs at most some 250 pods, so every one of them may change four times
 /// while the agent looks away. They share their bytes with the store.
 const OUTGOING_MAX: usize = 1_024;
+
+/// Messages of one agent that are dealt with together, if they are there together: what the start of one pod brings, a
+/// few times over.
+const MESSAGES_AT_A_TIME: usize = 16;
 
 /// The agent's messages come as `incoming`, the server's go into the stream returned. It ends with an error that says
 /// why, unless the agent hung up.
@@ -124,16 +128,20 @@ async fn serve(
     registration::register(hub, node, &hello.node).await?;
     welcome(held, outgoing)?;
     tracing::info!(node, version = hello.agent_version, instance = hello.instance_id, "a node is connected");
-    while let Some(message) = incoming.next().await {
-        let message = message?;
+    let mut incoming = incoming.ready_chunks(MESSAGES_AT_A_TIME);
+    while let Some(mut messages) = incoming.next().await {
+        let broken = messages.iter().position(Result::is_err).map(|at| messages.split_off(at));
         hub.with(|state| state.roster.heard(node, claim.epoch, Instant::now()));
-        if let Some(sequence) = answer(hub, node, message).await? {
+        for sequence in answer_all(hub, node, messages.into_iter().flatten().collect()).await? {
             let ack = ServerMessage { message: Some(Message::Ack(Ack { sequence })) };
             match timeout(SEND_LIMIT, outgoing.send(Ok(ack))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Ok(()),
                 Err(_) => return Err(ApiError::new(Reason::Timeout, "the agent does not read its messages")),
             }
+        }
+        if let Some(Err(error)) = broken.and_then(|rest| rest.into_iter().next()) {
+            return Err(error);
         }
     }
     tracing::info!(node, "a node hung up");
@@ -165,6 +173,22 @@ fn welcome(held: &Held<'_>, outgoing: &Outgoing) -> Result<(), ApiError> {
             Err(ApiError::new(Reason::ServiceUnavailable, "the session ended while it began; reconnect"))
         }
     })
+}
+
+/// Deals with messages that came together; the sequences to acknowledge. Events say nothing that another message depends
+/// on, so they are written side by side, and beside the others, which keep their order.
+async fn answer_all(hub: &Hub, node: &str, messages: Vec<AgentMessage>) -> Result<Vec<u64>, ApiError> {
+    let is_event = |said: &AgentMessage| matches!(said.message, Some(agent_message::Message::Event(_)));
+    let (events, others): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_event);
+    let in_order = async {
+        let mut answered = Vec::new();
+        for message in others {
+            answered.extend(answer(hub, node, message).await?);
+        }
+        Ok(answered)
+    };
+    let events = join_all(events.into_iter().map(|event| answer(hub, node, event)));
+    tokio::join!(in_order, events).0
 }
 
 /// Deals with one message; the sequence to acknowledge, if there is one.

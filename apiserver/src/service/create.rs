@@ -37,8 +37,20 @@ impl ObjectService {
         if !target.name.is_empty() {
             return Err(method_not_allowed());
         }
+        let incoming = body::object(&target.kind, body, options.field_validation)?;
+        self.create_checked(who, target, incoming, options, view).await
+    }
+
+    /// Adds an object whose fields have been checked.
+    pub(super) async fn create_checked(
+        &self,
+        who: &Identity,
+        target: &Target,
+        Incoming { mut object, mut warnings }: Incoming,
+        options: &WriteOptions,
+        view: View,
+    ) -> Result<Response, ApiError> {
         let kind = &target.kind;
-        let Incoming { mut object, mut warnings } = body::object(kind, body, options.field_validation)?;
         prepare(who, target, &mut object)?;
         let claims = owners::written(target, "", options, "CreateOptions")?;
         warnings.extend(unattended::warning(&kind.descriptor));

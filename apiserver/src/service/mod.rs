@@ -15,6 +15,7 @@ mod bootstrap;
 mod create;
 mod decode;
 mod delete;
+mod documents;
 mod encode;
 mod errors;
 mod facts;
