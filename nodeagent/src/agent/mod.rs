@@ -10,6 +10,7 @@ mod hook;
 mod log_stream;
 mod node_info;
 pub mod outbox;
+mod report;
 mod session;
 mod worker;
 

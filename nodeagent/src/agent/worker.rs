@@ -17,6 +17,7 @@ use super::{
     Shared,
     events::{Events, News, Severity},
     hook::Hook,
+    report::{Pace, When, differs},
 };
 use crate::{
     pod::{Action, PodState, ProbeKind, Settings, plan, probes},
@@ -87,8 +88,7 @@ pub struct Worker {
     state: PodState,
     events: Events,
     tasks: JoinSet<Outcome>,
-    /// The status that was last handed to the outbox, as text.
-    reported: Vec<u8>,
+    pace: Pace,
     resync_at: Instant,
     /// Records and logs are gone.
     forgotten: bool,
@@ -133,7 +133,7 @@ impl Worker {
             state,
             events: Events::default(),
             tasks: JoinSet::new(),
-            reported: Vec::new(),
+            pace: Pace::default(),
             resync_at: Instant::now() + RESYNC,
             forgotten: false,
             forgetting: false,
@@ -173,7 +173,7 @@ impl Worker {
         let now = Timestamp::now();
         let settings = Settings { restart_backoff: self.shared.config.restart_backoff };
         let plan = plan(&self.state, &settings, now);
-        self.report(plan.status);
+        let report_at = self.report(plan.status);
         for action in plan.actions {
             self.perform(action, now);
         }
@@ -184,14 +184,15 @@ impl Worker {
         let wait = plan.look_again.map_or(IDLE_LOOK, |at| {
             Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO).min(LOOK_MAX)
         });
-        Instant::now() + wait
+        let look_again = Instant::now() + wait;
+        report_at.map_or(look_again, |at| at.min(look_again))
     }
 
     fn wish(&mut self, wish: Wish) {
         match wish {
             Wish::Removed => self.state.removed = true,
             Wish::Desired(pod) => {
-                let changed = pod.metadata != self.state.pod.metadata || pod.spec != self.state.pod.spec;
+                let changed = is_news(&self.state.pod, &pod);
                 self.state.desire(*pod);
                 if changed {
                     self.remember();
@@ -201,31 +202,42 @@ impl Worker {
         }
     }
 
-    fn report(&mut self, status: PodStatus) {
+    /// Hands a status to the outbox if it is news; gives the moment to ask again if it may wait.
+    fn report(&mut self, status: PodStatus) -> Option<Instant> {
         if self.state.removed {
-            return;
+            return None;
         }
-        let Ok(text) = serde_json::to_vec(&status) else { return };
-        if text == self.reported {
-            return;
+        let changed = status != self.state.reported;
+        let when = self.pace.when(&status, changed, Instant::now());
+        self.state.reported = status;
+        match when {
+            When::Never => None,
+            When::At(due) => Some(due),
+            When::Now => {
+                self.tell_status();
+                None
+            }
         }
+    }
+
+    fn tell_status(&mut self) {
+        let Ok(text) = serde_json::to_vec(&self.state.reported) else { return };
         let metadata = &self.state.pod.metadata;
         let (namespace, name) =
             (metadata.namespace.as_deref().unwrap_or(""), metadata.name.as_deref().unwrap_or(""));
-        self.shared.outbox.status(namespace, name, self.state.uid(), text.clone());
-        self.reported = text;
-        self.state.reported = status;
+        self.shared.outbox.status(namespace, name, self.state.uid(), text);
         self.remember();
     }
 
     /// What the server holds may lack a report (a restored backup), or hold somebody else's idea.
     fn correct_server(&mut self) {
-        let on_server = self.state.pod.status.clone().unwrap_or_default();
-        if !self.reported.is_empty()
+        let nothing = PodStatus::default();
+        let on_server = self.state.pod.status.as_ref().unwrap_or(&nothing);
+        if self.pace.is_level()
             && !self.shared.outbox.is_pending(self.state.uid())
-            && differs(&on_server, &self.state.reported)
+            && differs(on_server, &self.state.reported)
         {
-            self.reported.clear();
+            self.pace.tell_again();
         }
     }
 
@@ -591,18 +603,14 @@ impl Worker {
     }
 }
 
-/// Whether the server's idea of a pod lacks something this agent said.
-fn differs(on_server: &PodStatus, ours: &PodStatus) -> bool {
-    let same_conditions = ours.conditions.iter().flatten().all(|condition| {
-        on_server
-            .conditions
-            .iter()
-            .flatten()
-            .any(|known| known.type_ == condition.type_ && known.status == condition.status)
-    });
-    on_server.phase != ours.phase
-        || on_server.pod_ip != ours.pod_ip
-        || on_server.container_statuses != ours.container_statuses
-        || on_server.init_container_statuses != ours.init_container_statuses
-        || !same_conditions
+/// Whether a newer object says anything that must be written down for the next run of the agent. Every report comes back
+/// as a newer object that does not.
+fn is_news(known: &Pod, newer: &Pod) -> bool {
+    let (old, new) = (&known.metadata, &newer.metadata);
+    old.labels != new.labels
+        || old.annotations != new.annotations
+        || old.generation != new.generation
+        || old.deletion_timestamp != new.deletion_timestamp
+        || old.deletion_grace_period_seconds != new.deletion_grace_period_seconds
+        || known.spec != newer.spec
 }
