@@ -5,6 +5,7 @@
 
 pub mod binary;
 pub mod cluster;
+pub mod gated;
 pub mod host;
 pub mod http;
 pub mod in_process;
