@@ -5,6 +5,7 @@
 //! Must never know: controllers, nodes' insides.
 
 pub mod auth;
+mod custom;
 pub mod defaults;
 pub mod error;
 pub mod fields;

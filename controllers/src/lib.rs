@@ -4,6 +4,7 @@
 //!
 //! Must never know: the API server, the store, other controllers' insides.
 
+mod any_kind;
 mod claim;
 pub mod deployment;
 pub mod event_ttl;

@@ -16,7 +16,7 @@ use claw_runtime::{
     conditions::{self, Condition as _, FALSE, TRUE},
     queue::Queue,
 };
-use claw_schemas::{Descriptor, Registry};
+use claw_schemas::Registry;
 use jiff::Timestamp;
 use k8s_openapi::{
     Metadata as _,
@@ -25,6 +25,8 @@ use k8s_openapi::{
 };
 use serde::Deserialize;
 use tracing::{info, warn};
+
+use crate::any_kind::{AnyKind, Definition};
 
 /// The finalizer in `spec.finalizers` that this controller answers for.
 const FINALIZER: &str = "kubernetes";
@@ -56,9 +58,10 @@ pub async fn run(runtime: Runtime, registry: Arc<Registry>) {
     queue.work(&cancel, WORKERS, |name| drain.process(name)).await;
 }
 
-/// The kinds to empty. Pods go first: nothing may run on while what it relies on is taken away.
-fn namespaced(registry: &Registry) -> Vec<Arc<Descriptor>> {
-    let mut kinds: Vec<_> = registry.iter().filter(|kind| kind.namespaced()).cloned().collect();
+/// The built-in kinds to empty. Pods go first: nothing may run on while what it relies on is taken away.
+fn namespaced(registry: &Registry) -> Vec<AnyKind> {
+    let namespaced = registry.iter().filter(|kind| kind.namespaced());
+    let mut kinds: Vec<_> = namespaced.map(|kind| AnyKind::from(&**kind)).collect();
     kinds.sort_by_key(|kind| kind.kind != "Pod");
     kinds
 }
@@ -67,7 +70,7 @@ struct Drain {
     runtime: Runtime,
     store: Store<Namespace>,
     queue: Arc<Queue<String>>,
-    kinds: Vec<Arc<Descriptor>>,
+    kinds: Vec<AnyKind>,
 }
 
 /// What is left in a namespace.
@@ -118,9 +121,9 @@ impl Drain {
             return Ok(false);
         }
         let mut remaining = Remaining::default();
-        for kind in &self.kinds {
+        for kind in self.kinds.iter().chain(&self.defined().await?) {
             if let Err(error) = self.empty(kind, name, &mut remaining).await {
-                remaining.errors.push(format!("{}: {error}", kind.qualified_plural()));
+                remaining.errors.push(format!("{}.{}: {error}", kind.plural, kind.group));
             }
         }
         if remaining == Remaining::default() {
@@ -130,10 +133,23 @@ impl Drain {
         Ok(false)
     }
 
+    /// The kinds that users define, as they are now: a namespace is not empty before all of them are.
+    async fn defined(&self) -> Result<Vec<AnyKind>, ApiError> {
+        #[derive(Deserialize)]
+        struct Definitions {
+            items: Vec<Definition>,
+        }
+        let list = Verb::List(ListOptions::default());
+        let body = self.runtime.client.call(Definition::resource(), list).await?.body;
+        let list: Definitions = serde_json::from_slice(&body).map_err(unreadable)?;
+        let kinds = list.items.iter().filter_map(Definition::kind);
+        Ok(kinds.filter(|kind| kind.namespaced).collect())
+    }
+
     /// Deletes all objects of a kind, and counts those that are still there.
     async fn empty(
         &self,
-        kind: &Descriptor,
+        kind: &AnyKind,
         namespace: &str,
         remaining: &mut Remaining,
     ) -> Result<(), ApiError> {
@@ -159,16 +175,14 @@ impl Drain {
         Ok(())
     }
 
-    async fn list(&self, kind: &Descriptor, namespace: &str) -> Result<Page, ApiError> {
+    async fn list(&self, kind: &AnyKind, namespace: &str) -> Result<Page, ApiError> {
         let list = Verb::List(ListOptions { limit: SAMPLE, ..ListOptions::default() });
         let body = self.call(kind, namespace, list).await?;
-        serde_json::from_slice(&body)
-            .map_err(|error| ApiError::internal(format!("the server's list does not parse: {error}")))
+        serde_json::from_slice(&body).map_err(unreadable)
     }
 
-    async fn call(&self, kind: &Descriptor, namespace: &str, verb: Verb) -> Result<bytes::Bytes, ApiError> {
-        let resource =
-            ResourceRef::collection(&kind.group, &kind.version, &kind.plural).in_namespace(namespace);
+    async fn call(&self, kind: &AnyKind, namespace: &str, verb: Verb) -> Result<bytes::Bytes, ApiError> {
+        let resource = kind.resource().in_namespace(namespace);
         let request = Request { resource, verb, view: View::Metadata };
         Ok(self.runtime.client.transport().call(request).await?.body)
     }
@@ -210,6 +224,10 @@ impl Drain {
     fn now(&self) -> Timestamp {
         self.runtime.env.now()
     }
+}
+
+fn unreadable(error: serde_json::Error) -> ApiError {
+    ApiError::internal(format!("the server's list does not parse: {error}"))
 }
 
 /// What is left, in Kubernetes' words.

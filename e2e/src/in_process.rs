@@ -70,7 +70,12 @@ impl InProcess {
             Arc::new(ObjectService::new(store::memory(), Registry::builtin(), Arc::new(BuiltinAuthorizer)));
         service.ensure_bootstrap_objects().await.expect("a fresh store takes the bootstrap objects");
         let client = client_of(&service, "test");
-        Self { client, service, cancel: CancellationToken::new(), tasks: Vec::new() }
+        let cancel = CancellationToken::new();
+        let following = cancel.child_token().run_until_cancelled_owned(service.clone().follow_definitions());
+        let tasks = vec![tokio::spawn(async move {
+            let _ = following.await;
+        })];
+        Self { client, service, cancel, tasks }
     }
 
     /// A client of its own for a component.

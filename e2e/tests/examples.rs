@@ -35,6 +35,7 @@ fn every_example_does_what_it_says() {
         kubectl.ok(&["apply", "-f", &example(file)]);
         holds(&kubectl);
     }
+    a_kind_of_ones_own_is_served(&kubectl);
     kubectl.ok(&["delete", "-f", &example(""), "--wait=true"]);
     wait::until("all pods are gone", wait::LATER, || {
         let left = kubectl.ok(&["get", "pods", "-o", "name"]);
@@ -88,6 +89,17 @@ fn a_crashing_container_is_restarted_and_its_last_words_are_kept(kubectl: &Kubec
     let code = field(kubectl, "pod/restart", "{.status.containerStatuses[0].lastState.terminated.exitCode}");
     assert_eq!(code, "3");
     assert!(!kubectl.ok(&["logs", "restart", "--previous"]).is_empty(), "the first run's log is kept");
+}
+
+fn a_kind_of_ones_own_is_served(kubectl: &Kubectl) {
+    let (definition, object) = (example("custom-kind/definition.yaml"), example("custom-kind/object.yaml"));
+    kubectl.ok(&["apply", "-f", &definition]);
+    kubectl.ok(&["wait", "--for=condition=Established", "crd/datasets.data.example.com", "--timeout=60s"]);
+    assert_eq!(kubectl.ok(&["apply", "-f", &object]), "dataset.data.example.com/books created\n");
+    assert_eq!(kubectl.ok(&["apply", "-f", &object]), "dataset.data.example.com/books unchanged\n");
+    assert_eq!(field(kubectl, "ds/books", "{.spec.format} {.spec.copies}"), "parquet 1");
+    kubectl.ok(&["delete", "-f", &definition, "--timeout=60s"]);
+    assert!(kubectl.fails(&["get", "datasets"], "").contains("the server doesn't have a resource type"));
 }
 
 fn phase(kubectl: &Kubectl, pod: &str, wanted: &str) {

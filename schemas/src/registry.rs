@@ -5,9 +5,12 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
+use serde_json::Value;
+
 use crate::{
     pick::Pick,
-    schema::{Compiled, Schema},
+    schema::{Compiled, Schema, custom},
 };
 
 /// Whether objects of a kind live in a namespace.
@@ -45,11 +48,72 @@ pub struct Column {
     pub priority: i32,
 }
 
-/// Makes the cells of one row from an object; as many as there are columns.
-pub type Cells = fn(object: &serde_json::Value, now: jiff::Timestamp) -> Vec<serde_json::Value>;
+/// Makes the cells of one row of a built-in kind; as many as there are columns.
+pub type CellsOf = fn(object: &Value, now: Timestamp) -> Vec<Value>;
 
-/// Builds the JSON schema (draft 2020-12, `$defs` by Kubernetes name) of a kind.
-pub type SchemaOf = fn() -> serde_json::Value;
+/// Builds the JSON schema (draft 2020-12, `$defs` by Kubernetes name) of a built-in kind.
+pub type SchemaOf = fn() -> Value;
+
+/// Makes the cells of one row of a kind that arrived at run time.
+pub trait MakeCells: Send + Sync {
+    /// As many cells as the kind has columns.
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
+}
+
+/// How the rows of a kind are filled.
+#[derive(Clone)]
+pub enum Cells {
+    /// By code.
+    Builtin(CellsOf),
+    /// By what a definition says.
+    Custom(Arc<dyn MakeCells>),
+}
+
+impl Cells {
+    /// The cells of one row, as many as there are columns.
+    pub fn of(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        match self {
+            Self::Builtin(cells) => cells(object, now),
+            Self::Custom(cells) => cells.cells(object, now),
+        }
+    }
+}
+
+impl std::fmt::Debug for Cells {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Builtin(_) => "Builtin",
+            Self::Custom(_) => "Custom",
+        })
+    }
+}
+
+/// Where the schema of a kind comes from.
+#[derive(Clone, Debug)]
+pub enum SchemaSource {
+    /// From a type of `k8s-openapi`.
+    Builtin(SchemaOf),
+    /// From a definition: its structural schema, as it says it.
+    Custom(Arc<Value>),
+}
+
+impl SchemaSource {
+    /// The JSON schema of the whole object, references resolved in its own `$defs`.
+    pub fn document(&self) -> Value {
+        match self {
+            Self::Builtin(schema) => schema(),
+            Self::Custom(structural) => custom::document(structural),
+        }
+    }
+
+    /// The compact form.
+    pub fn compile(&self) -> Schema {
+        match self {
+            Self::Builtin(schema) => Schema::compile(&schema()),
+            Self::Custom(structural) => Schema::compile_custom(structural),
+        }
+    }
+}
 
 /// Everything the system knows about a kind.
 #[derive(Clone, Debug)]
@@ -82,7 +146,7 @@ pub struct Descriptor {
     /// to be read for a row. Empty for everything.
     pub cells_read: Vec<Cow<'static, str>>,
     /// Schema source, compiled on first use: see [`Self::compiled`].
-    pub schema: SchemaOf,
+    pub schema: SchemaSource,
     /// Where the compiled schema is kept.
     pub compiled: Compiled,
     /// Whether `metadata.generation` counts changes of the spec.
@@ -94,7 +158,7 @@ pub struct Descriptor {
 impl Descriptor {
     /// The compiled schema.
     pub fn compiled(&self) -> &Schema {
-        self.compiled.get(self.schema)
+        self.compiled.get(&self.schema)
     }
 
     /// What has to be read of an object to fill a row.
@@ -157,10 +221,11 @@ impl Registry {
     }
 
     /// Adds a kind, or replaces the one with the same group, version and plural.
-    pub fn insert(&mut self, descriptor: Descriptor) {
+    pub fn insert(&mut self, descriptor: impl Into<Arc<Descriptor>>) {
+        let descriptor = descriptor.into();
         let key =
             (descriptor.group.to_string(), descriptor.version.to_string(), descriptor.plural.to_string());
-        self.by_resource.insert(key, Arc::new(descriptor));
+        self.by_resource.insert(key, descriptor);
     }
 
     /// By REST path.

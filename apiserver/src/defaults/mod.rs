@@ -21,6 +21,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use claw_schemas::Descriptor;
 use serde_json::{Map, Value, json};
 
+use crate::custom;
+
 type Object = Map<String, Value>;
 
 /// Kinds that have defaults.
@@ -58,6 +60,7 @@ static FILLERS: &[(&str, &str, fn(&mut Object))] = &[
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", admission::policy_binding),
     ("resource.k8s.io", "ResourceClaim", device::claim),
     ("resource.k8s.io", "ResourceClaimTemplate", device::claim_template),
+    (custom::GROUP, "CustomResourceDefinition", custom::defaults),
 ];
 
 /// Fills in the defaults of a kind.

@@ -50,7 +50,8 @@ impl Objects {
         resource: ResourceRef,
         make: impl FnMut(&Value) -> Option<Value>,
     ) -> Result<(), ApiError> {
-        let changed = self.service.change_status(&self.identity, resource.sub("status"), &options(), make).await;
+        let changed =
+            self.service.change_status(&self.identity, resource.sub("status"), &options(), make).await;
         changed.map_err(|error| match error.reason {
             Reason::Conflict => ApiError::new(Reason::ServiceUnavailable, error.message),
             _ => error,

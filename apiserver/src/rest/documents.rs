@@ -59,7 +59,7 @@ pub(super) async fn discovery(
     path: &Path,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
-    let registry = state.service.registry();
+    let registry = &*state.service.registry();
     let form = accept::discovery(headers);
     let document = match (path, form) {
         (Path::CoreVersions, Some(form)) => {
@@ -102,7 +102,7 @@ pub(super) async fn openapi(
     headers: &HeaderMap,
 ) -> Option<Result<Response<Body>, ApiError>> {
     let wanted = path.strip_prefix("/openapi/")?.trim_end_matches('/').to_owned();
-    let (openapi, headers) = (state.openapi.clone(), headers.clone());
+    let (openapi, headers) = (state.openapi(), headers.clone());
     // Building a document takes tens of milliseconds, which the worker threads have better uses for.
     let built = tokio::task::spawn_blocking(move || openapi_document(&openapi, &wanted, &headers)).await;
     Some(

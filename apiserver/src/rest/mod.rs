@@ -14,6 +14,7 @@ mod stream;
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use claw_client::{
@@ -43,12 +44,25 @@ const DROPPED_BYTES_MAX: usize = 8 * REQUEST_BYTES_MAX;
 /// What handlers share.
 struct State {
     service: Arc<ObjectService>,
-    openapi: Arc<OpenApi>,
+    openapi: ArcSwap<OpenApi>,
+}
+
+impl State {
+    /// The documents of the kinds that are served now.
+    fn openapi(&self) -> Arc<OpenApi> {
+        let (known, registry) = (self.openapi.load_full(), self.service.registry());
+        if Arc::ptr_eq(known.registry(), &registry) {
+            return known;
+        }
+        let renewed = Arc::new(known.renewed(registry));
+        self.openapi.store(renewed.clone());
+        renewed
+    }
 }
 
 /// All paths of the API. The layer in front must put an `Extension<Identity>` on every request.
 pub fn router(service: Arc<ObjectService>) -> Router {
-    let openapi = Arc::new(OpenApi::new(service.registry().as_ref().clone()));
+    let openapi = ArcSwap::from_pointee(OpenApi::new(service.registry()));
     let state = Arc::new(State { service, openapi });
     Router::new().fallback(move |request: http::Request<Body>| {
         let state = state.clone();
@@ -105,7 +119,7 @@ async fn on_resource(
         let events = state.service.watch(who, resource, options, view).await?;
         return Ok(stream::watch(events, view));
     }
-    let verb = verb(state.service.registry(), &resource, parts, &query, body).await?;
+    let verb = verb(&state.service.registry(), &resource, parts, &query, body).await?;
     let gzip = matches!(verb, Verb::Get | Verb::List(_)) && accept::gzip(&parts.headers);
     let answer = state.service.call(who, Request { resource, verb, view }).await?;
     Ok(respond::answer(answer, format, gzip).await)

@@ -134,6 +134,7 @@ impl Server {
 
         let service = Arc::new(ObjectService::new(store, Registry::builtin(), Arc::new(BuiltinAuthorizer)));
         service.ensure_bootstrap_objects().await?;
+        service.serve_definitions().await?;
         let tokens = JoinTokens::new(service.clone());
         let hub_config = HubConfig { node_grace: config.node_grace };
         let hub = Hub::start(service.clone(), hub_config).await?;
@@ -152,6 +153,7 @@ impl Server {
             grpc_routes,
         );
         tasks.spawn(listener::accept(listener, acceptor, Arc::new(gate), stop.clone(), tasks.clone()));
+        tasks.spawn(service.clone().follow_definitions());
         tasks.spawn(renew_certificates(pki, names, certificates, stop.drain.clone()));
         service.set_ready(true);
         tracing::info!(%url, data_dir = %config.data_dir.display(), "the API server is ready");

@@ -1,11 +1,16 @@
 //! Adding an object.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use claw_client::{
     Response,
     request::{View, WriteOptions},
 };
-use claw_schemas::{ApiError, status::Cause};
+use claw_schemas::{
+    ApiError,
+    status::{Cause, Reason},
+};
 use serde_json::Value;
 
 use super::{
@@ -20,9 +25,7 @@ use super::{
 };
 use crate::{
     auth::Identity,
-    defaults,
     store::{Change, Expect, StoreError, Write},
-    validation,
 };
 
 impl ObjectService {
@@ -51,6 +54,10 @@ impl ObjectService {
         view: View,
     ) -> Result<Response, ApiError> {
         let kind = &target.kind;
+        if kind.custom.as_ref().is_some_and(|custom| custom.is_terminating()) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError::new(Reason::MethodNotAllowed, why));
+        }
         prepare(who, target, &mut object)?;
         let claims = owners::written(target, "", options, "CreateOptions")?;
         warnings.extend(unattended::warning(&kind.descriptor));
@@ -94,10 +101,10 @@ impl ObjectService {
         dry_run: bool,
     ) -> Result<Option<Bytes>, ApiError> {
         let kind = &target.kind;
-        defaults::apply(&kind.descriptor, &mut object);
+        kind.fill_in(&mut object);
         owners::settle_new(kind, &mut object, claims);
-        defaults::admit(&kind.descriptor, &mut object);
-        let causes = validation::create(&kind.descriptor, &object);
+        kind.admit(&mut object);
+        let causes = kind.faults(None, &object);
         if !causes.is_empty() {
             return Err(kind.invalid(text(&object, "name"), causes));
         }
@@ -117,13 +124,16 @@ impl ObjectService {
             let chooses = addresses::address(&object["spec"]).is_none();
             let mut writes = self.companions(target, None, Some(&mut object)).await?;
             let takes_more = !writes.is_empty();
-            let draft = encode::draft(&object);
+            let written = target.kind.written(&object).await?;
+            let draft = encode::draft(&written);
             body::check_stored_size(draft.bytes.len())?;
+            target.kind.check_still_served()?;
             let key = target.kind.key(&target.namespace, text(&object, "name"));
             // Last, because the answer of the store is the revision of the last write.
             writes.push(Write { key, expect: Expect::Absent, change: Change::Put(draft.clone()) });
             match self.store.commit(writes).await {
-                Ok(revision) => return Ok(Some(draft.at(revision))),
+                Ok(revision) if matches!(written, Cow::Borrowed(_)) => return Ok(Some(draft.at(revision))),
+                Ok(revision) => return Ok(Some(encode::draft(&object).at(revision))),
                 // Somebody else was given the same address meanwhile.
                 Err(StoreError::Conflict { key, .. }) if takes_more && addresses::is_address(&key) => {
                     if chooses {

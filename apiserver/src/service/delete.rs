@@ -21,7 +21,10 @@ use super::{
     update::{is_finished, wrong_uid},
     view,
 };
-use crate::store::{Change, Record};
+use crate::{
+    custom,
+    store::{Change, Expect, Record, StoreError, Write},
+};
 
 /// Finalizers by which a deletion tells the garbage collector what to do with dependents.
 const FOREGROUND: &str = "foregroundDeletion";
@@ -53,22 +56,19 @@ impl ObjectService {
         self.admit_release(target).await?;
         for _ in 0..CONFLICT_RETRIES_MAX {
             let record = self.record(target).await?;
-            let old = encode::value_of(&record)?;
+            let shown = target.shown(&record).await?;
+            let old = encode::value_of(&shown)?;
             check_preconditions(target, &record, &old, options)?;
             let plan = plan(target, &old, options, Timestamp::now());
             let done = match &plan {
-                Plan::Nothing => Some(record.value.clone()),
-                Plan::Remove if options.dry_run => Some(record.value.clone()),
+                Plan::Nothing => Some(shown.value.clone()),
+                Plan::Remove if options.dry_run => Some(shown.value.clone()),
                 Plan::Mark(new) if options.dry_run => Some(encode::draft(new).at(record.revision)),
                 Plan::Remove => {
-                    let draft = encode::draft_of(&record.value);
                     let freed = self.companions(target, Some(&old), None).await?;
-                    self.commit_over(&record, Change::Delete(draft.clone()), &draft, freed).await?
+                    self.remove(&record, freed).await?
                 }
-                Plan::Mark(new) => {
-                    let draft = encode::draft(new);
-                    self.commit_over(&record, Change::Put(draft.clone()), &draft, Vec::new()).await?
-                }
+                Plan::Mark(new) => self.commit_over(target, &record, (new, false), Vec::new()).await?,
             };
             let Some(stored) = done else {
                 tokio::task::yield_now().await;
@@ -86,6 +86,19 @@ impl ObjectService {
         Err(target.modified())
     }
 
+    /// Frees the key of a record that must not have changed, beside other writes; `None` when it has.
+    async fn remove(&self, record: &Record, mut writes: Vec<Write>) -> Result<Option<Bytes>, ApiError> {
+        let draft = encode::draft_of(&record.value);
+        let (expect, change) = (Expect::Revision(record.revision), Change::Delete(draft.clone()));
+        // Last, because the answer of the store is the revision of the last write.
+        writes.push(Write { key: record.key.clone(), expect, change });
+        match self.store.commit(writes).await {
+            Ok(revision) => Ok(Some(draft.at(revision))),
+            Err(StoreError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(errors::from_store(error)),
+        }
+    }
+
     pub(super) async fn delete_collection(
         &self,
         target: &Target,
@@ -96,7 +109,7 @@ impl ObjectService {
             return Err(method_not_allowed());
         }
         let selection = Selection::parse(&target.kind, &list.label_selector, &list.field_selector)?;
-        let found = self.scan(target, &selection, 0, None, None).await.map_err(errors::from_store)?;
+        let found = self.scan(target, &selection, 0, None, None).await?;
         for record in found.items {
             let (namespace, name) = place_of(&record.key);
             let one = Target { namespace: namespace.to_owned(), name: name.to_owned(), ..target.clone() };
@@ -153,6 +166,9 @@ fn plan(target: &Target, old: &Value, options: &DeleteOptions, now: Timestamp) -
     mark(target, old, &mut new, options, now);
     if target.kind.is_namespace() {
         new["status"]["phase"] = "Terminating".into();
+    }
+    if target.kind.is_definition() && !is_deleting(old) {
+        custom::terminate(&mut new, now);
     }
     if is_finished(target, &new) {
         Plan::Remove
@@ -230,7 +246,7 @@ mod tests {
     fn target(group: &str, plural: &str) -> Target {
         let namespace = if plural == "namespaces" { None } else { Some("ns".to_owned()) };
         let resource = ResourceRef { namespace, ..ResourceRef::collection(group, "v1", plural) }.named("x");
-        Kinds::new(&Registry::builtin()).resolve(resource).unwrap()
+        Kinds::new(Registry::builtin()).resolve(resource).unwrap()
     }
 
     fn now() -> Timestamp {

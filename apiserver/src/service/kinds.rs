@@ -1,16 +1,28 @@
 //! The served kinds, and what a request's path means among them.
+//!
+//! Built-in kinds are there from the start; custom ones come and go ([`Kinds::set_custom`]). A request works with the
+//! kinds as they were when it came.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
+use arc_swap::ArcSwap;
 use claw_client::ResourceRef;
 use claw_schemas::{
     ApiError, Descriptor, Registry,
     pick::Pick,
     status::{Cause, Reason},
 };
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
-use super::facts::Plan;
-use crate::store::Key;
+use super::{facts::Plan, form::Form};
+use crate::{custom, defaults, store::Key, validation};
 
 /// A kind with everything that is worked out once for it.
 pub(super) struct Served {
@@ -19,10 +31,28 @@ pub(super) struct Served {
     pub plan: Plan,
     /// What is read of an object for a row.
     pub row: Pick,
+    /// Tells this kind, as it is served now, from every other: a name for what is remembered about objects.
+    pub id: u64,
+    /// How the objects differ from what is stored, where they do.
+    pub form: Option<Arc<dyn Form>>,
+    /// What the definition of a custom kind says.
+    pub custom: Option<Arc<custom::Version>>,
+    /// Cancelled when a custom kind is not served like this any more.
+    pub gone: Option<CancellationToken>,
 }
 
-/// All served kinds, by `group/version/plural`.
-pub(super) struct Kinds(HashMap<String, Arc<Served>>);
+/// All served kinds.
+pub(super) struct Kinds {
+    builtin: Registry,
+    current: ArcSwap<Current>,
+}
+
+/// The kinds of one moment.
+struct Current {
+    registry: Arc<Registry>,
+    /// By `group/version/plural`.
+    by_path: HashMap<String, Arc<Served>>,
+}
 
 /// What a request is about: a collection, an object, or a subresource of one.
 #[derive(Clone)]
@@ -48,24 +78,38 @@ pub(super) enum Sub {
 }
 
 impl Kinds {
-    pub fn new(registry: &Registry) -> Self {
-        let served = |descriptor: &Arc<Descriptor>| {
-            let key = format!("{}/{}/{}", descriptor.group, descriptor.version, descriptor.plural);
-            let served = Served {
-                api_version: descriptor.api_version(),
-                plan: Plan::new(descriptor),
-                row: descriptor.row(),
-                descriptor: descriptor.clone(),
-            };
-            (key, Arc::new(served))
-        };
-        Self(registry.iter().map(served).collect())
+    pub fn new(builtin: Registry) -> Self {
+        let by_path = builtin.iter().map(|descriptor| keyed(Arc::new(Served::new(descriptor.clone()))));
+        let by_path = by_path.collect();
+        let registry = Arc::new(builtin.clone());
+        Self { builtin, current: ArcSwap::from_pointee(Current { registry, by_path }) }
+    }
+
+    /// The kinds served now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.current.load().registry.clone()
+    }
+
+    /// The kinds that no definition can take the names of.
+    pub fn builtin(&self) -> &Registry {
+        &self.builtin
+    }
+
+    /// Serves these custom kinds, and no others, from now on.
+    pub fn set_custom(&self, custom: Vec<Arc<Served>>) {
+        let current = self.current.load();
+        let stays = |served: &&Arc<Served>| served.descriptor.builtin;
+        let builtin = current.by_path.values().filter(stays).cloned();
+        let mut registry = self.builtin.clone();
+        custom.iter().for_each(|served| registry.insert(served.descriptor.clone()));
+        let by_path = builtin.chain(custom).map(keyed).collect();
+        self.current.store(Arc::new(Current { registry: Arc::new(registry), by_path }));
     }
 
     /// Finds the kind of a path, and checks that the path fits its scope.
     pub fn resolve(&self, resource: ResourceRef) -> Result<Target, ApiError> {
         let key = format!("{}/{}/{}", resource.group, resource.version, resource.plural);
-        let kind = self.0.get(&key).ok_or_else(no_such_path)?.clone();
+        let kind = self.current.load().by_path.get(&key).ok_or_else(no_such_path)?.clone();
         let (namespace, name) = (resource.namespace.unwrap_or_default(), resource.name.unwrap_or_default());
         let namespaced = kind.descriptor.namespaced();
         if (!namespaced && !namespace.is_empty()) || (namespaced && namespace.is_empty() && !name.is_empty())
@@ -81,12 +125,79 @@ impl Kinds {
     }
 
     /// The kind of that core plural, which every registry has.
-    pub fn core(&self, plural: &str) -> Option<&Arc<Served>> {
-        self.0.get(&format!("/v1/{plural}"))
+    pub fn core(&self, plural: &str) -> Option<Arc<Served>> {
+        self.current.load().by_path.get(&format!("/v1/{plural}")).cloned()
     }
 }
 
+fn keyed(served: Arc<Served>) -> (String, Arc<Served>) {
+    let descriptor = &served.descriptor;
+    (format!("{}/{}/{}", descriptor.group, descriptor.version, descriptor.plural), served)
+}
+
 impl Served {
+    /// A kind whose objects are served as they are stored.
+    pub fn new(descriptor: Arc<Descriptor>) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        Self {
+            api_version: descriptor.api_version(),
+            plan: Plan::new(&descriptor),
+            row: descriptor.row(),
+            descriptor,
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            form: None,
+            custom: None,
+            gone: None,
+        }
+    }
+
+    /// Fills in what a manifest may leave out.
+    pub fn fill_in(&self, object: &mut Value) {
+        match &self.custom {
+            Some(custom) => custom.fill_in(object),
+            None => defaults::apply(&self.descriptor, object),
+        }
+    }
+
+    /// Keeps of an object what one in its place says nothing about.
+    pub fn inherit(&self, old: &Value, new: &mut Value) {
+        if self.custom.is_none() {
+            defaults::inherit(&self.descriptor, old, new);
+        }
+    }
+
+    /// Fills in what is not for the writer to say.
+    pub fn admit(&self, object: &mut Value) {
+        if self.custom.is_none() {
+            defaults::admit(&self.descriptor, object);
+        }
+    }
+
+    /// What is wrong with a new object, or with one that replaces `old`.
+    pub fn faults(&self, old: Option<&Value>, new: &Value) -> Vec<Cause> {
+        let mut causes = match old {
+            None => validation::create(&self.descriptor, new),
+            Some(old) => validation::update(&self.descriptor, old, new),
+        };
+        if let Some(custom) = &self.custom {
+            causes.extend(custom.faults(old, new));
+        }
+        causes
+    }
+
+    /// Whether a change asks for something else than before, which `metadata.generation` counts.
+    pub fn is_wish(&self, old: &Value, new: &Value) -> bool {
+        if self.descriptor.builtin {
+            return validation::changes_what_is_wanted(old, new);
+        }
+        let has_status = self.has_status();
+        let wish = |key: &str| key != "metadata" && !(key == "status" && has_status);
+        let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return true };
+        let counts = |object: &Map<String, Value>| object.keys().filter(|key| wish(key)).count();
+        let kept = new.iter().filter(|(key, _)| wish(key)).all(|(key, value)| old.get(key) == Some(value));
+        !kept || counts(old) != counts(new)
+    }
+
     pub fn is_core(&self, plural: &str) -> bool {
         self.descriptor.group.is_empty() && self.descriptor.plural == plural
     }
@@ -97,6 +208,24 @@ impl Served {
 
     pub fn is_namespace(&self) -> bool {
         self.is_core("namespaces")
+    }
+
+    pub fn is_definition(&self) -> bool {
+        self.descriptor.plural == custom::DEFINITIONS && self.descriptor.group == custom::GROUP
+    }
+
+    /// Refuses to write by rules that are not those of the kind any more.
+    pub fn check_still_served(&self) -> Result<(), ApiError> {
+        match &self.gone {
+            Some(gone) if gone.is_cancelled() => {
+                let why = format!(
+                    "the definition of {} has just changed; try again",
+                    self.descriptor.qualified_plural()
+                );
+                Err(ApiError::new(Reason::ServiceUnavailable, why))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn has_status(&self) -> bool {
@@ -192,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_path_must_fit_the_scope_of_its_kind() {
-        let kinds = Kinds::new(&Registry::builtin());
+        let kinds = Kinds::new(Registry::builtin());
         let pods = ResourceRef::collection("", "v1", "pods");
         let nodes = ResourceRef::collection("", "v1", "nodes");
         assert!(kinds.resolve(pods.clone()).is_ok());

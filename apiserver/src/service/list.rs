@@ -27,6 +27,35 @@ pub(super) struct Found {
     remaining: Option<usize>,
 }
 
+/// Why a scan failed.
+pub(super) enum ScanError {
+    /// The store refused, perhaps because the state asked for is gone.
+    Store(StoreError),
+    /// What is stored could not be served.
+    Form(ApiError),
+}
+
+impl From<StoreError> for ScanError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<ApiError> for ScanError {
+    fn from(error: ApiError) -> Self {
+        Self::Form(error)
+    }
+}
+
+impl From<ScanError> for ApiError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Store(error) => errors::from_store(error),
+            ScanError::Form(error) => error,
+        }
+    }
+}
+
 impl ObjectService {
     /// The stored record of a target.
     pub(super) async fn record(&self, target: &Target) -> Result<Record, ApiError> {
@@ -38,7 +67,7 @@ impl ObjectService {
     }
 
     pub(super) async fn get(&self, target: &Target, view: View) -> Result<Response, ApiError> {
-        let record = self.record(target).await?;
+        let record = target.kind.shown_one(self.record(target).await?).await?;
         Ok(ok(view::single(&target.kind, view, &record.value)))
     }
 
@@ -53,10 +82,10 @@ impl ObjectService {
         let start = paging::start(&prefix, options, self.store.revision())?;
         let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
         let found = match self.scan(target, &selection, limit, start.after.as_ref(), start.at).await {
-            Err(StoreError::Compacted { .. }) if start.continued => {
+            Err(ScanError::Store(StoreError::Compacted { .. })) if start.continued => {
                 return Err(expired_page(&prefix, start.after.as_ref()));
             }
-            other => other.map_err(errors::from_store)?,
+            other => other?,
         };
         let meta = ListMeta {
             revision: found.revision,
@@ -77,10 +106,10 @@ impl ObjectService {
         limit: usize,
         after: Option<&Key>,
         at: Option<Revision>,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<Found, ScanError> {
         let prefix = narrowed(target, selection);
         if selection.is_everything() || limit == 0 {
-            let page = self.store.list(&prefix, after, limit, at).await?;
+            let page = self.page(target, &prefix, after, limit, at).await?;
             return Ok(self.keep_selected(target, selection, page).await);
         }
         let mut found = Found { items: Vec::new(), revision: 0, more_after: None, remaining: None };
@@ -88,7 +117,7 @@ impl ObjectService {
         // record makes it keep this one, wherever in the range the limit is reached.
         let (mut after, mut at, mut chunk) = (after.cloned(), at, 1);
         loop {
-            let page = self.store.list(&prefix, after.as_ref(), chunk, at).await?;
+            let page = self.page(target, &prefix, after.as_ref(), chunk, at).await?;
             found.revision = page.revision;
             at = Some(page.revision);
             let more = page.remaining > 0;
@@ -110,6 +139,20 @@ impl ObjectService {
             chunk = chunk.saturating_mul(4).max(limit).max(LIST_CHUNK);
             tokio::task::yield_now().await;
         }
+    }
+
+    /// A page of the store, its records as they are served.
+    async fn page(
+        &self,
+        target: &Target,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, ScanError> {
+        let mut page = self.store.list(prefix, after, limit, at).await?;
+        page.items = target.kind.shown(page.items).await?;
+        Ok(page)
     }
 
     async fn keep_selected(&self, target: &Target, selection: &Selection, page: Page) -> Found {

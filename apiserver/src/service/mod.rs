@@ -14,11 +14,13 @@ mod body;
 mod bootstrap;
 mod create;
 mod decode;
+mod definitions;
 mod delete;
 mod documents;
 mod encode;
 mod errors;
 mod facts;
+mod form;
 mod kinds;
 pub mod limits;
 mod list;
@@ -51,6 +53,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::pods::{decode_delete_options, propagation};
 use self::{
     apply::Asked,
+    definitions::Definitions,
     kinds::{Kinds, Sub, Target, method_not_allowed},
     limits::WATCHES_OPEN_MAX,
     memo::Memo,
@@ -65,8 +68,8 @@ use crate::{
 /// Objects of every kind, over one store. Share it in an `Arc`.
 pub struct ObjectService {
     store: Arc<dyn Store>,
-    registry: Arc<Registry>,
     kinds: Kinds,
+    definitions: Definitions,
     authorizer: Arc<dyn Authorizer>,
     node_streams: OnceLock<Arc<dyn NodeStreams>>,
     memo: Arc<Memo>,
@@ -80,8 +83,8 @@ impl ObjectService {
     pub fn new(store: Arc<dyn Store>, registry: Registry, authorizer: Arc<dyn Authorizer>) -> Self {
         Self {
             store,
-            kinds: Kinds::new(&registry),
-            registry: Arc::new(registry),
+            kinds: Kinds::new(registry),
+            definitions: Definitions::default(),
             authorizer,
             node_streams: OnceLock::new(),
             memo: Arc::new(Memo::new()),
@@ -187,9 +190,9 @@ impl ObjectService {
         &self.store
     }
 
-    /// The kinds served.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+    /// The kinds served now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.kinds.registry()
     }
 
     /// Whether `/readyz` says ok.

@@ -26,8 +26,8 @@ const NAME: &str = "scale";
 
 impl ObjectService {
     pub(super) async fn get_scale(&self, target: &Target) -> Result<Response, ApiError> {
-        let object = encode::value_of(&self.record(target).await?)?;
-        Ok(ok(scale_of(&object).to_string().into()))
+        let record = target.kind.shown_one(self.record(target).await?).await?;
+        Ok(ok(scale_of(target, &encode::value_of(&record)?)?.to_string().into()))
     }
 
     pub(super) async fn replace_scale(
@@ -52,7 +52,7 @@ impl ObjectService {
         let kind = if kind == PatchKind::Strategic { PatchKind::Merge } else { kind };
         let claims = owners::written(target, NAME, options, "PatchOptions")?;
         let make = |old: &Value| {
-            let scale = patch::apply(kind, &scale_of(old), sent, None)?;
+            let scale = patch::apply(kind, &scale_of(target, old)?, sent, None)?;
             Ok((scaled(target, old, &scale)?, claims.clone()))
         };
         self.write_scale(target, options, make).await
@@ -91,7 +91,7 @@ impl ObjectService {
         let changed = self.change(target, Part::Main, options.dry_run, make).await?;
         let object: Value = serde_json::from_slice(&changed.stored)
             .map_err(|error| ApiError::internal(format!("the scaled object does not parse: {error}")))?;
-        Ok(ok(scale_of(&object).to_string().into()))
+        Ok(ok(scale_of(target, &object)?.to_string().into()))
     }
 }
 
@@ -110,30 +110,46 @@ fn scaled(target: &Target, old: &Value, scale: &Value) -> Result<Value, ApiError
         return Err(invalid(Cause::invalid("spec.replicas", replicas, why)));
     }
     let mut new = old.clone();
-    new["spec"]["replicas"] = replicas.into();
+    match target.kind.custom.as_ref().and_then(|custom| custom.scale()) {
+        Some(scale) if !scale.set_replicas(&mut new, replicas) => {
+            return Err(invalid(Cause::invalid("spec.replicas", replicas, "the object has no place for it")));
+        }
+        Some(_) => {}
+        None => new["spec"]["replicas"] = replicas.into(),
+    }
     for field in ["uid", "resourceVersion"] {
         new["metadata"][field] = text(scale, field).into();
     }
     Ok(new)
 }
 
-fn scale_of(object: &Value) -> Value {
+fn scale_of(target: &Target, object: &Value) -> Result<Value, ApiError> {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {
             metadata[field] = value.clone();
         }
     }
-    json!({
+    let (replicas, current, selector) = match target.kind.custom.as_ref().and_then(|custom| custom.scale()) {
+        Some(scale) => {
+            let missing = |path: String| {
+                ApiError::internal(format!("the spec replicas field \".{path}\" does not exist"))
+            };
+            let replicas = scale.replicas(object).map_err(missing)?;
+            (replicas, scale.status_replicas(object), scale.selector(object).to_owned())
+        }
+        None => {
+            let count = |part: &str| object[part]["replicas"].as_i64().unwrap_or(0);
+            (count("spec"), count("status"), selector_of(&object["spec"]["selector"]))
+        }
+    };
+    Ok(json!({
         "kind": KIND,
         "apiVersion": API_VERSION,
         "metadata": metadata,
-        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(0)},
-        "status": {
-            "replicas": object["status"]["replicas"].as_i64().unwrap_or(0),
-            "selector": selector_of(&object["spec"]["selector"]),
-        },
-    })
+        "spec": {"replicas": replicas},
+        "status": {"replicas": current, "selector": selector},
+    }))
 }
 
 /// A selector as text; that of a ReplicationController is a plain map of labels.

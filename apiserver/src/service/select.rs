@@ -105,7 +105,7 @@ mod tests {
     use crate::service::kinds::Kinds;
 
     fn pods() -> Arc<Served> {
-        let kinds = Kinds::new(&Registry::builtin());
+        let kinds = Kinds::new(Registry::builtin());
         kinds.resolve(ResourceRef::collection("", "v1", "pods")).unwrap().kind
     }
 

@@ -3,6 +3,8 @@
 //! All changes go through [`ObjectService::change`]: read, make the new object, settle what the change may not touch,
 //! validate, commit on the condition that nobody wrote in between, and start again if somebody did.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use claw_client::{
     Response,
@@ -22,9 +24,8 @@ use super::{
     view,
 };
 use crate::{
-    defaults, patch,
-    store::{Change, Draft, Expect, Record, StoreError, Write},
-    validation,
+    patch,
+    store::{Change, Expect, Record, StoreError, Write},
 };
 
 /// Which part of an object a change may touch.
@@ -83,6 +84,10 @@ impl ObjectService {
         let claims = owners::written(target, part.subresource(), options, "UpdateOptions")?;
         // With a revision there is no second try, so no copy has to be kept for one.
         let conditional = !text(&object, "resourceVersion").is_empty();
+        if !conditional && !target.kind.descriptor.builtin {
+            let cause = Cause::invalid("metadata.resourceVersion", "0x0", "must be specified for an update");
+            return Err(target.kind.invalid(&target.name, vec![cause]));
+        }
         let mut sent = Some(object);
         let make = |_: &Record, _: &Value| {
             let object = if conditional { sent.take() } else { sent.clone() };
@@ -125,7 +130,7 @@ impl ObjectService {
     ) -> Result<Changed, ApiError> {
         for _ in 0..CONFLICT_RETRIES_MAX {
             let record = self.record(target).await?;
-            let old = encode::value_of(&record)?;
+            let old = encode::value_of(&target.shown(&record).await?)?;
             let Proposal { object: mut new, claims, warnings } = make(&record, &old)?;
             check_preconditions(target, &record, &old, &new)?;
             let owners = owners::take(&mut new);
@@ -155,27 +160,38 @@ impl ObjectService {
         let gone = is_finished(target, new);
         // `old` still says its revision, and so does `new` (see `settle`).
         if !gone && old == new {
-            return Ok(Some(record.value.clone()));
+            if target.kind.is_stored(record) {
+                return Ok(Some(record.value.clone()));
+            }
+            // Bytes of an older schema or storage version are brought up to date even by a write that changes nothing.
+            if *target.kind.written(new).await? == encode::value_of(record)? {
+                return Ok(Some(encode::draft(new).at(record.revision)));
+            }
         }
-        let draft = encode::draft(new);
-        body::check_stored_size(draft.bytes.len())?;
-        let change = if gone { Change::Delete(draft.clone()) } else { Change::Put(draft.clone()) };
-        self.commit_over(record, change, &draft, companions).await
+        self.commit_over(target, record, (new, gone), companions).await
     }
 
-    /// Commits a change of a record that must not have changed, and what goes with it.
+    /// Commits an object in the place of a record that must not have changed, or as its last state, and what goes with
+    /// it. Gives the object back as it is served.
     pub(super) async fn commit_over(
         &self,
+        target: &Target,
         record: &Record,
-        change: Change,
-        draft: &Draft,
+        (new, gone): (&Value, bool),
         companions: Vec<Write>,
     ) -> Result<Option<Bytes>, ApiError> {
+        let written = target.kind.written(new).await?;
+        let draft = encode::draft(&written);
+        body::check_stored_size(draft.bytes.len())?;
+        let change = if gone { Change::Delete(draft.clone()) } else { Change::Put(draft.clone()) };
+        // Whoever is written by the rules of a kind that was replaced meanwhile starts again by the new ones.
+        target.kind.check_still_served()?;
         let write = Write { key: record.key.clone(), expect: Expect::Revision(record.revision), change };
         let mut writes = companions;
         writes.push(write);
         match self.store.commit(writes).await {
-            Ok(revision) => Ok(Some(draft.at(revision))),
+            Ok(revision) if matches!(written, Cow::Borrowed(_)) => Ok(Some(draft.at(revision))),
+            Ok(revision) => Ok(Some(encode::draft(new).at(revision))),
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(errors::from_store(error)),
         }
@@ -233,9 +249,9 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) -> Result<(
                 take_field(old, new, "status");
             }
             object::keep_system_fields(old, new);
-            defaults::inherit(&kind.descriptor, old, new);
-            defaults::apply(&kind.descriptor, new);
-            defaults::admit(&kind.descriptor, new);
+            kind.inherit(old, new);
+            kind.fill_in(new);
+            kind.admit(new);
         }
         Part::Status => {
             let mut whole = old.clone();
@@ -259,12 +275,11 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) -> Result<(
         Part::Internal => {}
     }
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-    let counts = matches!(part, Part::Main) && kind.descriptor.has_generation;
-    if counts && validation::changes_what_is_wanted(old, new) {
+    if matches!(part, Part::Main) && kind.descriptor.has_generation && kind.is_wish(old, new) {
         bump_generation(new);
     }
     let mut causes = match part {
-        Part::Main | Part::Status | Part::Approval => validation::update(&kind.descriptor, old, new),
+        Part::Main | Part::Status | Part::Approval => kind.faults(Some(old), new),
         Part::Finalizers | Part::Internal => Vec::new(),
     };
     causes.extend(new_finalizers_while_deleting(old, new));

@@ -121,7 +121,7 @@ fn write_row(out: &mut Vec<u8>, kind: &Served, include: IncludeObject, stored: &
         tracing::error!(%error, "a stored object does not parse");
         (Value::Null, "null")
     });
-    let cells = (kind.descriptor.cells)(&read, now);
+    let cells = kind.descriptor.cells.of(&read, now);
     out.extend_from_slice(b"{\"cells\":");
     serde_json::to_writer(&mut *out, &cells).expect("JSON values serialise into memory");
     out.extend_from_slice(b",\"object\":");

@@ -12,7 +12,7 @@ use claw_client::{
     request::{View, WatchOptions},
 };
 use claw_schemas::{ApiError, status::Reason};
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, future, stream};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep, sleep_until},
@@ -26,7 +26,7 @@ use super::{
         BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, WATCH_LIFE_MAX, WATCH_LIFE_MIN, WATCH_RETRY_AFTER_S,
         WATCHES_OPEN_MAX,
     },
-    list::narrowed,
+    list::{ScanError, narrowed},
     memo::Memo,
     select::Selection,
     view::{self, ListMeta},
@@ -120,8 +120,10 @@ impl ObjectService {
         }
         match self.scan(target, selection, 0, None, None).await {
             Ok(found) => Ok(Ok(Start::Existing(found.items, found.revision))),
-            Err(StoreError::Compacted { asked, oldest }) => Ok(Err(errors::expired(asked, oldest))),
-            Err(error) => Err(errors::from_store(error)),
+            Err(ScanError::Store(StoreError::Compacted { asked, oldest })) => {
+                Ok(Err(errors::expired(asked, oldest)))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -147,6 +149,8 @@ struct Session {
     deadline: Instant,
     alarm: Pin<Box<Sleep>>,
     closing: CancellationToken,
+    /// Of a custom kind: cancelled when it is not served like this any more.
+    gone: Option<CancellationToken>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -170,6 +174,7 @@ impl Session {
         };
         let next_bookmark = options.allow_bookmarks.then(|| bookmark_after(now, deadline)).flatten();
         Self {
+            gone: target.kind.gone.as_ref().map(CancellationToken::child_token),
             kind: target.kind,
             selection,
             view,
@@ -201,6 +206,7 @@ impl Session {
         }
         loop {
             while let Some(event) = self.watch.try_next() {
+                let event = shown(&self.kind, &self.memo, event).await?;
                 if let Some(event) = self.translate(&event) {
                     return Some(event);
                 }
@@ -208,7 +214,8 @@ impl Session {
             tokio::select! {
                 biased;
                 event = self.watch.next() => {
-                    if let Some(event) = self.translate(&*event?) {
+                    let event = shown(&self.kind, &self.memo, event?).await?;
+                    if let Some(event) = self.translate(&event) {
                         return Some(event);
                     }
                 }
@@ -222,6 +229,8 @@ impl Session {
                     return Some(self.bookmark(self.watch.progress(), false));
                 }
                 () = self.closing.cancelled() => return None,
+                // Last, so that all that happened to the kind's objects is told before.
+                () = cancelled(self.gone.as_ref()) => return None,
             }
         }
     }
@@ -243,7 +252,7 @@ impl Session {
                 view::item(&self.kind, self.view, &was).into()
             }
             _ if self.view == View::Object => event.value.clone(),
-            _ => self.memo.state(event.revision).item(&self.kind, self.view, &event.value),
+            _ => self.memo.state(&self.kind, event.revision).item(&self.kind, self.view, &event.value),
         };
         Some(make(self.framed(item, event.revision)))
     }
@@ -252,7 +261,7 @@ impl Session {
         if !self.selection.needs_facts() {
             return self.selection.matches(key, super::facts::Facts::default);
         }
-        let state = self.memo.state(revision);
+        let state = self.memo.state(&self.kind, revision);
         self.selection.matches(key, || state.facts(&self.kind, stored))
     }
 
@@ -286,6 +295,28 @@ impl Session {
             )
             .into(),
         )
+    }
+}
+
+/// A change in the form that is served, worked out once for all watchers. A change that cannot be converted ends the
+/// watch: to leave it out would be a lie.
+async fn shown(kind: &Served, memo: &Memo, event: Arc<Event>) -> Option<Arc<Event>> {
+    if kind.is_stored_event(&event) {
+        return Some(event);
+    }
+    match memo.state(kind, event.revision).shown(kind, &event).await {
+        Ok(event) => Some(event),
+        Err(error) => {
+            tracing::warn!(key = ?event.key, %error, "a watch ends: a change cannot be converted");
+            None
+        }
+    }
+}
+
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => future::pending().await,
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The items of a list, with the path of each.
-pub(super) fn each<'v>(list: &'v Value, path: &Path<'_>, mut judge: impl FnMut(&'v Value, &Path<'_>)) {
+pub(crate) fn each<'v>(list: &'v Value, path: &Path<'_>, mut judge: impl FnMut(&'v Value, &Path<'_>)) {
     for (index, item) in list.as_array().into_iter().flatten().enumerate() {
         judge(item, &path.item(index));
     }

@@ -12,7 +12,7 @@ const QUOTED_BYTES_MAX: usize = 512;
 
 /// The way to a field, kept on the stack so that a sound object costs no allocation.
 #[derive(Clone, Copy)]
-pub(super) enum Path<'a> {
+pub(crate) enum Path<'a> {
     Root,
     Field(&'a Path<'a>, &'a str),
     Item(&'a Path<'a>, usize),
@@ -48,7 +48,7 @@ impl fmt::Display for Path<'_> {
 
 /// What was found so far.
 #[derive(Default)]
-pub(super) struct Faults(Vec<Cause>);
+pub(crate) struct Faults(Vec<Cause>);
 
 impl Faults {
     pub fn into_causes(self) -> Vec<Cause> {
@@ -91,6 +91,24 @@ impl Faults {
             path,
             format!("Unsupported value: {shown}: supported values: {}", allowed.join(", ")),
         );
+    }
+
+    /// As [`Self::unsupported`], where the values need not be text.
+    pub fn unsupported_values(&mut self, path: &Path<'_>, value: &Value, allowed: &[Value]) {
+        let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
+        let message =
+            format!("Unsupported value: {}: supported values: {}", quoted(value), allowed.join(", "));
+        self.add("FieldValueNotSupported", path, message);
+    }
+
+    /// As [`Self::invalid`], for a value of a wrong type.
+    pub fn type_invalid(&mut self, path: &Path<'_>, value: &Value, why: impl fmt::Display) {
+        self.add("FieldValueTypeInvalid", path, format!("Invalid value: {}: {why}", quoted(value)));
+    }
+
+    /// A fault under a reason of the caller's choice.
+    pub fn other(&mut self, reason: &str, path: &Path<'_>, message: String) {
+        self.add(reason, path, message);
     }
 
     /// `Forbidden: why`

@@ -10,16 +10,16 @@ mod admission;
 mod autoscaling;
 mod batch;
 mod certificates;
-mod common;
+pub(crate) mod common;
 mod config;
 mod container;
 mod cron;
 mod device;
 mod env;
-mod faults;
+pub(crate) mod faults;
 mod limits;
 mod meta;
-mod names;
+pub(crate) mod names;
 mod networking;
 mod pod;
 mod pod_update;
@@ -45,6 +45,7 @@ use self::{
     },
     faults::Faults,
 };
+use crate::custom;
 
 /// Judges an object, and what it changes where it replaces an old one.
 type Judge = fn(old: Option<&Value>, new: &Value, faults: &mut Faults);
@@ -100,6 +101,7 @@ static JUDGES: &[(&str, &str, Judge)] = &[
     (RESOURCE, "DeviceClass", device::class),
     (RESOURCE, "ResourceClaim", device::claim),
     (RESOURCE, "ResourceClaimTemplate", device::claim_template),
+    (custom::GROUP, "CustomResourceDefinition", custom::judge),
 ];
 
 fn judge_of(kind: &Descriptor) -> Option<Judge> {
@@ -125,6 +127,9 @@ pub fn update(kind: &Descriptor, old: &Value, new: &Value) -> Vec<Cause> {
     }
     if let Some(judge) = judge_of(kind).filter(|_| changes_what_is_wanted(old, new)) {
         judge(Some(old), new, &mut faults);
+    }
+    if kind.group == custom::GROUP && old["status"] != new["status"] {
+        custom::judge_status(new, &mut faults);
     }
     if kind.group == "certificates.k8s.io" && old["status"] != new["status"] {
         certificates::status(&old["status"], &new["status"], &mut faults);

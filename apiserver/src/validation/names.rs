@@ -31,19 +31,19 @@ pub(super) type Verdict = Result<(), String>;
 pub(super) type Grammar = fn(&str) -> Verdict;
 
 /// `web-1`
-pub(super) fn dns_label(name: &str) -> Verdict {
+pub(crate) fn dns_label(name: &str) -> Verdict {
     at_most(name, LABEL_BYTES_MAX)?;
     demand(is_label(name), LABEL)
 }
 
 /// `web.example.com`
-pub(super) fn dns_subdomain(name: &str) -> Verdict {
+pub(crate) fn dns_subdomain(name: &str) -> Verdict {
     at_most(name, SUBDOMAIN_BYTES_MAX)?;
     demand(name.split('.').all(is_label), SUBDOMAIN)
 }
 
 /// `app`, `example.com/app`
-pub(super) fn qualified(name: &str) -> Verdict {
+pub(crate) fn qualified(name: &str) -> Verdict {
     let (prefix, part) = match name.split_once('/') {
         Some((prefix, part)) => (Some(prefix), part),
         None => (None, name),
@@ -62,13 +62,13 @@ pub(super) fn qualified(name: &str) -> Verdict {
 }
 
 /// The value of a label.
-pub(super) fn label_value(value: &str) -> Verdict {
+pub(crate) fn label_value(value: &str) -> Verdict {
     at_most(value, LABEL_BYTES_MAX)?;
     demand(value.is_empty() || is_label_text(value), LABEL_VALUE)
 }
 
 /// A key of a ConfigMap or a Secret, which may become a file name.
-pub(super) fn config_key(key: &str) -> Verdict {
+pub(crate) fn config_key(key: &str) -> Verdict {
     at_most(key, SUBDOMAIN_BYTES_MAX)?;
     let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     demand(!key.is_empty() && key.chars().all(sound), KEY)?;
@@ -81,12 +81,12 @@ pub(super) fn config_key(key: &str) -> Verdict {
 }
 
 /// The name of an environment variable.
-pub(super) fn env(name: &str) -> Verdict {
+pub(crate) fn env(name: &str) -> Verdict {
     demand(!name.is_empty() && name.chars().all(|c| matches!(c, ' '..='~') && c != '='), ENV)
 }
 
 /// The name of a port: `http`, `metrics-2`.
-pub(super) fn port(name: &str) -> Verdict {
+pub(crate) fn port(name: &str) -> Verdict {
     if name.len() > PORT_NAME_BYTES_MAX {
         return Err(format!("must be no more than {PORT_NAME_BYTES_MAX} characters"));
     }
@@ -98,12 +98,12 @@ pub(super) fn port(name: &str) -> Verdict {
 }
 
 /// The number of a port.
-pub(super) fn port_number(number: i64) -> Verdict {
+pub(crate) fn port_number(number: i64) -> Verdict {
     demand((1..=65535).contains(&number), "must be between 1 and 65535, inclusive")
 }
 
 /// `web-1`, but not `1-web`: names of services.
-pub(super) fn dns_label_1035(name: &str) -> Verdict {
+pub(crate) fn dns_label_1035(name: &str) -> Verdict {
     at_most(name, LABEL_BYTES_MAX)?;
     demand(is_label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()), LABEL_1035)
 }

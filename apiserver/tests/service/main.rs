@@ -5,6 +5,8 @@
 mod addresses;
 mod applies;
 mod changes;
+mod conversion;
+mod custom;
 mod deletes;
 mod garbage;
 mod lists;

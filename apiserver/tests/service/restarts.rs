@@ -3,7 +3,10 @@
 use claw_apiserver::store;
 use serde_json::json;
 
-use crate::world::{World, configmaps, names, namespaces, revision};
+use crate::{
+    custom,
+    world::{World, configmaps, names, namespaces, revision},
+};
 
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_restart_and_revisions_go_on() {
@@ -25,4 +28,21 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_revisions_go_on() {
     let next: u64 = world.configmap("new", &json!({})).await.parse().unwrap();
     assert_eq!(next, revision(&before).parse::<u64>().unwrap() + 1);
     assert_eq!(names(&world.list(namespaces(), Default::default()).await.unwrap()).len(), 4);
+}
+
+#[tokio::test]
+async fn a_defined_kind_is_served_from_the_first_request_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::on(store::open_sled(folder.path()).unwrap()).await;
+    custom::define(&world, &custom::definition(&[custom::version("v1", true)])).await;
+    world.create(custom::widgets("v1"), &custom::widget("a", &json!({"color": "red"}))).await.unwrap();
+    world.service.close_watches();
+    world.service.store().close().await;
+    drop(world);
+
+    let world = World::on(store::open_sled(folder.path()).unwrap()).await;
+    let list = world.list(custom::widgets("v1"), Default::default()).await.unwrap();
+    assert_eq!((names(&list), &list["items"][0]["spec"]["replicas"]), (vec!["a"], &json!(1)));
+    let refused = world.create(custom::widgets("v1"), &custom::widget("b", &json!({}))).await.unwrap_err();
+    assert_eq!(refused.code, 422, "its rules are back, too");
 }

@@ -40,6 +40,8 @@ impl World {
     pub async fn on(store: Arc<dyn Store>) -> Self {
         let service = Arc::new(ObjectService::new(store, Registry::builtin(), Arc::new(Everyone)));
         service.ensure_bootstrap_objects().await.unwrap();
+        service.serve_definitions().await.unwrap();
+        tokio::spawn(service.clone().follow_definitions());
         Self { service, who: Identity::loopback("test") }
     }
 

@@ -1,6 +1,6 @@
 //! Garbage collection: objects go when their owners are gone, before them, or are set free, as was asked.
 //!
-//! Watches the metadata of every kind (Events excepted). A case is an object's uid; deciding it is pure
+//! Watches the metadata of every kind (Events excepted), those that users define among them. A case is an object's uid; deciding it is pure
 //! (`decide.rs`), this file finds the facts out and carries the decision out. Before anything is deleted, the object
 //! and the owners that seem to be missing are read from the server itself: a watch that lags must not cost data.
 //!
@@ -16,11 +16,15 @@ use claw_client::{
     request::{DeleteOptions, PatchKind, View},
 };
 use claw_runtime::{Action, Runtime, action::Step, execute::Failure, queue::Queue};
-use claw_schemas::{Descriptor, Registry, status::Reason};
+use claw_schemas::{Registry, status::Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::json;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use crate::any_kind::{AnyKind, Definition};
 
 use decide::{Decision, OwnerState, decide, unblocked};
 use graph::{Deletion, FOREGROUND, Graph, KindIndex, Node, ORPHAN};
@@ -31,16 +35,33 @@ const WORKERS: usize = 20;
 /// Runs the collector until the runtime is cancelled.
 pub async fn run(runtime: Runtime, registry: Arc<Registry>) {
     let collector = Collector::new(runtime, registry);
-    if collector.watch_all().await {
+    let definitions = collector.definitions();
+    if collector.watch_all(&definitions).await {
         let work = |uid: String| collector.process(uid);
-        collector.queue.work(&collector.runtime.cancel, WORKERS, work).await;
+        let work = collector.queue.work(&collector.runtime.cancel, WORKERS, work);
+        tokio::join!(work, collector.follow(&definitions));
     }
+}
+
+/// The definitions of kinds, and a bell for their changes.
+struct Definitions {
+    store: Store<Definition>,
+    changed: Arc<Notify>,
+}
+
+/// A kind whose objects are watched. Its place in the list is its [`KindIndex`], so that it stays there for ever.
+struct Followed {
+    kind: AnyKind,
+    /// Of the definition; empty for a built-in kind.
+    definition: String,
+    /// Ends the watch, when the kind goes.
+    cancel: CancellationToken,
 }
 
 struct Collector {
     runtime: Runtime,
     registry: Arc<Registry>,
-    kinds: Vec<Arc<Descriptor>>,
+    kinds: RwLock<Vec<Followed>>,
     graph: Arc<Mutex<Graph>>,
     queue: Arc<Queue<String>>,
 }
@@ -66,14 +87,33 @@ impl Error {
 impl Collector {
     fn new(runtime: Runtime, registry: Arc<Registry>) -> Self {
         // Events own nothing, are owned by nothing, and come by the thousand.
-        let kinds = registry.iter().filter(|kind| kind.kind != "Event").cloned().collect();
+        let kinds = registry.iter().filter(|kind| kind.kind != "Event").map(|kind| Followed {
+            kind: AnyKind::from(&**kind),
+            definition: String::new(),
+            cancel: runtime.cancel.clone(),
+        });
+        let kinds = RwLock::new(kinds.collect());
         let queue = Arc::new(Queue::new(runtime.env.clone()));
         Self { runtime, registry, kinds, graph: Arc::default(), queue }
     }
 
+    fn definitions(&self) -> Definitions {
+        let reflector = Reflector::of(Arc::clone(self.runtime.client.transport()), Definition::resource());
+        let (store, changed) = (reflector.store(), Arc::new(Notify::new()));
+        let bell = Arc::clone(&changed);
+        store.subscribe(move |_| bell.notify_one());
+        self.runtime.env.spawn(reflector.run(self.runtime.cancel.clone()));
+        Definitions { store, changed }
+    }
+
     /// Follows every kind; true once all have been read.
-    async fn watch_all(&self) -> bool {
-        let stores: Vec<_> = (0..self.kinds.len()).map(|kind| self.watch(kind)).collect();
+    async fn watch_all(&self, definitions: &Definitions) -> bool {
+        if definitions.store.synced().await.is_err() {
+            return false;
+        }
+        let builtin = self.kinds.read().len();
+        let mut stores: Vec<_> = (0..builtin).map(|kind| self.watch(kind)).collect();
+        stores.extend(self.adopt(&definitions.store));
         for store in stores {
             if store.synced().await.is_err() {
                 return false;
@@ -82,8 +122,49 @@ impl Collector {
         true
     }
 
+    /// Follows kinds as they come and go.
+    async fn follow(&self, definitions: &Definitions) {
+        let cancel = &self.runtime.cancel;
+        while cancel.run_until_cancelled(definitions.changed.notified()).await.is_some() {
+            self.adopt(&definitions.store);
+        }
+    }
+
+    /// Watches the kinds that are defined now, and no others.
+    fn adopt(&self, definitions: &Store<Definition>) -> Vec<Store<PartialObject>> {
+        let defined: Vec<(String, AnyKind)> = definitions
+            .list()
+            .iter()
+            .filter_map(|definition| Some((definition.uid().to_owned(), definition.kind()?)))
+            .collect();
+        let new: Vec<KindIndex> = {
+            let mut kinds = self.kinds.write();
+            let is = |followed: &Followed, (uid, kind): &(String, AnyKind)| {
+                followed.definition == *uid && followed.kind == *kind && !followed.cancel.is_cancelled()
+            };
+            for followed in kinds.iter().filter(|followed| !followed.definition.is_empty()) {
+                if !defined.iter().any(|one| is(followed, one)) {
+                    followed.cancel.cancel();
+                }
+            }
+            let first = kinds.len();
+            for one in defined {
+                if !kinds.iter().any(|followed| is(followed, &one)) {
+                    let cancel = self.runtime.cancel.child_token();
+                    kinds.push(Followed { kind: one.1, definition: one.0, cancel });
+                }
+            }
+            (first..kinds.len()).collect()
+        };
+        new.into_iter().map(|kind| self.watch(kind)).collect()
+    }
+
     fn watch(&self, kind: KindIndex) -> Store<PartialObject> {
-        let reflector = Reflector::metadata(&self.runtime.client, resource_of(&self.kinds[kind]));
+        let (resource, cancel) = {
+            let kinds = self.kinds.read();
+            (kinds[kind].kind.resource(), kinds[kind].cancel.clone())
+        };
+        let reflector = Reflector::metadata(&self.runtime.client, resource);
         let reflector = reflector.keep_only(|object| {
             let meta = &object.metadata;
             meta.deletion_timestamp.is_some()
@@ -105,7 +186,7 @@ impl Collector {
             };
             look.into_iter().for_each(|uid| queue.add(uid));
         });
-        self.runtime.env.spawn(reflector.run(self.runtime.cancel.clone()));
+        self.runtime.env.spawn(reflector.run(cancel));
         store
     }
 
@@ -190,7 +271,7 @@ impl Collector {
                     precondition_resource_version: if unblock { None } else { meta.resource_version.clone() },
                     ..DeleteOptions::default()
                 };
-                debug!(kind = %self.kinds[node.kind].kind, name = node.name, ?propagation, "collected");
+                debug!(kind = %self.kinds.read()[node.kind].kind.kind, name = node.name, ?propagation, "collected");
                 self.write(node, Step::Delete(options)).await
             }
         }
@@ -214,17 +295,21 @@ impl Collector {
                 _ => {}
             }
         }
-        let Some(kind) = self.registry.kind(&owner.api_version, &owner.kind) else {
-            warn!(
-                api_version = owner.api_version,
-                kind = owner.kind,
-                dependent = dependent.name,
-                "an owner is of a kind this server does not know; its dependent is kept"
-            );
-            return Ok(OwnerState::Present);
+        let kind = match self.kind_of(owner) {
+            OwnerKind::Known(kind) => kind,
+            OwnerKind::Gone => return Ok(OwnerState::Absent),
+            OwnerKind::Unknown => {
+                warn!(
+                    api_version = owner.api_version,
+                    kind = owner.kind,
+                    dependent = dependent.name,
+                    "an owner is of a kind this server does not know; its dependent is kept"
+                );
+                return Ok(OwnerState::Present);
+            }
         };
-        let mut resource = resource_of(kind).named(&owner.name);
-        if kind.namespaced() {
+        let mut resource = kind.resource().named(&owner.name);
+        if kind.namespaced {
             let Some(namespace) = &dependent.namespace else {
                 warn!(
                     owner = owner.name,
@@ -244,6 +329,20 @@ impl Collector {
             _ if same => OwnerState::Present,
             _ => OwnerState::Absent,
         })
+    }
+
+    /// The kind that an owner reference names.
+    fn kind_of(&self, owner: &OwnerReference) -> OwnerKind {
+        if let Some(kind) = self.registry.kind(&owner.api_version, &owner.kind) {
+            return OwnerKind::Known(AnyKind::from(&**kind));
+        }
+        let kinds = self.kinds.read();
+        let mut named = kinds.iter().filter(|followed| followed.kind.is(&owner.api_version, &owner.kind));
+        match named.clone().find(|followed| !followed.cancel.is_cancelled()) {
+            Some(followed) => OwnerKind::Known(followed.kind.clone()),
+            None if named.next().is_some() => OwnerKind::Gone,
+            None => OwnerKind::Unknown,
+        }
     }
 
     async fn rewrite_owners(
@@ -298,14 +397,18 @@ impl Collector {
     }
 
     fn target(&self, node: &Node) -> ResourceRef {
-        let mut target = resource_of(&self.kinds[node.kind]).named(&node.name);
+        let mut target = self.kinds.read()[node.kind].kind.resource().named(&node.name);
         target.namespace.clone_from(&node.namespace);
         target
     }
 }
 
-fn resource_of(kind: &Descriptor) -> ResourceRef {
-    ResourceRef::collection(&kind.group, &kind.version, &kind.plural)
+/// What is known of the kind of an owner.
+enum OwnerKind {
+    Known(AnyKind),
+    /// It was defined once, and its objects went with it.
+    Gone,
+    Unknown,
 }
 
 fn uid_of(meta: &ObjectMeta) -> &str {

@@ -8,6 +8,7 @@
 mod duration;
 
 pub mod admission;
+pub mod apiextensions;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;

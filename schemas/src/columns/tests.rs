@@ -14,10 +14,10 @@ const CREATED: &str = "2026-01-02T11:57:55Z"; // 2m5s ago
 fn line(api_version: &str, kind: &str, object: &Value) -> String {
     let registry = Registry::builtin();
     let descriptor = registry.kind(api_version, kind).unwrap();
-    let cells = (descriptor.cells)(object, NOW.parse().unwrap());
+    let cells = descriptor.cells.of(object, NOW.parse().unwrap());
     assert_eq!(cells.len(), descriptor.columns.len(), "as many cells as columns");
     let read = descriptor.row().read(object.to_string().as_bytes()).unwrap();
-    let from_read = (descriptor.cells)(&read, NOW.parse().unwrap());
+    let from_read = descriptor.cells.of(&read, NOW.parse().unwrap());
     assert_eq!(from_read, cells, "the cells look at more than the kind says");
     let texts: Vec<String> =
         cells.iter().map(|cell| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned)).collect();

@@ -1,6 +1,7 @@
 //! The built-in kinds, one module an API group.
 
 mod admission;
+mod apiextensions;
 mod apps;
 mod autoscaling;
 mod batch;
@@ -23,7 +24,7 @@ use k8s_openapi::{
 
 use crate::{
     columns,
-    registry::{Cells, Column, Descriptor, SchemaOf, Scope, Subresource},
+    registry::{Cells, CellsOf, Column, Descriptor, SchemaOf, SchemaSource, Scope, Subresource},
     schema::Compiled,
 };
 
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Descriptor> {
     [
         core::all(),
         admission::all(),
+        apiextensions::all(),
         apps::all(),
         autoscaling::all(),
         batch::all(),
@@ -93,7 +95,7 @@ const SCALE: Subresource = Subresource {
 };
 
 /// The JSON schema of a `k8s-openapi` type.
-fn schema_of<K: schemars::JsonSchema>() -> serde_json::Value {
+pub(crate) fn schema_of<K: schemars::JsonSchema>() -> serde_json::Value {
     schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<K>().into()
 }
 
@@ -122,7 +124,7 @@ struct Kind {
     subresources: &'static [Subresource],
     selectable_fields: &'static [&'static str],
     columns: Vec<Column>,
-    cells: Cells,
+    cells: CellsOf,
     cells_read: &'static [&'static str],
     schema: SchemaOf,
     has_generation: bool,
@@ -168,9 +170,9 @@ impl Kind {
             subresources: self.subresources.to_vec(),
             selectable_fields: borrowed(self.selectable_fields),
             columns: self.columns,
-            cells: self.cells,
+            cells: Cells::Builtin(self.cells),
             cells_read: borrowed(self.cells_read),
-            schema: self.schema,
+            schema: SchemaSource::Builtin(self.schema),
             compiled: Compiled::default(),
             has_generation: self.has_generation,
             builtin: true,

@@ -36,9 +36,14 @@ impl Definitions {
 
     /// Adds a kind, its list, and the documents of its subresources. Gives the name of the kind's type.
     pub fn add_kind(&mut self, kind: &Descriptor) -> String {
-        let source = (kind.schema)();
+        let source = kind.schema.document();
         let name = name_of(kind, &source);
+        let required = source["required"].clone();
         self.collect(source, &name);
+        // The built-in schemas demand metadata, which manifests may leave to the server; a custom one means what it says.
+        if !kind.builtin && required.is_array() {
+            self.types[&name]["required"] = required;
+        }
         self.name_kind(&name, &kind.group, &kind.version, &kind.kind);
         let list = format!("{name}List");
         self.types.insert(list.clone(), self.list(kind, &name));
@@ -126,6 +131,7 @@ impl Definitions {
                 schema[key] = self.convert("", &source[key]);
             }
         }
+        self.dialect.restrict(&mut schema);
         schema
     }
 

@@ -38,6 +38,20 @@ impl Dialect {
         }
     }
 
+    /// Leaves out what a dialect has no words for. Clients of version 2 validate by what is left, so a place that keeps
+    /// unknown fields must not describe any.
+    pub fn restrict(self, schema: &mut Value) {
+        let (Self::V2, Some(schema)) = (self, schema.as_object_mut()) else { return };
+        if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
+            for key in ["type", "properties", "items", "additionalProperties", "required"] {
+                schema.remove(key);
+            }
+        }
+        for key in ["oneOf", "anyOf", "allOf", "not", "nullable", "default"] {
+            schema.remove(key);
+        }
+    }
+
     /// A quantity, which the source writes as one more int-or-string.
     pub fn quantity(self, schema: &mut Value) {
         replace_marker(schema);

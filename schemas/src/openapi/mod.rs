@@ -10,7 +10,10 @@ mod dialect;
 mod gnostic;
 mod paths;
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::{Map, Value, json};
 
@@ -44,15 +47,36 @@ pub struct Document {
 /// The documents of a registry.
 #[derive(Debug)]
 pub struct OpenApi {
-    registry: Registry,
+    registry: Arc<Registry>,
     /// Path below `/openapi/v3/` → hash of the document there.
     hashes: OnceLock<BTreeMap<String, String>>,
+    /// The hashes that an earlier registry already had, for the group versions that are as they were.
+    known: BTreeMap<String, String>,
 }
 
 impl OpenApi {
     /// For the kinds of a registry.
-    pub fn new(registry: Registry) -> Self {
-        Self { registry, hashes: OnceLock::new() }
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self { registry, hashes: OnceLock::new(), known: BTreeMap::new() }
+    }
+
+    /// For a registry that took the place of this one's: what did not change is not worked out again.
+    pub fn renewed(&self, registry: Arc<Registry>) -> Self {
+        let (old, new) = (by_path(&self.registry), by_path(&registry));
+        let same = |path: &str| {
+            let kinds = old.get(path).zip(new.get(path));
+            kinds.is_some_and(|(old, new)| {
+                old.len() == new.len() && old.iter().zip(new).all(|(old, new)| Arc::ptr_eq(old, new))
+            })
+        };
+        let mut known = self.hashes.get().unwrap_or(&self.known).clone();
+        known.retain(|path, _| same(path));
+        Self { registry, hashes: OnceLock::new(), known }
+    }
+
+    /// The registry described.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     /// `/openapi/v3`: where the document of each group version is, with its hash.
@@ -110,7 +134,7 @@ impl OpenApi {
 
     fn hashes(&self) -> &BTreeMap<String, String> {
         self.hashes.get_or_init(|| {
-            let mut hashes = BTreeMap::new();
+            let mut hashes = self.known.clone();
             for kind in self.registry.iter() {
                 let path = group_version_path(&kind.group, &kind.version);
                 if !hashes.contains_key(&path)
@@ -122,6 +146,15 @@ impl OpenApi {
             hashes
         })
     }
+}
+
+/// The kinds of each document.
+fn by_path(registry: &Registry) -> BTreeMap<String, Vec<&Arc<Descriptor>>> {
+    let mut kinds: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for kind in registry.iter() {
+        kinds.entry(group_version_path(&kind.group, &kind.version)).or_default().push(kind);
+    }
+    kinds
 }
 
 /// The types and the paths of some kinds.

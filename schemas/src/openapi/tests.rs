@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 
 fn openapi() -> OpenApi {
-    OpenApi::new(Registry::builtin())
+    OpenApi::new(Arc::new(Registry::builtin()))
 }
 
 fn v3(group: &str, version: &str) -> Value {
@@ -49,9 +49,9 @@ fn the_index_names_each_group_version_with_the_hash_of_its_document() {
     let paths: Vec<_> = index["paths"].as_object().unwrap().keys().collect();
     assert_eq!(
         paths[..4],
-        ["api/v1", "apis/admissionregistration.k8s.io/v1", "apis/apps/v1", "apis/autoscaling/v2"]
+        ["api/v1", "apis/admissionregistration.k8s.io/v1", "apis/apiextensions.k8s.io/v1", "apis/apps/v1",]
     );
-    assert_eq!(paths.len(), 14);
+    assert_eq!(paths.len(), 15);
     let hash = openapi.group_version("apps", "v1").unwrap().hash;
     assert_eq!(
         index["paths"]["apis/apps/v1"]["serverRelativeURL"],
@@ -142,4 +142,91 @@ fn both_spellings_of_the_protobuf_form_are_understood() {
         "application/com.github.proto-openapi.spec.v2.v1.0+protobuf, application/json"
     ));
     assert!(!asks_for_protobuf("application/json"));
+}
+
+/// A registry with a kind that arrived at run time.
+fn with_widgets(registry: &Registry) -> Registry {
+    use crate::{
+        columns::{name_and_age, name_and_age_cells},
+        registry::{Cells, SchemaSource, Scope},
+        schema::Compiled,
+    };
+    let schema = json!({"type": "object", "required": ["spec"], "description": "A thing that turns.", "properties": {
+        "spec": {"type": "object", "properties": {
+            "size": {"type": "integer", "nullable": true, "default": 1},
+            "port": {"x-kubernetes-int-or-string": true},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}},
+        }},
+    }});
+    let mut registry = registry.clone();
+    registry.insert(Descriptor {
+        group: "example.com".into(),
+        version: "v1".into(),
+        kind: "Widget".into(),
+        plural: "widgets".into(),
+        singular: "widget".into(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        scope: Scope::Namespaced,
+        subresources: Vec::new(),
+        selectable_fields: Vec::new(),
+        columns: name_and_age(),
+        cells: Cells::Builtin(name_and_age_cells),
+        cells_read: Vec::new(),
+        schema: SchemaSource::Custom(Arc::new(schema)),
+        compiled: Compiled::default(),
+        has_generation: true,
+        builtin: false,
+    });
+    registry
+}
+
+#[test]
+fn a_kind_that_comes_changes_only_the_document_of_its_group() {
+    let before = openapi();
+    let index = before.index();
+    let registry = Arc::new(with_widgets(before.registry()));
+    let after = before.renewed(Arc::clone(&registry));
+    assert_eq!(
+        after.index(),
+        OpenApi::new(registry).index(),
+        "what is taken over is what would be worked out"
+    );
+    let mut paths = after.index()["paths"].clone();
+    let added = paths.as_object_mut().unwrap().remove("apis/example.com/v1");
+    assert!(added.is_some());
+    assert_eq!(paths, index["paths"]);
+    let gone = after.renewed(Arc::clone(before.registry()));
+    assert_eq!(gone.index(), index);
+}
+
+#[test]
+fn a_custom_kind_is_described_like_any_other_in_both_dialects() {
+    let openapi = OpenApi::new(Arc::new(with_widgets(&Registry::builtin())));
+    let v3: Value =
+        serde_json::from_slice(&openapi.group_version("example.com", "v1").unwrap().body).unwrap();
+    let v2: Value = serde_json::from_slice(&openapi.v2_json().body).unwrap();
+    for (document, types) in [(&v3, "/components/schemas"), (&v2, "/definitions")] {
+        let types = document.pointer(types).unwrap();
+        let widget = &types["com.example.v1.Widget"];
+        assert_eq!(widget["x-kubernetes-group-version-kind"][0]["kind"], "Widget");
+        assert_eq!(widget["required"], json!(["spec"]));
+        assert!(widget["properties"]["metadata"].to_string().contains("ObjectMeta"));
+        assert!(types["com.example.v1.WidgetList"].is_object());
+        let mut found = BTreeSet::new();
+        references(document, &mut found);
+        assert!(found.iter().all(|reference| document.pointer(reference.trim_start_matches('#')).is_some()));
+    }
+    let field = |document: &Value, types: &str, name: &str| {
+        document.pointer(types).unwrap()["com.example.v1.Widget"]["properties"]["spec"]["properties"][name]
+            .clone()
+    };
+    let (v3_types, v2_types) = ("/components/schemas", "/definitions");
+    assert!(field(&v3, v3_types, "free")["properties"].is_object());
+    assert!(
+        field(&v2, v2_types, "free").get("properties").is_none(),
+        "old clients would refuse what is not named"
+    );
+    assert_eq!(field(&v3, v3_types, "size")["nullable"], true);
+    assert_eq!(field(&v2, v2_types, "size").get("nullable"), None);
 }

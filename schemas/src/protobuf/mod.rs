@@ -20,7 +20,7 @@ use self::{
 };
 use crate::{
     kinds,
-    registry::Registry,
+    registry::{Descriptor, Registry},
     schema::{Place, Scalar, Schema, Shape},
 };
 
@@ -77,7 +77,8 @@ pub fn to_json(registry: &Registry, body: &[u8]) -> Result<Value, ProtobufError>
         }
     }
     let read = |schema: &Schema| object(schema, raw);
-    let served = registry.kind(&api_version, &kind).map(|descriptor| read(descriptor.compiled()));
+    let served = registry.kind(&api_version, &kind).filter(|descriptor| has_form(descriptor));
+    let served = served.map(|descriptor| read(descriptor.compiled()));
     let mut object = match served.or_else(|| other(&api_version, &kind).map(|schema| read(&schema))) {
         Some(object) => object?,
         None => return Err(ProtobufError::UnknownKind { api_version, kind }),
@@ -85,6 +86,12 @@ pub fn to_json(registry: &Registry, body: &[u8]) -> Result<Value, ProtobufError>
     object.insert("apiVersion".to_owned(), api_version.into());
     object.insert("kind".to_owned(), kind.into());
     Ok(Value::Object(object))
+}
+
+/// Whether objects of a kind are read in this form. Custom kinds have no field numbers, and of their definitions nobody
+/// sends any but JSON.
+fn has_form(kind: &Descriptor) -> bool {
+    kind.builtin && kind.group != "apiextensions.k8s.io"
 }
 
 /// Documents that are no kind of their own. They are small and rare, so their schemas are not kept.

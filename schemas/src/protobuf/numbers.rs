@@ -64,8 +64,8 @@ mod tests {
     #[test]
     fn every_field_of_every_served_type_has_a_number() {
         let mut missing = Vec::new();
-        for kind in crate::kinds::all() {
-            let mut schema = (kind.schema)();
+        for kind in crate::kinds::all().iter().filter(|kind| super::super::has_form(kind)) {
+            let mut schema = kind.schema.document();
             let definitions = schema["$defs"].take();
             let root = (&schema["title"].as_str().unwrap_or_default().to_owned(), &schema);
             for (name, definition) in definitions.as_object().into_iter().flatten().chain([root]) {

@@ -90,6 +90,7 @@ fn walk(place: Place<'_>, value: &Value, path: &Path<'_>, report: &mut Report) {
                 let path = Path::Field(path, name);
                 match place.field(name) {
                     Some(place) => walk(place, value, &path, report),
+                    None if place.keeps_unknown() => {}
                     None if report.unknown.len() < FAULTS_MAX => report.unknown.push(path.to_string()),
                     None => {}
                 }

@@ -1,6 +1,6 @@
 //! From a JSON schema document to the compact form.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::LazyLock};
 
 use serde_json::{Map, Value};
 
@@ -10,22 +10,15 @@ const REFERENCE: &str = "#/$defs/";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 
 pub(super) fn compile(source: &Value) -> Schema {
-    let empty = Map::new();
-    let mut compiler = Compiler {
-        definitions: source["$defs"].as_object().unwrap_or(&empty),
-        named: HashMap::new(),
-        leaves: HashMap::new(),
-        nodes: Vec::new(),
-        owned: Vec::new(),
-    };
+    let mut compiler = Compiler::new(source);
     let owner = source["title"].as_str().unwrap_or_default();
     compiler.reserve();
     let root = compiler.shape(source, owner);
     compiler.nodes[0] = root;
-    Schema { nodes: compiler.nodes.into_boxed_slice(), owned: compiler.owned.into_boxed_slice() }
+    compiler.finish(false)
 }
 
-struct Compiler<'a> {
+pub(super) struct Compiler<'a> {
     definitions: &'a Map<String, Value>,
     /// Definitions met so far: one node each, so that recursive types end.
     named: HashMap<&'a str, NodeId>,
@@ -36,9 +29,32 @@ struct Compiler<'a> {
     owned: Vec<Ownership>,
 }
 
+static NO_DEFINITIONS: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+
 impl<'a> Compiler<'a> {
+    /// For a document with its definitions.
+    pub fn new(source: &'a Value) -> Self {
+        Self {
+            definitions: source["$defs"].as_object().unwrap_or(&NO_DEFINITIONS),
+            named: HashMap::new(),
+            leaves: HashMap::new(),
+            nodes: Vec::new(),
+            owned: Vec::new(),
+        }
+    }
+
+    pub fn finish(self, is_custom: bool) -> Schema {
+        Schema { nodes: self.nodes.into_boxed_slice(), owned: self.owned.into_boxed_slice(), is_custom }
+    }
+
+    /// Says what stands at a reserved place, and how server-side apply takes it apart.
+    pub fn set(&mut self, node: NodeId, shape: Shape, owned: Ownership) {
+        self.nodes[node as usize] = shape;
+        self.owned[node as usize] = owned;
+    }
+
     /// Takes the next id; the shape is filled in when it is known.
-    fn reserve(&mut self) -> NodeId {
+    pub fn reserve(&mut self) -> NodeId {
         self.nodes.push(Shape::Any);
         self.owned.push(Ownership::default());
         NodeId::try_from(self.nodes.len() - 1).expect("a schema has fewer than 2^32 nodes")
@@ -79,7 +95,7 @@ impl<'a> Compiler<'a> {
         id
     }
 
-    fn leaf(&mut self, key: &'static str, scalar: Scalar) -> NodeId {
+    pub fn leaf(&mut self, key: &'static str, scalar: Scalar) -> NodeId {
         if let Some(id) = self.leaves.get(key) {
             return *id;
         }
@@ -89,7 +105,7 @@ impl<'a> Compiler<'a> {
         id
     }
 
-    fn shape(&mut self, schema: &'a Value, owner: &str) -> Shape {
+    pub fn shape(&mut self, schema: &'a Value, owner: &str) -> Shape {
         if let Some((_, scalar)) = leaf(schema) {
             return Shape::Scalar(scalar);
         }
@@ -98,7 +114,7 @@ impl<'a> Compiler<'a> {
         }
         if let Some(properties) = schema["properties"].as_object() {
             let fields = properties.iter().map(|(name, field)| self.field(owner, name, field)).collect();
-            return Shape::Struct(Struct { name: owner.into(), fields });
+            return Shape::Struct(Struct { name: owner.into(), fields, open: false });
         }
         match (schema["type"].as_str(), &schema["additionalProperties"], &schema["items"]) {
             (Some("object"), values @ Value::Object(_), _) => Shape::Map(self.node(values)),
@@ -127,7 +143,7 @@ impl<'a> Compiler<'a> {
 }
 
 /// The leaf that a schema without a reference describes, with a key to share it by.
-fn leaf(schema: &Value) -> Option<(&'static str, Scalar)> {
+pub(super) fn leaf(schema: &Value) -> Option<(&'static str, Scalar)> {
     if schema["x-kubernetes-int-or-string"] == true {
         return Some(("int-or-string", Scalar::IntOrString));
     }

@@ -1,6 +1,6 @@
 //! What an object of a kind may contain: a compact, compiled form of its JSON schema.
 //!
-//! The source ([`crate::registry::SchemaOf`]) is a large JSON document with a description for every field; it is
+//! The source ([`crate::registry::SchemaSource`]) is a large JSON document with a description for every field; it is
 //! built once, compiled, and dropped. What stays is names, shapes and merge rules (about 100 KiB for a Pod), which
 //! is all that checking, pruning and strategic merging need. Descriptions live in [`crate::openapi`] alone.
 //!
@@ -8,6 +8,7 @@
 
 mod check;
 mod compile;
+pub(crate) mod custom;
 mod normalize;
 mod ownership;
 mod rules;
@@ -20,7 +21,7 @@ pub use ownership::{Key, Ownership};
 pub(crate) use rules::bare_name;
 pub use rules::{ListType, MergeRule, is_atomic_structure, rule};
 
-use crate::registry::SchemaOf;
+use crate::registry::SchemaSource;
 
 /// Index of a node in [`Schema::nodes`].
 pub(crate) type NodeId = u32;
@@ -32,6 +33,8 @@ pub struct Schema {
     nodes: Box<[Shape]>,
     /// How server-side apply takes each node apart.
     owned: Box<[Ownership]>,
+    /// Whether it describes a custom kind, whose objects are pruned and not normalized.
+    is_custom: bool,
 }
 
 /// What may stand at one place of an object.
@@ -79,6 +82,8 @@ pub(crate) struct Struct {
     pub(crate) name: Box<str>,
     /// Sorted by name.
     fields: Box<[Field]>,
+    /// Whether fields that are not named are kept.
+    open: bool,
 }
 
 #[derive(Debug)]
@@ -97,9 +102,14 @@ pub struct Place<'a> {
 }
 
 impl Schema {
-    /// Compiles a JSON schema (draft 2020-12) as [`SchemaOf`] makes it.
+    /// Compiles a JSON schema (draft 2020-12) as [`SchemaOf`](crate::registry::SchemaOf) makes it.
     pub fn compile(source: &serde_json::Value) -> Self {
         compile::compile(source)
+    }
+
+    /// Compiles the structural schema of a custom kind. What it demands of values is not in the compact form.
+    pub fn compile_custom(structural: &serde_json::Value) -> Self {
+        custom::compile(structural)
     }
 
     /// The whole object.
@@ -113,9 +123,14 @@ impl Schema {
     }
 
     /// Brings an object that [`Self::check`] found well typed into the form that is stored: unknown fields go, nulls
-    /// become absent (or the zero value, inside maps and lists), quantities take their canonical form.
+    /// become absent (or the zero value, inside maps and lists), quantities take their canonical form. Outside of its
+    /// metadata, an object of a custom kind only loses its unknown fields.
     pub fn normalize(&self, object: &mut serde_json::Value) {
-        normalize::normalize(self.root(), object);
+        if self.is_custom {
+            normalize::prune(self.root(), object);
+        } else {
+            normalize::normalize(self.root(), object);
+        }
     }
 
     /// Reads words of YAML 1.1 in an object that came as YAML: `0400` for a number, `yes` for a flag.
@@ -185,6 +200,11 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Whether fields that the schema does not name are kept here.
+    pub fn keeps_unknown(self) -> bool {
+        matches!(self.shape(), Shape::Any | Shape::Map(_) | Shape::Struct(Struct { open: true, .. }))
+    }
+
     /// Whether anything may stand here.
     pub fn is_any(self) -> bool {
         matches!(self.shape(), Shape::Any)
@@ -197,8 +217,8 @@ pub struct Compiled(Arc<OnceLock<Schema>>);
 
 impl Compiled {
     /// The schema, compiled now if nobody asked before.
-    pub fn get(&self, source: SchemaOf) -> &Schema {
-        self.0.get_or_init(|| Schema::compile(&source()))
+    pub fn get(&self, source: &SchemaSource) -> &Schema {
+        self.0.get_or_init(|| source.compile())
     }
 }
 

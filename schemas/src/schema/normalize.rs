@@ -35,6 +35,26 @@ pub(super) fn normalize(place: Place<'_>, value: &mut Value) {
     }
 }
 
+/// Drops the unknown fields of a custom object. Its metadata, and that of objects in it, are built-in structures: they
+/// have a name.
+pub(super) fn prune(place: Place<'_>, value: &mut Value) {
+    match (place.shape(), value) {
+        (Shape::Struct(shape), value) if !shape.name.is_empty() => normalize(place, value),
+        (Shape::Struct(_), Value::Object(fields)) => fields.retain(|name, value| {
+            let Some(place) = place.field(name) else { return place.keeps_unknown() };
+            prune(place, value);
+            true
+        }),
+        (Shape::Map(values), Value::Object(entries)) => {
+            entries.values_mut().for_each(|value| prune(place.at(*values), value));
+        }
+        (Shape::List(items), Value::Array(values)) => {
+            values.iter_mut().for_each(|value| prune(place.at(*items), value));
+        }
+        _ => {}
+    }
+}
+
 /// A null in a map or a list holds its place, as the zero value.
 fn element(place: Place<'_>, value: &mut Value) {
     if value.is_null() {

@@ -340,7 +340,7 @@ mod tests {
     fn served_types() -> BTreeMap<String, Value> {
         let mut types = BTreeMap::new();
         for kind in crate::kinds::all() {
-            let mut schema = (kind.schema)();
+            let mut schema = kind.schema.document();
             let definitions = schema["$defs"].take().as_object().cloned().unwrap_or_default();
             let root = (schema["title"].as_str().unwrap_or_default().to_owned(), schema);
             for (name, definition) in definitions.into_iter().chain([root]) {
@@ -373,7 +373,7 @@ mod tests {
     fn no_two_types_share_a_name() {
         let mut known = BTreeMap::<String, String>::new();
         for kind in crate::kinds::all() {
-            let schema = (kind.schema)();
+            let schema = kind.schema.document();
             for name in schema["$defs"].as_object().into_iter().flatten().map(|(name, _)| name) {
                 let bare = bare_name(name).unwrap_or(name).to_owned();
                 assert_eq!(known.entry(bare).or_insert_with(|| name.clone()), name);

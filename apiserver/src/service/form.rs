@@ -1,0 +1,104 @@
+//! Where objects are served in another form than the one they are stored in: another version of their kind, or the
+//! same version after its schema learned new defaults.
+//!
+//! Storage keys know no version, so any number of served kinds can share what is stored: a [`Form`] is all that one of
+//! them needs. Reads that find the stored bytes to be the served form splice them, and cost what they always cost.
+
+use std::{borrow::Cow, sync::Arc};
+
+use async_trait::async_trait;
+use claw_schemas::ApiError;
+use serde_json::Value;
+
+use super::{
+    encode,
+    kinds::{Served, Target},
+};
+use crate::store::{Event, Record, Revision};
+
+/// Between what is stored and what is served.
+#[async_trait]
+pub(crate) trait Form: Send + Sync {
+    /// Whether bytes written at a revision are served as they are.
+    fn is_stored(&self, written: Revision) -> bool;
+
+    /// Stored objects as they are served, in the same order.
+    async fn served(&self, stored: Vec<Value>) -> Result<Vec<Value>, ApiError>;
+
+    /// Whether objects are written as they are served.
+    fn is_written(&self) -> bool;
+
+    /// A served object as it is stored.
+    async fn stored(&self, served: Value) -> Result<Value, ApiError>;
+}
+
+impl Served {
+    /// Whether a record's bytes are what is served.
+    pub fn is_stored(&self, record: &Record) -> bool {
+        self.form.as_ref().is_none_or(|form| form.is_stored(record.revision))
+    }
+
+    /// Records as they are served.
+    pub async fn shown(&self, mut records: Vec<Record>) -> Result<Vec<Record>, ApiError> {
+        let Some(form) = &self.form else { return Ok(records) };
+        let differ: Vec<usize> = (0..records.len()).filter(|at| !self.is_stored(&records[*at])).collect();
+        if differ.is_empty() {
+            return Ok(records);
+        }
+        let stored = differ.iter().map(|at| encode::value_of(&records[*at])).collect::<Result<_, _>>()?;
+        for (at, object) in differ.into_iter().zip(form.served(stored).await?) {
+            records[at].value = encode::draft(&object).at(records[at].revision);
+        }
+        Ok(records)
+    }
+
+    /// One record as it is served.
+    pub async fn shown_one(&self, record: Record) -> Result<Record, ApiError> {
+        if self.is_stored(&record) {
+            return Ok(record);
+        }
+        let mut shown = self.shown(vec![record]).await?;
+        shown.pop().ok_or_else(|| ApiError::internal("a conversion lost the object"))
+    }
+
+    /// A served object as it is to be written.
+    pub async fn written<'o>(&self, object: &'o Value) -> Result<Cow<'o, Value>, ApiError> {
+        match &self.form {
+            Some(form) if !form.is_written() => Ok(Cow::Owned(form.stored(object.clone()).await?)),
+            _ => Ok(Cow::Borrowed(object)),
+        }
+    }
+
+    /// A change as it is served.
+    pub async fn shown_event(&self, event: &Arc<Event>) -> Result<Arc<Event>, ApiError> {
+        let previous = match event.previous.clone() {
+            Some(record) => Some(self.shown_one(record).await?),
+            None => None,
+        };
+        let value = match &previous {
+            // The bytes of an object that went are those of its last write.
+            Some(last) if event.deleted => encode::with_revision(&last.value, event.revision),
+            _ => {
+                let record =
+                    Record { key: event.key.clone(), revision: event.revision, value: event.value.clone() };
+                self.shown_one(record).await?.value
+            }
+        };
+        Ok(Arc::new(Event { value, previous, ..(**event).clone() }))
+    }
+
+    /// Whether a change needs no conversion.
+    pub fn is_stored_event(&self, event: &Event) -> bool {
+        self.form.as_ref().is_none_or(|form| {
+            let before = event.previous.as_ref().is_none_or(|record| form.is_stored(record.revision));
+            before && (event.deleted || form.is_stored(event.revision))
+        })
+    }
+}
+
+impl Target {
+    /// The stored record of the target, and the same as it is served.
+    pub async fn shown(&self, record: &Record) -> Result<Record, ApiError> {
+        self.kind.shown_one(record.clone()).await
+    }
+}
