@@ -75,7 +75,9 @@ impl Gated {
     }
 
     fn set(&self, name: &str, gate: Gate) {
-        self.gates.send_modify(|gates| drop(gates.insert(name.to_owned(), gate)));
+        self.gates.send_modify(|gates| {
+            gates.insert(name.to_owned(), gate);
+        });
     }
 
     fn note(&self, name: &str) {

@@ -68,6 +68,26 @@ fn a_server_that_turns_unhealthy_is_restarted() {
     assert!(previous.contains("received SIGTERM, stopping"), "it was asked before it was killed: {previous}");
 }
 
+#[test]
+fn pods_run_where_they_really_run_unless_they_tolerate_a_hollow_node() {
+    let story = "pods_run_where_they_really_run_unless_they_tolerate_a_hollow_node";
+    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::up(3));
+    let kubectl = cluster.kubectl();
+    kubectl.ok_with(&["apply", "-f", "-"], TOLERANT);
+    kubectl.ok(&["create", "deployment", "plain", "--image=clawbernetes.io/toolbox", "--replicas=3"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/tolerant", "--timeout=120s"]);
+    assert_eq!(get(&kubectl, "tolerant", "{.spec.nodeName}"), "hollow-2");
+    wait::until("all plain pods have a node", wait::LATER, || {
+        let path = "jsonpath={.items[*].spec.nodeName}";
+        let nodes = kubectl.ok(&["get", "pods", "-l", "app=plain", "-o", path]);
+        assert!(!nodes.contains("hollow-"), "{nodes}");
+        wait::check(nodes.split_whitespace().count() == 3, nodes)
+    });
+}
+
 fn get(kubectl: &Kubectl, pod: &str, path: &str) -> String {
     kubectl.ok(&["get", "pod", pod, "-o", &format!("jsonpath={path}")])
 }
@@ -116,4 +136,15 @@ spec:
       args: ["serve", "--unhealthy-after", "4"]
       readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
       livenessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, failureThreshold: 2}
+"#;
+
+const TOLERANT: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: tolerant}
+spec:
+  nodeSelector: {kubernetes.io/hostname: hollow-2}
+  tolerations: [{key: clawbernetes.io/hollow, operator: Exists}]
+  containers:
+    - {name: main, image: "clawbernetes.io/toolbox:1", args: ["serve"]}
 "#;
