@@ -2,8 +2,7 @@
 //!
 //! hyper runs a service inside the task of its connection, and the two wake each other as a body is handed over: the task
 //! wakes itself, twice for every write. Tokio takes a task that wakes itself for one that yields to others. It calls a
-//! second worker to take that task over, which costs a quiet server more than all the rest of a request: four switches
-//! between threads, 70 µs on a virtual machine.
+//! second worker to take that task over, which cost a quiet server two futex calls a create, and a quarter of its CPU.
 //!
 //! Must never know: what it polls.
 
