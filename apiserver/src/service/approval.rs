@@ -46,8 +46,10 @@ pub(super) fn keep_decisions(old: &Value, new: &mut Value) {
     let list = |object: &Value| object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let mut conditions: Vec<Value> = list(old).into_iter().filter(&is_decision).collect();
     conditions.extend(list(new).into_iter().filter(|condition| !is_decision(condition)));
-    if !conditions.is_empty() {
-        new["status"]["conditions"] = conditions.into();
+    match (conditions.is_empty(), new["status"].as_object_mut()) {
+        (true, Some(status)) => drop(status.remove("conditions")),
+        (true, None) => {}
+        (false, _) => new["status"]["conditions"] = conditions.into(),
     }
     date(new);
 }
