@@ -34,7 +34,7 @@ fn every_kubectl_lives_with_a_kind_from_its_definition_to_its_end() {
             .find(|other| other.name == kubectl.name)
             .expect("it is still there");
         assert!(
-            kubectl.ok(&["get", "ds", "books"]).contains("books"),
+            kubectl.ok(&["get", "dset", "books"]).contains("books"),
             "a restart keeps the kind and its objects"
         );
         taken_away(&kubectl);
@@ -48,7 +48,7 @@ fn defined(kubectl: &Kubectl) {
     assert!(kubectl.ok(&["get", "crd"]).contains("datasets.data.example.com"));
     let resources = kubectl.ok(&["api-resources", "--api-group=data.example.com"]);
     assert!(
-        resources.contains("datasets") && resources.contains("ds") && resources.contains("Dataset"),
+        resources.contains("datasets") && resources.contains("dset") && resources.contains("Dataset"),
         "{resources}"
     );
     assert_eq!(
@@ -62,7 +62,7 @@ fn defined(kubectl: &Kubectl) {
 }
 
 fn read_in_every_way(kubectl: &Kubectl) {
-    let table = kubectl.ok(&["get", "ds"]);
+    let table = kubectl.ok(&["get", "dset"]);
     let header: Vec<_> = table.lines().next().unwrap_or("").split_whitespace().collect();
     assert_eq!(header, ["NAME", "FORMAT", "COPIES", "AGE"]);
     let row: Vec<_> = table.lines().nth(1).unwrap_or("").split_whitespace().collect();
@@ -70,7 +70,7 @@ fn read_in_every_way(kubectl: &Kubectl) {
     let wide = kubectl.ok(&["get", "datasets.data.example.com", "-o", "wide"]);
     assert!(wide.contains("SOURCE") && wide.contains("https://example.com/books"), "{wide}");
     assert!(kubectl.ok(&["get", "all"]).contains("dataset.data.example.com/books"));
-    assert!(kubectl.ok(&["get", "ds", "--field-selector", "spec.format=text", "-o", "name"]).is_empty());
+    assert!(kubectl.ok(&["get", "dset", "--field-selector", "spec.format=text", "-o", "name"]).is_empty());
     assert!(kubectl.ok(&["describe", "dataset", "books"]).contains("https://example.com/books"));
     let explained = kubectl.ok(&["explain", "dataset"]);
     assert!(explained.contains("Data that training runs read"), "{explained}");
@@ -81,12 +81,12 @@ fn read_in_every_way(kubectl: &Kubectl) {
 }
 
 fn changed(cluster: &Cluster, kubectl: &Kubectl) {
-    let copies = || kubectl.ok(&["get", "ds", "books", "-o", "jsonpath={.spec.copies}"]);
-    kubectl.ok(&["patch", "ds", "books", "--type=merge", "-p", r#"{"spec":{"copies":2}}"#]);
+    let copies = || kubectl.ok(&["get", "dset", "books", "-o", "jsonpath={.spec.copies}"]);
+    kubectl.ok(&["patch", "dset", "books", "--type=merge", "-p", r#"{"spec":{"copies":2}}"#]);
     assert_eq!(copies(), "2");
     kubectl.ok(&[
         "patch",
-        "ds",
+        "dset",
         "books",
         "--type=json",
         "-p",
@@ -96,22 +96,22 @@ fn changed(cluster: &Cluster, kubectl: &Kubectl) {
     assert_eq!(copies(), "5");
     kubectl.ok(&["scale", "dataset", "books", "--current-replicas=5", "--replicas=4"]);
     assert_eq!(copies(), "4");
-    kubectl.ok(&["label", "ds", "books", "kind=prose"]);
+    kubectl.ok(&["label", "dset", "books", "kind=prose"]);
     assert!(
         kubectl
-            .ok(&["get", "ds", "-l", "kind=prose", "-o", "name"])
+            .ok(&["get", "dset", "-l", "kind=prose", "-o", "name"])
             .contains("dataset.data.example.com/books")
     );
-    kubectl.ok(&["annotate", "ds", "books", "note=kept"]);
+    kubectl.ok(&["annotate", "dset", "books", "note=kept"]);
     let watch =
-        kubectl.spawn(&["get", "ds", "-w"], &cluster.scratch().join(format!("watch-{}", kubectl.name)));
+        kubectl.spawn(&["get", "dset", "-w"], &cluster.scratch().join(format!("watch-{}", kubectl.name)));
     wait::until("get -w shows the object", wait::SOON, || {
         let seen = watch.output();
         wait::check(seen.contains("books"), seen)
     });
     let file = write(
         &cluster.scratch().join("books.yaml"),
-        &kubectl.ok(&["get", "ds", "books", "-o", "yaml"]).replace("copies: 4", "copies: 6"),
+        &kubectl.ok(&["get", "dset", "books", "-o", "yaml"]).replace("copies: 4", "copies: 6"),
     );
     assert_eq!(
         kubectl.ok(&["replace", "-f", &file.to_string_lossy()]),
@@ -136,7 +136,7 @@ fn refused(kubectl: &Kubectl) {
     let wrong = kubectl.fails(&["apply", "-f", "-"], &object("broken", "source: 'https://a.b', copeis: 1"));
     assert!(wrong.contains("copeis"), "{wrong}");
     let moved = kubectl
-        .fails(&["patch", "ds", "books", "--type=merge", "-p", r#"{"spec":{"source":"https://c.d"}}"#], "");
+        .fails(&["patch", "dset", "books", "--type=merge", "-p", r#"{"spec":{"source":"https://c.d"}}"#], "");
     assert!(moved.contains("the source of a dataset stays"), "{moved}");
 }
 
@@ -145,12 +145,12 @@ fn taken_away(kubectl: &Kubectl) {
         &["apply", "-f", "-"],
         "apiVersion: data.example.com/v1\nkind: Dataset\nmetadata: {name: more}\nspec: {source: 'https://a.b'}\n",
     );
-    kubectl.ok(&["delete", "ds", "books"]);
+    kubectl.ok(&["delete", "dset", "books"]);
     kubectl.ok(&["delete", "crd", "datasets.data.example.com", "--timeout=60s"]);
-    assert!(kubectl.fails(&["get", "ds"], "").contains("the server doesn't have a resource type"));
+    assert!(kubectl.fails(&["get", "dset"], "").contains("the server doesn't have a resource type"));
     // Defined again, the kind begins without the objects of its former life.
     kubectl.ok(&["apply", "-f", &example("definition.yaml")]);
     kubectl.ok(&["wait", "--for=condition=Established", "crd/datasets.data.example.com", "--timeout=60s"]);
-    assert!(kubectl.ok(&["get", "ds", "-o", "name"]).is_empty());
+    assert!(kubectl.ok(&["get", "dset", "-o", "name"]).is_empty());
     kubectl.ok(&["delete", "crd", "datasets.data.example.com", "--timeout=60s"]);
 }

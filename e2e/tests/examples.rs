@@ -97,7 +97,7 @@ fn a_kind_of_ones_own_is_served(kubectl: &Kubectl) {
     kubectl.ok(&["wait", "--for=condition=Established", "crd/datasets.data.example.com", "--timeout=60s"]);
     assert_eq!(kubectl.ok(&["apply", "-f", &object]), "dataset.data.example.com/books created\n");
     assert_eq!(kubectl.ok(&["apply", "-f", &object]), "dataset.data.example.com/books unchanged\n");
-    assert_eq!(field(kubectl, "ds/books", "{.spec.format} {.spec.copies}"), "parquet 1");
+    assert_eq!(field(kubectl, "dset/books", "{.spec.format} {.spec.copies}"), "parquet 1");
     kubectl.ok(&["delete", "-f", &definition, "--timeout=60s"]);
     assert!(kubectl.fails(&["get", "datasets"], "").contains("the server doesn't have a resource type"));
 }

@@ -25,8 +25,11 @@ use crate::custom;
 
 type Object = Map<String, Value>;
 
+/// Fills in one kind.
+type Filler = fn(&mut Object);
+
 /// Kinds that have defaults.
-static FILLERS: &[(&str, &str, fn(&mut Object))] = &[
+static FILLERS: &[(&str, &str, Filler)] = &[
     ("", "Pod", pod::pod),
     ("", "Node", node),
     ("", "Secret", secret),

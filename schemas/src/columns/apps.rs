@@ -139,7 +139,7 @@ pub fn controller_revision() -> Vec<Column> {
 /// Cells for [`controller_revision`].
 pub fn controller_revision_cells(object: &Value, now: Timestamp) -> Vec<Value> {
     let owner = items(&object["metadata"]["ownerReferences"]).find(|owner| owner["controller"] == true);
-    let controller = owner.map_or_else(|| NONE.to_owned(), |owner| owner_name(owner));
+    let controller = owner.map_or_else(|| NONE.to_owned(), owner_name);
     let revision = count(&object["revision"]);
     vec![object["metadata"]["name"].clone(), controller.into(), revision, created(object, now)]
 }

@@ -12,6 +12,11 @@ use crate::{
 const SOURCE_REFERENCE: &str = "#/$defs/";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+/// Types of `apiextensions.k8s.io` that hold any JSON, or a choice; clients that validate know no way to say so but to say
+/// nothing.
+const UNTYPED: [&str; 4] =
+    ["JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray"];
+const UNTYPED_IN: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
 const GVK: &str = "x-kubernetes-group-version-kind";
 
 /// The types of some kinds, by name.
@@ -99,6 +104,9 @@ impl Definitions {
 
     /// A type of that name.
     fn named(&self, name: &str, source: &Value) -> Value {
+        if name.strip_prefix(UNTYPED_IN).is_some_and(|bare| UNTYPED.contains(&bare)) {
+            return json!({"description": source["description"]});
+        }
         let mut schema = self.convert(name, source);
         if name == QUANTITY {
             self.dialect.quantity(&mut schema);
