@@ -6,6 +6,7 @@
 
 mod any_kind;
 mod claim;
+pub mod cluster_roles;
 pub mod deployment;
 pub mod event_ttl;
 pub mod garbage;
@@ -15,6 +16,7 @@ pub mod pod_gc;
 mod pods;
 pub mod replicaset;
 pub mod scheduler;
+pub mod service_accounts;
 
 use std::sync::Arc;
 
@@ -30,6 +32,8 @@ pub struct Options {
     /// Stand for election under this name, because other processes may run the same controllers. `None` when
     /// something else, such as the lock on a data folder, makes sure that there is only one.
     pub elect_as: Option<String>,
+    /// The certificate by which pods are to know the API server, PEM. Without it they are not told.
+    pub root_ca: Option<Arc<str>>,
 }
 
 /// The lease that decides which process runs the controllers.
@@ -39,10 +43,10 @@ const LEASE_NAME: &str = "clawbernetes-controllers";
 /// Runs all controllers until cancelled; every task they started has ended when this returns.
 pub async fn run(client: Client, env: Env, options: Options, cancel: CancellationToken) {
     let work = |leadership: Leadership, term: CancellationToken| {
-        let (client, env) = (client.clone(), env.fork());
+        let (client, env, root_ca) = (client.clone(), env.fork(), options.root_ca.clone());
         async move {
             let runtime = Runtime::start(client, env.clone(), "clawbernetes-controllers", leadership, term);
-            controllers(&runtime).into_iter().for_each(|controller| env.spawn(controller));
+            controllers(&runtime, root_ca).into_iter().for_each(|controller| env.spawn(controller));
             env.join().await;
         }
     };
@@ -56,16 +60,18 @@ pub async fn run(client: Client, env: Env, options: Options, cancel: Cancellatio
 }
 
 /// Every controller, each as the future that runs it.
-fn controllers(runtime: &Runtime) -> Vec<BoxFuture<'static, ()>> {
+fn controllers(runtime: &Runtime, root_ca: Option<Arc<str>>) -> Vec<BoxFuture<'static, ()>> {
     let registry = Arc::new(Registry::builtin());
     vec![
         runtime.drive(deployment::Deployments).boxed(),
         runtime.drive(replicaset::ReplicaSets).boxed(),
+        runtime.drive(cluster_roles::ClusterRoles).boxed(),
         runtime.drive(node_lifecycle::NodeLifecycle).boxed(),
         scheduler::run(runtime.clone()).boxed(),
         garbage::run(runtime.clone(), Arc::clone(&registry)).boxed(),
         namespace::run(runtime.clone(), registry).boxed(),
         pod_gc::run(runtime.clone()).boxed(),
         event_ttl::run(runtime.clone()).boxed(),
+        service_accounts::run(runtime.clone(), root_ca).boxed(),
     ]
 }

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use claw_apiserver::{
-    auth::{BuiltinAuthorizer, Identity},
+    auth::{Access, Identity},
     local::LocalTransport,
     service::ObjectService,
     store,
@@ -66,8 +66,9 @@ pub fn healthy(pod: &Pod) -> Option<Report> {
 impl InProcess {
     /// A server with its bootstrap objects, and nothing else.
     pub async fn start() -> Self {
-        let service =
-            Arc::new(ObjectService::new(store::memory(), Registry::builtin(), Arc::new(BuiltinAuthorizer)));
+        let store = store::memory();
+        let access = Access::start(store.clone()).await.expect("a fresh store can be read");
+        let service = Arc::new(ObjectService::new(store, Registry::builtin(), access));
         service.ensure_bootstrap_objects().await.expect("a fresh store takes the bootstrap objects");
         let client = client_of(&service, "test");
         let cancel = CancellationToken::new();

@@ -24,7 +24,7 @@ const LEASES: &str = "kube-system";
 const NAME: &str = "clawbernetes-controllers";
 
 fn candidate(name: &str) -> Options {
-    Options { elect_as: Some(name.to_owned()) }
+    Options { elect_as: Some(name.to_owned()), ..Options::default() }
 }
 
 fn holder(lease: &Lease) -> (String, i32) {

@@ -48,6 +48,33 @@ fn references_are_waited_for_and_changes_reach_running_pods() {
 }
 
 #[test]
+fn a_pod_finds_a_token_that_is_good_for_as_long_as_it_is_there() {
+    let story = "a_pod_finds_a_token_that_is_good_for_as_long_as_it_is_there";
+    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::up(1));
+    let kubectl = cluster.kubectl();
+    kubectl.ok_with(&["apply", "-f", "-"], TALKER);
+    kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/talker", "--timeout=120s"]);
+    let said = kubectl.ok(&["logs", "talker"]);
+    assert!(said.contains("BEGIN CERTIFICATE"), "{said}");
+    // The last file is the namespace, right behind the token.
+    let token = said.lines().last().and_then(|line| line.strip_suffix("default")).expect("a token");
+    let review = |shown: &str| {
+        let ask =
+            format!("apiVersion: authentication.k8s.io/v1\nkind: TokenReview\nspec: {{token: {token}}}\n");
+        let shown = format!("jsonpath={shown}");
+        kubectl.ok_with(&["create", "--validate=false", "-f", "-", "-o", &shown], &ask)
+    };
+    assert_eq!(review("{.status.user.username}"), "system:serviceaccount:default:default");
+    let pod = review(r"{.status.user.extra.authentication\.kubernetes\.io/pod-name[0]}");
+    assert_eq!(pod, "talker");
+    kubectl.ok(&["delete", "pod", "talker", "--now"]);
+    assert_eq!(review("{.status.authenticated}"), "");
+}
+
+#[test]
 fn a_server_that_turns_unhealthy_is_restarted() {
     let story = "a_server_that_turns_unhealthy_is_restarted";
     if !need::all(story, &[Need::Root, Need::Kubectl]) {
@@ -148,3 +175,20 @@ spec:
   containers:
     - {name: main, image: "clawbernetes.io/toolbox:1", args: ["serve"]}
 "#;
+
+/// Says what it finds of its account.
+const TALKER: &str = r"apiVersion: v1
+kind: Pod
+metadata: {name: talker}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: clawbernetes.io/toolbox:1
+      args:
+        - cat
+        - /var/run/secrets/kubernetes.io/serviceaccount/ca.crt
+        - /var/run/secrets/kubernetes.io/serviceaccount/token
+        - /var/run/secrets/kubernetes.io/serviceaccount/namespace
+";

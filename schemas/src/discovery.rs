@@ -8,12 +8,17 @@ use std::cmp::Reverse;
 
 use serde_json::{Value, json};
 
-use crate::registry::{Descriptor, Registry, Subresource};
+use crate::{
+    kinds,
+    registry::{Descriptor, Registry, Subresource},
+};
 
 /// What can be done with a collection and its objects.
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 /// Namespaces are deleted one at a time, so that nobody empties a cluster with one request.
 const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
+/// What is never stored can only be created.
+const REVIEW_VERBS: &[&str] = &["create"];
 
 /// Versions of the aggregated form, which tells everything in two requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +49,14 @@ impl Aggregated {
 
 /// The verbs of a kind's main resource.
 pub fn verbs(kind: &Descriptor) -> &'static [&'static str] {
-    if kind.group.is_empty() && kind.plural == "namespaces" { NAMESPACE_VERBS } else { VERBS }
+    if kind.group.is_empty() && kind.plural == "namespaces" {
+        NAMESPACE_VERBS
+    } else if kinds::reviews().iter().any(|review| (&review.group, &review.kind) == (&kind.group, &kind.kind))
+    {
+        REVIEW_VERBS
+    } else {
+        VERBS
+    }
 }
 
 /// `/api`: the versions of the core group. `address` is where the server is reached (`host:port`).
@@ -72,7 +84,7 @@ pub fn group(registry: &Registry, name: &str) -> Option<Value> {
 
 /// `/api/v1` and `/apis/GROUP/VERSION`, or `None` when there is no such version.
 pub fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
-    let kinds: Vec<_> = kinds(registry, group, version).collect();
+    let kinds: Vec<_> = kinds_of(registry, group, version).collect();
     let first = kinds.first()?;
     let resources: Vec<Value> = kinds
         .iter()
@@ -101,7 +113,8 @@ pub fn aggregated_groups(registry: &Registry, form: Aggregated) -> Value {
 /// Named groups, sorted.
 fn group_names(registry: &Registry) -> Vec<String> {
     let mut names: Vec<String> =
-        registry.iter().map(|kind| kind.group.to_string()).filter(|name| !name.is_empty()).collect();
+        all(registry).map(|kind| kind.group.to_string()).filter(|name| !name.is_empty()).collect();
+    names.sort_unstable();
     names.dedup();
     names
 }
@@ -109,7 +122,7 @@ fn group_names(registry: &Registry) -> Vec<String> {
 /// Versions of a group, preferred first.
 fn versions(registry: &Registry, group: &str) -> Vec<String> {
     let mut versions: Vec<String> =
-        registry.iter().filter(|kind| kind.group == group).map(|kind| kind.version.to_string()).collect();
+        all(registry).filter(|kind| kind.group == group).map(|kind| kind.version.to_string()).collect();
     versions.dedup();
     versions.sort_by_cached_key(|version| Reverse(priority(version)));
     versions
@@ -128,12 +141,17 @@ fn priority(version: &str) -> (u8, u32, u32) {
     }
 }
 
-fn kinds<'a>(
+/// What is stored, and what is only asked.
+fn all(registry: &Registry) -> impl Iterator<Item = &Descriptor> {
+    registry.iter().map(AsRef::as_ref).chain(kinds::reviews())
+}
+
+fn kinds_of<'a>(
     registry: &'a Registry,
     group: &'a str,
     version: &'a str,
 ) -> impl Iterator<Item = &'a Descriptor> {
-    registry.iter().map(AsRef::as_ref).filter(move |kind| kind.group == group && kind.version == version)
+    all(registry).filter(move |kind| kind.group == group && kind.version == version)
 }
 
 fn entry(registry: &Registry, name: &str) -> Option<Value> {
@@ -192,7 +210,7 @@ fn aggregated(registry: &Registry, form: Aggregated, groups: &[String]) -> Value
                 .iter()
                 .map(|version| {
                     let resources: Vec<Value> =
-                        kinds(registry, group, version).map(aggregated_resource).collect();
+                        kinds_of(registry, group, version).map(aggregated_resource).collect();
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();

@@ -222,7 +222,7 @@ impl<K: Object> Api<K> {
         self.client.call(self.resource.clone().named(name), Verb::Delete(options)).await.map(drop)
     }
 
-    /// Creates a subresource document (`binding`, `eviction`) of an object.
+    /// Creates a subresource document (`binding`, `eviction`, `token`) of an object, and gives the server's answer.
     ///
     /// # Errors
     /// What the subresource refuses.
@@ -231,9 +231,9 @@ impl<K: Object> Api<K> {
         name: &str,
         subresource: &str,
         body: &B,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Response, ApiError> {
         let verb = Verb::Create { body: encode(body)?, options: self.client.write_options() };
-        self.client.call(self.resource.clone().named(name).sub(subresource), verb).await.map(drop)
+        self.client.call(self.resource.clone().named(name).sub(subresource), verb).await
     }
 
     /// Watches the collection as raw events; see the reflector for a cache that keeps itself right.

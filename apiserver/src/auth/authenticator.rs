@@ -1,12 +1,17 @@
 //! Who is asking: a client certificate, a bearer token, or nobody.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use claw_schemas::{ApiError, status::Reason};
 use http::{HeaderMap, header};
+use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
-use super::{AUTHENTICATED, BOOTSTRAPPERS, Identity, JoinTokens, MASTERS, random::digest};
+use super::{
+    AUTHENTICATED, BOOTSTRAPPERS, Identity, JoinTokens, MASTERS,
+    random::digest,
+    service_accounts::{ISSUER, ServiceAccounts},
+};
 use crate::pki::{ADMIN_USER, Facts};
 
 /// What the TLS handshake of a connection proved. The chain is verified by then.
@@ -22,7 +27,7 @@ impl Peer {
             Ok(facts) => {
                 let mut groups = facts.organizations;
                 groups.push(AUTHENTICATED.to_owned());
-                Some((Identity { user: facts.common_name, groups }, facts.not_after))
+                Some((Identity::new(facts.common_name, groups), facts.not_after))
             }
             Err(error) => {
                 tracing::warn!(%error, "a client certificate has no readable subject");
@@ -42,13 +47,16 @@ impl Peer {
 pub struct Authenticator {
     /// Digest, so that comparing takes the same time for every guess.
     admin_token: [u8; 32],
+    admin: Identity,
     join_tokens: JoinTokens,
+    service_accounts: Arc<ServiceAccounts>,
 }
 
 impl Authenticator {
-    /// Recognises this administrator's token, and join tokens.
-    pub fn new(admin_token: &str, join_tokens: JoinTokens) -> Self {
-        Self { admin_token: digest(admin_token.as_bytes()), join_tokens }
+    /// Recognises this administrator's token, join tokens, and tokens of service accounts.
+    pub fn new(admin_token: &str, join_tokens: JoinTokens, service_accounts: Arc<ServiceAccounts>) -> Self {
+        let admin = Identity::of(ADMIN_USER, &[MASTERS, AUTHENTICATED]);
+        Self { admin_token: digest(admin_token.as_bytes()), admin, join_tokens, service_accounts }
     }
 
     /// Who sends a request. A certificate counts before a token; a token that is not known is an error, not
@@ -77,17 +85,20 @@ impl Authenticator {
 
     async fn token(&self, token: &str) -> Result<Identity, ApiError> {
         if digest(token.as_bytes()) == self.admin_token {
-            let groups = vec![MASTERS.to_owned(), AUTHENTICATED.to_owned()];
-            return Ok(Identity { user: ADMIN_USER.to_owned(), groups });
+            return Ok(self.admin.clone());
+        }
+        let audience = [ISSUER.to_owned()];
+        if let Some((who, _)) = self.service_accounts.review(token, &audience, Timestamp::now()).await? {
+            return Ok(who);
         }
         let join_token = self.join_tokens.find(token).await?;
         let id = join_token.ok_or_else(|| {
             unauthorized(
-                "the bearer token is not known here; it is mistyped, expired, used up or of another cluster",
+                "the bearer token is not known here; it is mistyped, expired, used up, revoked or of another cluster",
             )
         })?;
-        let groups = vec![BOOTSTRAPPERS.to_owned(), AUTHENTICATED.to_owned()];
-        Ok(Identity { user: format!("{}{id}", super::BOOTSTRAP_USER_PREFIX), groups })
+        let user = format!("{}{id}", super::BOOTSTRAP_USER_PREFIX);
+        Ok(Identity::of(&user, &[BOOTSTRAPPERS, AUTHENTICATED]))
     }
 }
 
@@ -105,16 +116,24 @@ fn unauthorized(message: impl Into<String>) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
     use claw_schemas::Registry;
 
     use super::*;
-    use crate::{auth::BuiltinAuthorizer, service::ObjectService, store};
+    use crate::{
+        auth::{Access, service_accounts::SigningKey},
+        service::ObjectService,
+        store,
+    };
 
-    fn authenticator() -> Authenticator {
-        let service = ObjectService::new(store::memory(), Registry::builtin(), Arc::new(BuiltinAuthorizer));
-        Authenticator::new("secret", JoinTokens::new(Arc::new(service)))
+    async fn authenticator() -> Authenticator {
+        let store = store::memory();
+        let access = Access::start(store.clone()).await.unwrap();
+        let service = ObjectService::new(store.clone(), Registry::builtin(), access);
+        let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
+        let accounts = ServiceAccounts::new(SigningKey::from_pem(&pem).unwrap(), store);
+        Authenticator::new("secret", JoinTokens::new(Arc::new(service)), Arc::new(accounts))
     }
 
     fn peer(not_after: SystemTime) -> Peer {
@@ -128,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_does_not_outlive_its_certificate() {
         let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
-        let authenticator = authenticator();
+        let authenticator = authenticator().await;
         let live = authenticator.authenticate(&peer(now + hour), &HeaderMap::new()).await.unwrap();
         assert_eq!(live.node(), Some("gpu-02"));
         let error = authenticator.authenticate(&peer(now - hour), &HeaderMap::new()).await.unwrap_err();
@@ -138,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_certificate_the_token_decides() {
-        let authenticator = authenticator();
+        let authenticator = authenticator().await;
         let ask = async |headers: HeaderMap| authenticator.authenticate(&Peer::unknown(), &headers).await;
         assert!(ask(HeaderMap::new()).await.unwrap().is_anonymous());
         assert_eq!(ask(with_token("Bearer secret")).await.unwrap().user, ADMIN_USER);
@@ -152,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_certificate_counts_before_a_token() {
         let peer = peer(SystemTime::now() + Duration::from_secs(3600));
-        let who = authenticator().authenticate(&peer, &with_token("Bearer secret")).await.unwrap();
+        let who = authenticator().await.authenticate(&peer, &with_token("Bearer secret")).await.unwrap();
         assert_eq!(who.node(), Some("gpu-02"));
     }
 

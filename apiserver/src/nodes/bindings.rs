@@ -90,6 +90,14 @@ impl Bindings {
         ServerMessage { message: Some(message) }
     }
 
+    /// The pods of a node in one namespace.
+    pub fn pods(&self, node: &str, namespace: &str) -> Vec<Bytes> {
+        let range = Key::collection("", "pods", Some(namespace));
+        let Some(pods) = self.nodes.get(node) else { return Vec::new() };
+        let found = pods.range(range.clone()..).take_while(|(key, _)| key.is_in(&range));
+        found.map(|(_, pod)| pod.clone()).collect()
+    }
+
     fn bind(&mut self, key: Key, node: &str, pod: Bytes) -> Arc<str> {
         let node = match self.nodes.get_key_value(node) {
             Some((known, _)) => known.clone(),
@@ -210,6 +218,18 @@ mod tests {
         bindings.reset(&Page { items, revision: 9, remaining: 0 });
         assert_eq!(desired(&bindings, "a"), (9, 0));
         assert_eq!(desired(&bindings, "b"), (9, 1));
+    }
+
+    #[test]
+    fn the_pods_of_a_node_are_found_by_namespace() {
+        let mut bindings = Bindings::default();
+        bindings.apply(&put(1, "web", "u1", Some("a")));
+        let elsewhere = Key::object("", "pods", "other", "web");
+        bindings.apply(&Event { key: elsewhere, ..put(2, "web", "u2", Some("a")) });
+        bindings.apply(&put(3, "db", "u3", Some("b")));
+        assert_eq!(bindings.pods("a", "default"), [pod("web", "u1", Some("a"))]);
+        assert_eq!(bindings.pods("a", "defaul"), Vec::<Bytes>::new());
+        assert_eq!(bindings.pods("c", "default"), Vec::<Bytes>::new());
     }
 
     #[test]

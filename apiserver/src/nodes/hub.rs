@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use claw_client::{ByteStream, node::NodeLink};
 use claw_schemas::{
     ApiError,
@@ -30,6 +31,7 @@ use super::{
     streams::Streams,
 };
 use crate::{
+    auth::BoundPods,
     error::Error,
     service::ObjectService,
     store::{Event, Key, Page},
@@ -112,6 +114,11 @@ impl Hub {
 
     /// The hub as the object service uses it. It does not keep the hub alive: the hub uses the service itself.
     pub fn streams(self: &Arc<Self>) -> Arc<dyn NodeStreams> {
+        Arc::new(Reach(Arc::downgrade(self)))
+    }
+
+    /// The hub as the authorizer uses it.
+    pub fn bound_pods(self: &Arc<Self>) -> Arc<dyn BoundPods> {
         Arc::new(Reach(Arc::downgrade(self)))
     }
 
@@ -226,7 +233,7 @@ fn name_of(key: &Key) -> Option<&str> {
     key.as_str().rsplit('/').next()
 }
 
-/// See [`Hub::streams`].
+/// See [`Hub::streams`] and [`Hub::bound_pods`].
 struct Reach(Weak<Hub>);
 
 #[async_trait]
@@ -236,6 +243,12 @@ impl NodeStreams for Reach {
             Some(hub) => hub.logs(node, request).await,
             None => Err(ApiError::new(Reason::ServiceUnavailable, "the server is stopping")),
         }
+    }
+}
+
+impl BoundPods for Reach {
+    fn bound_pods(&self, node: &str, namespace: &str) -> Vec<Bytes> {
+        self.0.upgrade().map(|hub| hub.with(|state| state.bindings.pods(node, namespace))).unwrap_or_default()
     }
 }
 
@@ -250,13 +263,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::BuiltinAuthorizer,
+        auth::Access,
         store::{self, Record},
     };
 
     #[tokio::test]
     async fn after_missed_changes_every_agent_gets_its_whole_list_again() {
-        let service = ObjectService::new(store::memory(), Registry::builtin(), Arc::new(BuiltinAuthorizer));
+        let store = store::memory();
+        let access = Access::start(store.clone()).await.unwrap();
+        let service = ObjectService::new(store, Registry::builtin(), access);
         let hub = Hub::start(Arc::new(service), HubConfig { node_grace: SEND_LIMIT }).await.unwrap();
         let (outgoing, messages) = mpsc::channel(1);
         let hello = Hello { node_name: "a".to_owned(), ..Hello::default() };

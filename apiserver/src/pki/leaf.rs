@@ -51,6 +51,19 @@ pub(super) fn client(
     })
 }
 
+/// A key without a certificate, PEM. It is never made again by itself: what it signed would be worth nothing.
+pub(super) fn bare_key(folder: &Path, file: &str) -> Result<String, Error> {
+    let path = folder.join(file).with_extension("key");
+    if let Some(pem) = files::read_if_there(&path)? {
+        return Ok(pem);
+    }
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+        .map_err(|source| Error::Issue { subject: file.to_owned(), source })?
+        .serialize_pem();
+    files::write(&path, key.as_bytes(), files::PRIVATE)?;
+    Ok(key)
+}
+
 fn open(
     folder: &Path,
     file: &str,

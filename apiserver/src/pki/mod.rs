@@ -47,6 +47,7 @@ pub struct Pki {
     server: Leaf,
     admin: Leaf,
     admin_token: String,
+    token_key: String,
 }
 
 impl Pki {
@@ -65,7 +66,8 @@ impl Pki {
         let server = leaf::server(&folder, &authority, names, now)?;
         let admin = leaf::client(&folder, "admin", &authority, ADMIN_USER, ADMIN_GROUP, now)?;
         let admin_token = admin_token(&data_dir.join("admin.token"))?;
-        Ok(Self { folder, authority, server, admin, admin_token })
+        let token_key = leaf::bare_key(&folder, "service-accounts")?;
+        Ok(Self { folder, authority, server, admin, admin_token, token_key })
     }
 
     /// Issues the server's certificate again if it is time to, and says whether it did.
@@ -96,6 +98,16 @@ impl Pki {
     /// The administrator's bearer token.
     pub fn admin_token(&self) -> &str {
         &self.admin_token
+    }
+
+    /// The key that signs tokens of service accounts, PEM.
+    pub fn token_key(&self) -> &str {
+        &self.token_key
+    }
+
+    /// Where that key is.
+    pub fn token_key_path(&self) -> PathBuf {
+        self.folder.join("service-accounts.key")
     }
 
     /// Writes a kubeconfig for the administrator, with everything embedded.

@@ -2,10 +2,11 @@
 
 use axum::body::Body;
 use claw_schemas::{ApiError, discovery, openapi::OpenApi, status::Reason};
-use http::{HeaderMap, Response, header};
+use http::{HeaderMap, Response, header, request::Parts};
 use serde_json::{Value, json};
 
 use super::{State, accept, path::Path, respond};
+use crate::auth::service_accounts;
 
 /// The Kubernetes release whose API is spoken; clients compare it with their own.
 const KUBERNETES_MAJOR: &str = "1";
@@ -93,6 +94,28 @@ fn aggregated(headers: &HeaderMap, form: discovery::Aggregated, document: &Value
         || body,
         accept::gzip(headers),
     )
+}
+
+/// The documents by which others verify tokens of service accounts. `None` when the path is not one of them.
+pub(super) fn openid(state: &State, parts: &Parts) -> Option<Result<Response<Body>, ApiError>> {
+    let path = parts.uri.path();
+    let (document, content_type) = match path.trim_end_matches('/') {
+        "/.well-known/openid-configuration" => {
+            (service_accounts::discovery_document(&format!("https://{}", host(parts))), respond::JSON)
+        }
+        "/openid/v1/jwks" => match state.service.token_keys() {
+            Some(keys) => (keys, "application/jwk-set+json"),
+            None => return Some(Err(no_such_path())),
+        },
+        _ => return None,
+    };
+    Some(Ok(respond::body(200, content_type, document.to_string())))
+}
+
+/// What the client calls this server: HTTP/2 says it with the path, HTTP/1.1 in a header.
+fn host(parts: &Parts) -> &str {
+    let header = || parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    parts.uri.authority().map(http::uri::Authority::as_str).or_else(header).unwrap_or_default()
 }
 
 /// `/openapi/v2` and `/openapi/v3/...`. `None` when the path is not one of them.

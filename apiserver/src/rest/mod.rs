@@ -85,12 +85,19 @@ async fn handle(state: &State, parts: Parts, body: Body) -> Result<Response<Body
             "the server does not know who is asking: send a certificate or a token",
         )
     })?;
+    let named = path::parse(path);
+    if let Some(Path::Resource(resource)) = named {
+        return on_resource(state, who, resource, &parts, body).await;
+    }
+    state.service.authorize_path(who, &parts.method.as_str().to_ascii_lowercase(), path)?;
+    if let Some(response) = documents::openid(state, &parts) {
+        return if read_only { response } else { Err(method_not_allowed()) };
+    }
     if let Some(response) = documents::openapi(state, path, &parts.headers).await {
         return if read_only { response } else { Err(method_not_allowed()) };
     }
-    match path::parse(path).ok_or_else(documents::no_such_path)? {
-        Path::Resource(resource) => on_resource(state, who, resource, &parts, body).await,
-        other if read_only => documents::discovery(state, &other, &parts.headers).await,
+    match named.ok_or_else(documents::no_such_path)? {
+        document if read_only => documents::discovery(state, &document, &parts.headers).await,
         _ => Err(method_not_allowed()),
     }
 }

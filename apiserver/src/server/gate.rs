@@ -1,6 +1,9 @@
-//! What every request passes first: who is asking, and which of the two APIs it is for.
+//! What every request passes first: who is asking, as whom, whether it is their turn, and which of the two APIs it is
+//! for.
 //!
 //! Must never know: objects, or how identities are proven.
+
+use std::sync::Arc;
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
@@ -8,8 +11,9 @@ use claw_schemas::{ApiError, status::Reason};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use tower::ServiceExt as _;
 
+use super::fairness::{Fairness, Seat};
 use crate::{
-    auth::{Authenticator, BOOTSTRAPPERS, Identity, Peer},
+    auth::{Authenticator, Authorizer, BOOTSTRAPPERS, Identity, Peer, impersonate},
     grpc,
 };
 
@@ -19,18 +23,30 @@ const PUBLIC_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 const PUBLIC_GRPC: &str = "/grpc.health.v1.Health/";
 /// All that a machine with a join token may do.
 const JOIN: &str = "/clawbernetes.v1.NodeLink/Join";
+/// What nodes open once and keep.
+const NODE_LINK: &str = "/clawbernetes.v1.NodeLink/";
+/// The service that decides itself who may do what.
+const OBJECTS: &str = "/clawbernetes.v1.Objects/";
 
 /// The way in.
 pub struct Gate {
     authenticator: Authenticator,
+    authorizer: Arc<dyn Authorizer>,
+    fairness: Arc<Fairness>,
     rest: Router,
     grpc: Router,
 }
 
 impl Gate {
     /// A gate in front of the two APIs.
-    pub fn new(authenticator: Authenticator, rest: Router, grpc: Router) -> Self {
-        Self { authenticator, rest: rest.with_state(()), grpc: grpc.with_state(()) }
+    pub fn new(
+        authenticator: Authenticator,
+        authorizer: Arc<dyn Authorizer>,
+        rest: Router,
+        grpc: Router,
+    ) -> Self {
+        let (rest, grpc) = (rest.with_state(()), grpc.with_state(()));
+        Self { authenticator, authorizer, fairness: Fairness::new(), rest, grpc }
     }
 
     /// Answers one request.
@@ -40,13 +56,8 @@ impl Gate {
         B::Error: Into<axum::BoxError>,
     {
         let is_grpc = is_grpc(&request);
-        let admitted = self
-            .authenticator
-            .authenticate(peer, request.headers())
-            .await
-            .and_then(|who| admit(&who, request.uri().path(), is_grpc).map(|()| who));
-        let who = match admitted {
-            Ok(who) => who,
+        let (who, _seat) = match self.admit(peer, &request, is_grpc).await {
+            Ok(admitted) => admitted,
             Err(error) => return refuse(&error, is_grpc),
         };
         request.extensions_mut().insert(who);
@@ -56,6 +67,32 @@ impl Gate {
             Err(never) => match never {},
         }
     }
+
+    /// Who a request is by, and its place among the others.
+    async fn admit<B>(
+        &self,
+        peer: &Peer,
+        request: &Request<B>,
+        is_grpc: bool,
+    ) -> Result<(Identity, Option<Seat>), ApiError> {
+        let (headers, path) = (request.headers(), request.uri().path());
+        let who = self.authenticator.authenticate(peer, headers).await?;
+        check_path(&who, path, is_grpc)?;
+        let who = impersonate::apply(who, headers, &*self.authorizer)?;
+        let seat = match is_exempt(&who, path, is_grpc) {
+            true => None,
+            false => Some(self.fairness.seat(&who.user).await?),
+        };
+        Ok((who, seat))
+    }
+}
+
+/// Who never waits: the control plane and its administrators, on whom everything waits; sessions of nodes, which are
+/// what keeps a node alive; and health, by which others decide whether to restart the server.
+fn is_exempt(who: &Identity, path: &str, is_grpc: bool) -> bool {
+    who.is_master()
+        || is_public(path, is_grpc)
+        || is_grpc && path.starts_with(NODE_LINK) && who.node().is_some()
 }
 
 fn is_grpc<B>(request: &Request<B>) -> bool {
@@ -66,16 +103,14 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
 }
 
 /// What is decided by the path alone. Everything else is the authorizer's.
-fn admit(who: &Identity, path: &str, is_grpc: bool) -> Result<(), ApiError> {
-    let is_public = if is_grpc { path.starts_with(PUBLIC_GRPC) } else { is_public_path(path) };
-    if is_public {
+fn check_path(who: &Identity, path: &str, is_grpc: bool) -> Result<(), ApiError> {
+    if is_public(path, is_grpc) {
         return Ok(());
     }
-    if who.is_anonymous() {
+    if who.is_anonymous() && is_grpc && !path.starts_with(OBJECTS) {
         return Err(ApiError::new(
             Reason::Unauthorized,
-            "this request carries no credentials: use a client certificate of this cluster or a bearer token \
-             (the administrator's kubeconfig is admin.kubeconfig in the server's data folder)",
+            "this call carries no credentials: use a client certificate of this cluster or a bearer token",
         ));
     }
     if who.is_in(BOOTSTRAPPERS) && !(is_grpc && path == JOIN) {
@@ -85,6 +120,10 @@ fn admit(who: &Identity, path: &str, is_grpc: bool) -> Result<(), ApiError> {
         ));
     }
     Ok(())
+}
+
+fn is_public(path: &str, is_grpc: bool) -> bool {
+    if is_grpc { path.starts_with(PUBLIC_GRPC) } else { is_public_path(path) }
 }
 
 /// `/livez`, or a part of it such as `/livez/ping`.
@@ -101,6 +140,9 @@ fn refuse(error: &ApiError, is_grpc: bool) -> Response<Body> {
     let mut response = Response::new(Body::from(error.to_json()));
     *response.status_mut() = StatusCode::from_u16(error.code).unwrap_or(StatusCode::UNAUTHORIZED);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if error.details.retry_after_seconds > 0 {
+        response.headers_mut().insert(header::RETRY_AFTER, error.details.retry_after_seconds.into());
+    }
     response
 }
 
@@ -109,24 +151,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strangers_reach_health_and_version_only() {
+    fn strangers_get_past_the_gate_only_where_somebody_decides_about_them() {
         let stranger = Identity::anonymous();
+        let may = |path: &str, is_grpc| check_path(&stranger, path, is_grpc).is_ok();
+        assert!(may("/grpc.health.v1.Health/Check", true) && may("/clawbernetes.v1.Objects/Get", true));
+        assert!(!may("/clawbernetes.v1.NodeLink/Session", true) && !may("/grpc.reflection.v1.X/Y", true));
+        assert!(may("/api/v1/pods", false));
         for path in ["/healthz", "/livez", "/livez/ping", "/readyz", "/version"] {
-            assert!(admit(&stranger, path, false).is_ok(), "{path}");
+            assert!(is_public(path, false) && !is_public(path, true), "{path}");
         }
         for path in ["/", "/api", "/livezz", "/versions", "/api/v1/pods", "/openapi/v2"] {
-            assert_eq!(admit(&stranger, path, false).unwrap_err().code, 401, "{path}");
+            assert!(!is_public(path, false), "{path}");
         }
-        assert!(admit(&stranger, "/grpc.health.v1.Health/Check", true).is_ok());
-        assert!(admit(&stranger, "/healthz", true).is_err());
     }
 
     #[test]
     fn a_join_token_is_good_for_joining_only() {
-        let machine = Identity { user: "system:bootstrap:abcdef".into(), groups: vec![BOOTSTRAPPERS.into()] };
-        assert!(admit(&machine, JOIN, true).is_ok());
-        assert_eq!(admit(&machine, JOIN, false).unwrap_err().code, 403);
-        assert_eq!(admit(&machine, "/api/v1/pods", false).unwrap_err().code, 403);
-        assert_eq!(admit(&machine, "/clawbernetes.v1.Objects/Get", true).unwrap_err().code, 403);
+        let machine = Identity::of("system:bootstrap:abcdef", &[BOOTSTRAPPERS]);
+        assert!(check_path(&machine, JOIN, true).is_ok());
+        assert_eq!(check_path(&machine, JOIN, false).unwrap_err().code, 403);
+        assert_eq!(check_path(&machine, "/api/v1/pods", false).unwrap_err().code, 403);
+        assert_eq!(check_path(&machine, "/clawbernetes.v1.Objects/Get", true).unwrap_err().code, 403);
+    }
+
+    #[test]
+    fn administrators_health_and_the_sessions_of_nodes_never_wait() {
+        let node = Identity::of_node("gpu-02");
+        assert!(is_exempt(&Identity::loopback("x"), "/api/v1/pods", false));
+        assert!(is_exempt(&node, "/clawbernetes.v1.NodeLink/Session", true));
+        assert!(!is_exempt(&node, "/api/v1/pods", false));
+        assert!(is_exempt(&Identity::anonymous(), "/livez", false));
+        assert!(!is_exempt(&Identity::anonymous(), "/api", false));
+        assert!(!is_exempt(&Identity::of("eve", &[]), "/clawbernetes.v1.NodeLink/Session", true));
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_when_to_come_back() {
+        let busy = ApiError::too_many_requests("busy", 3);
+        let response = refuse(&busy, false);
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
+        assert_eq!(refuse(&busy, true).headers()["grpc-status"], "8");
     }
 }

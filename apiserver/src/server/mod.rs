@@ -5,6 +5,7 @@
 //! Must never know: controllers, node agents' insides, the command line.
 
 mod again;
+mod fairness;
 mod gate;
 mod listener;
 mod lock;
@@ -27,7 +28,10 @@ use tokio_util::{
 };
 
 use crate::{
-    auth::{Authenticator, BuiltinAuthorizer, Identity, JoinTokens},
+    auth::{
+        Access, Authenticator, Identity, JoinTokens,
+        service_accounts::{ServiceAccounts, SigningKey},
+    },
     error::Error,
     grpc,
     local::LocalTransport,
@@ -132,13 +136,17 @@ impl Server {
         let names = pki::server_names(address, config.advertise.as_deref());
         let (pki, store) = open_files(&config, names.clone(), url.clone()).await?;
 
-        let service = Arc::new(ObjectService::new(store, Registry::builtin(), Arc::new(BuiltinAuthorizer)));
+        let accounts = Arc::new(ServiceAccounts::new(signing_key(&pki)?, store.clone()));
+        let access = Access::start(store.clone()).await?;
+        let service = Arc::new(ObjectService::new(store, Registry::builtin(), access.clone()));
+        service.set_service_accounts(accounts.clone());
         service.ensure_bootstrap_objects().await?;
         service.serve_definitions().await?;
         let tokens = JoinTokens::new(service.clone());
         let hub_config = HubConfig { node_grace: config.node_grace };
         let hub = Hub::start(service.clone(), hub_config).await?;
         service.set_node_streams(hub.streams());
+        access.set_pods(hub.bound_pods());
 
         let stop = Stop::default();
         let tasks = TaskTracker::new();
@@ -148,12 +156,14 @@ impl Server {
         let join = crate::nodes::Join::new(hub.clone(), tokens.clone(), pki.authority().clone());
         let (grpc_routes, health) = grpc::routes(service.clone(), hub.clone(), join).await?;
         let gate = gate::Gate::new(
-            Authenticator::new(pki.admin_token(), tokens.clone()),
+            Authenticator::new(pki.admin_token(), tokens.clone(), accounts),
+            access.clone(),
             rest::router(service.clone()),
             grpc_routes,
         );
         tasks.spawn(listener::accept(listener, acceptor, Arc::new(gate), stop.clone(), tasks.clone()));
         tasks.spawn(service.clone().follow_definitions());
+        tasks.spawn(access.follow(stop.drain.clone()));
         tasks.spawn(renew_certificates(pki, names, certificates, stop.drain.clone()));
         service.set_ready(true);
         tracing::info!(%url, data_dir = %config.data_dir.display(), "the API server is ready");
@@ -265,6 +275,13 @@ async fn open_files(
         Ok((pki, store))
     };
     tokio::task::spawn_blocking(open).await.map_err(|error| Error::Task(error.to_string()))?
+}
+
+fn signing_key(pki: &Pki) -> Result<SigningKey, Error> {
+    SigningKey::from_pem(pki.token_key()).map_err(|problem| Error::Certificate {
+        path: pki.token_key_path(),
+        problem: format!("{problem}; restore it from a backup, or delete it: a new one is made at the next start, and all tokens of service accounts are void"),
+    })
 }
 
 /// Keeps the server's certificate young while it runs.

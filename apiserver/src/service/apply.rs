@@ -23,14 +23,10 @@ use super::{
     update::{Part, Proposal},
     view,
 };
-use crate::{
-    auth::Identity,
-    fields::{self, Conflict, Entry, Manager, Operation, Refusal, Subject},
-};
+use crate::fields::{self, Conflict, Entry, Manager, Operation, Refusal, Subject};
 
 /// What `apply` is asked for.
 pub(super) struct Asked<'a> {
-    pub who: &'a Identity,
     pub part: Part,
     pub body: &'a [u8],
     pub options: &'a WriteOptions,
@@ -101,11 +97,13 @@ impl ObjectService {
             );
             return Err(kind.conflict(&target.name, &why));
         }
-        self.authorizer.authorize(asked.who, "create", &resource_of(target))?;
+        if let Some(who) = &target.by {
+            self.authorize(who, "create", &resource_of(target), "")?;
+        }
         let subject = owners::subject(kind, Part::Main);
         let applied = merged(target, &subject, &Value::Null, &config, manager, asked.force)?;
         let mut object = applied.object;
-        prepare(asked.who, target, &mut object)?;
+        prepare(target, &mut object)?;
         self.admit_into_namespace(target, &target.name).await?;
         let claims = Claims::Applied(applied.entries);
         let stored = self.insert(target, object, &claims, asked.options.dry_run).await?;

@@ -21,10 +21,8 @@ pub(super) fn sign(who: &Identity, object: &mut Value) {
     }
     spec["username"] = who.user.as_str().into();
     spec["groups"] = who.groups.clone().into();
-    if let Some(spec) = spec.as_object_mut() {
-        spec.remove("uid");
-        spec.remove("extra");
-    }
+    spec["uid"] = who.uid.as_str().into();
+    spec["extra"] = serde_json::json!(who.extra);
 }
 
 /// The request with the conditions that an approval sets; nothing else of it changes.

@@ -1,4 +1,5 @@
-//! What a cluster cannot be without: the system namespaces, and the priorities of its own pods.
+//! What a cluster cannot be without: the system namespaces, the priorities of its own pods, and the roles that everybody
+//! expects.
 
 use claw_client::{
     ResourceRef,
@@ -7,8 +8,13 @@ use claw_client::{
 use claw_schemas::{ApiError, status::Reason};
 use serde_json::{Value, json};
 
-use super::{ObjectService, admit::SYSTEM_NAMESPACES};
-use crate::auth::Identity;
+use super::{
+    ObjectService,
+    admit::SYSTEM_NAMESPACES,
+    owners::Claims,
+    update::{Part, Proposal},
+};
+use crate::auth::rbac::{self, bootstrap};
 
 /// (name, priority, which pods it is for): Kubernetes' own, above all that users can give.
 const SYSTEM_PRIORITIES: [(&str, i64, &str); 2] = [
@@ -17,29 +23,46 @@ const SYSTEM_PRIORITIES: [(&str, i64, &str); 2] = [
 ];
 
 impl ObjectService {
-    /// Creates what a cluster cannot be without, where it is missing.
+    /// Creates what a cluster cannot be without, where it is missing, and brings default roles up to date.
     ///
     /// # Errors
     /// When the store refuses.
     pub async fn ensure_bootstrap_objects(&self) -> Result<(), ApiError> {
         for name in SYSTEM_NAMESPACES {
             let namespaces = ResourceRef::collection("", "v1", "namespaces");
-            self.ensure(namespaces, json!({"metadata": {"name": name}})).await?;
+            self.ensure(namespaces, &json!({"metadata": {"name": name}})).await?;
         }
         for (name, value, description) in SYSTEM_PRIORITIES {
             let classes = ResourceRef::collection("scheduling.k8s.io", "v1", "priorityclasses");
             let class = json!({"metadata": {"name": name}, "value": value, "description": description});
-            self.ensure(classes, class).await?;
+            self.ensure(classes, &class).await?;
+        }
+        for default in bootstrap::defaults() {
+            let collection = ResourceRef::collection(rbac::GROUP, "v1", default.plural);
+            if !self.ensure(collection.clone(), &default.object).await? {
+                self.reconcile(collection.named(&default.name), &default.object).await?;
+            }
         }
         Ok(())
     }
 
-    async fn ensure(&self, resource: ResourceRef, object: Value) -> Result<(), ApiError> {
-        let (who, target) = (Identity::loopback("bootstrap"), self.kinds.resolve(resource)?);
+    /// Whether the object was missing and is made.
+    async fn ensure(&self, collection: ResourceRef, object: &Value) -> Result<bool, ApiError> {
+        let target = self.kinds.resolve(collection)?;
         let options = WriteOptions { field_manager: Some("clawbernetes".to_owned()), ..Default::default() };
-        match self.create(&who, &target, object.to_string().as_bytes(), &options, View::Object).await {
-            Err(error) if error.reason != Reason::AlreadyExists => Err(error),
-            _ => Ok(()),
+        match self.create(&target, object.to_string().as_bytes(), &options, View::Object).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.reason == Reason::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
         }
+    }
+
+    async fn reconcile(&self, object: ResourceRef, wanted: &Value) -> Result<(), ApiError> {
+        let target = self.kinds.resolve(object)?;
+        let make = |_: &_, present: &Value| {
+            let object = bootstrap::reconciled(present, wanted).unwrap_or_else(|| present.clone());
+            Ok(Proposal { object, claims: Claims::Kept, warnings: Vec::new() })
+        };
+        self.change(&target, Part::Main, false, make).await.map(drop)
     }
 }

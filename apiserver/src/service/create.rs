@@ -23,15 +23,11 @@ use super::{
     owners::{self, Claims},
     unattended, view,
 };
-use crate::{
-    auth::Identity,
-    store::{Change, Expect, StoreError, Write},
-};
+use crate::store::{Change, Expect, StoreError, Write};
 
 impl ObjectService {
     pub(super) async fn create(
         &self,
-        who: &Identity,
         target: &Target,
         body: &[u8],
         options: &WriteOptions,
@@ -41,13 +37,12 @@ impl ObjectService {
             return Err(method_not_allowed());
         }
         let incoming = body::object(&target.kind, body, options.field_validation)?;
-        self.create_checked(who, target, incoming, options, view).await
+        self.create_checked(target, incoming, options, view).await
     }
 
     /// Adds an object whose fields have been checked.
     pub(super) async fn create_checked(
         &self,
-        who: &Identity,
         target: &Target,
         Incoming { mut object, mut warnings }: Incoming,
         options: &WriteOptions,
@@ -58,7 +53,7 @@ impl ObjectService {
             let why = "create not allowed while custom resource definition is terminating";
             return Err(ApiError::new(Reason::MethodNotAllowed, why));
         }
-        prepare(who, target, &mut object)?;
+        prepare(target, &mut object)?;
         let claims = owners::written(target, "", options, "CreateOptions")?;
         warnings.extend(unattended::warning(&kind.descriptor));
         self.admit_into_namespace(target, text(&object, "name")).await?;
@@ -103,12 +98,14 @@ impl ObjectService {
         let kind = &target.kind;
         kind.fill_in(&mut object);
         owners::settle_new(kind, &mut object, claims);
+        self.admit_account(target, &mut object).await?;
         kind.admit(&mut object);
         let causes = kind.faults(None, &object);
         if !causes.is_empty() {
             return Err(kind.invalid(text(&object, "name"), causes));
         }
         unattended::mark(&kind.descriptor, &mut object);
+        self.guard_create(target, &object)?;
         if dry_run {
             let key = kind.key(&target.namespace, text(&object, "name"));
             self.companions(target, None, Some(&mut object)).await?;
@@ -149,7 +146,7 @@ impl ObjectService {
 }
 
 /// Makes a decoded object a new one of this collection.
-pub(super) fn prepare(who: &Identity, target: &Target, object: &mut Value) -> Result<(), ApiError> {
+pub(super) fn prepare(target: &Target, object: &mut Value) -> Result<(), ApiError> {
     let kind = &target.kind;
     if kind.descriptor.namespaced() && target.namespace.is_empty() {
         return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
@@ -163,7 +160,7 @@ pub(super) fn prepare(who: &Identity, target: &Target, object: &mut Value) -> Re
         return Err(kind.invalid("", vec![cause]));
     }
     stamp_new(object, kind.descriptor.has_generation);
-    if approval::is_request(kind) {
+    if let Some(who) = target.by.as_ref().filter(|_| approval::is_request(kind)) {
         approval::sign(who, object);
     }
     // What an object is to be is the creator's to say, how it fares is not. Nodes register with what they found.

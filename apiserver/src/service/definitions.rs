@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ObjectService, encode, errors,
     form::Form,
-    kinds::{Served, place_of},
+    kinds::Served,
     object::{finalizers, set_finalizers},
     owners::Claims,
     update::{Part, Proposal},
@@ -118,7 +118,7 @@ impl ObjectService {
         let page = self.store.list(&definitions_prefix(), None, 0, None).await.map_err(errors::from_store)?;
         let objects = page.items.iter().map(encode::value_of).collect::<Result<Vec<Value>, _>>()?;
         let revisions: HashMap<String, Revision> =
-            page.items.iter().map(|record| (place_of(&record.key).1.to_owned(), record.revision)).collect();
+            page.items.iter().map(|record| (record.key.place().1.to_owned(), record.revision)).collect();
         let plans = custom::plan(objects, self.kinds.builtin(), Timestamp::now());
         self.serve(&plans, &revisions);
         let mut again = false;
@@ -215,7 +215,7 @@ impl ObjectService {
         let version = version.and_then(|version| version["name"].as_str()).unwrap_or_default();
         let collection = ResourceRef::collection(definition.group(), version, definition.plural());
         let targets = page.items.iter().map(|record| {
-            let (namespace, name) = place_of(&record.key);
+            let (namespace, name) = record.key.place();
             let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty());
             self.kinds.resolve(ResourceRef { namespace, ..collection.clone() }.named(name))
         });

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     ObjectService, body, encode, errors,
-    kinds::{Target, method_not_allowed, place_of},
+    kinds::{Target, method_not_allowed},
     limits::CONFLICT_RETRIES_MAX,
     list::ok,
     object::{bump_generation, finalizers, is_deleting, metadata_mut, set_finalizers, text, time_text},
@@ -111,7 +111,7 @@ impl ObjectService {
         let selection = Selection::parse(&target.kind, &list.label_selector, &list.field_selector)?;
         let found = self.scan(target, &selection, 0, None, None).await?;
         for record in found.items {
-            let (namespace, name) = place_of(&record.key);
+            let (namespace, name) = record.key.place();
             let one = Target { namespace: namespace.to_owned(), name: name.to_owned(), ..target.clone() };
             match self.delete(&one, options, View::Object).await {
                 Err(error) if error.reason != Reason::NotFound => return Err(error),

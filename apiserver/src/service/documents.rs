@@ -29,10 +29,10 @@ impl ObjectService {
         object: Value,
         options: &WriteOptions,
     ) -> Result<(), ApiError> {
-        self.authorizer.authorize(who, "create", &collection)?;
-        let target = self.kinds.resolve(collection)?;
+        self.authorize(who, "create", &collection, "")?;
+        let target = self.kinds.resolve(collection)?.asked_by(who);
         let incoming = body::check_fields(&target.kind, object, &[], options.field_validation)?;
-        self.create_checked(who, &target, incoming, options, View::Object).await.map(drop)
+        self.create_checked(&target, incoming, options, View::Object).await.map(drop)
     }
 
     /// Changes the status of an object. `make` decides from the object as it is, again whenever somebody else was
@@ -47,8 +47,8 @@ impl ObjectService {
         options: &WriteOptions,
         mut make: impl FnMut(&Value) -> Option<Value>,
     ) -> Result<(), ApiError> {
-        self.authorizer.authorize(who, "update", &resource)?;
-        let target = self.kinds.resolve(resource)?;
+        self.authorize(who, "update", &resource, "")?;
+        let target = self.kinds.resolve(resource)?.asked_by(who);
         let claims = owners::written(&target, Part::Status.subresource(), options, "UpdateOptions")?;
         let make = |_: &Record, old: &Value| {
             let (object, claims) = match make(old) {

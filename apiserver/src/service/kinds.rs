@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::{facts::Plan, form::Form};
-use crate::{custom, defaults, store::Key, validation};
+use crate::{auth::Identity, custom, defaults, store::Key, validation};
 
 /// A kind with everything that is worked out once for it.
 pub(super) struct Served {
@@ -63,6 +63,8 @@ pub(super) struct Target {
     /// Empty for a collection.
     pub name: String,
     pub sub: Option<Sub>,
+    /// Who asks; nobody when the server acts for itself.
+    pub by: Option<Identity>,
 }
 
 /// The subresources served. Which kind has which, the registry says.
@@ -75,6 +77,7 @@ pub(super) enum Sub {
     Finalize,
     Log,
     Approval,
+    Token,
 }
 
 impl Kinds {
@@ -121,7 +124,7 @@ impl Kinds {
             Some(_) if name.is_empty() => return Err(no_such_path()),
             Some(sub) => Some(kind.subresource(&sub).ok_or_else(no_such_path)?),
         };
-        Ok(Target { kind, namespace, name, sub })
+        Ok(Target { kind, namespace, name, sub, by: None })
     }
 
     /// The kind of that core plural, which every registry has.
@@ -242,6 +245,7 @@ impl Served {
             "finalize" => Sub::Finalize,
             "log" => Sub::Log,
             "approval" => Sub::Approval,
+            "token" => Sub::Token,
             _ => return None,
         })
     }
@@ -280,6 +284,12 @@ impl Served {
 }
 
 impl Target {
+    /// The same, asked for by somebody.
+    pub fn asked_by(mut self, who: &Identity) -> Self {
+        self.by = Some(who.clone());
+        self
+    }
+
     pub fn key(&self) -> Key {
         self.kind.key(&self.namespace, &self.name)
     }
@@ -299,14 +309,7 @@ impl Target {
     }
 }
 
-/// Namespace and name of a key.
-pub(super) fn place_of(key: &Key) -> (&str, &str) {
-    let mut parts = key.as_str().rsplitn(3, '/');
-    let name = parts.next().unwrap_or_default();
-    (parts.next().unwrap_or_default(), name)
-}
-
-fn no_such_path() -> ApiError {
+pub(super) fn no_such_path() -> ApiError {
     ApiError::new(Reason::NotFound, "the server could not find the requested resource")
 }
 
@@ -341,7 +344,7 @@ mod tests {
     #[test]
     fn a_key_says_where_its_object_is() {
         let key = Key::object("apps", "deployments", "ns", "web");
-        assert_eq!(place_of(&key), ("ns", "web"));
-        assert_eq!(place_of(&Key::object("", "nodes", "", "n1")), ("", "n1"));
+        assert_eq!(key.place(), ("ns", "web"));
+        assert_eq!(Key::object("", "nodes", "", "n1").place(), ("", "n1"));
     }
 }

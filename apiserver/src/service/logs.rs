@@ -22,7 +22,7 @@ impl ObjectService {
         resource: ResourceRef,
         query: Vec<(String, String)>,
     ) -> Result<ByteStream, ApiError> {
-        self.authorizer.authorize(who, "get", &resource)?;
+        self.authorize(who, "get", &resource, "")?;
         let target = self.kinds.resolve(resource)?;
         if target.sub != Some(Sub::Log) {
             return Err(super::kinds::method_not_allowed());

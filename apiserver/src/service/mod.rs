@@ -6,6 +6,8 @@
 //!
 //! Must never know: HTTP, gRPC, TLS, how the store keeps its bytes.
 
+mod access;
+mod accounts;
 mod addresses;
 mod admit;
 mod apply;
@@ -21,6 +23,7 @@ mod encode;
 mod errors;
 mod facts;
 mod form;
+mod guard;
 mod kinds;
 pub mod limits;
 mod list;
@@ -30,8 +33,10 @@ mod object;
 mod owners;
 mod paging;
 mod pods;
+mod reviews;
 mod scale;
 mod select;
+mod tokens;
 mod unattended;
 mod update;
 mod view;
@@ -60,7 +65,7 @@ use self::{
     update::Part,
 };
 use crate::{
-    auth::{Authorizer, Identity},
+    auth::{Authorizer, Identity, service_accounts::ServiceAccounts},
     nodes::NodeStreams,
     store::Store,
 };
@@ -72,6 +77,7 @@ pub struct ObjectService {
     definitions: Definitions,
     authorizer: Arc<dyn Authorizer>,
     node_streams: OnceLock<Arc<dyn NodeStreams>>,
+    service_accounts: OnceLock<Arc<ServiceAccounts>>,
     memo: Arc<Memo>,
     watches: Arc<Semaphore>,
     ready: AtomicBool,
@@ -87,6 +93,7 @@ impl ObjectService {
             definitions: Definitions::default(),
             authorizer,
             node_streams: OnceLock::new(),
+            service_accounts: OnceLock::new(),
             memo: Arc::new(Memo::new()),
             watches: Arc::new(Semaphore::new(WATCHES_OPEN_MAX)),
             ready: AtomicBool::new(false),
@@ -100,37 +107,43 @@ impl ObjectService {
         let _ = self.node_streams.set(streams);
     }
 
+    /// Says who signs and reviews tokens of service accounts. The first call counts. Without it there are none.
+    pub fn set_service_accounts(&self, accounts: Arc<ServiceAccounts>) {
+        let _ = self.service_accounts.set(accounts);
+    }
+
     /// Answers one request.
     ///
     /// # Errors
     /// What is wrong with the request, as a Kubernetes `Status`.
     pub async fn call(&self, who: &Identity, request: Request) -> Result<Response, ApiError> {
         let Request { resource, verb, view } = request;
-        self.authorizer.authorize(who, name_of(&verb), &resource)?;
-        let target = self.kinds.resolve(resource)?;
+        let fields = match &verb {
+            Verb::List(options) => options.field_selector.as_str(),
+            _ => "",
+        };
+        self.authorize(who, name_of(&verb), &resource, fields)?;
+        if reviews::is_review(&resource) {
+            return self.review(who, &resource, verb).await;
+        }
+        let target = self.kinds.resolve(resource)?.asked_by(who);
         match target.sub {
-            None => self.call_main(who, &target, verb, view).await,
-            Some(sub) => self.call_sub(who, &target, sub, verb, view).await,
+            None => self.call_main(&target, verb, view).await,
+            Some(sub) => self.call_sub(&target, sub, verb, view).await,
         }
     }
 
-    async fn call_main(
-        &self,
-        who: &Identity,
-        target: &Target,
-        verb: Verb,
-        view: View,
-    ) -> Result<Response, ApiError> {
+    async fn call_main(&self, target: &Target, verb: Verb, view: View) -> Result<Response, ApiError> {
         match verb {
             Verb::Get if target.name.is_empty() => Err(method_not_allowed()),
             Verb::Get => self.get(target, view).await,
             Verb::List(_) if !target.name.is_empty() => Err(method_not_allowed()),
             Verb::List(options) => self.list(target, &options, view).await,
-            Verb::Create { body, options } => self.create(who, target, &body, &options, view).await,
+            Verb::Create { body, options } => self.create(target, &body, &options, view).await,
             Verb::Update { body, options } => self.replace(target, Part::Main, &body, &options, view).await,
             Verb::Patch { kind: PatchKind::Apply, body, options, force } => {
                 let (body, options) = (&body[..], &options);
-                self.apply(target, Asked { who, part: Part::Main, body, options, force, view }).await
+                self.apply(target, Asked { part: Part::Main, body, options, force, view }).await
             }
             Verb::Patch { force: true, .. } => Err(force_without_apply()),
             Verb::Patch { kind, body, options, force: _ } => {
@@ -143,7 +156,6 @@ impl ObjectService {
 
     async fn call_sub(
         &self,
-        who: &Identity,
         target: &Target,
         sub: Sub,
         verb: Verb,
@@ -156,7 +168,7 @@ impl ObjectService {
             }
             (Sub::Status, Verb::Patch { kind: PatchKind::Apply, body, options, force }) => {
                 let (body, options) = (&body[..], &options);
-                self.apply(target, Asked { who, part: Part::Status, body, options, force, view }).await
+                self.apply(target, Asked { part: Part::Status, body, options, force, view }).await
             }
             (Sub::Scale, Verb::Patch { kind: PatchKind::Apply, body, options, force }) => {
                 self.apply_scale(target, &body, &options, force).await
@@ -178,6 +190,7 @@ impl ObjectService {
             }
             (Sub::Binding, Verb::Create { body, options }) => self.bind(target, &body, &options).await,
             (Sub::Eviction, Verb::Create { body, options }) => self.evict(target, &body, &options).await,
+            (Sub::Token, Verb::Create { body, options }) => self.issue_token(target, &body, &options).await,
             (Sub::Finalize, Verb::Update { body, options }) => {
                 self.replace(target, Part::Finalizers, &body, &options, view).await
             }

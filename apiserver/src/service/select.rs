@@ -5,10 +5,7 @@ use claw_schemas::{
     selector::{FieldSelector, LabelSelector},
 };
 
-use super::{
-    facts::Facts,
-    kinds::{Served, place_of},
-};
+use super::{facts::Facts, kinds::Served};
 use crate::store::Key;
 
 /// Which objects of a collection a request is about.
@@ -70,7 +67,7 @@ impl Selection {
 
     /// Whether an object is selected. `facts` is only called when [`Self::needs_facts`].
     pub fn matches<F: AsRef<Facts>>(&self, key: &Key, facts: impl FnOnce() -> F) -> bool {
-        let (namespace, name) = place_of(key);
+        let (namespace, name) = key.place();
         let by_key = self.fields.iter().all(|field| match field.what {
             What::Name => (field.value == name) == field.equal,
             What::Namespace => (field.value == namespace) == field.equal,

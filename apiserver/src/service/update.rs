@@ -136,6 +136,7 @@ impl ObjectService {
             let owners = owners::take(&mut new);
             settle(target, part, &old, &mut new)?;
             owners::settle(target, part, &old, &mut new, owners, claims);
+            self.guard_update(target, part, &old, &new)?;
             let stays = !is_finished(target, &new);
             let companions = self.companions(target, Some(&old), stays.then_some(&mut new)).await?;
             if dry_run {

@@ -59,7 +59,7 @@ impl ObjectService {
         options: WatchOptions,
         view: View,
     ) -> Result<WatchStream, ApiError> {
-        self.authorizer.authorize(who, "watch", &resource)?;
+        self.authorize(who, "watch", &resource, &options.field_selector)?;
         let target = self.kinds.resolve(resource)?;
         if target.sub.is_some() || !target.name.is_empty() {
             return Err(super::kinds::method_not_allowed());

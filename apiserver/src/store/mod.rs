@@ -96,6 +96,13 @@ impl Key {
         &self.0
     }
 
+    /// Namespace and name of the object.
+    pub fn place(&self) -> (&str, &str) {
+        let mut parts = self.0.rsplitn(3, '/');
+        let name = parts.next().unwrap_or_default();
+        (parts.next().unwrap_or_default(), name)
+    }
+
     /// The part that names the kind: the key up to its second slash.
     fn kind(&self) -> &str {
         let end = self.0.match_indices('/').nth(1).map_or(self.0.len(), |(at, _)| at + 1);

@@ -13,6 +13,10 @@ use super::{
 /// Names of the volumes that a container may mount.
 pub(super) type Volumes<'v> = HashSet<&'v str>;
 
+/// Shortest and longest life of a token in a volume.
+const TOKEN_SECONDS_MIN: i64 = 600;
+const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+
 /// Permission bits of a file.
 const MODE_MAX: i64 = 0o777;
 
@@ -114,10 +118,28 @@ fn projected(source: &Value, path: &Path<'_>, faults: &mut Faults) {
             match kind.as_str() {
                 "configMap" | "secret" => files(source, "name", path, faults),
                 "downwardAPI" => downward(source, path, faults),
+                "serviceAccountToken" => token(source, path, faults),
                 _ => {}
             }
         }
     });
+}
+
+fn token(source: &Value, path: &Path<'_>, faults: &mut Faults) {
+    let seconds = &source["expirationSeconds"];
+    let why = match seconds.as_i64() {
+        Some(few) if few < TOKEN_SECONDS_MIN => "may not specify a duration less than 10 minutes",
+        Some(many) if many > TOKEN_SECONDS_MAX => "may not specify a duration larger than 2^32 seconds",
+        _ => "",
+    };
+    if !why.is_empty() {
+        faults.invalid(&path.field("expirationSeconds"), seconds, why);
+    }
+    if is_empty(&source["path"]) {
+        faults.required(&path.field("path"), "");
+    } else {
+        container::relative(&source["path"], &path.field("path"), faults);
+    }
 }
 
 /// Where one item goes, inside of the volume.

@@ -156,3 +156,26 @@ async fn malformed_requests_are_named() {
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("text/html"), "{status}");
 }
+
+#[tokio::test]
+async fn an_administrator_acts_as_somebody_else() {
+    use claw_schemas::proto::{ListRequest, ResourceRef, objects_client::ObjectsClient};
+
+    let server = TestServer::start().await;
+    let mut objects = ObjectsClient::new(channel(&server, true).await);
+    let mut list_as = async |group: &'static str| {
+        let resource = Some(ResourceRef {
+            version: "v1".to_owned(),
+            resource: "namespaces".to_owned(),
+            ..ResourceRef::default()
+        });
+        let mut request = tonic::Request::new(ListRequest { resource, ..ListRequest::default() });
+        request.metadata_mut().insert("impersonate-user", "eve".parse().unwrap());
+        request.metadata_mut().insert("impersonate-group", group.parse().unwrap());
+        objects.list(request).await
+    };
+    list_as("system:masters").await.unwrap();
+    let refused = list_as("devs").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("User \"eve\" cannot list"), "{refused}");
+}

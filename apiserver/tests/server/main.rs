@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test takes for granted, it unwraps")]
 
+mod access;
 mod connections;
 mod credentials;
 mod grpc;

@@ -120,7 +120,7 @@ fn carry_out(runtime: &Runtime, decision: Decision) -> Option<BoxFuture<'static,
                     },
                 };
                 let pods = client.namespaced::<Pod>(&pod.0);
-                let result = pods.create_subresource(&pod.1, "binding", &binding).await;
+                let result = pods.create_subresource(&pod.1, "binding", &binding).await.map(drop);
                 Done::Bound(pod, node, result)
             }
             .boxed(),

@@ -1,4 +1,5 @@
-//! Config maps and secrets for pods, read through the API and kept for a moment.
+//! Config maps, secrets and tokens for pods, read through the API and kept: the first two for a moment, tokens for most
+//! of their life.
 
 use std::{
     collections::HashMap,
@@ -8,7 +9,11 @@ use std::{
 
 use claw_client::{Client, api::Object};
 use claw_schemas::ApiError;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{ConfigMap, Pod, Secret, ServiceAccount, ServiceAccountTokenProjection},
+};
 use parking_lot::Mutex;
 
 /// How stale a read may be: a pod with many references, or many pods that start together, ask once.
@@ -24,17 +29,37 @@ type Key = (String, String);
 /// When it was read, and what was there.
 type Entry<K> = (Instant, Option<Arc<K>>);
 
-/// Reads config maps and secrets.
+/// Pod's uid, audience and asked life of a token.
+type TokenKey = (String, String, i64);
+
+/// A token, and when the next is asked for.
+struct Token {
+    text: Arc<str>,
+    renew_at: Timestamp,
+}
+
+/// Life of a token when the pod does not say.
+const TOKEN_SECONDS: i64 = 3_600;
+
+/// The largest part of a token's life after which it is renewed, in percent: what is left bridges an outage of the server.
+/// Kubernetes' figure, as is the next.
+const RENEW_AFTER_PERCENT: i64 = 80;
+
+/// A token is renewed at least once a day, however long it lives.
+const RENEW_AFTER_MAX_S: i64 = 24 * 3_600;
+
+/// Reads config maps and secrets, and asks for tokens.
 pub struct Sources {
     client: Client,
     config_maps: Mutex<HashMap<Key, Entry<ConfigMap>>>,
     secrets: Mutex<HashMap<Key, Entry<Secret>>>,
+    tokens: Mutex<HashMap<TokenKey, Token>>,
 }
 
 impl Sources {
     /// Over a client with the node's identity.
     pub fn new(client: Client) -> Self {
-        Self { client, config_maps: Mutex::default(), secrets: Mutex::default() }
+        Self { client, config_maps: Mutex::default(), secrets: Mutex::default(), tokens: Mutex::default() }
     }
 
     /// `None` if there is no such config map.
@@ -45,6 +70,60 @@ impl Sources {
     /// `None` if there is no such secret.
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Arc<Secret>>, ApiError> {
         self.read(&self.secrets, namespace, name).await
+    }
+
+    /// A token of the account that a pod runs as, good for as long as the pod is there.
+    pub async fn token(
+        &self,
+        pod: &Pod,
+        wanted: &ServiceAccountTokenProjection,
+        now: Timestamp,
+    ) -> Result<Arc<str>, ApiError> {
+        let seconds = wanted.expiration_seconds.unwrap_or(TOKEN_SECONDS);
+        let audience = wanted.audience.clone().unwrap_or_default();
+        let key = (pod.metadata.uid.clone().unwrap_or_default(), audience, seconds);
+        if let Some(token) = self.tokens.lock().get(&key)
+            && now < token.renew_at
+        {
+            return Ok(token.text.clone());
+        }
+        let token = self.request(pod, &key, now).await?;
+        let text = token.text.clone();
+        let mut tokens = self.tokens.lock();
+        if tokens.len() >= ENTRIES_MAX {
+            tokens.retain(|_, token| now < token.renew_at);
+        }
+        tokens.insert(key, token);
+        Ok(text)
+    }
+
+    async fn request(
+        &self,
+        pod: &Pod,
+        (uid, audience, seconds): &TokenKey,
+        now: Timestamp,
+    ) -> Result<Token, ApiError> {
+        let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.clone());
+        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+        let bound_object_ref = Some(BoundObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name,
+            uid: Some(uid.clone()),
+        });
+        let audiences = Some(audience.clone()).filter(|one| !one.is_empty()).map(|one| vec![one]);
+        let spec = TokenRequestSpec { audiences, bound_object_ref, expiration_seconds: Some(*seconds) };
+        let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+        let api = self.client.namespaced::<ServiceAccount>(namespace.unwrap_or("default"));
+        let answer = api.create_subresource(account.unwrap_or("default"), "token", &request).await?;
+        let answer: TokenRequest = serde_json::from_slice(&answer.body)
+            .map_err(|error| ApiError::internal(format!("the server's token does not parse: {error}")))?;
+        let status = answer.status.and_then(|status| Some((status.token?, status.expiration_timestamp?)));
+        let (token, end) = status.ok_or_else(|| ApiError::internal("the server sent no token"))?;
+        let life_s = end.0.as_second() - now.as_second();
+        let after_s = (life_s * RENEW_AFTER_PERCENT / 100).min(RENEW_AFTER_MAX_S);
+        let renew_at = Timestamp::from_second(now.as_second() + after_s).unwrap_or(now);
+        Ok(Token { text: token.into(), renew_at })
     }
 
     async fn read<K: Object>(

@@ -121,7 +121,7 @@ async fn gather(volume: &Volume, fields: &Fields<'_>, sources: &Sources) -> Resu
     } else if let Some(source) = &volume.projected {
         for projection in source.sources.iter().flatten() {
             add_projection(&mut files, projection, source.default_mode, fields, sources).await?;
-            tmpfs |= projection.secret.is_some();
+            tmpfs |= projection.secret.is_some() || projection.service_account_token.is_some();
         }
     } else {
         return Err(
@@ -158,7 +158,14 @@ async fn add_projection(
     if let Some(source) = &projection.downward_api {
         return add_fields(files, source.items.as_deref(), default_mode, fields);
     }
-    Err("this kind of projection is not supported on this node: use configMap, secret or downwardAPI"
+    if let Some(source) = &projection.service_account_token {
+        let token = sources.token(fields.pod, source, jiff::Timestamp::now()).await;
+        let token = token.map_err(|error| format!("failed to fetch token: {}", error.message))?;
+        let mode = mode_or(default_mode, DEFAULT_MODE);
+        files.insert(source.path.clone(), (token.as_bytes().to_vec(), mode));
+        return Ok(());
+    }
+    Err("this kind of projection is not supported on this node: use configMap, secret, serviceAccountToken or downwardAPI"
         .to_owned())
 }
 

@@ -19,6 +19,11 @@ const EVICTION: Subresource = Subresource {
     verbs: &["create"],
 };
 
+const TOKEN: Subresource = Subresource {
+    name: Cow::Borrowed("token"),
+    carries: Some(("authentication.k8s.io", "v1", "TokenRequest")),
+    verbs: &["create"],
+};
 const FINALIZE: Subresource =
     Subresource { name: Cow::Borrowed("finalize"), carries: None, verbs: &["update"] };
 
@@ -118,6 +123,7 @@ pub(super) fn all() -> Vec<Descriptor> {
         .describe(),
         Kind {
             short_names: &["sa"],
+            subresources: &[TOKEN],
             columns: columns::core::service_account(),
             cells: columns::core::service_account_cells,
             ..Kind::of::<api::ServiceAccount>()

@@ -13,10 +13,11 @@ mod networking;
 mod policy;
 mod rbac;
 mod resource;
+mod reviews;
 mod scheduling;
 mod storage;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use k8s_openapi::{
     ClusterResourceScope, NamespaceResourceScope, Resource, apimachinery::pkg::apis::meta::v1 as meta,
@@ -50,6 +51,12 @@ pub fn all() -> Vec<Descriptor> {
     .concat()
 }
 
+/// Kinds that are created, answered, and never stored: no registry has them.
+pub fn reviews() -> &'static [Descriptor] {
+    static ALL: LazyLock<Vec<Descriptor>> = LazyLock::new(reviews::all);
+    &ALL
+}
+
 /// A document that is no kind of its own: what subresources carry, and what requests and answers are wrapped in.
 #[derive(Clone, Copy)]
 pub struct Carried {
@@ -64,9 +71,17 @@ pub struct Carried {
 }
 
 /// The documents that subresources carry.
-pub fn carried() -> [Carried; 3] {
-    use k8s_openapi::api::{autoscaling::v1::Scale, core::v1::Binding, policy::v1::Eviction};
+pub fn carried() -> [Carried; 4] {
+    use k8s_openapi::api::{
+        authentication::v1::TokenRequest, autoscaling::v1::Scale, core::v1::Binding, policy::v1::Eviction,
+    };
     [
+        Carried {
+            group: "authentication.k8s.io",
+            version: "v1",
+            kind: "TokenRequest",
+            schema: schema_of::<TokenRequest>,
+        },
         Carried { group: "autoscaling", version: "v1", kind: "Scale", schema: schema_of::<Scale> },
         Carried { group: "", version: "v1", kind: "Binding", schema: schema_of::<Binding> },
         Carried { group: "policy", version: "v1", kind: "Eviction", schema: schema_of::<Eviction> },

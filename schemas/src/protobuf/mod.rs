@@ -103,7 +103,9 @@ fn other(api_version: &str, kind: &str) -> Option<Schema> {
     // Options of a delete come in the version of the group they are sent to.
     let options =
         || kinds::wrappers().into_iter().find(|one| one.kind == "DeleteOptions" && one.kind == kind);
-    carried.or_else(options).map(|document| Schema::compile(&(document.schema)()))
+    let review = kinds::reviews().iter().find(|one| one.api_version() == api_version && one.kind == kind);
+    let carried = carried.or_else(options).map(|document| Schema::compile(&(document.schema)()));
+    carried.or_else(|| review.map(|one| one.schema.compile()))
 }
 
 fn object(schema: &Schema, raw: &[u8]) -> Result<Map<String, Value>, ProtobufError> {
@@ -201,7 +203,18 @@ fn value(place: Place<'_>, payload: Payload<'_>, depth: u32) -> Result<Value, Pr
             _ => Ok(Value::Null),
         },
         Shape::Scalar(scalar) => leaf(*scalar, payload),
-        Shape::Map(_) | Shape::List(_) => Err(ProtobufError::Damaged("a list stands directly in a list")),
+        // A list in a map (`extra` of users) travels as a message with its items in field 1.
+        Shape::List(_) => {
+            let items = place.items().ok_or(ProtobufError::Damaged("a list has no items"))?;
+            let mut list = Vec::new();
+            for field in Reader::new(payload.bytes()?) {
+                if let (1, item) = field? {
+                    list.push(value(items, item, depth + 1)?);
+                }
+            }
+            Ok(list.into())
+        }
+        Shape::Map(_) => Err(ProtobufError::Damaged("a map stands directly in a map")),
     }
 }
 

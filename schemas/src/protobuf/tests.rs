@@ -105,6 +105,23 @@ fn quantities_negative_numbers_and_meant_zeros_survive() {
 }
 
 #[test]
+fn a_question_about_somebody_is_read_with_its_lists_in_a_map() {
+    // spec{resourceAttributes{verb, resource} user groups extra{key: {items}}}
+    let extra = [bytes(1, b"scopes"), bytes(2, &[bytes(1, b"a"), bytes(1, b"b")].concat())].concat();
+    let attributes = [bytes(2, b"get"), bytes(5, b"pods")].concat();
+    let spec = [bytes(1, &attributes), bytes(3, b"eve"), bytes(4, b"devs"), bytes(5, &extra)].concat();
+    let raw = [bytes(1, b""), bytes(2, &spec), bytes(3, b"")].concat();
+    let read = read(&envelope("authorization.k8s.io/v1", "SubjectAccessReview", &raw)).unwrap();
+    assert_eq!(
+        read["spec"],
+        json!({
+            "resourceAttributes": {"verb": "get", "resource": "pods"},
+            "user": "eve", "groups": ["devs"], "extra": {"scopes": ["a", "b"]},
+        })
+    );
+}
+
+#[test]
 fn options_of_a_delete_are_read_in_any_version() {
     let raw = [number(1, 0), bytes(4, b"Background")].concat();
     assert_eq!(

@@ -1,6 +1,7 @@
 //! `clawbernetes controllers`: the controllers alone, as clients of a server elsewhere. Of several, one acts.
 
 use anyhow::Context as _;
+use claw_client::endpoint::Trust;
 use claw_runtime::Env;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,11 @@ pub async fn run(options: Options, global: Global) -> anyhow::Result<()> {
     };
     tracing::info!(server = %selected.endpoint.server, %identity, "controllers start");
     let cancel = CancellationToken::new();
-    let elected = claw_controllers::Options { elect_as: Some(identity) };
+    let root_ca = match &selected.endpoint.trust {
+        Trust::Roots(pem) => String::from_utf8(pem.clone()).ok().map(Into::into),
+        _ => None,
+    };
+    let elected = claw_controllers::Options { elect_as: Some(identity), root_ca };
     let work = tokio::spawn(claw_controllers::run(client, Env::real(), elected, cancel.clone()));
     stop.asked().await;
     tracing::info!("stopping");

@@ -126,10 +126,10 @@ impl Parts {
 
     fn start_controllers(&mut self, server: &Server) {
         let client = Client::new(server.transport("controllers"), "clawbernetes-controllers");
-        let cancel = self.cancel.clone();
+        let (cancel, root_ca) = (self.cancel.clone(), Some(server.ca_pem().into()));
         self.tasks.spawn(async move {
             // Nobody else writes to this server's store, so there is nobody to elect against.
-            let options = claw_controllers::Options::default();
+            let options = claw_controllers::Options { elect_as: None, root_ca };
             claw_controllers::run(client, Env::real(), options, cancel).await;
             ("the controllers", Ok(()))
         });

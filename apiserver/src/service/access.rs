@@ -1,0 +1,53 @@
+//! Whether a request may be made at all: the first stage of the pipeline.
+
+use claw_client::ResourceRef;
+use claw_schemas::{ApiError, selector::FieldSelector, status::Reason};
+
+use super::ObjectService;
+use crate::auth::{Action, Authorizer, Identity};
+
+impl ObjectService {
+    /// Lets a request on objects pass. `fields` is the field selector of a list or watch: selecting one name is
+    /// asking about that name.
+    pub(super) fn authorize(
+        &self,
+        who: &Identity,
+        verb: &str,
+        resource: &ResourceRef,
+        fields: &str,
+    ) -> Result<(), ApiError> {
+        // Controllers and administrators make most of the requests, and nothing can stop them.
+        if who.is_master() {
+            return Ok(());
+        }
+        let fields = FieldSelector::parse(fields).unwrap_or_default();
+        self.decide(who, &Action::on(verb, resource).selecting(&fields))
+    }
+
+    /// Lets a request on a path outside of the objects pass.
+    ///
+    /// # Errors
+    /// `Forbidden`, or `Unauthorized` to those who may try again with credentials.
+    pub fn authorize_path(&self, who: &Identity, verb: &str, path: &str) -> Result<(), ApiError> {
+        self.decide(who, &Action::at(verb, path))
+    }
+
+    /// Who decides.
+    pub fn authorizer(&self) -> &dyn Authorizer {
+        &*self.authorizer
+    }
+
+    fn decide(&self, who: &Identity, action: &Action<'_>) -> Result<(), ApiError> {
+        if self.authorizer.allows(who, action) {
+            return Ok(());
+        }
+        if who.is_anonymous() {
+            return Err(ApiError::new(
+                Reason::Unauthorized,
+                "this request carries no credentials: use a client certificate of this cluster or a bearer token \
+                 (the administrator's kubeconfig is admin.kubeconfig in the server's data folder)",
+            ));
+        }
+        Err(action.forbidden(who, &self.authorizer.explain(who, action)))
+    }
+}

@@ -1,0 +1,200 @@
+//! Rules about writes that need to know who writes: nobody grants more than they hold, and nodes keep to themselves.
+//!
+//! Runs on what is about to be stored, after defaults and validation.
+
+use std::sync::Arc;
+
+use claw_schemas::{ApiError, status::Cause};
+use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
+use serde_json::Value;
+
+use super::{ObjectService, kinds::Target, object::text, update::Part};
+use crate::auth::{
+    Action, Identity, What,
+    rbac::{self, escalation},
+};
+
+/// Labels with this prefix (or below it) are for administrators to fence nodes in.
+const RESTRICTED: &str = "node-restriction.kubernetes.io";
+
+/// Labels in Kubernetes' own domains that a node may set on itself.
+const NODE_LABELS: [&str; 12] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "node.kubernetes.io/windows-build",
+];
+
+/// Domains below which a node may set what it likes.
+const NODE_LABEL_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+
+impl ObjectService {
+    pub(super) fn guard_create(&self, target: &Target, object: &Value) -> Result<(), ApiError> {
+        let Some(who) = judged(target) else { return Ok(()) };
+        if target.kind.descriptor.group == rbac::GROUP {
+            self.guard_grant(target, who, &Value::Null, object)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn guard_update(
+        &self,
+        target: &Target,
+        part: Part,
+        old: &Value,
+        new: &Value,
+    ) -> Result<(), ApiError> {
+        let Some(who) = judged(target) else { return Ok(()) };
+        if target.kind.descriptor.group == rbac::GROUP {
+            self.guard_grant(target, who, old, new)?;
+        }
+        if let Some(node) = who.node().filter(|_| target.kind.is_core("nodes") && part == Part::Main) {
+            guard_node(target, node, old, new)?;
+        }
+        Ok(())
+    }
+
+    fn guard_grant(&self, target: &Target, who: &Identity, old: &Value, new: &Value) -> Result<(), ApiError> {
+        let changed = |fields: &[&str]| fields.iter().any(|field| old[field] != new[field]);
+        match &*target.kind.descriptor.plural {
+            "roles" | "clusterroles" if changed(&["rules", "aggregationRule"]) => {
+                self.guard_role(target, who, old, new)
+            }
+            "rolebindings" | "clusterrolebindings" if changed(&["subjects", "roleRef"]) => {
+                self.guard_binding(target, who, new)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn guard_role(&self, target: &Target, who: &Identity, old: &Value, new: &Value) -> Result<(), ApiError> {
+        let (namespace, name) = (target.namespace.as_str(), text(new, "name"));
+        let plural = &*target.kind.descriptor.plural;
+        if self.authorizer.allows(who, &on_role("escalate", plural, namespace, name)) {
+            return Ok(());
+        }
+        // What selectors will choose nobody can know.
+        let hands_out_all =
+            !new["aggregationRule"].is_null() && old["aggregationRule"] != new["aggregationRule"];
+        let wanted = if hands_out_all { escalation::everything().to_vec() } else { rules_of(new) };
+        self.require_held(target, name, who, &wanted)
+    }
+
+    fn guard_binding(&self, target: &Target, who: &Identity, new: &Value) -> Result<(), ApiError> {
+        let (namespace, name) = (target.namespace.as_str(), text(new, "name"));
+        let role: RoleRef = serde_json::from_value(new["roleRef"].clone()).unwrap_or_default();
+        let (plural, of) = match role.kind.as_str() {
+            "ClusterRole" => ("clusterroles", None),
+            _ => ("roles", Some(namespace)),
+        };
+        if self.authorizer.allows(who, &on_role("bind", plural, of.unwrap_or_default(), &role.name)) {
+            return Ok(());
+        }
+        let rules = self
+            .authorizer
+            .role(of, &role.name)
+            .ok_or_else(|| ApiError::not_found(rbac::GROUP, plural, &role.name))?;
+        self.require_held(target, name, who, &rules)
+    }
+
+    fn require_held(
+        &self,
+        target: &Target,
+        name: &str,
+        who: &Identity,
+        wanted: &[PolicyRule],
+    ) -> Result<(), ApiError> {
+        let held: Vec<Arc<[PolicyRule]>> = self.authorizer.rules(who, &target.namespace);
+        match escalation::refusal(who, &held, wanted) {
+            Some(why) => Err(target.kind.forbidden(name, &why)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Who is to be judged: not the server itself, and not those who may do everything.
+fn judged(target: &Target) -> Option<&Identity> {
+    target.by.as_ref().filter(|who| !who.is_master())
+}
+
+fn on_role<'a>(verb: &'a str, plural: &'a str, namespace: &'a str, name: &'a str) -> Action<'a> {
+    let what = What::Objects { group: rbac::GROUP, plural, subresource: "", namespace, name };
+    Action { verb, what, fields: None }
+}
+
+fn rules_of(role: &Value) -> Vec<PolicyRule> {
+    serde_json::from_value(role["rules"].clone()).unwrap_or_default()
+}
+
+/// A node may not choose which pods come to it.
+fn guard_node(target: &Target, node: &str, old: &Value, new: &Value) -> Result<(), ApiError> {
+    let forbidden = |why: String, field: &str| {
+        let mut error = target.kind.forbidden(&target.name, &why);
+        error.details.causes.push(Cause {
+            reason: "FieldValueForbidden".into(),
+            message: why,
+            field: field.into(),
+        });
+        Err(error)
+    };
+    if old["spec"]["taints"] != new["spec"]["taints"] {
+        return forbidden(format!("node \"{node}\" is not allowed to modify taints"), "spec.taints");
+    }
+    let (was, is) = (&old["metadata"]["labels"], &new["metadata"]["labels"]);
+    let keys = [was, is].into_iter().filter_map(Value::as_object).flat_map(|labels| labels.keys());
+    let mut touched: Vec<&str> = keys.filter(|key| was[*key] != is[*key]).map(String::as_str).collect();
+    touched.retain(|key| !may_label(key));
+    touched.sort_unstable();
+    touched.dedup();
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let why = format!("node \"{node}\" is not allowed to modify labels: {}", touched.join(", "));
+    forbidden(why, "metadata.labels")
+}
+
+/// Whether a node may change a label of its own.
+fn may_label(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let is_in =
+        |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|sub| sub.ends_with('.'));
+    if is_in(RESTRICTED) {
+        return false;
+    }
+    if !is_in("kubernetes.io") && !is_in("k8s.io") {
+        return true;
+    }
+    NODE_LABELS.contains(&key) || NODE_LABEL_DOMAINS.into_iter().any(is_in)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_labels_itself_with_what_it_is_and_not_with_what_it_may() {
+        for (key, may) in [
+            ("gpu", true),
+            ("example.com/rack", true),
+            ("kubernetes.io/hostname", true),
+            ("topology.kubernetes.io/zone", true),
+            ("kubelet.kubernetes.io/x", true),
+            ("node.kubernetes.io/x", true),
+            ("node-restriction.kubernetes.io/tenant", false),
+            ("team.node-restriction.kubernetes.io/tenant", false),
+            ("node-role.kubernetes.io/control-plane", false),
+            ("kubernetes.io/other", false),
+            ("k8s.io/x", false),
+        ] {
+            assert_eq!(may_label(key), may, "{key}");
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! Who may do what: roles, what nobody may give away, nodes, and the questions about it.
+
+use std::sync::Arc;
+
+use claw_apiserver::{
+    auth::{
+        Access, BoundPods, Identity,
+        service_accounts::{ServiceAccounts, SigningKey},
+    },
+    service::ObjectService,
+    store,
+};
+use claw_client::{
+    ResourceRef, Verb,
+    request::{ListOptions, WatchOptions, WriteOptions},
+};
+use claw_schemas::{Registry, status::Reason};
+use serde_json::{Value, json};
+
+use crate::world::{World, bound_pod, configmaps, namespaces, pod, pods};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// A service that asks who somebody is, entered as an administrator.
+async fn guarded() -> (World, Arc<Access>) {
+    let store = store::memory();
+    let access = Access::start(store.clone()).await.unwrap();
+    let service = ObjectService::new(store.clone(), Registry::builtin(), access.clone());
+    let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
+    service.set_service_accounts(Arc::new(ServiceAccounts::new(SigningKey::from_pem(&pem).unwrap(), store)));
+    service.ensure_bootstrap_objects().await.unwrap();
+    (World { service: Arc::new(service), who: Identity::loopback("test") }, access)
+}
+
+/// The same service entered as somebody else.
+fn as_user(world: &World, user: &str, groups: &[&str]) -> World {
+    let groups = [groups, &["system:authenticated"]].concat();
+    World { service: world.service.clone(), who: Identity::of(user, &groups) }
+}
+
+fn rbac(plural: &str) -> ResourceRef {
+    ResourceRef::collection(RBAC, "v1", plural)
+}
+
+fn reviews(group: &str, plural: &str) -> ResourceRef {
+    ResourceRef::collection(group, "v1", plural)
+}
+
+fn accounts() -> ResourceRef {
+    ResourceRef::collection("", "v1", "serviceaccounts").in_namespace("default")
+}
+
+fn rule(verbs: &[&str], resources: &[&str]) -> Value {
+    json!({"apiGroups": [""], "resources": resources, "verbs": verbs})
+}
+
+fn role(name: &str, rules: &[Value]) -> Value {
+    json!({"metadata": {"name": name}, "rules": rules})
+}
+
+fn binding(name: &str, kind: &str, role: &str, user: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": role},
+        "subjects": [{"apiGroup": RBAC, "kind": "User", "name": user}],
+    })
+}
+
+/// Gives a user rules in `default`.
+async fn give(world: &World, user: &str, rules: &[Value]) {
+    let name = format!("of-{user}");
+    world.create(rbac("roles").in_namespace("default"), &role(&name, rules)).await.unwrap();
+    let binding = binding(&name, "Role", &name, user);
+    world.create(rbac("rolebindings").in_namespace("default"), &binding).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_denial_says_what_is_missing_and_how_it_is_given() {
+    let (world, _) = guarded().await;
+    let eve = as_user(&world, "eve", &[]);
+    let error = eve.list(pods(), ListOptions::default()).await.unwrap_err();
+    assert_eq!(error.code, 403);
+    assert!(
+        error.message.starts_with(
+            "pods is forbidden: User \"eve\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\": "
+        ),
+        "{error}"
+    );
+    let rule = r#"has the rule {APIGroups:[""], Resources:["pods"], Verbs:["list"]}"#;
+    assert!(error.message.contains(rule), "{error}");
+    assert!(error.message.contains("kubectl create rolebinding NAME --role=NAME --user=eve"), "{error}");
+}
+
+#[tokio::test]
+async fn rights_begin_and_end_with_their_objects() {
+    let (world, _) = guarded().await;
+    let eve = as_user(&world, "eve", &[]);
+    give(&world, "eve", &[rule(&["list", "watch"], &["pods"])]).await;
+    eve.list(pods(), ListOptions::default()).await.unwrap();
+    eve.try_watch(pods()).await.unwrap();
+    assert_eq!(
+        eve.list(pods().in_namespace("kube-system"), ListOptions::default()).await.unwrap_err().code,
+        403
+    );
+    assert_eq!(eve.get(pods().named("x")).await.unwrap_err().code, 403);
+    world
+        .delete(rbac("rolebindings").in_namespace("default").named("of-eve"), Default::default())
+        .await
+        .unwrap();
+    assert_eq!(eve.list(pods(), ListOptions::default()).await.unwrap_err().code, 403);
+}
+
+#[tokio::test]
+async fn a_watch_of_one_name_is_about_that_name() {
+    let (world, _) = guarded().await;
+    let mut one = rule(&["watch", "list"], &["configmaps"]);
+    one["resourceNames"] = json!(["a"]);
+    give(&world, "eve", &[one]).await;
+    let eve = as_user(&world, "eve", &[]);
+    let watch = async |selector: &str| {
+        let options = WatchOptions { field_selector: selector.to_owned(), ..WatchOptions::default() };
+        eve.service.watch(&eve.who, configmaps(), options, claw_client::request::View::Object).await.map(drop)
+    };
+    watch("metadata.name=a").await.unwrap();
+    assert_eq!(watch("metadata.name=b").await.unwrap_err().code, 403);
+    assert_eq!(watch("").await.unwrap_err().code, 403);
+}
+
+#[tokio::test]
+async fn a_namespace_administrator_reads_the_namespace_and_no_other() {
+    let (world, _) = guarded().await;
+    let to_eve = binding("eve", "ClusterRole", "admin", "eve");
+    world.create(rbac("rolebindings").in_namespace("default"), &to_eve).await.unwrap();
+    let eve = as_user(&world, "eve", &[]);
+    eve.get(namespaces().named("default")).await.unwrap();
+    assert_eq!(eve.get(namespaces().named("kube-system")).await.unwrap_err().code, 403);
+    eve.create(configmaps(), &json!({"metadata": {"name": "a"}})).await.unwrap();
+    assert_eq!(eve.list(namespaces(), ListOptions::default()).await.unwrap_err().code, 403);
+}
+
+#[tokio::test]
+async fn nobody_grants_more_than_they_hold() {
+    let (world, _) = guarded().await;
+    let roles = || rbac("roles").in_namespace("default");
+    let writes = json!({"apiGroups": [RBAC], "resources": ["roles"], "verbs": ["create", "patch"]});
+    give(&world, "eve", &[rule(&["get"], &["pods"]), writes]).await;
+    let eve = as_user(&world, "eve", &[]);
+    eve.create(roles(), &role("same", &[rule(&["get"], &["pods"])])).await.unwrap();
+    let more = role("more", &[rule(&["get", "delete"], &["pods", "secrets"])]);
+    let error = eve.create(roles(), &more).await.unwrap_err();
+    assert_eq!(error.reason, Reason::Forbidden);
+    for part in [
+        "roles.rbac.authorization.k8s.io \"more\" is forbidden: user \"eve\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:",
+        r#"{APIGroups:[""], Resources:["secrets"], Verbs:["get"]}"#,
+        r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}"#,
+    ] {
+        assert!(error.message.contains(part), "{error}");
+    }
+    let grown = json!({"rules": [rule(&["*"], &["pods"])]});
+    assert_eq!(eve.merge(roles().named("same"), &grown).await.unwrap_err().code, 403);
+    eve.merge(roles().named("same"), &json!({"metadata": {"labels": {"a": "b"}}})).await.unwrap();
+    world.create(roles(), &more).await.unwrap();
+    let labelled = json!({"metadata": {"labels": {"a": "b"}}});
+    eve.merge(roles().named("more"), &labelled).await.expect("what was granted before is no new grant");
+}
+
+#[tokio::test]
+async fn nobody_binds_a_role_that_holds_more_than_they() {
+    let (world, _) = guarded().await;
+    let bindings = || rbac("rolebindings").in_namespace("default");
+    let writes = json!({"apiGroups": [RBAC], "resources": ["rolebindings"], "verbs": ["create"]});
+    give(&world, "eve", std::slice::from_ref(&writes)).await;
+    let eve = as_user(&world, "eve", &[]);
+    let admin = binding("b", "ClusterRole", "admin", "eve");
+    assert_eq!(eve.create(bindings(), &admin).await.unwrap_err().code, 403);
+    let nothing = binding("b", "ClusterRole", "nothing", "eve");
+    let error = eve.create(bindings(), &nothing).await.unwrap_err();
+    assert_eq!(error.reason, Reason::NotFound, "{error}");
+    let may_bind = json!({"apiGroups": [RBAC], "resources": ["clusterroles"], "verbs": ["bind"], "resourceNames": ["view"]});
+    world.create(rbac("clusterroles"), &role("binder", &[may_bind])).await.unwrap();
+    world.create(rbac("clusterrolebindings"), &binding("b", "ClusterRole", "binder", "eve")).await.unwrap();
+    eve.create(bindings(), &binding("view", "ClusterRole", "view", "eve")).await.unwrap();
+    assert_eq!(eve.create(bindings(), &admin).await.unwrap_err().code, 403);
+}
+
+#[tokio::test]
+async fn an_aggregation_rule_needs_everything_or_the_right_to_escalate() {
+    let (world, _) = guarded().await;
+    let writes = json!({"apiGroups": [RBAC], "resources": ["clusterroles"], "verbs": ["create"]});
+    world.create(rbac("clusterroles"), &role("writer", std::slice::from_ref(&writes))).await.unwrap();
+    world.create(rbac("clusterrolebindings"), &binding("b", "ClusterRole", "writer", "eve")).await.unwrap();
+    let eve = as_user(&world, "eve", &[]);
+    let mut whole = json!({"metadata": {"name": "whole"}});
+    whole["aggregationRule"]["clusterRoleSelectors"] = json!([{"matchLabels": {"a": "b"}}]);
+    assert_eq!(eve.create(rbac("clusterroles"), &whole).await.unwrap_err().code, 403);
+    let escalates =
+        json!({"apiGroups": [RBAC], "resources": ["clusterroles"], "verbs": ["create", "escalate"]});
+    world.merge(rbac("clusterroles").named("writer"), &json!({"rules": [escalates]})).await.unwrap();
+    eve.create(rbac("clusterroles"), &whole).await.unwrap();
+}
+
+#[tokio::test]
+async fn default_roles_come_back_unless_somebody_said_otherwise() {
+    let (world, _) = guarded().await;
+    let basic = || rbac("clusterroles").named("system:basic-user");
+    world.delete(rbac("clusterroles").named("view"), Default::default()).await.unwrap();
+    world.merge(basic(), &json!({"rules": []})).await.unwrap();
+    world.service.ensure_bootstrap_objects().await.unwrap();
+    world.get(rbac("clusterroles").named("view")).await.unwrap();
+    assert_eq!(world.get(basic()).await.unwrap()["rules"].as_array().unwrap().len(), 3);
+    let kept = json!({"metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}, "rules": []});
+    world.merge(basic(), &kept).await.unwrap();
+    world.service.ensure_bootstrap_objects().await.unwrap();
+    assert!(world.get(basic()).await.unwrap()["rules"].as_array().is_none_or(Vec::is_empty));
+}
+
+fn may(verb: &str, resource: &str) -> Value {
+    json!({"resourceAttributes": {"namespace": "default", "verb": verb, "resource": resource}})
+}
+
+#[tokio::test]
+async fn everybody_may_ask_what_they_may() {
+    let (world, _) = guarded().await;
+    give(&world, "eve", &[rule(&["get"], &["pods"])]).await;
+    let eve = as_user(&world, "eve", &[]);
+    let ask = async |spec: Value| {
+        let resource = reviews("authorization.k8s.io", "selfsubjectaccessreviews");
+        eve.create(resource, &json!({"spec": spec})).await
+    };
+    let yes = ask(may("get", "pods")).await.unwrap();
+    assert_eq!(yes["status"]["allowed"], true);
+    let why = "RBAC: allowed by RoleBinding \"of-eve/default\" of Role \"of-eve\" to User \"eve\"";
+    assert_eq!(yes["status"]["reason"], why);
+    assert_eq!(ask(may("delete", "pods")).await.unwrap()["status"]["allowed"], false);
+    let path = json!({"nonResourceAttributes": {"verb": "get", "path": "/apis/apps"}});
+    assert_eq!(ask(path).await.unwrap()["status"]["allowed"], true);
+    assert_eq!(ask(json!({})).await.unwrap_err().reason, Reason::Invalid);
+
+    let rules = reviews("authorization.k8s.io", "selfsubjectrulesreviews");
+    let listed = eve.create(rules.clone(), &json!({"spec": {"namespace": "default"}})).await.unwrap();
+    let on_objects = listed["status"]["resourceRules"].as_array().unwrap();
+    assert!(on_objects.contains(&rule(&["get"], &["pods"])), "{listed}");
+    assert!(!listed["status"]["nonResourceRules"].as_array().unwrap().is_empty());
+    assert_eq!(listed["status"]["incomplete"], false);
+    assert_eq!(eve.create(rules, &json!({"spec": {}})).await.unwrap_err().code, 400);
+
+    let me = reviews("authentication.k8s.io", "selfsubjectreviews");
+    let me = eve.create(me, &json!({})).await.unwrap();
+    assert_eq!(me["status"]["userInfo"], json!({"username": "eve", "groups": ["system:authenticated"]}));
+}
+
+#[tokio::test]
+async fn asking_about_others_is_a_right_of_its_own() {
+    let (world, _) = guarded().await;
+    give(&world, "eve", &[rule(&["get"], &["pods"])]).await;
+    let about = |user: &str| {
+        let mut spec = may("get", "pods");
+        spec["user"] = user.into();
+        json!({ "spec": spec })
+    };
+    let all = || reviews("authorization.k8s.io", "subjectaccessreviews");
+    assert_eq!(world.create(all(), &about("eve")).await.unwrap()["status"]["allowed"], true);
+    assert_eq!(world.create(all(), &about("mallory")).await.unwrap()["status"]["allowed"], false);
+    let nobody = json!({"spec": may("get", "pods")});
+    assert_eq!(world.create(all(), &nobody).await.unwrap_err().reason, Reason::Invalid);
+    let local = || reviews("authorization.k8s.io", "localsubjectaccessreviews");
+    let here = world.create(local().in_namespace("default"), &about("eve")).await.unwrap();
+    assert_eq!(here["status"]["allowed"], true);
+    let elsewhere = world.create(local().in_namespace("kube-system"), &about("eve")).await;
+    assert_eq!(elsewhere.unwrap_err().reason, Reason::Invalid);
+    let eve = as_user(&world, "eve", &[]);
+    assert_eq!(eve.create(all(), &about("eve")).await.unwrap_err().code, 403);
+}
+
+#[tokio::test]
+async fn a_review_can_only_be_created() {
+    let (world, _) = guarded().await;
+    let all = reviews("authorization.k8s.io", "selfsubjectaccessreviews");
+    assert_eq!(world.list(all.clone(), ListOptions::default()).await.unwrap_err().code, 405);
+    assert_eq!(world.get(all.named("x")).await.unwrap_err().code, 405);
+    let odd = reviews("authorization.k8s.io", "nothings");
+    assert_eq!(world.create(odd, &json!({})).await.unwrap_err().code, 404);
+}
+
+async fn token(world: &World, name: &str, spec: Value) -> Result<Value, claw_schemas::ApiError> {
+    let body = json!({ "spec": spec }).to_string().into();
+    let verb = Verb::Create { body, options: WriteOptions::default() };
+    world.ask(accounts().named(name).sub("token"), verb).await
+}
+
+async fn review(world: &World, token: &Value, audiences: Value) -> Value {
+    let resource = reviews("authentication.k8s.io", "tokenreviews");
+    let body = json!({"spec": {"token": token, "audiences": audiences}});
+    world.create(resource, &body).await.unwrap()["status"].clone()
+}
+
+#[tokio::test]
+async fn a_token_says_whose_it_is_until_its_account_goes() {
+    let (world, _) = guarded().await;
+    world.create(accounts(), &json!({"metadata": {"name": "bot"}})).await.unwrap();
+    let made = token(&world, "bot", json!({"expirationSeconds": 600})).await.unwrap();
+    assert_eq!(made["spec"]["expirationSeconds"], 600);
+    let text = &made["status"]["token"];
+    let status = review(&world, text, Value::Null).await;
+    assert_eq!(status["authenticated"], true);
+    assert_eq!(status["user"]["username"], "system:serviceaccount:default:bot");
+    let groups = json!(["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]);
+    assert_eq!(status["user"]["groups"], groups);
+    assert_eq!(review(&world, text, json!(["vault"])).await["authenticated"], Value::Null);
+    let for_vault = token(&world, "bot", json!({"audiences": ["vault"]})).await.unwrap();
+    let status = review(&world, &for_vault["status"]["token"], json!(["vault", "other"])).await;
+    assert_eq!(status["audiences"], json!(["vault"]));
+    world.delete(accounts().named("bot"), Default::default()).await.unwrap();
+    assert_eq!(review(&world, text, Value::Null).await["authenticated"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_token_request_is_checked() {
+    let (world, _) = guarded().await;
+    world.create(accounts(), &json!({"metadata": {"name": "bot"}})).await.unwrap();
+    assert_eq!(token(&world, "none", json!({})).await.unwrap_err().reason, Reason::NotFound);
+    let short = token(&world, "bot", json!({"expirationSeconds": 599})).await.unwrap_err();
+    assert!(short.message.contains("may not specify a duration less than 10 minutes"), "{short}");
+    let bound =
+        |kind: &str, name: &str| json!({"boundObjectRef": {"kind": kind, "apiVersion": "v1", "name": name}});
+    assert_eq!(token(&world, "bot", bound("Pod", "none")).await.unwrap_err().reason, Reason::NotFound);
+    assert_eq!(token(&world, "bot", bound("Deployment", "x")).await.unwrap_err().code, 400);
+    world.create(pods(), &pod("web")).await.unwrap();
+    let other = token(&world, "bot", bound("Pod", "web")).await.unwrap_err();
+    assert!(other.message.contains("running with different serviceaccount name"), "{other}");
+    let mut wrong = bound("Pod", "web");
+    wrong["boundObjectRef"]["uid"] = json!("somebody else");
+    assert_eq!(token(&world, "bot", wrong).await.unwrap_err().reason, Reason::Conflict);
+}
+
+#[tokio::test]
+async fn a_pod_runs_as_an_account_and_is_given_its_token() {
+    let (world, _) = guarded().await;
+    let made = world.create(pods(), &pod("web")).await.unwrap();
+    assert_eq!(made["spec"]["serviceAccountName"], "default");
+    assert_eq!(made["spec"]["serviceAccount"], "default");
+    let mount = &made["spec"]["containers"][0]["volumeMounts"][0];
+    assert_eq!(mount["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
+    assert_eq!(mount["name"], made["spec"]["volumes"][0]["name"]);
+    assert_eq!(made["spec"]["volumes"][0]["projected"]["sources"].as_array().unwrap().len(), 3);
+
+    let mut stranger = pod("stranger");
+    stranger["spec"]["serviceAccountName"] = json!("none");
+    let error = world.create(pods(), &stranger).await.unwrap_err();
+    assert_eq!(
+        error.message,
+        "pods \"stranger\" is forbidden: error looking up service account default/none: serviceaccount \"none\" not found"
+    );
+    let account = json!({"metadata": {"name": "quiet"}, "automountServiceAccountToken": false, "imagePullSecrets": [{"name": "pull"}]});
+    world.create(accounts(), &account).await.unwrap();
+    let mut quiet = pod("quiet");
+    quiet["spec"]["serviceAccountName"] = json!("quiet");
+    let made = world.create(pods(), &quiet).await.unwrap();
+    assert!(made["spec"]["volumes"].is_null(), "{made}");
+    assert_eq!(made["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));
+}
+
+/// The pods that the test bound.
+struct Bound(Vec<Value>);
+
+impl BoundPods for Bound {
+    fn bound_pods(&self, node: &str, namespace: &str) -> Vec<bytes::Bytes> {
+        let is_there =
+            |pod: &&Value| pod["spec"]["nodeName"] == node && pod["metadata"]["namespace"] == namespace;
+        self.0.iter().filter(is_there).map(|pod| pod.to_string().into()).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_node_gets_tokens_for_its_own_pods_only() {
+    let (world, access) = guarded().await;
+    world.create(accounts(), &json!({"metadata": {"name": "default"}})).await.unwrap();
+    let web = bound_pod(&world, "web").await;
+    access.set_pods(Arc::new(Bound(vec![web.clone()])));
+    let node = |name: &str| World { service: world.service.clone(), who: Identity::of_node(name) };
+    let bound = json!({"boundObjectRef": {
+        "kind": "Pod", "apiVersion": "v1", "name": "web", "uid": web["metadata"]["uid"],
+    }});
+    let made = token(&node("n1"), "default", bound.clone()).await.unwrap();
+    let extra = &review(&world, &made["status"]["token"], Value::Null).await["user"]["extra"];
+    assert_eq!(extra["authentication.kubernetes.io/pod-name"], json!(["web"]));
+    assert_eq!(token(&node("n2"), "default", bound).await.unwrap_err().code, 403);
+    let unbound = token(&node("n1"), "default", json!({})).await.unwrap_err();
+    assert!(unbound.message.contains("not bound to a pod"), "{unbound}");
+    world.create(pods(), &pod("free")).await.unwrap();
+    let free = json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "free"}});
+    assert_eq!(token(&node("n1"), "default", free).await.unwrap_err().code, 403);
+}
+
+#[tokio::test]
+async fn a_node_cannot_choose_who_comes_to_it() {
+    let (world, _) = guarded().await;
+    let nodes = || ResourceRef::collection("", "v1", "nodes");
+    for name in ["n1", "n2"] {
+        world.create(nodes(), &json!({"metadata": {"name": name}})).await.unwrap();
+    }
+    let n1 = World { service: world.service.clone(), who: Identity::of_node("n1") };
+    let label = |key: &str| json!({"metadata": {"labels": {key: "x"}}});
+    n1.merge(nodes().named("n1"), &label("example.com/rack")).await.unwrap();
+    let error =
+        n1.merge(nodes().named("n1"), &label("node-restriction.kubernetes.io/tenant")).await.unwrap_err();
+    assert!(
+        error.message.contains("is not allowed to modify labels: node-restriction.kubernetes.io/tenant"),
+        "{error}"
+    );
+    let taint = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
+    assert_eq!(n1.merge(nodes().named("n1"), &taint).await.unwrap_err().code, 403);
+    world.merge(nodes().named("n1"), &taint).await.unwrap();
+    assert_eq!(
+        n1.merge(nodes().named("n1"), &json!({"spec": {"taints": null}})).await.unwrap_err().code,
+        403
+    );
+    assert_eq!(n1.merge(nodes().named("n2"), &label("example.com/rack")).await.unwrap_err().code, 403);
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    n1.merge(nodes().named("n1").sub("status"), &ready).await.unwrap();
+}
+
+#[tokio::test]
+async fn strangers_are_asked_for_credentials_and_not_told_what_they_lack() {
+    let (world, _) = guarded().await;
+    let nobody = World { service: world.service.clone(), who: Identity::anonymous() };
+    let error = nobody.list(pods(), ListOptions::default()).await.unwrap_err();
+    assert_eq!(error.code, 401);
+    let may = |path: &str| world.service.authorize_path(&nobody.who, "get", path);
+    assert!(may("/version").is_ok());
+    assert_eq!(may("/apis").unwrap_err().code, 401);
+}
