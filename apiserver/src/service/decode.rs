@@ -12,7 +12,7 @@ use claw_schemas::{ApiError, status::Reason};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::limits::{DOCUMENT_DEPTH_MAX, DOCUMENT_WEIGHT_MAX, REQUEST_BYTES_MAX};
+use super::limits::{DOCUMENT_DEPTH_MAX, DOCUMENT_WEIGHT_MAX, REQUEST_BYTES_MAX, YAML_BRACKETS_MAX};
 
 /// A decoded body.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub(super) fn document(body: &[u8]) -> Result<Document, ApiError> {
         reader.end().map_err(|error| malformed("JSON", &error))?;
         value
     } else {
+        check_brackets(body)?;
         seed.deserialize(serde_yaml::Deserializer::from_slice(body))
             .map_err(|error| malformed("YAML", &error))?
     };
@@ -56,6 +57,25 @@ pub(super) fn check_size(body: &[u8]) -> Result<(), ApiError> {
             Reason::RequestEntityTooLarge,
             format!("the request body has {} bytes, the limit is {REQUEST_BYTES_MAX}", body.len()),
         ));
+    }
+    Ok(())
+}
+
+/// Refuses YAML with too many open brackets: its parser looks at all of them again with every word, before anybody counts
+/// levels. Brackets in texts count too, so the limit is far above what any manifest has.
+fn check_brackets(body: &[u8]) -> Result<(), ApiError> {
+    let mut open = 0_usize;
+    for byte in body {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > YAML_BRACKETS_MAX {
+            return Err(ApiError::bad_request(format!(
+                "the request body is not valid YAML: more than {YAML_BRACKETS_MAX} brackets are open at once; send it as JSON"
+            )));
+        }
     }
     Ok(())
 }
@@ -267,6 +287,14 @@ mod tests {
             assert_eq!(error.reason, Reason::BadRequest, "{body:?}: {error}");
         }
         assert!(document(&[0xff, 0xfe, b'{']).is_err());
+    }
+
+    #[test]
+    fn brackets_that_never_close_are_counted_before_they_are_parsed() {
+        let error = document(format!("a: {}", "[".repeat(1_000_000)).as_bytes()).unwrap_err();
+        assert!(error.message.contains("brackets are open at once"), "{error}");
+        let text = format!("a: \"{}\"", "[".repeat(YAML_BRACKETS_MAX));
+        assert!(document(text.as_bytes()).is_ok(), "texts may have many");
     }
 
     #[test]
