@@ -242,6 +242,8 @@ proptest! {
     #[test]
     fn what_the_last_owner_gives_up_goes(wanted in config()) {
         let (live, entries) = history(&[wanted]);
+        // As above.
+        prop_assume!(!entries.is_empty());
         let nothing = json!({"metadata": {"name": "x"}});
         let done = apply(&subject(), &live, &nothing, entries, &manager("a"), false, "t").unwrap();
         prop_assert_eq!(bare(&done.object), bare(&nothing));

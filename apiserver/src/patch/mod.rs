@@ -108,6 +108,9 @@ fn json(target: &Value, patch: &[u8]) -> Result<Value, ApiError> {
     let mut copied_bytes = 0;
     for operation in &operations.0 {
         bound(&result, operation, &mut copied_bytes)?;
+        if finds_absent(&result, operation) {
+            continue;
+        }
         json_patch::patch(&mut result, std::slice::from_ref(operation)).map_err(|error| {
             let mut refusal = ApiError::new(
                 Reason::Invalid,
@@ -122,6 +125,12 @@ fn json(target: &Value, patch: &[u8]) -> Result<Value, ApiError> {
         })?;
     }
     Ok(result)
+}
+
+/// A test for null holds where there is nothing: not RFC 6902, but how upstream reads it, and how kube-rs makes sure that
+/// an object has no finalizers.
+fn finds_absent(target: &Value, operation: &PatchOperation) -> bool {
+    matches!(operation, PatchOperation::Test(test) if test.value.is_null() && test.path.resolve(target).is_err())
 }
 
 /// Refuses an operation that would let a small patch make a huge value, by copying, or a bottomless one, by nesting.

@@ -299,6 +299,14 @@ fn json_patches_do_all_or_nothing() {
 }
 
 #[test]
+fn a_test_for_null_holds_where_there_is_nothing() {
+    let absent =
+        json!([{"op": "test", "path": "/a/b", "value": null}, {"op": "add", "path": "/c", "value": 1}]);
+    assert_eq!(json_on(&json!({"a": {}}), &absent).unwrap(), json!({"a": {}, "c": 1}));
+    assert_eq!(json_on(&json!({"a": {"b": 1}}), &absent).unwrap_err().reason, Reason::Invalid);
+}
+
+#[test]
 fn malformed_json_patches_are_bad_requests() {
     let target = json!({});
     for patch in [json!({}), json!([{"op": "explode", "path": "/a"}]), json!([{"op": "add"}])] {

@@ -17,7 +17,7 @@ use super::{
     decode,
     kinds::Target,
     limits::CONFLICT_RETRIES_MAX,
-    object::{self, check_name, text},
+    object::{self, check_name, metadata_mut, text},
     owners::{self, Claims},
     unattended,
     update::{Part, Proposal},
@@ -39,8 +39,11 @@ impl ObjectService {
     pub(super) async fn apply(&self, target: &Target, asked: Asked<'_>) -> Result<Response, ApiError> {
         body::require_name(target)?;
         let manager = applier(target, asked.part.subresource(), asked.options)?;
-        let Incoming { object: config, mut warnings } =
+        let Incoming { object: mut config, mut warnings } =
             config(target, asked.body, asked.options.field_validation)?;
+        if text(&config, "name").is_empty() {
+            metadata_mut(&mut config).insert("name".to_owned(), target.name.as_str().into());
+        }
         check_name(target, &config)?;
         let config = within(&owners::subject(&target.kind, asked.part), config);
         for _ in 0..CONFLICT_RETRIES_MAX {

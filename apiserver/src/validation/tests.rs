@@ -1,6 +1,7 @@
 //! Each rule against an object that is sound but for one thing.
 
 mod kinds;
+mod sound;
 mod updates;
 
 use std::sync::LazyLock;

@@ -76,8 +76,8 @@ mod tests {
                 for field in definition["properties"].as_object().into_iter().flatten().map(|(name, _)| name)
                 {
                     // An object says its type in the envelope.
-                    let of_every_object =
-                        matches!(field.as_str(), "apiVersion" | "kind") && has(ty, "metadata");
+                    let of_every_object = matches!(field.as_str(), "apiVersion" | "kind")
+                        && (has(ty, "metadata") || ty == "DeleteOptions");
                     if !has(ty, field) && !of_every_object {
                         missing.push(format!("{ty}.{field}"));
                     }

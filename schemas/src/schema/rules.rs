@@ -295,13 +295,19 @@ static KEY_DEFAULTS: &[(&str, &str, &str)] =
     &[("ContainerPort", "protocol", "TCP"), ("ServicePort", "protocol", "TCP")];
 
 /// Types whose bare names the core group has too.
-static QUALIFIED: [&str; 2] = ["discovery.v1.EndpointPort", "resource.v1.ResourceClaim"];
+static QUALIFIED: [&str; 4] = [
+    "apiextensions.v1.ServiceReference",
+    "apiextensions.v1.WebhookClientConfig",
+    "discovery.v1.EndpointPort",
+    "resource.v1.ResourceClaim",
+];
 
 /// The name by which tables know a built-in type: `PodSpec` for `io.k8s.api.core.v1.PodSpec`, with group and version
 /// where that would be ambiguous. Other types have no rules here.
 pub(crate) fn bare_name(definition: &str) -> Option<&str> {
     let path = definition.strip_prefix("io.k8s.")?;
-    let qualified = path.strip_prefix("api.").unwrap_or(path);
+    let own = ["api.", "apiextensions-apiserver.pkg.apis."];
+    let qualified = own.iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path);
     if QUALIFIED.contains(&qualified) { Some(qualified) } else { path.rsplit('.').next() }
 }
 

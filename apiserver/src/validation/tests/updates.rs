@@ -1,6 +1,6 @@
 //! What may not change once it is, and what may.
 
-use super::{kinds::object, *};
+use super::{sound::object, *};
 
 /// Changes one place of a sound object and tells what is said.
 fn change(kind: &str, pointer: &str, value: &Value) -> Vec<String> {
