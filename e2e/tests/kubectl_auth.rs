@@ -121,11 +121,11 @@ impl Story<'_> {
             own.extend(args);
             self.kubectl.run(&own)
         };
-        let maps = as_bot(&["get", "configmaps"]).success().unwrap();
+        let maps = as_bot(&["get", "configmaps"]).success().expect("a token reads what it may");
         assert!(maps.contains("kube-root-ca.crt"), "{maps}");
         let secrets = as_bot(&["get", "secrets"]);
         assert!(secrets.stderr.contains("User \"system:serviceaccount:"), "{secrets:?}");
-        let who = as_bot(&["auth", "whoami", "-o", "yaml"]).success().unwrap();
+        let who = as_bot(&["auth", "whoami", "-o", "yaml"]).success().expect("a token says who it is");
         assert!(who.contains(&self.user()) && who.contains("system:serviceaccounts"), "{who}");
         let me = self.ok(&["auth", "whoami"]);
         assert!(me.contains("kubernetes-admin") && me.contains("system:masters"), "{me}");

@@ -65,8 +65,9 @@ impl ObjectService {
 }
 
 fn account_name(spec: &Value) -> String {
-    let named = ["serviceAccountName", "serviceAccount"].into_iter().filter_map(|field| spec[field].as_str());
-    named.filter(|name| !name.is_empty()).next().unwrap_or(DEFAULT_ACCOUNT).to_owned()
+    let mut named =
+        ["serviceAccountName", "serviceAccount"].into_iter().filter_map(|field| spec[field].as_str());
+    named.find(|name| !name.is_empty()).unwrap_or(DEFAULT_ACCOUNT).to_owned()
 }
 
 fn is_empty(list: &Value) -> bool {
