@@ -155,6 +155,18 @@ impl Kubectl {
         outcome.stderr
     }
 
+    /// Asks for a kind that is not served. A client that still remembers it asks the server, and says it otherwise.
+    ///
+    /// # Panics
+    /// When the kind is served, or the words help nobody.
+    #[track_caller]
+    pub fn finds_no_kind(&self, name: &str) {
+        let said = self.fails(&["get", name], "");
+        let either =
+            ["the server doesn't have a resource type", "the server could not find the requested resource"];
+        assert!(either.iter().any(|words| said.contains(words)), "{}: {said}", self.name);
+    }
+
     /// Starts a command that goes on, such as `get -w` or `logs -f`; its output goes to `file`.
     ///
     /// # Panics

@@ -148,17 +148,10 @@ fn taken_away(kubectl: &Kubectl) {
     );
     kubectl.ok(&["delete", "dset", "books"]);
     kubectl.ok(&["delete", "crd", "datasets.data.example.com", "--timeout=60s"]);
-    assert!(is_unknown(&kubectl.fails(&["get", "dset"], "")));
+    kubectl.finds_no_kind("dset");
     // Defined again, the kind begins without the objects of its former life.
     kubectl.ok(&["apply", "-f", &example("definition.yaml")]);
     kubectl.ok(&["wait", "--for=condition=Established", "crd/datasets.data.example.com", "--timeout=60s"]);
     assert!(kubectl.ok(&["get", "dset", "-o", "name"]).is_empty());
     kubectl.ok(&["delete", "crd", "datasets.data.example.com", "--timeout=60s"]);
-}
-
-/// What kubectl says of a kind that is not served: a client that still remembers it asks the server first.
-fn is_unknown(said: &str) -> bool {
-    let either =
-        ["the server doesn't have a resource type", "the server could not find the requested resource"];
-    either.iter().any(|words| said.contains(words))
 }

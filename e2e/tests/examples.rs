@@ -99,11 +99,7 @@ fn a_kind_of_ones_own_is_served(kubectl: &Kubectl) {
     assert_eq!(kubectl.ok(&["apply", "-f", &object]), "dataset.data.example.com/books unchanged\n");
     assert_eq!(field(kubectl, "dset/books", "{.spec.format} {.spec.copies}"), "parquet 1");
     kubectl.ok(&["delete", "-f", &definition, "--timeout=60s"]);
-    // A client that still remembers the kind asks the server for it first.
-    let said = kubectl.fails(&["get", "datasets"], "");
-    let either =
-        ["the server doesn't have a resource type", "the server could not find the requested resource"];
-    assert!(either.iter().any(|words| said.contains(words)), "{said}");
+    kubectl.finds_no_kind("datasets");
 }
 
 fn phase(kubectl: &Kubectl, pod: &str, wanted: &str) {
