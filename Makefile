@@ -17,7 +17,7 @@ demo: ## a one-machine cluster with the examples in it; KEEP=1 leaves it running
 
 test: ## every test; those that need root, kubectl or Python say so when they cannot run
 	@e2e/deps.sh
-	cargo test --locked --workspace
+	cargo test --locked --workspace --no-fail-fast
 
 lint: ## formatting, clippy, and the dependency policy where cargo-deny is installed
 	cargo fmt --all --check

@@ -17,7 +17,8 @@ fi
 say "building (the first time takes some minutes)"
 # Progress for who watches; a log is spared the list of crates.
 [ -t 2 ] && quiet=() || quiet=(--quiet)
-cargo build "${quiet[@]}" --locked --workspace --bins
+# The selection of e2e/src/binary.rs, so that `make demo` and `make test` build each dependency once.
+cargo build "${quiet[@]}" --locked --workspace --bins --test tidy
 binary="${CARGO_TARGET_DIR:-target}/debug/clawbernetes"
 scratch=$(mktemp -d /tmp/claw-demo-XXXXXX)
 server=

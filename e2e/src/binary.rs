@@ -34,8 +34,11 @@ fn build() -> PathBuf {
     let profile = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
     let target = profile.parent().expect("profiles lie in the target folder");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // The same packages as `cargo test --workspace` selects, so that features unify alike and nothing is built twice.
-    cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--target-dir"]).arg(target);
+    // A test target among them makes cargo count development dependencies, as `cargo test --workspace` does: features
+    // unify alike and nothing is built twice.
+    cargo
+        .args(["build", "--quiet", "--locked", "--workspace", "--bins", "--test", "tidy", "--target-dir"])
+        .arg(target);
     if profile.ends_with("release") {
         cargo.arg("--release");
     }

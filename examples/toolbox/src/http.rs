@@ -139,11 +139,12 @@ fn read_line(reader: &mut BufReader<&TcpStream>) -> io::Result<String> {
 
 fn respond(mut connection: &TcpStream, status: u16, body: &str) -> io::Result<()> {
     let reason = if status < 400 { "OK" } else { "Error" };
-    write!(
-        connection,
+    // One write: a client that hangs up after the status line would fail the second of several.
+    let answer = format!(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
-    )
+    );
+    connection.write_all(answer.as_bytes())
 }
 
 impl State {
@@ -222,7 +223,8 @@ pub(crate) fn check(url: &str) -> Result<u8, String> {
 fn get(address: &std::net::SocketAddr, host: &str, path: &str) -> io::Result<u16> {
     let mut connection = TcpStream::connect_timeout(address, IDLE_TIMEOUT)?;
     connection.set_read_timeout(Some(IDLE_TIMEOUT))?;
-    write!(connection, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes())?;
     let mut reader = BufReader::new(&connection);
     let line = read_line(&mut reader)?;
     line.split_whitespace()

@@ -6,9 +6,9 @@ use std::{
         fd::{AsRawFd as _, OwnedFd},
         unix::net::UnixStream as StdStream,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -32,6 +32,12 @@ use crate::Error;
 /// machine under load may stall; beyond it the attempt counts as failed.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the starter of an agent that is gone may take to work off its last requests.
+const EARLIER_STARTER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often to look whether it has.
+const EARLIER_STARTER_POLL: Duration = Duration::from_millis(5);
+
 /// How long a shim may take to answer: it is idle but for log lines.
 const SHIM_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -40,6 +46,8 @@ const EXEC_MARGIN: Duration = Duration::from_secs(10);
 
 /// The agent's starter, started when first needed and again if it dies.
 pub struct Starter {
+    /// Held by the process for its life.
+    lock: PathBuf,
     running: Mutex<Option<Running>>,
 }
 
@@ -49,17 +57,46 @@ struct Running {
 }
 
 impl Starter {
-    /// Nothing is started yet.
-    pub fn new() -> Self {
-        Self { running: Mutex::new(None) }
+    /// Nothing is started yet. `lock` is a file of its own for one state folder; it is made where it is missing.
+    pub fn new(lock: PathBuf) -> Self {
+        Self { lock, running: Mutex::new(None) }
+    }
+
+    /// Returns once no starter of an earlier agent lives; one that does not end by itself is killed.
+    ///
+    /// # Errors
+    /// When the lock cannot be read.
+    pub async fn outlive_earlier(&self) -> Result<(), Error> {
+        let deadline = tokio::time::Instant::now() + EARLIER_STARTER_LIMIT;
+        loop {
+            let holder =
+                sys::lock_holder(&self.lock).map_err(Error::io("asking for the lock", &self.lock))?;
+            match holder {
+                Some(earlier) if Some(earlier) != self.pid() => {
+                    if tokio::time::Instant::now() > deadline {
+                        // It holds the lock, so the process is certainly a starter.
+                        let _ = nix::sys::signal::kill(earlier, nix::sys::signal::Signal::SIGKILL);
+                    }
+                    tokio::time::sleep(EARLIER_STARTER_POLL).await;
+                }
+                _ => return Ok(()),
+            }
+        }
     }
 
     /// Starts a container.
     ///
     /// # Errors
-    /// [`Error::Shim`] when the container does not start; the reason is in the message.
+    /// [`Error::Shim`] when the container does not start; the reason is in the message. What holds no lock on its
+    /// bundle by then never will.
     pub async fn run(&self, job: RunJob) -> Result<super::ShimRecord, Error> {
-        match self.ask(&StarterRequest::Run(job), START_TIMEOUT).await? {
+        let asked = Instant::now();
+        let reply = self.ask(&StarterRequest::Run(job), START_TIMEOUT).await;
+        if asked.elapsed() >= START_TIMEOUT {
+            // It may only have been slow: what was given up must not come to life later.
+            self.end();
+        }
+        match reply? {
             RunReply::Started(record) => Ok(record),
             RunReply::Failed(message) => Err(Error::Shim(message)),
         }
@@ -78,6 +115,14 @@ impl Starter {
     pub fn pid(&self) -> Option<Pid> {
         let running = self.running.lock();
         running.as_ref().and_then(|running| i32::try_from(running.process.id()).ok()).map(Pid::from_raw)
+    }
+
+    /// Ends the starter; the next request starts another.
+    fn end(&self) {
+        if let Some(mut starter) = self.running.lock().take() {
+            let _ = starter.process.kill();
+            let _ = starter.process.wait();
+        }
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: &StarterRequest, limit: Duration) -> Result<T, Error> {
@@ -110,7 +155,7 @@ impl Starter {
         let mut running = self.running.lock();
         for attempt in 0..2 {
             if running.is_none() {
-                *running = Some(launch()?);
+                *running = Some(launch(&self.lock)?);
             }
             let Some(starter) = running.as_mut() else { break };
             let descriptors = [reply.as_raw_fd()];
@@ -132,12 +177,6 @@ impl Starter {
     }
 }
 
-impl Default for Starter {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Drop for Starter {
     fn drop(&mut self) {
         if let Some(Running { socket, mut process }) = self.running.lock().take() {
@@ -148,11 +187,17 @@ impl Drop for Starter {
     }
 }
 
-fn launch() -> Result<Running, Error> {
+fn launch(lock: &Path) -> Result<Running, Error> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(lock)
+        .map_err(Error::io("creating", lock))?;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .map_err(Error::system("making a socket for the container starter"))?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg(STARTER_ARGUMENT).env_clear().current_dir("/");
+    command.arg(STARTER_ARGUMENT).arg(lock).env_clear().current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     sys::command_with_descriptor(&mut command, theirs);
     let process = command.spawn().map_err(Error::io("executing as container starter:", "/proc/self/exe"))?;

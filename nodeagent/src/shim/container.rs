@@ -56,10 +56,14 @@ const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 const SHIM_OOM_SCORE: &str = "-998";
 
 /// Runs the container to its end. The caller then exits this process.
-pub(super) fn run(job: &RunJob, reply: UnixStream) {
+pub(super) fn run(job: &RunJob, reply: UnixStream, starter: Pid) {
     let _ = std::fs::write("/proc/self/comm", "claw-shim");
     let _ = nix::unistd::setsid();
     sys::become_subreaper();
+    if let Err(error) = take_bundle(job, starter) {
+        // The bundle is somebody else's by now: nothing in it is touched.
+        return answer(&reply, &RunReply::Failed(error.full()));
+    }
     match prepare(job).and_then(Shim::start) {
         Ok(mut shim) => {
             answer(&reply, &RunReply::Started(shim.record.clone()));
@@ -83,9 +87,19 @@ struct Created<'a> {
     stderr: File,
 }
 
-fn prepare(job: &RunJob) -> Result<Created<'_>, Error> {
+/// Marks the bundle as this shim's, unless the run was given up meanwhile: whoever gives one up first makes sure that
+/// its starter is gone, then looks at the lock.
+fn take_bundle(job: &RunJob, starter: Pid) -> Result<(), Error> {
     let lock = job.bundle.join(files::LOCK);
     sys::lock_for_life(&lock).map_err(Error::io("locking", &lock))?;
+    if nix::unistd::getppid() == starter {
+        Ok(())
+    } else {
+        Err(Error::Shim("the agent that asked for this run is gone".to_owned()))
+    }
+}
+
+fn prepare(job: &RunJob) -> Result<Created<'_>, Error> {
     sys::detach_standard_streams().map_err(Error::io("opening", "/dev/null"))?;
     mounts::enter_own_namespace(job)?;
     let own_score = std::fs::read_to_string(OOM_SCORE).unwrap_or_default();

@@ -6,6 +6,9 @@
 //! owns the log pipes, records the exit durably, removes what the kernel holds for the container,
 //! and ends. So an agent may die and come back without losing a container, a log line or an exit code.
 //!
+//! A starter holds a lock for its life, and a shim goes on only if its starter still lives once it has locked its
+//! bundle. So when an agent finds no starter of an earlier one, whatever holds no lock will never run.
+//!
 //! What a bundle folder tells (see [`files`]): the lock is held → the shim lives; `shim.json` → the
 //! container was created and may have run; `exit.json` → it is over, and how. Lock free and no
 //! `exit.json`: the shim was killed, and the exit code is lost (never reported as 0).
@@ -33,7 +36,7 @@ const STARTER_ARGUMENT: &str = "__clawbernetes-container-starter";
 
 /// Names of the files in a bundle folder.
 pub mod files {
-    /// Locked by the shim (POSIX record lock) for as long as it lives.
+    /// Made by the agent, locked by the shim (POSIX record lock) for as long as it lives.
     pub const LOCK: &str = "shim.lock";
     /// [`super::ShimRecord`], written after create and before start.
     pub const SHIM: &str = "shim.json";
@@ -211,7 +214,7 @@ pub enum ShimRequest {
 pub fn run_if_asked() {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == STARTER_ARGUMENT) {
-        starter::serve()
+        starter::serve(&arguments.next().map(PathBuf::from).unwrap_or_default())
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
         fd::{AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
     },
+    path::Path,
+    time::Duration,
 };
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -15,14 +17,23 @@ use super::{StarterRequest, container, exec, sys};
 /// Longest request. Arguments of an exec are the only part of unknown length; sockets carry about 200 KiB.
 pub(super) const REQUEST_BYTES_MAX: usize = 128 * 1024;
 
-/// Serves requests until the agent is gone.
-pub(super) fn serve() -> ! {
+/// How often to try for the lock of a starter that is about to end.
+const LOCK_POLL: Duration = Duration::from_millis(5);
+
+/// Serves requests until the agent is gone, once no earlier starter holds `lock`.
+pub(super) fn serve(lock: &Path) -> ! {
     let socket = sys::own(sys::STARTER_SOCKET);
     // A name of its own in `ps`; the kernel keeps 15 bytes.
     let _ = std::fs::write("/proc/self/comm", "claw-starter");
     // The agent may be stopped from a terminal; what runs here must not be.
     let _ = nix::unistd::setsid();
     sys::ignore_children();
+    while let Err(error) = sys::lock_for_life(lock) {
+        if !matches!(error.raw_os_error(), Some(nix::libc::EAGAIN | nix::libc::EACCES)) {
+            std::process::exit(1);
+        }
+        std::thread::sleep(LOCK_POLL);
+    }
     // One for all requests. A new one each time would be cleared while shims still share its pages,
     // and the kernel would first copy every page for them.
     let mut buffer = vec![0_u8; REQUEST_BYTES_MAX];
@@ -37,6 +48,7 @@ pub(super) fn serve() -> ! {
 }
 
 fn handle(request: Result<StarterRequest, String>, reply: UnixStream, socket: &OwnedFd) {
+    let starter = nix::unistd::getpid();
     match sys::fork() {
         Ok(Some(_)) => {}
         Ok(None) => {
@@ -44,7 +56,7 @@ fn handle(request: Result<StarterRequest, String>, reply: UnixStream, socket: &O
             let _ = nix::unistd::close(socket.as_raw_fd());
             sys::reset_signals();
             match request {
-                Ok(StarterRequest::Run(job)) => container::run(&job, reply),
+                Ok(StarterRequest::Run(job)) => container::run(&job, reply, starter),
                 Ok(StarterRequest::Exec(job)) => exec::run(&job, reply),
                 Err(message) => answer(&reply, &super::RunReply::Failed(message)),
             }

@@ -13,8 +13,11 @@ use nix::unistd::{ForkResult, Pid};
 /// Takes the lock file's record lock for the life of this process. It is not inherited by children,
 /// so it tells exactly whether this process lives. The file must never be opened again in this
 /// process: closing any descriptor of it would drop the lock.
+///
+/// The file is made by who may later remove its folder: a process that comes too late must not add to a folder
+/// that is being removed.
 pub fn lock_for_life(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
     let lock = whole_file_lock();
     // SAFETY: the descriptor is open and the struct is a valid flock.
     let locked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) };

@@ -4,6 +4,7 @@
 //! ROOT/images/…                          image roots
 //! ROOT/state/ID/                         libcontainer's own state
 //! ROOT/network.json                      which bridge is ours
+//! ROOT/starter.lock                      held by the starter for its life
 //! ROOT/pods/UID/pod.json                 the pod, written before anything is done for it
 //!              /sandbox.json             its address
 //!              /ns/{net,ipc,uts}         its namespaces, pinned
@@ -132,7 +133,7 @@ impl Containers {
         Ok(Arc::new(Self {
             images: Images::new(root_dir.join("images")),
             network: Arc::new(Network::open(&root_dir, config.pod_network)?),
-            starter: Starter::new(),
+            starter: Starter::new(root_dir.join("starter.lock")),
             machine: Machine::detect(&root_dir),
             cgroup_parent: config.cgroup_parent,
             root_dir,
@@ -267,6 +268,7 @@ impl Runtime for Containers {
     }
 
     async fn recover(&self) -> Result<Vec<RecoveredPod>, Error> {
+        self.starter.outlive_earlier().await?;
         let folder = self.root_dir.join("pods");
         let mut pods = Vec::new();
         for pod_uid in names(&folder)? {
@@ -348,6 +350,8 @@ impl Runtime for Containers {
             fs::create_dir_all(&bundle).map_err(Error::io("creating", &bundle))?;
             termination::create(&bundle, request.container)?;
             records::write(&bundle.join("config.json"), &config)?;
+            let lock = bundle.join(files::LOCK);
+            fs::write(&lock, []).map_err(Error::io("creating", &lock))?;
             // About a process, which a power cut ends too: no need to wait for the disk.
             records::write(&bundle.join(RUN_RECORD), &run)
         };
@@ -362,7 +366,6 @@ impl Runtime for Containers {
         let (started_at, exit) = match self.starter.run(job).await {
             Ok(shim) => (Some(shim.started_at), None),
             Err(error) => {
-                // It may only have been slow: what was given up must not come to life later.
                 self.end_shim(&bundle, &run).await.map_err(|error| create_error(&error))?;
                 let exit = ExitRecord::start_error(error.full(), Timestamp::now());
                 records::write_durably(&bundle.join(files::EXIT), &exit)
