@@ -96,10 +96,6 @@ impl Cached for Definition {
     fn meta(&self) -> &ObjectMeta {
         &self.metadata
     }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 impl Definition {

@@ -34,7 +34,7 @@ pub use error::ConfigError;
 pub use grpc::{GrpcNodeLink, GrpcTransport};
 pub use http_transport::HttpTransport;
 pub use kubeconfig::Kubeconfig;
-pub use object::{Cached, DynamicObject, PartialObject};
+pub use object::{Cached, DynamicObject, PartialObject, without_managed_fields};
 pub use reflector::Reflector;
 pub use request::{Request, ResourceRef, Response, Verb};
 pub use transport::{ByteStream, Transport, WatchEvent, WatchStream};

@@ -24,7 +24,7 @@ use crate::{
     api::{Api, Client, Object},
     backoff::Backoff,
     cache::{Change, Indexer, Store, Writer},
-    object::{Cached, PartialObject, revision_of},
+    object::{Cached, PartialObject, revision_of, without_managed_fields},
     request::{ListOptions, Request, ResourceRef, Verb, View, WatchOptions},
     transport::{Transport, WatchEvent, WatchStream},
 };
@@ -344,12 +344,9 @@ impl<K: Cached> Reflector<K> {
     }
 }
 
-/// Reads an object for the cache. `managedFields` are left out: nobody plans by them, they can be larger than all the
-/// rest, and a server keeps them when an update does not name them.
+/// Reads an object for the cache.
 fn decode_bytes<K: Cached>(body: &[u8]) -> Result<K, serde_json::Error> {
-    let mut object: K = serde_json::from_slice(body)?;
-    object.meta_mut().managed_fields = None;
-    Ok(object)
+    serde_json::from_slice(&without_managed_fields(body))
 }
 
 /// The revision that an object or a bookmark carries; 0, which changes nothing, when it carries none.

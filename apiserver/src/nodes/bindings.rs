@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use claw_client::without_managed_fields;
 use claw_schemas::proto::{DesiredPods, PodChanged, PodRemoved, ServerMessage, server_message::Message};
 use serde::Deserialize;
 
@@ -77,7 +78,7 @@ impl Bindings {
         if let Some(node) = next {
             let node = self.bind(event.key.clone(), &node, event.value.clone());
             let message =
-                Message::PodChanged(PodChanged { revision: event.revision, pod: event.value.clone() });
+                Message::PodChanged(PodChanged { revision: event.revision, pod: for_agent(&event.value) });
             messages.push((node, ServerMessage { message: Some(message) }));
         }
         messages
@@ -85,7 +86,8 @@ impl Bindings {
 
     /// All pods of a node, as of the last change applied.
     pub fn desired(&self, node: &str) -> ServerMessage {
-        let pods = self.nodes.get(node).map(|pods| pods.values().cloned().collect()).unwrap_or_default();
+        let pods =
+            self.nodes.get(node).map(|pods| pods.values().map(for_agent).collect()).unwrap_or_default();
         let message = Message::DesiredPods(DesiredPods { revision: self.revision, pods });
         ServerMessage { message: Some(message) }
     }
@@ -116,6 +118,14 @@ impl Bindings {
             self.nodes.remove(node);
         }
         pod
+    }
+}
+
+/// A pod as an agent gets it, without what it has no use for.
+fn for_agent(pod: &Bytes) -> Bytes {
+    match without_managed_fields(pod) {
+        Cow::Borrowed(_) => pod.clone(),
+        Cow::Owned(pod) => pod.into(),
     }
 }
 
