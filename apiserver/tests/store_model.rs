@@ -29,6 +29,7 @@ enum Step {
 enum Deed {
     Put { size: usize },
     Delete,
+    Check,
     Stale,
 }
 
@@ -37,6 +38,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let deed = prop_oneof![
         6 => size.prop_map(|size| Deed::Put { size }),
         3 => Just(Deed::Delete),
+        2 => Just(Deed::Check),
         1 => Just(Deed::Stale),
     ];
     let step = prop_oneof![
@@ -68,22 +70,24 @@ impl Model {
         let mut known: BTreeMap<Key, Option<Revision>> = BTreeMap::new();
         let mut good = true;
         let mut writes = Vec::new();
-        for (place, (number, deed)) in deeds.iter().enumerate() {
+        let mut next = self.revision + 1;
+        for (number, deed) in deeds {
             let key = key(*number);
             let stored = || self.records.get(&key).map(|(revision, _)| *revision);
             let current = *known.entry(key.clone()).or_insert_with(stored);
-            let next = self.revision + 1 + place as u64;
             let expect = current.map_or(Expect::Absent, Expect::Revision);
             let (expect, change, after) = match deed {
                 Deed::Put { size } => (expect, Change::Put(draft(&next.to_string(), *size)), Some(next)),
                 Deed::Delete => (expect, Change::Delete(draft("gone", 1)), None),
+                Deed::Check => (expect, Change::Check, current),
                 Deed::Stale => (Expect::Revision(next), Change::Put(draft("stale", 1)), Some(next)),
             };
             good &= match deed {
-                Deed::Put { .. } => true,
+                Deed::Put { .. } | Deed::Check => true,
                 Deed::Delete => current.is_some(),
                 Deed::Stale => false,
             };
+            next += u64::from(!matches!(change, Change::Check));
             known.insert(key.clone(), after);
             writes.push(Write { key, expect, change });
         }
@@ -92,11 +96,13 @@ impl Model {
 
     fn apply(&mut self, writes: Vec<Write>) {
         for Write { key, change, .. } in writes {
-            self.revision += 1;
+            let revision = self.revision + 1;
             let (value, deleted) = match change {
-                Change::Put(draft) => (draft.at(self.revision), false),
-                Change::Delete(draft) => (draft.at(self.revision), true),
+                Change::Put(draft) => (draft.at(revision), false),
+                Change::Delete(draft) => (draft.at(revision), true),
+                Change::Check => continue,
             };
+            self.revision = revision;
             match deleted {
                 true => self.records.remove(&key),
                 false => self.records.insert(key.clone(), (self.revision, value.clone())),

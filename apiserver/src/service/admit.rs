@@ -3,7 +3,7 @@
 use claw_schemas::{ApiError, status::Cause};
 
 use super::{ObjectService, kinds::Target};
-use crate::store::Key;
+use crate::store::{Change, Expect, Key, Write};
 
 /// Namespaces that are part of every cluster.
 pub(super) const SYSTEM_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -12,20 +12,26 @@ pub(super) const SYSTEM_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube
 const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 impl ObjectService {
-    /// New objects need a namespace that exists and is to stay.
-    pub(super) async fn admit_into_namespace(&self, target: &Target, name: &str) -> Result<(), ApiError> {
+    /// New objects need a namespace that exists and is to stay. Gives the check by which their transaction sees to it that
+    /// it still does: whoever empties a namespace that goes must be able to rely on what they saw.
+    pub(super) async fn admit_into_namespace(
+        &self,
+        target: &Target,
+        name: &str,
+    ) -> Result<Option<Write>, ApiError> {
         let namespace = &target.namespace;
         if namespace.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(namespaces) = self.kinds.core("namespaces") else { return Ok(()) };
+        let Some(namespaces) = self.kinds.core("namespaces") else { return Ok(None) };
         let Some(record) = self.find(&Key::object("", "namespaces", "", namespace)).await? else {
             return Err(namespaces.not_found(namespace));
         };
         let phase = namespaces.plan.field("status.phase");
         let terminating = |phase| namespaces.plan.facts(&record.value).field(phase) == "Terminating";
         if !phase.is_some_and(terminating) {
-            return Ok(());
+            let expect = Expect::Revision(record.revision);
+            return Ok(Some(Write { key: record.key, expect, change: Change::Check }));
         }
         let why =
             format!("unable to create new content in namespace {namespace} because it is being terminated");

@@ -121,6 +121,9 @@ impl ObjectService {
             let chooses = addresses::address(&object["spec"]).is_none();
             let mut writes = self.companions(target, None, Some(&mut object)).await?;
             let takes_more = !writes.is_empty();
+            let namespace = self.admit_into_namespace(target, text(&object, "name")).await?;
+            let relied_on = namespace.as_ref().map(|check| check.key.clone());
+            writes.extend(namespace);
             let written = target.kind.written(&object).await?;
             let draft = encode::draft(&written);
             body::check_stored_size(draft.bytes.len())?;
@@ -137,6 +140,8 @@ impl ObjectService {
                         addresses::forget(&mut object);
                     }
                 }
+                // The namespace was written meanwhile: it may be about to go.
+                Err(StoreError::Conflict { key, .. }) if relied_on.as_ref() == Some(&key) => {}
                 Err(StoreError::Conflict { .. }) => return Ok(None),
                 Err(error) => return Err(errors::from_store(error)),
             }

@@ -38,6 +38,7 @@ impl Batch {
             let (value, deleted) = match change {
                 Change::Put(draft) => (draft.at(revision), false),
                 Change::Delete(draft) => (draft.at(revision), true),
+                Change::Check => continue,
             };
             self.push(Record { key, revision, value }, deleted);
         }
@@ -63,15 +64,21 @@ impl Batch {
 
     /// Whether a write may happen after the writes before it in its own transaction.
     fn check(&self, write: &Write, before: &[Write]) -> Result<(), StoreError> {
-        let actual = match before.iter().rposition(|earlier| earlier.key == write.key) {
-            Some(earlier) => match before[earlier].change {
-                Change::Put(_) => Some(self.state.revision + 1 + earlier as u64),
+        let mut revision = self.state.revision;
+        let mut actual = self.state.records.get(&write.key).map(|record| record.revision);
+        for earlier in before {
+            let after = match earlier.change {
+                Change::Put(_) => Some(revision + 1),
                 Change::Delete(_) => None,
-            },
-            None => self.state.records.get(&write.key).map(|record| record.revision),
-        };
+                Change::Check => continue,
+            };
+            revision += 1;
+            if earlier.key == write.key {
+                actual = after;
+            }
+        }
         let holds = match (write.expect, &write.change) {
-            (Expect::Absent, Change::Put(_)) => actual.is_none(),
+            (Expect::Absent, Change::Put(_) | Change::Check) => actual.is_none(),
             (Expect::Absent, Change::Delete(_)) => false,
             (Expect::Revision(revision), _) => actual == Some(revision),
         };

@@ -16,6 +16,7 @@ macro_rules! conformance {
             a_written_record_is_read_back_with_its_revision_in_it
             a_transaction_with_one_failing_write_changes_nothing
             a_transaction_gives_consecutive_revisions_and_sees_its_own_writes
+            a_check_lets_a_transaction_through_or_not_and_writes_nothing
             expectations_are_checked_against_the_last_write
             of_many_writers_with_one_expectation_one_wins
             records_are_listed_in_key_order_within_their_prefix
@@ -124,6 +125,29 @@ pub(super) async fn a_transaction_gives_consecutive_revisions_and_sees_its_own_w
     assert_eq!(store.get(&key("a", "x")).await.unwrap().unwrap().revision, base + 3);
     assert_eq!(store.get(&key("a", "y")).await.unwrap().unwrap().revision, base + 5);
     assert_eq!(store.commit(Vec::new()).await.unwrap(), base + 5);
+}
+
+pub(super) async fn a_check_lets_a_transaction_through_or_not_and_writes_nothing(store: Shared) {
+    let check = |name: &str, expect| Write { key: key("a", name), expect, change: Change::Check };
+    let first = create(&*store, &key("a", "x"), "one").await;
+    let (is_there, is_free) = (Expect::Revision(first), Expect::Absent);
+    let mut watch = store.watch(&all(), first).unwrap();
+    let writes = vec![
+        check("x", is_there),
+        put(key("a", "y"), Expect::Absent, "one"),
+        check("z", is_free),
+        put(key("a", "y"), Expect::Revision(first + 1), "two"),
+        check("y", Expect::Revision(first + 2)),
+    ];
+    assert_eq!(store.commit(writes).await.unwrap(), first + 2);
+    assert_eq!(store.get(&key("a", "x")).await.unwrap().unwrap().revision, first);
+    assert_eq!(revisions(&take(&mut *watch, 2).await), [first + 1, first + 2]);
+    for wrong in [check("x", is_free), check("x", Expect::Revision(first + 1)), check("z", is_there)] {
+        let refused = store.commit(vec![put(key("a", "new"), is_free, "one"), wrong]).await;
+        assert!(matches!(refused, Err(StoreError::Conflict { .. })));
+    }
+    assert_eq!(store.commit(vec![check("x", is_there)]).await.unwrap(), first + 2);
+    assert_eq!(store.revision(), first + 2);
 }
 
 pub(super) async fn expectations_are_checked_against_the_last_write(store: Shared) {

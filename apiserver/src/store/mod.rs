@@ -182,6 +182,8 @@ pub enum Change {
     /// Frees the key, which must be taken: [`Expect::Absent`] is a conflict here whatever is there. The draft is
     /// the object as watchers see it go.
     Delete(Draft),
+    /// Nothing: the expectation stands for what the other writes of its transaction rely on. It gets no revision.
+    Check,
 }
 
 /// One change, as watchers see it.
@@ -281,8 +283,8 @@ pub trait Store: Send + Sync + 'static {
         at: Option<Revision>,
     ) -> Result<Page, StoreError>;
 
-    /// Applies all writes, or none. Each write gets its own revision, consecutive in the order given; the
-    /// answer is the last. Durable when it returns. A call dropped half-way may still have its effect.
+    /// Applies all writes, or none. Each write but a [`Change::Check`] gets its own revision, consecutive in the order
+    /// given; the answer is the last. Durable when it returns. A call dropped half-way may still have its effect.
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError>;
 
     /// Changes after a revision of a range that [`Key::collection`] gave. A revision that is not yet is no error:

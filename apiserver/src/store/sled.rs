@@ -383,6 +383,7 @@ impl Drop for EndWrites {
         *self.writer.lock() = None;
         self.index.close();
     }
+        Change::Check => 0,
 }
 
 fn size(write: &Write) -> usize {
