@@ -46,12 +46,18 @@ pub const WATCH_LIFE_MAX: Duration = Duration::from_secs(86_400);
 /// Distance between bookmarks; with 75 s of history in the store a client that loses its connection just before one can
 /// still resume from the last.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Of these, for one user: a quarter.
+pub const WATCHES_A_USER_MAX: usize = WATCHES_OPEN_MAX / 4;
+
+/// Of these, for the control plane alone: each controller has a watch for each of a few dozen kinds.
+pub const WATCHES_RESERVED: usize = WATCHES_OPEN_MAX / 10;
+
 
 /// How long before its end a watch sends a last bookmark.
 pub const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 
 /// Records taken from the store at a time while a selector looks for matches, and between two yields to other tasks
-/// while an answer is rendered: 500 records of 1 KiB are about 1 ms of work.
+/// while an answer is rendered or a watch looks for changes to tell: 500 records of 1 KiB are about 1 ms of work.
 pub const LIST_CHUNK: usize = 500;
 
 /// Object states whose labels, fields and rows are remembered for the next watcher. Watchers read within milliseconds

@@ -41,6 +41,7 @@ mod unattended;
 mod update;
 mod view;
 mod watch;
+mod watches;
 
 use std::sync::{
     Arc, OnceLock,
@@ -52,7 +53,6 @@ use claw_client::{
     request::{PatchKind, View},
 };
 use claw_schemas::{ApiError, Registry};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use self::pods::{decode_delete_options, propagation};
@@ -60,9 +60,9 @@ use self::{
     apply::Asked,
     definitions::Definitions,
     kinds::{Kinds, Sub, Target, method_not_allowed},
-    limits::WATCHES_OPEN_MAX,
     memo::Memo,
     update::Part,
+    watches::Watches,
 };
 use crate::{
     auth::{Authorizer, Identity, service_accounts::ServiceAccounts},
@@ -79,7 +79,7 @@ pub struct ObjectService {
     node_streams: OnceLock<Arc<dyn NodeStreams>>,
     service_accounts: OnceLock<Arc<ServiceAccounts>>,
     memo: Arc<Memo>,
-    watches: Arc<Semaphore>,
+    watches: Arc<Watches>,
     ready: AtomicBool,
     closing: CancellationToken,
 }
@@ -95,7 +95,7 @@ impl ObjectService {
             node_streams: OnceLock::new(),
             service_accounts: OnceLock::new(),
             memo: Arc::new(Memo::new()),
-            watches: Arc::new(Semaphore::new(WATCHES_OPEN_MAX)),
+            watches: Arc::default(),
             ready: AtomicBool::new(false),
             closing: CancellationToken::new(),
         }

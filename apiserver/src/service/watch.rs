@@ -13,23 +13,18 @@ use claw_client::{
 };
 use claw_schemas::{ApiError, status::Reason};
 use futures::{StreamExt as _, future, stream};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     ObjectService, encode, errors,
     kinds::{Served, Target},
-    limits::{
-        BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, WATCH_LIFE_MAX, WATCH_LIFE_MIN, WATCH_RETRY_AFTER_S,
-        WATCHES_OPEN_MAX,
-    },
+    limits::{BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, LIST_CHUNK, WATCH_LIFE_MAX, WATCH_LIFE_MIN},
     list::{ScanError, narrowed},
     memo::Memo,
     select::Selection,
     view::{self, ListMeta},
+    watches::Watching,
 };
 use crate::{
     auth::Identity,
@@ -65,7 +60,10 @@ impl ObjectService {
             return Err(super::kinds::method_not_allowed());
         }
         let selection = Selection::parse(&target.kind, &options.label_selector, &options.field_selector)?;
-        let permit = self.watch_permit()?;
+        if self.closing.is_cancelled() {
+            return Err(ApiError::new(Reason::ServiceUnavailable, "the server is shutting down"));
+        }
+        let watching = self.watches.enter(who)?;
         let start = match self.watch_start(&target, &selection, &options).await? {
             Ok(start) => start,
             Err(expired) => return Ok(only(expired)),
@@ -78,26 +76,12 @@ impl ObjectService {
             Err(StoreError::Compacted { asked, oldest }) => return Ok(only(errors::expired(asked, oldest))),
             Err(error) => return Err(errors::from_store(error)),
         };
-        let session = Session::new(self, target, selection, view, start, watch, &options, permit);
+        let session = Session::new(self, target, selection, view, start, watch, &options, watching);
         Ok(stream::unfold(Box::new(session), |mut session| async move {
             let event = session.next().await?;
             Some((Ok(event), session))
         })
         .boxed())
-    }
-
-    fn watch_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        if self.closing.is_cancelled() {
-            return Err(ApiError::new(Reason::ServiceUnavailable, "the server is shutting down"));
-        }
-        self.watches.clone().try_acquire_owned().map_err(|_| {
-            ApiError::too_many_requests(
-                format!(
-                    "{WATCHES_OPEN_MAX} watches are open, which is the limit of this server; try again later"
-                ),
-                WATCH_RETRY_AFTER_S,
-            )
-        })
     }
 
     /// The inner error is an expired start, which travels as an event.
@@ -151,7 +135,7 @@ struct Session {
     closing: CancellationToken,
     /// Of a custom kind: cancelled when it is not served like this any more.
     gone: Option<CancellationToken>,
-    _permit: OwnedSemaphorePermit,
+    _watching: Watching,
 }
 
 impl Session {
@@ -164,7 +148,7 @@ impl Session {
         start: Start,
         watch: Box<dyn Watch>,
         options: &WatchOptions,
-        permit: OwnedSemaphorePermit,
+        watching: Watching,
     ) -> Self {
         let now = Instant::now();
         let deadline = now + life(options.timeout_seconds);
@@ -188,7 +172,7 @@ impl Session {
             alarm: Box::pin(sleep_until(next_bookmark.unwrap_or(deadline))),
             // A child of its own, so that thousands of watches do not meet at one lock.
             closing: service.closing.child_token(),
-            _permit: permit,
+            _watching: watching,
         }
     }
 
@@ -204,11 +188,17 @@ impl Session {
         if self.closing.is_cancelled() || Instant::now() >= self.deadline {
             return None;
         }
+        let mut passed_over = 0;
         loop {
             while let Some(event) = self.watch.try_next() {
                 let event = shown(&self.kind, &self.memo, event).await?;
                 if let Some(event) = self.translate(&event) {
                     return Some(event);
+                }
+                // A selector that chooses little may have a long past to look through.
+                passed_over += 1;
+                if passed_over % LIST_CHUNK == 0 {
+                    tokio::task::yield_now().await;
                 }
             }
             tokio::select! {
