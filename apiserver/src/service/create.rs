@@ -127,7 +127,7 @@ impl ObjectService {
             let written = target.kind.written(&object).await?;
             let draft = encode::draft(&written);
             body::check_stored_size(draft.bytes.len())?;
-            target.kind.check_still_served()?;
+            let _writing = target.kind.writing()?;
             let key = target.kind.key(&target.namespace, text(&object, "name"));
             // Last, because the answer of the store is the revision of the last write.
             writes.push(Write { key, expect: Expect::Absent, change: Change::Put(draft.clone()) });

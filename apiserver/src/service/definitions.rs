@@ -16,12 +16,11 @@ use futures::future;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     ObjectService, encode, errors,
     form::Form,
-    kinds::Served,
+    kinds::{Served, Term},
     object::{finalizers, set_finalizers},
     owners::Claims,
     update::{Part, Proposal},
@@ -49,7 +48,7 @@ pub(super) struct Definitions(Mutex<HashMap<String, Made>>);
 struct Made {
     of: Origin,
     kinds: Vec<Arc<Served>>,
-    gone: CancellationToken,
+    term: Term,
 }
 
 /// What kinds are made of: as long as it is the same, they stay as they are.
@@ -120,7 +119,10 @@ impl ObjectService {
         let revisions: HashMap<String, Revision> =
             page.items.iter().map(|record| (record.key.place().1.to_owned(), record.revision)).collect();
         let plans = custom::plan(objects, self.kinds.builtin(), Timestamp::now());
-        self.serve(&plans, &revisions);
+        // Writers by old rules are done before a status says from which revision on there are only new ones.
+        for term in self.serve(&plans, &revisions) {
+            term.end().await;
+        }
         let mut again = false;
         for planned in &plans {
             again |= self.settle_definition(planned).await?;
@@ -128,8 +130,9 @@ impl ObjectService {
         Ok(again)
     }
 
-    /// Puts the kinds of all definitions in service, and takes out those that are not defined any more.
-    fn serve(&self, plans: &[Planned], revisions: &HashMap<String, Revision>) {
+    /// Puts the kinds of all definitions in service, and takes out those that are not defined any more. Gives the terms that
+    /// are to end: only now, so that whoever is told finds the new kinds.
+    fn serve(&self, plans: &[Planned], revisions: &HashMap<String, Revision>) -> Vec<Term> {
         let mut made = self.definitions.0.lock();
         let (mut old, mut outdated) = (std::mem::take(&mut *made), Vec::new());
         for planned in plans {
@@ -147,17 +150,16 @@ impl ObjectService {
             let of = Origin { rules, current_since: observed.unwrap_or(Revision::MAX) };
             let new = match old.remove(definition.name()) {
                 Some(same) if same.of == of => same,
-                Some(before) if before.of.rules == of.rules => Made::new(definition, names, of, before.gone),
+                Some(before) if before.of.rules == of.rules => Made::new(definition, names, of, before.term),
                 before => {
                     outdated.extend(before);
-                    Made::new(definition, names, of, CancellationToken::new())
+                    Made::new(definition, names, of, Term::default())
                 }
             };
             made.insert(definition.name().to_owned(), new);
         }
         self.kinds.set_custom(made.values().flat_map(|made| made.kinds.iter().cloned()).collect());
-        // Only now, so that whoever is told finds the new kinds.
-        outdated.iter().chain(old.values()).for_each(|made| made.gone.cancel());
+        outdated.into_iter().chain(old.into_values()).map(|made| made.term).collect()
     }
 
     /// Brings one definition forward. True when it must be looked at again.
@@ -240,7 +242,7 @@ fn definitions_prefix() -> Key {
 }
 
 impl Made {
-    fn new(definition: Definition<'_>, names: &Value, of: Origin, gone: CancellationToken) -> Self {
+    fn new(definition: Definition<'_>, names: &Value, of: Origin, term: Term) -> Self {
         let versions: HashMap<String, Arc<Version>> = definition
             .versions()
             .map(|version| Arc::new(Version::new(definition, version)))
@@ -261,10 +263,10 @@ impl Made {
             };
             kind.custom = versions.get(&kind.api_version).cloned();
             kind.form = Some(Arc::new(form));
-            kind.gone = Some(gone.clone());
+            kind.term = Some(term.clone());
             Arc::new(kind)
         });
-        Self { kinds: kinds.collect(), of, gone }
+        Self { kinds: kinds.collect(), of, term }
     }
 }
 

@@ -19,7 +19,10 @@ use claw_schemas::{
     status::{Cause, Reason},
 };
 use serde_json::{Map, Value};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use super::{facts::Plan, form::Form};
 use crate::{auth::Identity, custom, defaults, store::Key, validation};
@@ -37,8 +40,29 @@ pub(super) struct Served {
     pub form: Option<Arc<dyn Form>>,
     /// What the definition of a custom kind says.
     pub custom: Option<Arc<custom::Version>>,
-    /// Cancelled when a custom kind is not served like this any more.
-    pub gone: Option<CancellationToken>,
+    /// Until when a custom kind is served like this.
+    pub term: Option<Term>,
+}
+
+/// The time for which a custom kind is served by the same rules, and who writes by them.
+#[derive(Clone, Default)]
+pub(super) struct Term {
+    over: CancellationToken,
+    writers: TaskTracker,
+}
+
+impl Term {
+    /// Told when the time is over.
+    pub fn over(&self) -> CancellationToken {
+        self.over.child_token()
+    }
+
+    /// Ends it. When this returns, nothing is written by its rules any more.
+    pub async fn end(&self) {
+        self.over.cancel();
+        self.writers.close();
+        self.writers.wait().await;
+    }
 }
 
 /// All served kinds.
@@ -150,7 +174,7 @@ impl Served {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             form: None,
             custom: None,
-            gone: None,
+            term: None,
         }
     }
 
@@ -217,18 +241,17 @@ impl Served {
         self.descriptor.plural == custom::DEFINITIONS && self.descriptor.group == custom::GROUP
     }
 
-    /// Refuses to write by rules that are not those of the kind any more.
-    pub fn check_still_served(&self) -> Result<(), ApiError> {
-        match &self.gone {
-            Some(gone) if gone.is_cancelled() => {
-                let why = format!(
-                    "the definition of {} has just changed; try again",
-                    self.descriptor.qualified_plural()
-                );
-                Err(ApiError::new(Reason::ServiceUnavailable, why))
-            }
-            _ => Ok(()),
+    /// Refuses to write by rules that are not those of the kind any more. What is given is to be kept until the write is
+    /// committed: new rules count from a revision on, and what is older is brought into their form.
+    pub fn writing(&self) -> Result<Option<TaskTrackerToken>, ApiError> {
+        let Some(term) = &self.term else { return Ok(None) };
+        let writing = term.writers.token();
+        if !term.over.is_cancelled() {
+            return Ok(Some(writing));
         }
+        let kind = self.descriptor.qualified_plural();
+        let why = format!("the definition of {kind} has just changed; try again");
+        Err(ApiError::new(Reason::ServiceUnavailable, why))
     }
 
     pub fn has_status(&self) -> bool {

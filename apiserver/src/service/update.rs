@@ -186,7 +186,7 @@ impl ObjectService {
         body::check_stored_size(draft.bytes.len())?;
         let change = if gone { Change::Delete(draft.clone()) } else { Change::Put(draft.clone()) };
         // Whoever is written by the rules of a kind that was replaced meanwhile starts again by the new ones.
-        target.kind.check_still_served()?;
+        let _writing = target.kind.writing()?;
         let write = Write { key: record.key.clone(), expect: Expect::Revision(record.revision), change };
         let mut writes = companions;
         writes.push(write);

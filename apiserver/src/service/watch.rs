@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ObjectService, encode, errors,
-    kinds::{Served, Target},
+    kinds::{Served, Target, Term},
     limits::{BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, LIST_CHUNK, WATCH_LIFE_MAX, WATCH_LIFE_MIN},
     list::{ScanError, narrowed},
     memo::Memo,
@@ -158,7 +158,7 @@ impl Session {
         };
         let next_bookmark = options.allow_bookmarks.then(|| bookmark_after(now, deadline)).flatten();
         Self {
-            gone: target.kind.gone.as_ref().map(CancellationToken::child_token),
+            gone: target.kind.term.as_ref().map(Term::over),
             kind: target.kind,
             selection,
             view,

@@ -66,7 +66,7 @@ fn condition<'v>(definition: &'v Value, ty: &str) -> &'v Value {
 }
 
 /// Waits until a definition is as the test wants it.
-async fn until(world: &World, name: &str, holds: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(world: &World, name: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let options = WatchOptions { field_selector: format!("metadata.name={name}"), ..WatchOptions::default() };
     let mut watch = world.watch(definitions(), options).await;
     loop {
@@ -78,7 +78,7 @@ async fn until(world: &World, name: &str, holds: impl Fn(&Value) -> bool) -> Val
 }
 
 /// Whether the server works by what a definition says now.
-fn in_service(definition: &Value) -> bool {
+pub fn in_service(definition: &Value) -> bool {
     condition(definition, "Established")["status"] == "True"
         && definition["status"]["observedGeneration"] == definition["metadata"]["generation"]
 }

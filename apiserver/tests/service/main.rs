@@ -12,6 +12,7 @@ mod deletes;
 mod garbage;
 mod lists;
 mod owners;
+mod races;
 mod rest;
 mod restarts;
 mod subresources;
