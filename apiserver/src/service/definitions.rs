@@ -72,7 +72,7 @@ impl ObjectService {
     /// Serves the kinds that are defined.
     ///
     /// # Errors
-    /// When the definitions cannot be read, or their status cannot be written.
+    /// When the definitions cannot be read.
     pub async fn serve_definitions(&self) -> Result<(), ApiError> {
         self.follow_once().await.map(|_| ())
     }
@@ -125,7 +125,12 @@ impl ObjectService {
         }
         let mut again = false;
         for planned in &plans {
-            again |= self.settle_definition(planned).await?;
+            again |= self.settle_definition(planned).await.unwrap_or_else(|error| {
+                // One that cannot be brought forward must not hold up the others, nor the start of the server.
+                let definition = planned.definition().name();
+                tracing::warn!(definition, %error, "a definition could not be brought forward; trying again");
+                true
+            });
         }
         Ok(again)
     }
