@@ -3,7 +3,7 @@
 //! All changes go through [`ObjectService::change`]: read, make the new object, settle what the change may not touch,
 //! validate, commit on the condition that nobody wrote in between, and start again if somebody did.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 use bytes::Bytes;
 use claw_client::{
@@ -83,7 +83,7 @@ impl ObjectService {
         object::place(target, &mut object)?;
         let claims = owners::written(target, part.subresource(), options, "UpdateOptions")?;
         // With a revision there is no second try, so no copy has to be kept for one.
-        let conditional = !text(&object, "resourceVersion").is_empty();
+        let conditional = named_revision(&object).is_some();
         if !conditional && !target.kind.descriptor.builtin {
             let cause = Cause::invalid("metadata.resourceVersion", "0x0", "must be specified for an update");
             return Err(target.kind.invalid(&target.name, vec![cause]));
@@ -228,11 +228,16 @@ fn check_preconditions(target: &Target, record: &Record, old: &Value, new: &Valu
     if !wanted.is_empty() && wanted != found {
         return Err(wrong_uid(target, wanted, found));
     }
-    match text(new, "resourceVersion") {
-        "" | "0" => Ok(()),
-        revision if errors::parse_revision(revision)? == record.revision => Ok(()),
-        _ => Err(target.modified()),
+    match named_revision(new) {
+        None => Ok(()),
+        Some(revision) if errors::parse_revision(revision)? == record.revision => Ok(()),
+        Some(_) => Err(target.modified()),
     }
+}
+
+/// The revision that an object is meant to replace. Zero names none.
+fn named_revision(object: &Value) -> Option<&str> {
+    Some(text(object, "resourceVersion")).filter(|revision| !matches!(*revision, "" | "0"))
 }
 
 /// 409 for a precondition on the uid.
@@ -291,7 +296,7 @@ fn new_finalizers_while_deleting(old: &Value, new: &Value) -> Option<Cause> {
     if !is_deleting(old) {
         return None;
     }
-    let known = finalizers(old);
+    let known: HashSet<&str> = finalizers(old).into_iter().collect();
     let added: Vec<&str> = finalizers(new).into_iter().filter(|name| !known.contains(name)).collect();
     (!added.is_empty()).then(|| Cause {
         reason: "FieldValueForbidden".to_owned(),
