@@ -2,11 +2,12 @@
 
 use claw_client::request::FieldValidation;
 use claw_schemas::{ApiError, status::Reason};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     decode,
     kinds::{Served, method_not_allowed},
+    limits::{DOCUMENT_DEPTH_MAX, WARNING_BYTES_MAX, WARNINGS_BYTES_MAX},
     object::metadata_mut,
 };
 
@@ -31,6 +32,7 @@ pub(super) fn check_fields(
     validation: FieldValidation,
 ) -> Result<Incoming, ApiError> {
     let descriptor = &kind.descriptor;
+    check_depth(&object)?;
     expect_type(&mut object, &kind.api_version, &descriptor.kind)?;
     let schema = descriptor.compiled();
     let mut report = schema.check(&object);
@@ -41,8 +43,8 @@ pub(super) fn check_fields(
     if let Some(error) = report.type_error(descriptor) {
         return Err(error);
     }
-    let mut faults = report.warnings();
-    faults.extend(duplicates.iter().map(|path| format!("duplicate field \"{path}\"")));
+    let duplicates = duplicates.iter().map(|path| format!("duplicate field \"{path}\""));
+    let mut faults = told(report.warnings().into_iter().chain(duplicates).collect());
     if validation == FieldValidation::Strict && !faults.is_empty() {
         let (name, version) = (&descriptor.kind, &descriptor.version);
         return Err(ApiError::bad_request(format!(
@@ -56,6 +58,51 @@ pub(super) fn check_fields(
     schema.normalize(&mut object);
     metadata_mut(&mut object);
     Ok(Incoming { object, warnings: faults })
+}
+
+/// Faults as far as headers carry them: long ones are cut, and of very many the rest is counted.
+fn told(faults: Vec<String>) -> Vec<String> {
+    let (count, mut bytes) = (faults.len(), 0);
+    let mut told: Vec<String> = Vec::new();
+    for mut fault in faults {
+        if fault.len() > WARNING_BYTES_MAX {
+            fault.truncate(fault.floor_char_boundary(WARNING_BYTES_MAX));
+            fault.push('…');
+        }
+        bytes += fault.len();
+        if bytes > WARNINGS_BYTES_MAX {
+            told.push(format!("and {} more like these", count - told.len()));
+            break;
+        }
+        told.push(fault);
+    }
+    told
+}
+
+/// Refuses an object that nests deeper than the body of a request may: a patch can add level upon level, and what is
+/// stored must be read again. Who owns fields is the server's to write, and nests a few levels deeper than they do.
+fn check_depth(object: &Value) -> Result<(), ApiError> {
+    let fits = |members: &Map<String, Value>, levels: usize, but: &str| {
+        members.iter().filter(|(name, _)| *name != but).all(|(_, value)| nests_within(value, levels))
+    };
+    let metadata = object["metadata"].as_object();
+    let inside = DOCUMENT_DEPTH_MAX - 1;
+    let shallow = object.as_object().is_none_or(|members| fits(members, inside, "metadata"))
+        && metadata.is_none_or(|members| fits(members, inside - 1, "managedFields"));
+    if shallow {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "the object nests deeper than {DOCUMENT_DEPTH_MAX} levels: flatten it"
+    )))
+}
+
+fn nests_within(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Object(members) => levels > 0 && members.values().all(|value| nests_within(value, levels - 1)),
+        Value::Array(items) => levels > 0 && items.iter().all(|item| nests_within(item, levels - 1)),
+        _ => true,
+    }
 }
 
 /// Decodes a document of a type that has no schema here: `Scale`, `Binding`, `Eviction`.

@@ -12,14 +12,17 @@ use claw_schemas::{ApiError, status::Reason};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::limits::{DOCUMENT_DEPTH_MAX, DOCUMENT_WEIGHT_MAX, REQUEST_BYTES_MAX, YAML_BRACKETS_MAX};
+use super::limits::{
+    DOCUMENT_DEPTH_MAX, DOCUMENT_WEIGHT_MAX, DUPLICATES_BYTES_MAX, DUPLICATES_MAX, REQUEST_BYTES_MAX,
+    YAML_BRACKETS_MAX,
+};
 
 /// A decoded body.
 #[derive(Debug)]
 pub(super) struct Document {
     /// Always an object at the top level.
     pub value: Value,
-    /// Paths of keys that occurred twice.
+    /// Paths of keys that occurred twice: the first of them, if there are very many.
     pub duplicates: Vec<String>,
 }
 
@@ -126,6 +129,17 @@ struct Noted {
     weight: Cell<usize>,
 }
 
+impl Noted {
+    /// Notes a path, unless there are so many or such long ones that their texts would be larger than the body.
+    fn duplicate(&self, path: Path<'_>) {
+        let mut noted = self.duplicates.borrow_mut();
+        let bytes: usize = noted.iter().map(String::len).sum();
+        if noted.len() < DUPLICATES_MAX && bytes < DUPLICATES_BYTES_MAX {
+            noted.push(path.to_string());
+        }
+    }
+}
+
 /// Builds one value of the document.
 #[derive(Clone, Copy)]
 struct Node<'a> {
@@ -215,7 +229,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             let path = Path::Key(&self.path, &key);
             let value = map.next_value_seed(Node { noted: self.noted, path, depth: self.depth + 1 })?;
             if members.contains_key(&key) {
-                self.noted.duplicates.borrow_mut().push(path.to_string());
+                self.noted.duplicate(path);
             }
             members.insert(key, value);
         }
@@ -262,6 +276,15 @@ mod tests {
         ] {
             assert_eq!(document(body.as_bytes()).unwrap().duplicates, ["spec.list[0].a", "kind"]);
         }
+    }
+
+    #[test]
+    fn duplicates_below_a_long_key_take_no_more_room_than_the_body() {
+        let body = format!(r#"{{"{}":{{{}"x":1}}}}"#, "k".repeat(100_000), r#""x":1,"#.repeat(10_000));
+        let duplicates = document(body.as_bytes()).unwrap().duplicates;
+        assert!(duplicates.iter().map(String::len).sum::<usize>() < body.len() && !duplicates.is_empty());
+        let many = document(format!("{{{}\"x\":1}}", r#""x":1,"#.repeat(10_000)).as_bytes()).unwrap();
+        assert_eq!(many.duplicates.len(), DUPLICATES_MAX);
     }
 
     #[test]

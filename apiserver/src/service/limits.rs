@@ -14,6 +14,19 @@ pub const OBJECT_BYTES_MAX: usize = 1_572_864;
 /// affinity terms in a workload) is under 20.
 pub const DOCUMENT_DEPTH_MAX: usize = 100;
 
+/// Keys that are reported to occur twice: as many as Kubernetes reports of one body.
+pub const DUPLICATES_MAX: usize = 100;
+
+/// Bytes of their paths after which no more are noted. A path may be as long as the body, so that a body of 3 MiB could
+/// otherwise ask for 100,000 texts of 1 MiB.
+pub const DUPLICATES_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of all warnings of one answer, and of one of them: they travel as headers, of which clients take a few KiB.
+/// Kubernetes' own figures.
+pub const WARNINGS_BYTES_MAX: usize = 4 * 1024;
+/// See [`WARNINGS_BYTES_MAX`].
+pub const WARNING_BYTES_MAX: usize = 256;
+
 /// Brackets that a YAML body may have open at once. Its parser's time grows with the square of them: 20,000 took 1.1 s in a
 /// debug build, so this many take under 70 ms.
 pub const YAML_BRACKETS_MAX: usize = 5_000;
@@ -33,6 +46,12 @@ pub const NAME_RETRIES_MAX: usize = 8;
 /// Watches open at one time. Each holds a cursor, two timers and its stream: about 4 KiB, so 40 MiB at the limit.
 pub const WATCHES_OPEN_MAX: usize = 10_000;
 
+/// Of these, for one user: a quarter.
+pub const WATCHES_A_USER_MAX: usize = WATCHES_OPEN_MAX / 4;
+
+/// Of these, for the control plane alone: each controller has a watch for each of a few dozen kinds.
+pub const WATCHES_RESERVED: usize = WATCHES_OPEN_MAX / 10;
+
 /// What a client refused a watch should wait.
 pub const WATCH_RETRY_AFTER_S: u32 = 5;
 
@@ -46,12 +65,6 @@ pub const WATCH_LIFE_MAX: Duration = Duration::from_secs(86_400);
 /// Distance between bookmarks; with 75 s of history in the store a client that loses its connection just before one can
 /// still resume from the last.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// Of these, for one user: a quarter.
-pub const WATCHES_A_USER_MAX: usize = WATCHES_OPEN_MAX / 4;
-
-/// Of these, for the control plane alone: each controller has a watch for each of a few dozen kinds.
-pub const WATCHES_RESERVED: usize = WATCHES_OPEN_MAX / 10;
-
 
 /// How long before its end a watch sends a last bookmark.
 pub const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);

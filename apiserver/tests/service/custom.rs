@@ -1,5 +1,6 @@
 //! Kinds that users define, from their definition to their last object.
 
+use claw_apiserver::{service::limits::OBJECT_BYTES_MAX, store};
 use claw_client::{
     ResourceRef, Verb,
     request::{DeleteOptions, IncludeObject, ListOptions, PatchKind, View, WatchOptions, WriteOptions},
@@ -426,5 +427,61 @@ async fn a_broken_definition_is_refused_with_its_places() {
             "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule",
             "Invalid value: \"self.nope == 1\": compilation failed: undefined field 'nope'",
         )]
+    );
+}
+
+#[tokio::test]
+async fn a_definition_too_large_for_its_status_stops_no_other_and_no_restart() {
+    let store = store::memory();
+    let world = World::on(store.clone()).await;
+    let mut large = definition(&[version("v1", true)]);
+    large["metadata"]["name"] = json!("gadgets.example.com");
+    large["spec"]["names"] = json!({"plural": "gadgets", "kind": "Gadget"});
+    let mut describe = |letters: usize| {
+        let schema = &mut large["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        schema["description"] = json!("x".repeat(letters));
+        large.clone()
+    };
+    let error = world.create(definitions(), &describe(OBJECT_BYTES_MAX)).await.unwrap_err();
+    let bytes: usize = error.message.split(' ').nth(4).unwrap().parse().unwrap();
+    let fits = describe(OBJECT_BYTES_MAX - (bytes - OBJECT_BYTES_MAX));
+    world.create(definitions(), &fits).await.unwrap();
+    define(&world, &definition(&[version("v1", true)])).await;
+    World::on(store).await.create(widgets("v1"), &widget("a", &json!({"color": "red"}))).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_patch_makes_an_object_too_deep_to_be_read_again() {
+    let world = world().await;
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let open = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
+    define(&world, &definition(&[open])).await;
+    let one = || widgets("v1").named("a");
+    world.create(widgets("v1"), &widget("a", &json!({"color": "red"}))).await.unwrap();
+    let deep = |levels: usize| (0..levels).fold(json!("end"), |below, _| json!({"a": below}));
+    let fits = json!([{"op": "add", "path": "/spec/deep", "value": deep(98)}]);
+    world.patch(one(), PatchKind::Json, &fits).await.unwrap();
+    world.merge(one(), &json!({"metadata": {"labels": {"still": "writable"}}})).await.unwrap();
+    for (kind, patch) in [
+        (PatchKind::Json, json!([{"op": "add", "path": "/spec/deep", "value": deep(99)}])),
+        (PatchKind::Json, json!([{"op": "add", "path": "/spec/deep", "value": deep(120)}])),
+        (PatchKind::Merge, json!({"spec": {"deep": deep(122)}})),
+    ] {
+        let refused = world.patch(one(), kind, &patch).await;
+        assert!(matches!(refused, Err(error) if error.code == 400 && error.message.contains("100 levels")));
+    }
+    world.delete(one(), DeleteOptions::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_update_of_revision_zero_is_one_without_a_revision() {
+    let world = world().await;
+    define(&world, &definition(&[version("v1", true)])).await;
+    let mut object = world.create(widgets("v1"), &widget("a", &json!({"color": "red"}))).await.unwrap();
+    object["metadata"]["resourceVersion"] = json!("0");
+    let error = world.update(widgets("v1").named("a"), &object).await.unwrap_err();
+    assert_eq!(
+        (error.reason, &*error.details.causes[0].field),
+        (Reason::Invalid, "metadata.resourceVersion")
     );
 }
