@@ -9,6 +9,7 @@ mod custom;
 pub mod defaults;
 pub mod error;
 pub mod fields;
+mod file_lock;
 pub mod grpc;
 pub mod local;
 pub mod nodes;

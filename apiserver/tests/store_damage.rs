@@ -274,3 +274,34 @@ async fn a_full_disk_refuses_writes_keeps_reads_and_recovers() {
     assert_eq!(records(&*store).await.len(), written.len() + 1);
     store.close().await;
 }
+
+#[tokio::test]
+async fn a_missing_or_emptied_journal_is_noticed() {
+    for (sizes, writes) in [(Sizes::default(), 3), (SMALL, 250)] {
+        let folder = tempfile::tempdir().unwrap();
+        fill(folder.path(), sizes, writes).await;
+        let journal = folder.path().join("journal");
+        files(folder.path(), "journal").iter().for_each(|segment| fs::remove_file(segment).unwrap());
+        let error = api::open_sled_with(folder.path(), sizes).err().unwrap().to_string();
+        assert!(error.contains("journal is empty") && error.contains("snapshot"), "{error}");
+        fs::remove_dir_all(&journal).unwrap();
+        let error = api::open_sled_with(folder.path(), sizes).err().unwrap().to_string();
+        assert!(error.contains("journal is missing") && error.contains("snapshot"), "{error}");
+        assert!(!journal.exists(), "it is not made as if it were new");
+    }
+}
+
+#[tokio::test]
+async fn a_beginning_that_was_interrupted_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("journal.partial")).unwrap();
+    fs::write(at("journal.partial/next.partial"), "half").unwrap();
+    fs::write(at("FORMAT.partial"), "claw").unwrap();
+    let history = fill(folder.path(), Sizes::default(), 3).await;
+    // The last step is the name.
+    fs::rename(at("journal"), at("journal.partial")).unwrap();
+    let store = api::open_sled(folder.path()).unwrap();
+    assert_eq!(Some(&records(&*store).await), history.get(&store.revision()));
+    store.close().await;
+}

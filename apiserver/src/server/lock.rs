@@ -1,38 +1,26 @@
 //! One server a data folder.
 
-use std::{
-    fs::{File, OpenOptions, TryLockError},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::Path,
-};
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path};
 
-use crate::error::Error;
+use crate::{error::Error, file_lock::FileLock};
 
-/// Holds `DIR/lock` as long as it lives. The kernel lets go of it even when the process is killed.
+/// Holds `DIR/lock` as long as it lives.
 pub struct DataLock {
-    _file: File,
+    _file: FileLock,
 }
 
 impl DataLock {
-    /// Takes the lock, making the folder if it is not there.
+    /// Takes the lock, making the folder if it is not there. Call it where blocking is allowed.
     pub fn take(data_dir: &Path) -> Result<Self, Error> {
-        std::fs::DirBuilder::new()
+        DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(data_dir)
             .map_err(Error::file("create the data folder", data_dir))?;
         let path = data_dir.join("lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(Error::file("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked(data_dir.to_owned())),
-            Err(TryLockError::Error(source)) => Err(Error::File { action: "lock", path, source }),
+        match FileLock::take(&path).map_err(Error::file("lock", &path))? {
+            Some(file) => Ok(Self { _file: file }),
+            None => Err(Error::Locked(data_dir.to_owned())),
         }
     }
 }

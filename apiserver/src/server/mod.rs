@@ -126,7 +126,11 @@ impl Server {
     /// When the port or the data folder is in use, or what is in the folder cannot be used.
     pub async fn start(config: Config) -> Result<Self, Error> {
         tls::install_provider();
-        let lock = lock::DataLock::take(&config.data_dir)?;
+        let lock = blocking({
+            let folder = config.data_dir.clone();
+            move || lock::DataLock::take(&folder)
+        })
+        .await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| Error::Listen { address: config.listen, source })?;
@@ -258,14 +262,21 @@ impl Server {
     }
 }
 
-/// What start has to read or make on disk, away from the async threads.
+/// Work on the disk, away from the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Task(error.to_string()))?
+}
+
+/// What start has to read or make on disk.
 async fn open_files(
     config: &Config,
     names: BTreeSet<String>,
     url: String,
 ) -> Result<(Pki, Arc<dyn Store>), Error> {
     let (data_dir, kind) = (config.data_dir.clone(), config.store);
-    let open = move || {
+    blocking(move || {
         let pki = Pki::open(&data_dir, &names)?;
         pki.write_kubeconfig(&kubeconfig_path(&data_dir), &url)?;
         let store = match kind {
@@ -273,8 +284,8 @@ async fn open_files(
             StoreKind::Memory => store::memory(),
         };
         Ok((pki, store))
-    };
-    tokio::task::spawn_blocking(open).await.map_err(|error| Error::Task(error.to_string()))?
+    })
+    .await
 }
 
 fn signing_key(pki: &Pki) -> Result<SigningKey, Error> {

@@ -3,19 +3,18 @@
 //! ```text
 //! FORMAT           one line that names the format and its version
 //! LOCK             locked by the one server that has the folder open
-//! journal/N.log    every write since the newest state, in segments (`journal`)
+//! journal/N.log    every write since the newest state, in segments (`journal`); there from the beginning
 //! state-R/         the whole state at revision R, written once (`checkpoint`)
 //! ```
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
 use super::{Revision, StoreError};
+use crate::file_lock::FileLock;
 
 /// What FORMAT holds. A change that this program's predecessors would misread gets the next number.
 const FORMAT: &str = "clawbernetes-store 1\n";
@@ -26,29 +25,68 @@ const STATE: &str = "state-";
 /// Marks what is being written and not yet whole.
 const PARTIAL: &str = ".partial";
 
-/// How long a lock may outlive its owner: a process that was being started at that moment holds all that its parent
-/// had open until it becomes another program.
-const LOCK_WAIT: Duration = Duration::from_secs(1);
-
 /// An opened data folder. Others are kept out until it is dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    lock: File,
+    _lock: FileLock,
 }
 
 impl Folder {
-    /// Opens a folder, made first if it is not there.
+    /// Opens a folder, made first if it is not there. Whether there is a store in it is for [`Self::holds_store`] to say.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(path).map_err(failed("create", path))?;
-        let lock = lock(path)?;
-        check_format(path)?;
-        let journal = path.join("journal");
-        if !journal.is_dir() {
-            fs::create_dir(&journal).map_err(failed("create", &journal))?;
-            sync_folder(path)?;
+        let name = path.join("LOCK");
+        match FileLock::take(&name).map_err(failed("lock", &name))? {
+            Some(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            None => Err(StoreError::Unusable(format!(
+                "{} is in use by another server; stop that one first, or choose another data folder",
+                path.display()
+            ))),
         }
-        Ok(Self { path: path.to_owned(), lock })
+    }
+
+    /// Whether the folder holds a store. An error if it holds a part of one, or something else.
+    pub fn holds_store(&self) -> Result<bool, StoreError> {
+        if !self.has_format()? {
+            self.refuse_strangers()?;
+            return Ok(false);
+        }
+        match (self.journal().is_dir(), self.beginning().is_dir()) {
+            (true, _) => Ok(true),
+            // The last step of a beginning is left.
+            (false, true) => self.name_journal().map(|()| true),
+            (false, false) => Err(StoreError::Unusable(format!(
+                "{} is missing, and what was written into it; restore the data folder from a snapshot, or move {} away \
+                 to begin anew with nothing",
+                self.journal().display(),
+                self.path.display()
+            ))),
+        }
+    }
+
+    /// Makes the folder a store with the journal that `make` makes. Before the format is written, nothing counts; from
+    /// then on there is a journal, whose absence is no beginning.
+    pub fn begin(&self, make: impl FnOnce(&Path) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let beginning = self.beginning();
+        if beginning.exists() {
+            fs::remove_dir_all(&beginning).map_err(failed("remove", &beginning))?;
+        }
+        fs::create_dir(&beginning).map_err(failed("create", &beginning))?;
+        make(&beginning)?;
+        write_whole(&self.path.join("FORMAT"), FORMAT.as_bytes())?;
+        self.name_journal()
+    }
+
+    fn name_journal(&self) -> Result<(), StoreError> {
+        let beginning = self.beginning();
+        fs::rename(&beginning, self.journal()).map_err(failed("rename", &beginning))?;
+        sync_folder(&self.path)
+    }
+
+    /// Where a journal lies until the folder is a store.
+    fn beginning(&self) -> PathBuf {
+        self.path.join(format!("journal{PARTIAL}"))
     }
 
     /// Where the journal lies.
@@ -93,70 +131,44 @@ impl Folder {
         fs::remove_dir_all(&partial).map_err(failed("remove", &partial))
     }
 
+    /// Whether the folder says that it is of this program's format. An error if it says that it is of another.
+    fn has_format(&self) -> Result<bool, StoreError> {
+        let name = self.path.join("FORMAT");
+        match fs::read(&name) {
+            Ok(found) if found == FORMAT.as_bytes() => Ok(true),
+            Ok(found) => Err(StoreError::Unusable(format!(
+                "{} says {:?}, and this clawbernetes reads {:?} alone; start the version that wrote the folder, or \
+                 move the folder away to begin anew",
+                name.display(),
+                String::from_utf8_lossy(&found[..found.len().min(64)]).trim_end(),
+                FORMAT.trim_end(),
+            ))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed("read", &name)(error)),
+        }
+    }
+
+    /// Refuses to begin where anything lies but what an interrupted beginning leaves.
+    fn refuse_strangers(&self) -> Result<(), StoreError> {
+        let path = &self.path;
+        for entry in fs::read_dir(path).map_err(failed("read", path))? {
+            let entry = entry.map_err(failed("read", path))?;
+            let name = entry.file_name();
+            if !["LOCK", "FORMAT.partial", "journal.partial"].iter().any(|known| name == *known) {
+                return Err(StoreError::Unusable(format!(
+                    "{} is no data folder (it holds {} but no FORMAT); choose an empty one",
+                    path.display(),
+                    entry.path().display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
     }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Closing the file is not enough: a process being started at this moment still has a copy of the
-        // descriptor until its exec, and the lock belongs to all copies.
-        let _ = self.lock.unlock();
-    }
-}
-
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let name = path.join("LOCK");
-    let file = File::options().create(true).truncate(false).write(true).open(&name);
-    let file = file.map_err(failed("open", &name))?;
-    let deadline = Instant::now() + LOCK_WAIT;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(5));
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Unusable(format!(
-                    "{} is in use by another server; stop that one first, or choose another data folder",
-                    path.display()
-                )));
-            }
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &name)(error)),
-        }
-    }
-}
-
-fn check_format(path: &Path) -> Result<(), StoreError> {
-    let name = path.join("FORMAT");
-    match fs::read(&name) {
-        Ok(found) if found == FORMAT.as_bytes() => Ok(()),
-        Ok(found) => Err(StoreError::Unusable(format!(
-            "{} says {:?}, and this clawbernetes reads {:?} alone; start the version that wrote the folder, or \
-             move the folder away to begin anew",
-            name.display(),
-            String::from_utf8_lossy(&found[..found.len().min(64)]).trim_end(),
-            FORMAT.trim_end(),
-        ))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => begin_format(path, &name),
-        Err(error) => Err(failed("read", &name)(error)),
-    }
-}
-
-fn begin_format(path: &Path, name: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(path).map_err(failed("read", path))? {
-        let entry = entry.map_err(failed("read", path))?;
-        if entry.file_name() != "LOCK" && entry.file_name() != "FORMAT.partial" {
-            return Err(StoreError::Unusable(format!(
-                "{} is no data folder (it holds {} but no FORMAT); choose an empty one",
-                path.display(),
-                entry.path().display()
-            )));
-        }
-    }
-    write_whole(name, FORMAT.as_bytes())
 }
 
 /// Writes a small file so that it is there whole or not at all.

@@ -12,7 +12,6 @@
 //! 0.3 s.
 
 use std::{
-    fs,
     ops::ControlFlow,
     path::Path,
     sync::{
@@ -36,7 +35,7 @@ use super::{
     Change, Key, Page, Record, Revision, Sizes, Store, StoreError, Watch, Write,
     batch::{Batch, State},
     checkpoint::{self, Summary},
-    folder::{Folder, failed},
+    folder::Folder,
     index::Index,
     journal::{AppendError, Journal, Segments},
 };
@@ -131,6 +130,9 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 /// The newest state and the journal after it.
 fn load(folder: &Folder, sizes: Sizes) -> Result<(Arc<Index>, Journal, Summary), StoreError> {
+    if !folder.holds_store()? {
+        folder.begin(|journal| Journal::create(journal, sizes.segment))?;
+    }
     let states = folder.states()?;
     let (state, summary) = match states.first() {
         Some(newest) => checkpoint::read(folder, *newest)?,
@@ -138,12 +140,7 @@ fn load(folder: &Folder, sizes: Sizes) -> Result<(Arc<Index>, Journal, Summary),
     };
     let base = summary.revision;
     let index = Arc::new(Index::new(state));
-    let path = folder.journal();
-    let new = states.is_empty() && fs::read_dir(&path).map_err(failed("read", &path))?.next().is_none();
-    let journal = match new {
-        true => Journal::create(&path, sizes.segment, base)?,
-        false => replay(&path, sizes.segment, base, &index)?,
-    };
+    let journal = replay(&folder.journal(), sizes.segment, base, &index)?;
     for old in states.iter().skip(1) {
         folder.remove_state(*old)?;
     }
@@ -166,18 +163,16 @@ fn replay(path: &Path, segment: u64, base: Revision, index: &Index) -> Result<Jo
 /// Writes a state as a data folder of its own.
 pub(super) fn write_snapshot(state: &State, to: &Path) -> Result<Revision, StoreError> {
     let folder = Folder::open(to)?;
-    let journal = folder.journal();
-    let taken = fs::read_dir(&journal).map_err(failed("read", &journal))?.next().is_some();
-    if taken || !folder.states()?.is_empty() {
+    if folder.holds_store()? {
         return Err(StoreError::Unusable(format!(
             "{} holds a store already; choose an empty folder",
             to.display()
         )));
     }
-    // The state before the journal: a folder with a journal alone would open as an empty store.
+    // The state first: what begins without it would open as an empty store.
     let sizes = Sizes::default();
     checkpoint::write(&folder, state, sizes.part, &AtomicBool::new(false))?;
-    Journal::create(&journal, sizes.segment, state.revision)?;
+    folder.begin(|journal| Journal::create(journal, sizes.segment))?;
     Ok(state.revision)
 }
 
@@ -383,12 +378,12 @@ impl Drop for EndWrites {
         *self.writer.lock() = None;
         self.index.close();
     }
-        Change::Check => 0,
 }
 
 fn size(write: &Write) -> usize {
     match &write.change {
         Change::Put(draft) | Change::Delete(draft) => draft.bytes.len(),
+        Change::Check => 0,
     }
 }
 

@@ -85,11 +85,9 @@ struct Sealed {
 }
 
 impl Journal {
-    /// Begins a journal in an empty folder, of the changes after `base`.
-    pub fn create(folder: &Path, segment_bytes: u64, base: Revision) -> Result<Self, StoreError> {
-        let active = Segment::create(folder, 1, segment_bytes, None)?;
-        let segments = Segments::new(folder, segment_bytes, active.number);
-        Ok(Self { segments: Arc::new(segments), active, at: START, last: base, buffer: Vec::new() })
+    /// Makes a journal without changes in an empty folder.
+    pub fn create(folder: &Path, segment_bytes: u64) -> Result<(), StoreError> {
+        Segment::create(folder, 1, segment_bytes, None).map(drop)
     }
 
     /// Opens a journal, and hands the changes after `base` to `sink`, in order.
