@@ -149,6 +149,8 @@ impl Server {
         let tokens = JoinTokens::new(service.clone());
         let hub_config = HubConfig { node_grace: config.node_grace };
         let hub = Hub::start(service.clone(), hub_config).await?;
+        // Already now: if the start fails further on, the hub must let go of the store.
+        let stop_hub = hub.stop_on_drop();
         service.set_node_streams(hub.streams());
         access.set_pods(hub.bound_pods());
 
@@ -171,8 +173,7 @@ impl Server {
         tasks.spawn(renew_certificates(pki, names, certificates, stop.drain.clone()));
         service.set_ready(true);
         tracing::info!(%url, data_dir = %config.data_dir.display(), "the API server is ready");
-        let stop_on_drop =
-            [stop.drain.clone().drop_guard(), stop.cut.clone().drop_guard(), hub.stop_on_drop()];
+        let stop_on_drop = [stop.drain.clone().drop_guard(), stop.cut.clone().drop_guard(), stop_hub];
         Ok(Self {
             address,
             url,
