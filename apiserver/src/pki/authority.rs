@@ -56,6 +56,9 @@ impl Authority {
                     .map_err(|problem| broken(&certificate_path, &problem));
             }
             (Some(_), None) => return Err(broken(&key_path, "is missing beside ca.crt")),
+            (None, _) if has_signed(folder)? => {
+                return Err(broken(&certificate_path, "is missing beside certificates that it signed"));
+            }
             // A key alone is what a crash leaves between the two writes below: nothing was issued with it.
             (None, _) => {
                 let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(issue("the authority"))?;
@@ -146,6 +149,13 @@ impl Authority {
         )
         .map_err(|error| error.to_string())
     }
+}
+
+/// Whether a folder holds certificates: an authority that was here once signed them.
+fn has_signed(folder: &Path) -> Result<bool, Error> {
+    let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let entries = entries.map_err(Error::file("read", folder))?;
+    Ok(entries.iter().any(|entry| entry.path().extension().is_some_and(|extension| extension == "crt")))
 }
 
 fn issue(subject: &str) -> impl FnOnce(rcgen::Error) -> Error {

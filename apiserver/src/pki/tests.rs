@@ -84,8 +84,11 @@ fn a_leaf_whose_key_was_swapped_or_whose_authority_is_gone_is_issued_again() {
     let second = Pki::open(dir.path(), &names()).unwrap();
     assert_ne!(first.server().certificate, second.server().certificate);
 
-    fs::remove_file(folder.join("ca.crt")).unwrap();
-    fs::remove_file(folder.join("ca.key")).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    drop(Pki::open(other.path(), &names()).unwrap());
+    for file in ["ca.crt", "ca.key"] {
+        fs::copy(other.path().join("pki").join(file), folder.join(file)).unwrap();
+    }
     let third = Pki::open(dir.path(), &names()).unwrap();
     assert_ne!(second.admin().certificate, third.admin().certificate);
 }
@@ -106,9 +109,23 @@ fn an_authority_without_its_key_is_an_error_that_says_what_to_do() {
 fn a_crash_between_key_and_certificate_of_the_authority_is_no_obstacle() {
     let dir = tempfile::tempdir().unwrap();
     drop(Pki::open(dir.path(), &names()).unwrap());
-    fs::remove_file(dir.path().join("pki/ca.crt")).unwrap();
+    for file in ["ca.crt", "server.crt", "admin.crt"] {
+        fs::remove_file(dir.path().join("pki").join(file)).unwrap();
+    }
     fs::write(dir.path().join("pki/server.new"), "half").unwrap();
     Pki::open(dir.path(), &names()).unwrap();
+}
+
+#[test]
+fn an_authority_that_is_gone_beside_what_it_signed_is_not_made_again() {
+    for gone in [&["ca.crt"][..], &["ca.crt", "ca.key"]] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Pki::open(dir.path(), &names()).unwrap());
+        gone.iter().for_each(|file| fs::remove_file(dir.path().join("pki").join(file)).unwrap());
+        let error = Pki::open(dir.path(), &names()).err().unwrap().to_string();
+        assert!(error.contains("ca.crt: is missing") && error.contains("restore"), "{error}");
+        assert!(!dir.path().join("pki/ca.crt").exists());
+    }
 }
 
 #[test]
