@@ -141,12 +141,22 @@ fn delete_options(options: &Value) -> Result<DeleteOptions, ApiError> {
             propagation(value.as_str().unwrap_or_default()).ok_or_else(|| bad("propagationPolicy", value))
         })
         .transpose()?;
-    let orphan = match optional("orphanDependents").map(|value| value == &Value::Bool(true)) {
-        Some(true) => Some(Propagation::Orphan),
-        Some(false) => Some(Propagation::Background),
+    let orphan = match optional("orphanDependents") {
         None => None,
+        Some(Value::Bool(true)) => Some(Propagation::Orphan),
+        Some(Value::Bool(false)) => Some(Propagation::Background),
+        Some(other) => return Err(bad("orphanDependents", other)),
     };
-    let precondition = |field: &str| options["preconditions"][field].as_str().map(str::to_owned);
+    // One that is not understood must not count as none: what it protects would be deleted.
+    let preconditions = optional("preconditions");
+    if let Some(other) = preconditions.filter(|value| !value.is_object()) {
+        return Err(bad("preconditions", other));
+    }
+    let precondition = |field: &str| match preconditions.map_or(&Value::Null, |those| &those[field]) {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.clone())),
+        other => Err(bad(&format!("preconditions.{field}"), other)),
+    };
     let dry_run = match optional("dryRun") {
         None => false,
         Some(Value::Array(stages)) if stages.iter().all(|stage| stage == "All") => !stages.is_empty(),
@@ -155,8 +165,8 @@ fn delete_options(options: &Value) -> Result<DeleteOptions, ApiError> {
     Ok(DeleteOptions {
         grace_period_seconds: grace,
         propagation: policy.or(orphan),
-        precondition_uid: precondition("uid"),
-        precondition_resource_version: precondition("resourceVersion"),
+        precondition_uid: precondition("uid")?,
+        precondition_resource_version: precondition("resourceVersion")?,
         dry_run,
     })
 }
