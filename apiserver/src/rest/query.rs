@@ -155,9 +155,10 @@ impl Query {
     }
 
     fn dry_run(&self, kind: &str) -> Result<bool, ApiError> {
-        match self.get("dryRun") {
-            None => Ok(false),
-            Some("All") => Ok(true),
+        // Every value counts: a dry run that is overlooked writes.
+        let stages = || self.0.iter().filter(|(name, _)| name == "dryRun").map(|(_, value)| value.as_str());
+        match stages().find(|stage| !matches!(*stage, "" | "All")) {
+            None => Ok(stages().any(|stage| stage == "All")),
             Some(other) => Err(unsupported(kind, "dryRun", other, "\"All\"")),
         }
     }
