@@ -55,12 +55,8 @@ fn architecture() -> &'static str {
 }
 
 /// Discovery documents.
-pub(super) async fn discovery(
-    state: &State,
-    path: &Path,
-    headers: &HeaderMap,
-) -> Result<Response<Body>, ApiError> {
-    let registry = &*state.service.registry();
+pub(super) async fn discovery(state: &State, path: &Path, parts: &Parts) -> Result<Response<Body>, ApiError> {
+    let (registry, headers) = (&*state.service.registry(), &parts.headers);
     let form = accept::discovery(headers);
     let document = match (path, form) {
         (Path::CoreVersions, Some(form)) => {
@@ -69,10 +65,7 @@ pub(super) async fn discovery(
         (Path::Groups, Some(form)) => {
             return Ok(aggregated(headers, form, &discovery::aggregated_groups(registry, form)));
         }
-        (Path::CoreVersions, None) => {
-            let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-            Some(discovery::core_versions(registry, host))
-        }
+        (Path::CoreVersions, None) => Some(discovery::core_versions(registry, host(parts))),
         (Path::Groups, None) => Some(discovery::groups(registry)),
         (Path::Group(group), _) => discovery::group(registry, group),
         (Path::Version(group, version), _) => discovery::resources(registry, group, version),

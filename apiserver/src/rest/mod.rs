@@ -97,7 +97,7 @@ async fn handle(state: &State, parts: Parts, body: Body) -> Result<Response<Body
         return if read_only { response } else { Err(method_not_allowed()) };
     }
     match named.ok_or_else(documents::no_such_path)? {
-        document if read_only => documents::discovery(state, &document, &parts.headers).await,
+        document if read_only => documents::discovery(state, &document, &parts).await,
         _ => Err(method_not_allowed()),
     }
 }
