@@ -126,10 +126,26 @@ async fn on_resource(
         let events = state.service.watch(who, resource, options, view).await?;
         return Ok(stream::watch(events, view));
     }
+    if let Some(asked) = write_verb(&parts.method, resource.name.is_some()) {
+        // Before the body: nobody may make the server hold and decode what it will refuse.
+        state.service.authorize_write(who, asked, &resource)?;
+    }
     let verb = verb(&state.service.registry(), &resource, parts, &query, body).await?;
     let gzip = matches!(verb, Verb::Get | Verb::List(_)) && accept::gzip(&parts.headers);
     let answer = state.service.call(who, Request { resource, verb, view }).await?;
     Ok(respond::answer(answer, format, gzip).await)
+}
+
+/// The verb, as authorization knows it, of a method that may come with a body.
+fn write_verb(method: &Method, named: bool) -> Option<&'static str> {
+    match (method.as_str(), named) {
+        ("POST", _) => Some("create"),
+        ("PUT", _) => Some("update"),
+        ("PATCH", _) => Some("patch"),
+        ("DELETE", true) => Some("delete"),
+        ("DELETE", false) => Some("deletecollection"),
+        _ => None,
+    }
 }
 
 /// What a request asks for, by its method, path and parameters.

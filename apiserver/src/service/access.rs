@@ -24,6 +24,19 @@ impl ObjectService {
         self.decide(who, &Action::on(verb, resource).selecting(&fields))
     }
 
+    /// Lets a write on objects pass whose body has yet to come. [`Self::call`] asks again.
+    ///
+    /// # Errors
+    /// `Forbidden`, or `Unauthorized` to those who may try again with credentials.
+    pub fn authorize_write(
+        &self,
+        who: &Identity,
+        verb: &str,
+        resource: &ResourceRef,
+    ) -> Result<(), ApiError> {
+        self.authorize(who, verb, resource, "")
+    }
+
     /// Lets a request on a path outside of the objects pass.
     ///
     /// # Errors
