@@ -47,10 +47,18 @@ pub(super) async fn answer(answer: claw_client::Response, format: Format, gzip: 
             }
         }
         Format::Json => body(answer.code, JSON, answer.body),
-        Format::Yaml => match yaml(&answer.body) {
-            Ok(text) => body(answer.code, "application/yaml", text),
-            Err(failed) => return error(&failed),
-        },
+        // Slower still, and nobody who is in a hurry asks for it.
+        Format::Yaml => {
+            let (code, json) = (answer.code, answer.body);
+            let made = tokio::task::spawn_blocking(move || yaml(&json)).await;
+            let made = made.unwrap_or_else(|failed| {
+                Err(ApiError::internal(format!("writing the answer as YAML failed: {failed}")))
+            });
+            match made {
+                Ok(text) => body(code, "application/yaml", text),
+                Err(failed) => return error(&failed),
+            }
+        }
     };
     for warning in answer.warnings {
         let text = warning.replace('\\', "\\\\").replace('"', "\\\"");

@@ -1,5 +1,7 @@
 //! Bodies that go on: watches as one JSON object a line, logs as plain text.
 
+use std::task::{Context, Poll};
+
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use claw_client::{ByteStream, WatchEvent, WatchStream, request::View};
@@ -9,8 +11,9 @@ use http::Response;
 
 use super::respond;
 
-/// Events that are ready together travel in one chunk: 64 of 1 KiB fill four TLS records.
-const EVENTS_A_CHUNK: usize = 64;
+/// Events that are ready together travel in one chunk, up to so many bytes: four TLS records. It is what a watcher who
+/// does not read holds, beside one object.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// A watch. Every chunk ends with a whole line, and goes out as soon as nothing more is ready.
 pub(super) fn watch(events: WatchStream, view: View) -> Response<Body> {
@@ -18,12 +21,26 @@ pub(super) fn watch(events: WatchStream, view: View) -> Response<Body> {
         View::Table(_) => "application/json;as=Table;g=meta.k8s.io;v=v1;stream=watch",
         View::Object | View::Metadata => "application/json",
     };
-    let chunks = events.ready_chunks(EVENTS_A_CHUNK).map(|events| {
-        let mut chunk = BytesMut::with_capacity(events.iter().map(size).sum());
-        events.iter().for_each(|event| write_line(&mut chunk, event));
-        Ok::<_, std::convert::Infallible>(chunk.freeze())
-    });
-    respond::body(200, content_type, Body::from_stream(chunks))
+    let mut events = events.fuse();
+    let chunks = stream::poll_fn(move |context| next_chunk(&mut events, context));
+    respond::body(200, content_type, Body::from_stream(chunks.map(Ok::<_, std::convert::Infallible>)))
+}
+
+/// What is ready, and the end when there is nothing any more.
+fn next_chunk(events: &mut stream::Fuse<WatchStream>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    let mut chunk = BytesMut::new();
+    while chunk.len() < CHUNK_BYTES {
+        match events.poll_next_unpin(context) {
+            Poll::Ready(Some(event)) => {
+                chunk.reserve(size(&event));
+                write_line(&mut chunk, &event);
+            }
+            Poll::Ready(None) if chunk.is_empty() => return Poll::Ready(None),
+            Poll::Pending if chunk.is_empty() => return Poll::Pending,
+            Poll::Ready(None) | Poll::Pending => break,
+        }
+    }
+    Poll::Ready(Some(chunk.freeze()))
 }
 
 fn parts(event: &WatchEvent) -> (&'static str, Bytes) {

@@ -1,7 +1,14 @@
 //! The REST layer: paths, headers and bodies as kubectl and the client libraries send them.
 
+use std::sync::Arc;
+
 use axum::body::Body;
-use claw_schemas::ApiError;
+use claw_apiserver::{
+    auth::{Action, Authorizer, Identity},
+    service::ObjectService,
+    store,
+};
+use claw_schemas::{ApiError, Registry};
 use futures::StreamExt as _;
 use http::{Request, Response, header};
 use http_body_util::BodyExt as _;
@@ -268,4 +275,100 @@ async fn kubectl_create_sends_protobuf_and_reads_json() {
     assert_eq!((code, &object["data"]), (200, &json!({"a": "b"})));
     let teapot = "k8s\0\n\x0c\n\x02v1\x12\x06Teapot";
     assert_eq!(send(&world, "POST", CONFIGMAPS, &protobuf, teapot).await.status(), 415);
+}
+
+#[tokio::test]
+async fn warnings_are_few_however_many_faults_a_body_has() {
+    let world = world().await;
+    let key = format!(r#""{}":"1""#, "a".repeat(50));
+    let body =
+        format!(r#"{{"metadata":{{"name":"x"}},"data":{{{}{key}}}}}"#, format!("{key},").repeat(40_000));
+    let made = send(&world, "POST", CONFIGMAPS, &[], &body).await;
+    assert_eq!(made.status(), 201);
+    let warnings: Vec<_> = made.headers().get_all(header::WARNING).iter().collect();
+    assert!(warnings.len() > 1 && warnings.iter().map(|warning| warning.len()).sum::<usize>() < 8 << 10);
+    assert!(warnings.last().unwrap().to_str().unwrap().contains("more"), "{warnings:?}");
+    let long = "y".repeat(100_000);
+    let body = format!(r#"{{"metadata":{{"name":"y"}},"{long}":1}}"#);
+    let made = send(&world, "POST", CONFIGMAPS, &[], &body).await;
+    assert_eq!(made.status(), 201);
+    assert!(made.headers()[header::WARNING].len() < 1 << 10);
+}
+
+#[tokio::test]
+async fn a_dry_run_is_one_wherever_it_is_said() {
+    let world = world().await;
+    let body = json!({"metadata": {"name": "x"}}).to_string();
+    for query in ["dryRun=&dryRun=All", "dryRun=All&dryRun=None", "dryRun=All&dryRun=All"] {
+        let answer = send(&world, "POST", &format!("{CONFIGMAPS}?{query}"), &[], &body).await;
+        assert!([201, 422].contains(&answer.status().as_u16()), "{query}: {}", answer.status());
+        assert_eq!(get(&world, &format!("{CONFIGMAPS}/x")).await.0, 404, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_delete_whose_options_are_not_understood_deletes_nothing() {
+    let world = world().await;
+    configmap(&world, "x").await;
+    let one = format!("{CONFIGMAPS}/x");
+    for options in [
+        r#"{"preconditions":{"uid":5}}"#,
+        r#"{"preconditions":{"resourceVersion":7}}"#,
+        r#"{"preconditions":"none"}"#,
+        r#"{"orphanDependents":"yes"}"#,
+        r#"{"propagationPolicy":7}"#,
+    ] {
+        let answer = send(&world, "DELETE", &one, &[], options).await;
+        assert_eq!(answer.status(), 422, "{options}");
+        assert_eq!(get(&world, &one).await.0, 200, "{options}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_is_called_in_discovery_what_the_client_calls_it() {
+    let world = world().await;
+    let address = |document: &Value| document["serverAddressByClientCIDRs"][0]["serverAddress"].clone();
+    let told = bytes(send(&world, "GET", "/api", &["host: gpu.example.com:6443"], "").await).await;
+    assert_eq!(address(&parse(&told)), "gpu.example.com:6443");
+    // HTTP/2 says it with the path.
+    assert_eq!(address(&get(&world, "https://gpu.example.com:6443/api").await.1), "gpu.example.com:6443");
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_holds_little() {
+    let world = world().await;
+    for place in 0..10 {
+        let object = json!({"metadata": {"name": format!("x{place}")}, "data": {"k": "v".repeat(200_000)}});
+        assert_eq!(send(&world, "POST", CONFIGMAPS, &[], &object.to_string()).await.status(), 201);
+    }
+    let watch = send(&world, "GET", &format!("{CONFIGMAPS}?watch=1"), &[], "").await;
+    let mut body = watch.into_body();
+    for _ in 0..10 {
+        let chunk = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(chunk.len() < 400_000 && chunk.ends_with(b"}\n"), "{} bytes", chunk.len());
+    }
+}
+
+/// Lets nobody do anything.
+struct NoOne;
+
+impl Authorizer for NoOne {
+    fn allows(&self, _: &Identity, _: &Action<'_>) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_write_is_told_before_a_body_is_waited_for() {
+    let service = Arc::new(ObjectService::new(store::memory(), Registry::builtin(), Arc::new(NoOne)));
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        let path = if method == "POST" { CONFIGMAPS.to_owned() } else { format!("{CONFIGMAPS}/x") };
+        let never = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+        let patch = "application/merge-patch+json";
+        let mut request = Request::builder().method(method).uri(path).body(never).unwrap();
+        request.headers_mut().insert(header::CONTENT_TYPE, patch.parse().unwrap());
+        request.extensions_mut().insert(Identity::of("eve", &[]));
+        let answer = claw_apiserver::rest::router(service.clone()).oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 403, "{method}");
+    }
 }
