@@ -20,6 +20,9 @@ use serde_json::Value;
 const OPERATIONS_MAX: usize = 10_000;
 /// Bytes that the copy operations of one patch may add: twice the largest object that is stored (1.5 MiB).
 const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Comparisons of list items that one strategic merge may take. Each item of the patch is looked for among those of the
+/// target and those before it; 20 million take 0.2 s. Lists of 3,000 items merge with as many.
+const COMPARISONS_MAX: usize = 20_000_000;
 /// Levels of the result: as many as `serde_json` would parse again.
 const DEPTH_MAX: usize = 127;
 
@@ -51,8 +54,9 @@ pub fn apply(
             Ok(result)
         }
         (PatchKind::Strategic, Some(schema)) => {
-            let mut result = target.clone();
-            strategic::merge(&mut result, object(patch)?, schema.root())?;
+            let (mut result, patch) = (target.clone(), object(patch)?);
+            check_comparisons(&result, &patch)?;
+            strategic::merge(&mut result, patch, schema.root())?;
             Ok(result)
         }
         (PatchKind::Strategic, None) | (PatchKind::Apply, _) => Err(unsupported(schema)),
@@ -156,6 +160,30 @@ fn bound(target: &Value, operation: &PatchOperation, copied_bytes: &mut usize) -
         }
     }
     Ok(())
+}
+
+/// Refuses a strategic merge whose lists are so long that a small patch would keep a core busy for minutes.
+fn check_comparisons(target: &Value, patch: &Value) -> Result<(), ApiError> {
+    let (there, changes) = (items_in(target), items_in(patch));
+    if changes.saturating_mul(there + changes) <= COMPARISONS_MAX {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        Reason::RequestEntityTooLarge,
+        format!(
+            "the lists of the strategic merge patch have {changes} items, those of the object {there}: merging them takes \
+             too long; send a merge patch, which replaces lists, or change fewer items at a time"
+        ),
+    ))
+}
+
+/// How many items all lists in a value have.
+fn items_in(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => fields.values().map(items_in).sum(),
+        Value::Array(items) => items.len() + items.iter().map(items_in).sum::<usize>(),
+        _ => 0,
+    }
 }
 
 fn depth(value: &Value) -> usize {

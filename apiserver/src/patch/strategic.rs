@@ -6,7 +6,7 @@
 //!
 //! Recursion is bounded by the 128 levels that `serde_json` parses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use claw_schemas::{
     ApiError,
@@ -133,7 +133,8 @@ fn directive(patch: &mut Object) -> Result<Directive, ApiError> {
 fn retain_keys(target: &mut Object, patch: &mut Object) -> Result<(), ApiError> {
     let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let keys = keys.as_array().ok_or_else(|| bad("$retainKeys must be a list of field names"))?;
-    let kept = |name: &str| keys.iter().any(|key| key == name);
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let kept = |name: &str| keys.contains(name);
     let stray =
         patch.iter().find(|(name, value)| !value.is_null() && !name.starts_with('$') && !kept(name.as_str()));
     if let Some((name, _)) = stray {

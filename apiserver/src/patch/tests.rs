@@ -343,3 +343,16 @@ fn formats_that_are_not_served_name_the_ones_that_are() {
     assert!(!error.message.contains("strategic"));
     assert_eq!(apply(PatchKind::Apply, &json!({}), b"{}", None).unwrap_err().code, 415);
 }
+
+#[test]
+fn a_merge_of_endless_lists_is_refused_instead_of_compared() {
+    let finalizers = |count: usize| -> Value {
+        let names: Vec<String> = (0..count).map(|place| format!("example.com/{place}")).collect();
+        json!({"metadata": {"finalizers": names}})
+    };
+    let error = strategic_on("v1", "ConfigMap", &finalizers(1), &finalizers(100_000)).unwrap_err();
+    assert_eq!(error.reason, Reason::RequestEntityTooLarge);
+    assert!(error.message.contains("send a merge patch"), "{error}");
+    assert!(strategic_on("v1", "ConfigMap", &finalizers(100_000), &finalizers(1000)).is_err());
+    assert!(strategic_on("v1", "ConfigMap", &finalizers(200), &finalizers(200)).is_ok());
+}
