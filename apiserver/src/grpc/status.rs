@@ -9,11 +9,40 @@ use tonic::{
 /// Trailer that carries the Kubernetes `Status` as JSON, beside the gRPC code.
 pub const STATUS_TRAILER: &str = "clawbernetes-status-bin";
 
-/// The gRPC form of an error.
+/// Bytes of the trailer's JSON, and of the message beside it. Clients take 16 KiB of headers (hyper's figure) and drop
+/// the whole answer for more; the first grows by a third in base64, the second threefold if all of it must be escaped.
+const TRAILER_BYTES_MAX: usize = 6 << 10;
+const MESSAGE_BYTES_MAX: usize = 1 << 10;
+
+/// The gRPC form of an error. What is too long to travel is cut; the reason always arrives.
 pub fn status(error: &ApiError) -> Status {
     let mut metadata = MetadataMap::new();
-    metadata.insert_bin(STATUS_TRAILER, BinaryMetadataValue::from_bytes(&error.to_json()));
-    Status::with_metadata(code(error.reason), error.message.clone(), metadata)
+    metadata.insert_bin(STATUS_TRAILER, BinaryMetadataValue::from_bytes(&trailer(error)));
+    Status::with_metadata(code(error.reason), cut(&error.message), metadata)
+}
+
+fn trailer(error: &ApiError) -> Vec<u8> {
+    let whole = error.to_json();
+    if whole.len() <= TRAILER_BYTES_MAX {
+        return whole;
+    }
+    let mut short = ApiError { message: cut(&error.message), ..error.clone() };
+    short.details.name = cut(&error.details.name);
+    loop {
+        let json = short.to_json();
+        let causes = &mut short.details.causes;
+        if json.len() <= TRAILER_BYTES_MAX || causes.is_empty() {
+            return json;
+        }
+        causes.truncate(causes.len() / 2);
+    }
+}
+
+fn cut(text: &str) -> String {
+    if text.len() <= MESSAGE_BYTES_MAX {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)])
 }
 
 const fn code(reason: Reason) -> Code {
@@ -68,6 +97,16 @@ mod tests {
         let sent = status(&error_sent);
         assert_eq!(sent.code(), Code::Aborted);
         assert_eq!(error(&sent), error_sent);
+    }
+
+    #[test]
+    fn what_is_too_long_for_headers_is_cut_and_the_reason_is_not() {
+        let mut long = ApiError::not_found("", "pods", &"x".repeat(1 << 20));
+        long.details.causes = vec![claw_schemas::status::Cause::required("spec", &"é".repeat(3000)); 100];
+        let sent = status(&long);
+        let bytes = sent.metadata().get_bin(STATUS_TRAILER).unwrap().as_encoded_bytes().len();
+        assert!(bytes < 10_000 && sent.message().len() < 2000, "{bytes} bytes");
+        assert_eq!(error(&sent).reason, Reason::NotFound);
     }
 
     #[test]

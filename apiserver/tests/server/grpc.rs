@@ -179,3 +179,15 @@ async fn an_administrator_acts_as_somebody_else() {
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("User \"eve\" cannot list"), "{refused}");
 }
+
+#[tokio::test]
+async fn an_error_with_many_causes_arrives_with_its_reason() {
+    let server = TestServer::start().await;
+    let maps = Client::new(grpc(&server.admin()), "test").namespaced::<ConfigMap>("default");
+    let mut wrong = map("wrong");
+    let keys = (0..2000).map(|place| (format!("not a key {place} é"), String::new()));
+    wrong.data = Some(keys.collect());
+    let error = maps.create(&wrong).await.unwrap_err();
+    assert_eq!((error.code, error.reason), (422, Reason::Invalid), "{error}");
+    assert!(error.message.contains("not a key") && !error.details.causes.is_empty(), "{error}");
+}
