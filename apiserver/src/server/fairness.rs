@@ -21,7 +21,7 @@ use tokio::{sync::oneshot, time::timeout};
 /// busy; each may hold a body of 3 MiB, which is 1.5 GiB at the very worst.
 const SEATS: usize = 512;
 
-/// Of these, for one user: a quarter, so that four that do their worst leave nobody without.
+/// Of these, for one user: a quarter, so that three that do their worst leave as much to all others.
 const SEATS_A_USER: usize = SEATS / 4;
 
 /// Requests of one user that wait. More than this takes longer than a client should wait to be told.

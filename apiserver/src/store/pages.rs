@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use super::{Revision, batch::State};
 
-/// Lists that can page at a time, each from a revision of its own.
-const STATES_MAX: usize = 64;
+/// Lists that can page at a time, each from a revision of its own: twice as many as the server works on at a time, so that
+/// none loses its state under way. What they cost is bounded below, not by their number.
+const STATES_MAX: usize = 1024;
 
 /// How long after a page a list can go on. kube-apiserver forgets after 5 minutes too.
 const KEEP: Duration = Duration::from_secs(300);
