@@ -17,6 +17,7 @@ use super::{
     limits::CONFLICT_RETRIES_MAX,
     list::ok,
     object::{bump_generation, finalizers, is_deleting, metadata_mut, set_finalizers, text, time_text},
+    paging,
     select::Selection,
     update::{is_finished, wrong_uid},
     view,
@@ -108,8 +109,11 @@ impl ObjectService {
         if !target.name.is_empty() || target.kind.is_namespace() {
             return Err(method_not_allowed());
         }
+        // Those that a list with the same options would show, and no more.
         let selection = Selection::parse(&target.kind, &list.label_selector, &list.field_selector)?;
-        let found = self.scan(target, &selection, 0, None, None).await?;
+        let start = paging::start(&target.prefix(), list, self.store.revision())?;
+        let limit = usize::try_from(list.limit).unwrap_or(usize::MAX);
+        let found = self.scan(target, &selection, limit, start.after.as_ref(), start.at).await?;
         for record in found.items {
             let (namespace, name) = record.key.place();
             let one = Target { namespace: namespace.to_owned(), name: name.to_owned(), ..target.clone() };

@@ -124,3 +124,22 @@ async fn a_collection_is_deleted_by_selector() {
     assert_eq!(world.ask(configmaps(), verb).await.unwrap()["status"], "Success");
     assert_eq!(names(&world.list(configmaps(), Default::default()).await.unwrap()), ["b"]);
 }
+
+#[tokio::test]
+async fn a_collection_is_deleted_as_far_as_a_list_of_it_would_go() {
+    let world = world().await;
+    for name in ["a", "b", "c", "d"] {
+        world.configmap(name, &json!({})).await;
+    }
+    let delete = |limit: u64, continue_token: Option<String>| {
+        let list = ListOptions { limit, continue_token, ..ListOptions::default() };
+        Verb::DeleteCollection { list, delete: DeleteOptions::default() }
+    };
+    let first = ListOptions { limit: 2, ..ListOptions::default() };
+    let page = world.list(configmaps(), first).await.unwrap();
+    world.ask(configmaps(), delete(1, None)).await.unwrap();
+    assert_eq!(names(&world.list(configmaps(), ListOptions::default()).await.unwrap()), ["b", "c", "d"]);
+    let token = page["metadata"]["continue"].as_str().map(str::to_owned);
+    world.ask(configmaps(), delete(0, token)).await.unwrap();
+    assert_eq!(names(&world.list(configmaps(), ListOptions::default()).await.unwrap()), ["b"]);
+}
