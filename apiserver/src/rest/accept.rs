@@ -58,12 +58,13 @@ fn header(headers: &HeaderMap, name: header::HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
+/// The clauses of all `Accept` lines, in order. No line accepts everything, as an empty one does.
 fn clauses(headers: &HeaderMap) -> impl Iterator<Item = Clause<'_>> {
-    let accept = match header(headers, header::ACCEPT).trim() {
-        "" => "*/*",
-        some => some,
-    };
-    accept.split(',').map(|clause| Clause::parse(clause.trim()))
+    let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let mut clauses =
+        lines.flat_map(|line| line.split(',')).map(str::trim).filter(|clause| !clause.is_empty());
+    let first = clauses.next().unwrap_or("*/*");
+    std::iter::once(first).chain(clauses).map(Clause::parse)
 }
 
 /// The first clause that can be served.
@@ -187,6 +188,13 @@ mod tests {
         ] {
             assert_eq!(negotiate(&accept(text)), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_accepted_may_come_on_several_lines() {
+        let mut lines = accept("text/html");
+        lines.append(header::ACCEPT, "application/yaml, application/json".parse().unwrap());
+        assert_eq!(negotiate(&lines), Ok((Format::Yaml, View::Object)));
     }
 
     #[test]

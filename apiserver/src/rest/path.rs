@@ -54,24 +54,26 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Option<Path> {
     Some(Path::Resource(ResourceRef { group, version, plural, namespace, name, subresource }))
 }
 
-/// Percent-decoding. `None` when the result is not text, or would be a path of its own.
-pub(super) fn decode(text: &str) -> Option<String> {
+/// A part of a path. `None` when it is not text, or would be a path of its own.
+fn decode(text: &str) -> Option<String> {
+    percent_decoded(text).filter(|text| !text.contains('/'))
+}
+
+/// Percent-decoding. `None` when the result is not text.
+pub(super) fn percent_decoded(text: &str) -> Option<String> {
     if !text.contains('%') {
         return Some(text.to_owned());
     }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        if first == b'%' {
-            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(first);
-            rest = tail;
-        }
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => digit(rest.next()?)? << 4 | digit(rest.next()?)?,
+            other => other,
+        });
     }
-    String::from_utf8(bytes).ok().filter(|text| !text.contains('/'))
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -127,6 +129,9 @@ mod tests {
             "/api/v1/pods//x",
             "/api/v1/namespaces/a/pods/x/y/z",
             "/api/v1/pods/%zz",
+            "/api/v1/nodes/%+1",
+            "/api/v1/nodes/%6",
+            "/api/v1/nodes/%ff",
             "/api/v1/nodes/a%2fb",
         ] {
             assert_eq!(parse(path), None, "{path}");

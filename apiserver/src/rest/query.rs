@@ -5,6 +5,7 @@ use claw_client::request::{
 };
 use claw_schemas::{ApiError, status::Cause};
 
+use super::path::percent_decoded;
 use crate::service::propagation;
 
 /// The parameters of a request, decoded.
@@ -186,22 +187,7 @@ fn unsupported(kind: &str, field: &str, value: &str, known: &str) -> ApiError {
 
 /// Decodes `application/x-www-form-urlencoded` text.
 fn decode(text: &str) -> Option<String> {
-    if !text.contains(['%', '+']) {
-        return Some(text.to_owned());
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
+    percent_decoded(&text.replace('+', " "))
 }
 
 #[cfg(test)]
@@ -223,6 +209,7 @@ mod tests {
         assert_eq!(query.flag("flag"), Ok(true));
         assert!(Query::parse(Some("a=%f")).is_err());
         assert!(Query::parse(Some("a=%ff")).is_err());
+        assert_eq!(super::decode("a+b%2Bc%20d").as_deref(), Some("a b+c d"));
     }
 
     #[test]
