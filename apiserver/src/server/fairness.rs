@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
 /// Requests at a time. One takes 0.1 ms in memory and a few on the disk, so this many keep every core and the disk
-/// busy; each may hold a body of 3 MiB, which is 1.5 GiB at the very worst.
+/// busy; each may hold a body of 3 MiB, which is 1.5 GiB, and what the few that are decoded at a time take as trees.
 const SEATS: usize = 512;
 
 /// Of these, for one user: a quarter, so that three that do their worst leave as much to all others.

@@ -132,6 +132,9 @@ fn delete_options(options: &Value) -> Result<DeleteOptions, ApiError> {
             vec![Cause::invalid(field, value, "not understood")],
         )
     };
+    if !options.is_null() && !options.is_object() {
+        return Err(bad("deleteOptions", options));
+    }
     let optional = |field: &str| Some(&options[field]).filter(|value| !value.is_null());
     let grace = optional("gracePeriodSeconds")
         .map(|value| value.as_i64().ok_or_else(|| bad("gracePeriodSeconds", value)))
