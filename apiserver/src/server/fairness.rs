@@ -3,7 +3,8 @@
 //! Every user has a queue of its own, and the queues take turns: a client that sends a thousand requests waits for
 //! itself, not the others for it. (Kubernetes deals users out to a fixed number of queues, because it cannot know how
 //! many there will be; here a user without a request takes no room, so each can have its own.) A seat is held until
-//! the answer begins: what streams afterwards is bounded by the limits of connections and watches.
+//! the answer begins, and until a large one is read ([`super::answer`]): what streams is bounded by the limits of
+//! connections and watches.
 //!
 //! Must never know: what requests mean.
 
@@ -73,6 +74,12 @@ impl Fairness {
     /// With the usual limits.
     pub fn new() -> Arc<Self> {
         Self::with(Limits { seats: SEATS, a_user: SEATS_A_USER, queue: QUEUE_MAX })
+    }
+
+    /// With one seat, and nobody who may wait long for it.
+    #[cfg(test)]
+    pub fn of_one() -> Arc<Self> {
+        Self::with(Limits { seats: 1, a_user: 1, queue: 10 })
     }
 
     fn with(limits: Limits) -> Arc<Self> {

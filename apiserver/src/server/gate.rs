@@ -11,7 +11,10 @@ use claw_schemas::{ApiError, status::Reason};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use tower::ServiceExt as _;
 
-use super::fairness::{Fairness, Seat};
+use super::{
+    answer,
+    fairness::{Fairness, Seat},
+};
 use crate::{
     auth::{Authenticator, Authorizer, BOOTSTRAPPERS, Identity, Peer, impersonate},
     grpc,
@@ -56,14 +59,14 @@ impl Gate {
         B::Error: Into<axum::BoxError>,
     {
         let is_grpc = is_grpc(&request);
-        let (who, _seat) = match self.admit(peer, &request, is_grpc).await {
+        let (who, seat) = match self.admit(peer, &request, is_grpc).await {
             Ok(admitted) => admitted,
             Err(error) => return refuse(&error, is_grpc),
         };
         request.extensions_mut().insert(who);
         let router = if is_grpc { self.grpc.clone() } else { self.rest.clone() };
         match router.oneshot(request.map(Body::new)).await {
-            Ok(response) => response,
+            Ok(response) => answer::held(response, seat),
             Err(never) => match never {},
         }
     }

@@ -5,6 +5,7 @@
 //! Must never know: controllers, node agents' insides, the command line.
 
 mod again;
+mod answer;
 mod fairness;
 mod gate;
 mod listener;

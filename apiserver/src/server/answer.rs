@@ -1,0 +1,178 @@
+//! Large answers, while the client takes its time to read them.
+//!
+//! A list waits in memory until it is read, and a client may ask for thousands over one connection and read none. So a
+//! large answer goes out in pieces, keeps its seat until the last one is taken, and is given up when none is taken for
+//! a while.
+//!
+//! Must never know: what is in it.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body as _, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::fairness::Seat;
+
+/// Smaller answers are handed over whole: what a connection holds anyway.
+const LARGE_BYTES: u64 = 256 << 10;
+
+/// What the connection is given at a time, and holds when the client stops reading: four TLS records.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// How long a client may take for one piece: 9 kbit/s.
+const PIECE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The same answer, which keeps its seat if it is large.
+pub fn held(answer: Response<Body>, seat: Option<Seat>) -> Response<Body> {
+    // What has no size streams, and is bounded otherwise.
+    match answer.body().size_hint().exact() {
+        Some(bytes) if bytes > LARGE_BYTES => answer.map(|body| Body::new(Held::new(body, bytes, seat))),
+        _ => answer,
+    }
+}
+
+/// A body that goes out in pieces.
+struct Held {
+    rest: Arc<Mutex<Option<Rest>>>,
+    /// Gives the rest up when nobody takes it.
+    _guard: AbortOnDropHandle<()>,
+}
+
+/// What the client has not taken yet; gone when it is given up.
+struct Rest {
+    body: Body,
+    /// Taken out of the body already.
+    data: Bytes,
+    /// Bytes of both.
+    bytes: u64,
+    taken: Instant,
+    _seat: Option<Seat>,
+}
+
+impl Held {
+    fn new(body: Body, bytes: u64, seat: Option<Seat>) -> Self {
+        let rest = Rest { body, data: Bytes::new(), bytes, taken: Instant::now(), _seat: seat };
+        let rest = Arc::new(Mutex::new(Some(rest)));
+        Self { _guard: AbortOnDropHandle::new(tokio::spawn(guard(Arc::downgrade(&rest)))), rest }
+    }
+}
+
+/// Gives the rest up when the client takes too long for a piece.
+async fn guard(rest: Weak<Mutex<Option<Rest>>>) {
+    let limit = || rest.upgrade()?.lock().as_ref().map(|rest| rest.taken + PIECE_LIMIT);
+    while let Some(limit) = limit() {
+        if Instant::now() < limit {
+            sleep_until(limit).await;
+        } else {
+            let given_up = rest.upgrade().and_then(|rest| rest.lock().take());
+            tracing::debug!(
+                bytes = given_up.map(|rest| rest.bytes),
+                "an answer is given up: nobody reads it"
+            );
+        }
+    }
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut held = self.rest.lock();
+        let Some(rest) = &mut *held else {
+            let why = format!("nothing of the answer was read for {} s", PIECE_LIMIT.as_secs());
+            return Poll::Ready(Some(Err(axum::Error::new(std::io::Error::other(why)))));
+        };
+        if rest.data.is_empty() {
+            match ready!(Pin::new(&mut rest.body).poll_frame(context)).transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => rest.data = data,
+                Some(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let piece = rest.data.split_to(rest.data.len().min(PIECE_BYTES));
+        rest.bytes = rest.bytes.saturating_sub(piece.len() as u64);
+        rest.taken = Instant::now();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.lock().as_ref().is_some_and(|rest| rest.bytes == 0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.rest.lock().as_ref().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::server::fairness::Fairness;
+
+    const BYTES: usize = 300 << 10;
+
+    /// An answer that has the only seat there is.
+    async fn answer(fairness: &Arc<Fairness>, bytes: usize) -> Response<Body> {
+        let seat = fairness.seat("slow").await.unwrap();
+        held(Response::new(Body::from((0..bytes).map(|byte| byte as u8).collect::<Vec<u8>>())), Some(seat))
+    }
+
+    fn is_free(fairness: &Arc<Fairness>) -> bool {
+        fairness.seat("other").now_or_never().is_some()
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_arrives_whole_and_keeps_its_seat_until_it_is_read() {
+        let fairness = Fairness::of_one();
+        let mut answer = answer(&fairness, BYTES).await;
+        assert_eq!(answer.body().size_hint().exact(), Some(BYTES as u64));
+        let mut read = Vec::new();
+        while let Some(piece) = answer.body_mut().frame().await {
+            assert!(!is_free(&fairness));
+            let piece = piece.unwrap().into_data().unwrap();
+            assert!(piece.len() <= PIECE_BYTES);
+            read.extend_from_slice(&piece);
+        }
+        assert!(read.len() == BYTES && read.iter().enumerate().all(|(at, byte)| at as u8 == *byte));
+        drop(answer);
+        assert!(is_free(&fairness));
+    }
+
+    #[tokio::test]
+    async fn a_small_answer_lets_go_of_its_seat_at_once() {
+        let fairness = Fairness::of_one();
+        let _answer = answer(&fairness, 1000).await;
+        assert!(is_free(&fairness));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_reads_is_given_up_and_a_slow_reader_is_not() {
+        let fairness = Fairness::of_one();
+        let mut answer = answer(&fairness, BYTES).await;
+        for _ in 0..3 {
+            tokio::time::sleep(PIECE_LIMIT / 2).await;
+            assert!(answer.body_mut().frame().await.unwrap().is_ok() && !is_free(&fairness));
+        }
+        tokio::time::sleep(PIECE_LIMIT + Duration::from_millis(1)).await;
+        assert!(is_free(&fairness));
+        let error = answer.body_mut().frame().await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("nothing of the answer was read"), "{error}");
+    }
+}
