@@ -32,12 +32,13 @@ const PIECE_BYTES: usize = 64 << 10;
 /// How long a client may take for one piece: 9 kbit/s.
 const PIECE_LIMIT: Duration = Duration::from_secs(60);
 
-/// The same answer, which keeps its seat if it is large.
-pub fn held(answer: Response<Body>, seat: Option<Seat>) -> Response<Body> {
-    // What has no size streams, and is bounded otherwise.
-    match answer.body().size_hint().exact() {
-        Some(bytes) if bytes > LARGE_BYTES => answer.map(|body| Body::new(Held::new(body, bytes, seat))),
-        _ => answer,
+/// The same answer, which keeps its seat if it is large. One without a size may be a stream, which is bounded otherwise;
+/// `is_list` says that it is none.
+pub fn held(answer: Response<Body>, seat: Option<Seat>, is_list: bool) -> Response<Body> {
+    let bytes = answer.body().size_hint().exact();
+    match bytes.map_or(is_list, |bytes| bytes > LARGE_BYTES) {
+        true => answer.map(|body| Body::new(Held::new(body, bytes, seat))),
+        false => answer,
     }
 }
 
@@ -53,14 +54,14 @@ struct Rest {
     body: Body,
     /// Taken out of the body already.
     data: Bytes,
-    /// Bytes of both.
-    bytes: u64,
+    /// Bytes of both, if that is known.
+    bytes: Option<u64>,
     taken: Instant,
     _seat: Option<Seat>,
 }
 
 impl Held {
-    fn new(body: Body, bytes: u64, seat: Option<Seat>) -> Self {
+    fn new(body: Body, bytes: Option<u64>, seat: Option<Seat>) -> Self {
         let rest = Rest { body, data: Bytes::new(), bytes, taken: Instant::now(), _seat: seat };
         let rest = Arc::new(Mutex::new(Some(rest)));
         Self { _guard: AbortOnDropHandle::new(tokio::spawn(guard(Arc::downgrade(&rest)))), rest }
@@ -76,7 +77,7 @@ async fn guard(rest: Weak<Mutex<Option<Rest>>>) {
         } else {
             let given_up = rest.upgrade().and_then(|rest| rest.lock().take());
             tracing::debug!(
-                bytes = given_up.map(|rest| rest.bytes),
+                bytes = given_up.and_then(|rest| rest.bytes),
                 "an answer is given up: nobody reads it"
             );
         }
@@ -104,17 +105,18 @@ impl http_body::Body for Held {
             }
         }
         let piece = rest.data.split_to(rest.data.len().min(PIECE_BYTES));
-        rest.bytes = rest.bytes.saturating_sub(piece.len() as u64);
+        rest.bytes = rest.bytes.map(|bytes| bytes.saturating_sub(piece.len() as u64));
         rest.taken = Instant::now();
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.lock().as_ref().is_some_and(|rest| rest.bytes == 0)
+        self.rest.lock().as_ref().is_some_and(|rest| rest.data.is_empty() && rest.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.rest.lock().as_ref().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest.bytes))
+        let bytes = self.rest.lock().as_ref().and_then(|rest| rest.bytes);
+        bytes.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -131,7 +133,11 @@ mod tests {
     /// An answer that has the only seat there is.
     async fn answer(fairness: &Arc<Fairness>, bytes: usize) -> Response<Body> {
         let seat = fairness.seat("slow").await.unwrap();
-        held(Response::new(Body::from((0..bytes).map(|byte| byte as u8).collect::<Vec<u8>>())), Some(seat))
+        held(
+            Response::new(Body::from((0..bytes).map(|byte| byte as u8).collect::<Vec<u8>>())),
+            Some(seat),
+            false,
+        )
     }
 
     fn is_free(fairness: &Arc<Fairness>) -> bool {
@@ -153,6 +159,19 @@ mod tests {
         assert!(read.len() == BYTES && read.iter().enumerate().all(|(at, byte)| at as u8 == *byte));
         drop(answer);
         assert!(is_free(&fairness));
+    }
+
+    #[tokio::test]
+    async fn a_list_of_unknown_size_keeps_its_seat_and_a_stream_does_not() {
+        for is_list in [true, false] {
+            let fairness = Fairness::of_one();
+            let pieces = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"piece"))]);
+            let seat = fairness.seat("slow").await.unwrap();
+            let answer = held(Response::new(Body::from_stream(pieces)), Some(seat), is_list);
+            assert_eq!(is_free(&fairness), !is_list);
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "piece");
+            assert!(is_free(&fairness));
+        }
     }
 
     #[tokio::test]

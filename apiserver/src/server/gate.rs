@@ -30,6 +30,8 @@ const JOIN: &str = "/clawbernetes.v1.NodeLink/Join";
 const NODE_LINK: &str = "/clawbernetes.v1.NodeLink/";
 /// The service that decides itself who may do what.
 const OBJECTS: &str = "/clawbernetes.v1.Objects/";
+/// Its one answer without a size that may be large and is no stream.
+const GRPC_LIST: &str = "/clawbernetes.v1.Objects/List";
 
 /// The way in.
 pub struct Gate {
@@ -64,9 +66,10 @@ impl Gate {
             Err(error) => return refuse(&error, is_grpc),
         };
         request.extensions_mut().insert(who);
+        let is_list = is_grpc && request.uri().path() == GRPC_LIST;
         let router = if is_grpc { self.grpc.clone() } else { self.rest.clone() };
         match router.oneshot(request.map(Body::new)).await {
-            Ok(response) => answer::held(response, seat),
+            Ok(response) => answer::held(response, seat, is_list),
             Err(never) => match never {},
         }
     }
