@@ -305,7 +305,10 @@ impl Writer {
                 Ok(())
             }
             Err(AppendError::Refused(error)) => Err(error),
-            Err(AppendError::Broken(error)) => {
+            Err(AppendError::Broken(why)) => {
+                let error = StoreError::Disk(format!(
+                    "{why}; no write is taken any more: see to the disk, then restart the server"
+                ));
                 tracing::error!(%error, "the store takes no more writes");
                 self.broken = Some(error.clone());
                 Err(error)

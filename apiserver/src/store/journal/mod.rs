@@ -53,7 +53,7 @@ pub(super) enum AppendError {
     /// Nothing was written. Another try may go well.
     Refused(StoreError),
     /// Half a batch may be on the disk, or the disk may have forgotten what it was given: no append may follow.
-    Broken(StoreError),
+    Broken(String),
 }
 
 /// What the writer shares with the thread that keeps house.
@@ -122,7 +122,8 @@ impl Journal {
         debug_assert_eq!(self.buffer.len() as u64, length);
         let file = &self.active.file;
         let written = file.write_all_at(&self.buffer, self.at).and_then(|()| file.sync_data());
-        written.map_err(failed("append to", &self.active.path)).map_err(AppendError::Broken)?;
+        let why = |error: std::io::Error| format!("cannot append to {}: {error}", self.active.path.display());
+        written.map_err(|error| AppendError::Broken(why(error)))?;
         self.at += length;
         self.segments.bytes.fetch_add(length, Ordering::Relaxed);
         self.last = events.last().map_or(self.last, |event| event.revision);
