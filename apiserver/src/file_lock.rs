@@ -23,6 +23,9 @@ pub struct FileLock(File);
 impl FileLock {
     /// Locks a file, made first if it is not there. `None` when somebody else holds it, and goes on to: call it where
     /// blocking is allowed.
+    ///
+    /// # Errors
+    /// When the file cannot be made or locked.
     pub fn take(path: &Path) -> io::Result<Option<Self>> {
         let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         let deadline = Instant::now() + WAIT;

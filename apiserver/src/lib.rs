@@ -22,4 +22,5 @@ pub mod store;
 pub mod validation;
 
 pub use error::Error;
+pub use file_lock::FileLock;
 pub use server::{Config, Server, StoreKind};

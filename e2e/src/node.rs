@@ -58,6 +58,18 @@ impl Node {
         self.child = Some(command.spawn().expect("clawbernetes starts"));
     }
 
+    /// Starts it once more beside the one that runs, which it refuses.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn refused_again(&self) -> String {
+        let mut command = Command::new("timeout");
+        let outcome = Outcome::of(command.arg("60").arg(clawbernetes()).args(&self.args), "");
+        assert!(![0, 124].contains(&outcome.code), "a second agent runs beside the first: {outcome:?}");
+        outcome.stderr
+    }
+
     /// `kill -9`. Its containers run on.
     ///
     /// # Panics

@@ -40,6 +40,8 @@ async fn containers_outlive_their_agent_and_are_adopted_again() {
     let before = container(&http, "talker").await;
     let mut said = lines(&kubectl, "talker");
 
+    let refusal = cluster.node("worker").refused_again();
+    assert!(refusal.contains("another node agent uses") && refusal.contains("--data-dir"), "{refusal}");
     for _ in 0..3 {
         cluster.node("worker").kill();
         assert!(is_running(&cluster, "lines"), "the container outlives its agent");

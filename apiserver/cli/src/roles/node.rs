@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use claw_apiserver::FileLock;
 use claw_client::{Client, HttpTransport, endpoint::Trust, grpc::GrpcNodeLink, node::NodeLink};
 use claw_nodeagent::{
     Agent, AgentConfig, Containers, ContainersConfig, Runtime,
@@ -52,6 +53,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     );
     let mut stop = Stop::listen()?;
     let data_dir = data_dir::or_default(options.data_dir.clone())?;
+    let _lock = lock(&data_dir)?;
     let config = options.machine.agent_config()?;
     let invitation = Invitation {
         server: options.server.clone(),
@@ -87,6 +89,19 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             None => return Ok(()),
         }
     }
+}
+
+/// One agent a folder: two would report and stop each other's containers.
+fn lock(data_dir: &Path) -> anyhow::Result<FileLock> {
+    fs::create_dir_all(data_dir).with_context(|| format!("creating {}", data_dir.display()))?;
+    let path = data_dir.join("node.lock");
+    let lock = FileLock::take(&path).with_context(|| format!("locking {}", path.display()))?;
+    lock.with_context(|| {
+        format!(
+            "another node agent uses {}; stop that one, or choose another folder with --data-dir",
+            data_dir.display()
+        )
+    })
 }
 
 fn cannot_join(trust: &Trust) -> &'static str {
