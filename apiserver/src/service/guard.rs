@@ -42,7 +42,10 @@ impl ObjectService {
         if target.kind.descriptor.group == rbac::GROUP {
             self.guard_grant(target, who, &Value::Null, object)?;
         }
-        Ok(())
+        match who.node() {
+            Some(node) => guard_lease(target, node, text(object, "name")),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn guard_update(
@@ -68,6 +71,10 @@ impl ObjectService {
             "roles" | "clusterroles" if changed(&["rules", "aggregationRule"]) => {
                 self.guard_role(target, who, old, new)
             }
+            // By its labels a role becomes part of others, which is as good as writing its rules there.
+            "clusterroles" if old["metadata"]["labels"] != new["metadata"]["labels"] => {
+                self.guard_role(target, who, old, new)
+            }
             "rolebindings" | "clusterrolebindings" if changed(&["subjects", "roleRef"]) => {
                 self.guard_binding(target, who, new)
             }
@@ -84,8 +91,20 @@ impl ObjectService {
         // What selectors will choose nobody can know.
         let hands_out_all =
             !new["aggregationRule"].is_null() && old["aggregationRule"] != new["aggregationRule"];
-        let wanted = if hands_out_all { escalation::everything().to_vec() } else { rules_of(new) };
+        let wanted = match (hands_out_all, &new["aggregationRule"]) {
+            (true, _) => escalation::everything().to_vec(),
+            (false, Value::Null) => rules_of(new),
+            (false, _) => self.rules_so_far(new),
+        };
         self.require_held(target, name, who, &wanted)
+    }
+
+    /// Of a role that aggregates others: what it has by them, and what is to be written into it.
+    fn rules_so_far(&self, role: &Value) -> Vec<PolicyRule> {
+        let mut rules = rules_of(role);
+        let aggregated = self.authorizer.role(None, text(role, "name"));
+        rules.extend(aggregated.iter().flat_map(|all| all.iter().cloned()));
+        rules
     }
 
     fn guard_binding(&self, target: &Target, who: &Identity, new: &Value) -> Result<(), ApiError> {
@@ -132,6 +151,15 @@ fn on_role<'a>(verb: &'a str, plural: &'a str, namespace: &'a str, name: &'a str
 
 fn rules_of(role: &Value) -> Vec<PolicyRule> {
     serde_json::from_value(role["rules"].clone()).unwrap_or_default()
+}
+
+/// A node is as alive as its own lease says, so it creates no other's.
+fn guard_lease(target: &Target, node: &str, name: &str) -> Result<(), ApiError> {
+    if &*target.kind.descriptor.plural != "leases" || name == node {
+        return Ok(());
+    }
+    let why = format!("node \"{node}\" may only have the lease that has its name");
+    Err(target.kind.forbidden(name, &why))
 }
 
 /// A node may not choose which pods come to it.

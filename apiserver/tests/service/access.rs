@@ -200,6 +200,26 @@ async fn an_aggregation_rule_needs_everything_or_the_right_to_escalate() {
 }
 
 #[tokio::test]
+async fn nobody_makes_a_role_part_of_their_own_by_its_labels() {
+    let (world, _) = guarded().await;
+    let writes = json!({"apiGroups": [RBAC], "resources": ["clusterroles"], "verbs": ["patch"]});
+    world.create(rbac("clusterroles"), &role("writer", &[writes, rule(&["get"], &["pods"])])).await.unwrap();
+    world.create(rbac("clusterrolebindings"), &binding("b", "ClusterRole", "writer", "eve")).await.unwrap();
+    world.create(rbac("clusterrolebindings"), &binding("v", "ClusterRole", "view", "eve")).await.unwrap();
+    world.create(rbac("clusterroles"), &role("small", &[rule(&["get"], &["pods"])])).await.unwrap();
+    let eve = as_user(&world, "eve", &[]);
+    let part = json!({"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}}});
+    for all in ["cluster-admin", "edit"] {
+        let error = eve.merge(rbac("clusterroles").named(all), &part).await.unwrap_err();
+        assert_eq!(error.reason, Reason::Forbidden, "{error}");
+    }
+    assert_eq!(eve.create(configmaps(), &json!({"metadata": {"name": "a"}})).await.unwrap_err().code, 403);
+    eve.merge(rbac("clusterroles").named("small"), &part).await.unwrap();
+    let note = json!({"metadata": {"annotations": {"a": "b"}}});
+    eve.merge(rbac("clusterroles").named("cluster-admin"), &note).await.unwrap();
+}
+
+#[tokio::test]
 async fn default_roles_come_back_unless_somebody_said_otherwise() {
     let (world, _) = guarded().await;
     let basic = || rbac("clusterroles").named("system:basic-user");
@@ -418,6 +438,18 @@ async fn a_node_cannot_choose_who_comes_to_it() {
     assert_eq!(n1.merge(nodes().named("n2"), &label("example.com/rack")).await.unwrap_err().code, 403);
     let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
     n1.merge(nodes().named("n1").sub("status"), &ready).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_creates_no_lease_but_its_own() {
+    let (world, _) = guarded().await;
+    let leases =
+        || ResourceRef::collection("coordination.k8s.io", "v1", "leases").in_namespace("kube-node-lease");
+    let n1 = World { service: world.service.clone(), who: Identity::of_node("n1") };
+    let lease = |name: &str| json!({"metadata": {"name": name}});
+    let error = n1.create(leases(), &lease("n2")).await.unwrap_err();
+    assert_eq!(error.reason, Reason::Forbidden, "{error}");
+    n1.create(leases(), &lease("n1")).await.unwrap();
 }
 
 #[tokio::test]
