@@ -146,7 +146,8 @@ impl Fairness {
         }
     }
 
-    /// Gives free seats to those whose turn it is, one each, round and round.
+    /// Gives free seats to those whose turn it is, one each, round and round, until all who are left have as many as
+    /// they may.
     fn hand_out(self: &Arc<Self>, state: &mut State) {
         let mut without = 0;
         while state.taken < self.limits.seats && without < state.turns.len() {
@@ -159,8 +160,11 @@ impl Fairness {
                 flow.taken += usize::from(seated);
             }
             state.taken += usize::from(seated);
-            without = if seated { 0 } else { without + 1 };
+            if seated {
+                without = 0;
+            }
             if !flow.waiting.is_empty() {
+                without += usize::from(!seated);
                 state.turns.push_back(user);
             } else if flow.taken == 0 {
                 state.flows.remove(&user);
@@ -273,6 +277,17 @@ mod tests {
         let (gone, mut stays) = (waiting(&fairness, "b"), waiting(&fairness, "c"));
         drop(seat);
         drop(gone);
+        assert!(seated(&mut stays).is_some());
+    }
+
+    #[tokio::test]
+    async fn those_who_gave_up_before_their_turn_do_not_keep_the_seat_from_others() {
+        let fairness = fairness(1, 1, 10);
+        let seat = fairness.seat("a").await.unwrap();
+        let gone = [waiting(&fairness, "b"), waiting(&fairness, "c"), waiting(&fairness, "d")];
+        let mut stays = waiting(&fairness, "e");
+        drop(gone);
+        drop(seat);
         assert!(seated(&mut stays).is_some());
     }
 }

@@ -6,6 +6,10 @@ use claw_client::{
     request::{ListOptions, PatchKind},
 };
 use claw_schemas::status::Reason;
+use futures::{StreamExt as _, stream, stream::FuturesUnordered};
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,
     core::v1::{ConfigMap, Namespace, Node, Pod, Secret, ServiceAccount},
@@ -13,18 +17,21 @@ use k8s_openapi::api::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Agent, LIMIT, TestServer, client, eventually, grpc, http, pod};
+use crate::support::{Agent, LIMIT, TestServer, client, eventually, grpc, http, pod, soon};
+
+/// One more than a user may have under way and waiting.
+const FLOOD: usize = 128 + 512 + 1;
 
 fn object<K: serde::de::DeserializeOwned>(json: Value) -> K {
     serde_json::from_value(json).unwrap()
 }
 
-/// A service account `bot` in `default` that may read config maps, and its token.
+/// A service account `bot` in `default` that may read and make config maps, and its token.
 async fn bot(server: &TestServer) -> Endpoint {
     let admin = server.client();
     let accounts = admin.namespaced::<ServiceAccount>("default");
     accounts.create(&object(json!({"metadata": {"name": "bot", "namespace": "default"}}))).await.unwrap();
-    let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]});
+    let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "create"]});
     let role: Role = object(json!({"metadata": {"name": "reader", "namespace": "default"}, "rules": [rule]}));
     admin.namespaced::<Role>("default").create(&role).await.unwrap();
     let binding: RoleBinding = object(json!({
@@ -33,9 +40,14 @@ async fn bot(server: &TestServer) -> Endpoint {
         "subjects": [{"kind": "ServiceAccount", "name": "bot", "namespace": "default"}],
     }));
     admin.namespaced::<RoleBinding>("default").create(&binding).await.unwrap();
+    server.stranger().token(token_of_bot(server).await)
+}
+
+async fn token_of_bot(server: &TestServer) -> String {
+    let accounts = server.client().namespaced::<ServiceAccount>("default");
     let made = accounts.create_subresource("bot", "token", &TokenRequest::default()).await.unwrap();
     let made: TokenRequest = serde_json::from_slice(&made.body).unwrap();
-    server.stranger().token(made.status.unwrap().token.unwrap())
+    made.status.unwrap().token.unwrap()
 }
 
 #[tokio::test]
@@ -137,4 +149,61 @@ async fn strangers_are_who_nobody_gave_anything() {
     let bindings = server.client().all::<k8s_openapi::api::rbac::v1::ClusterRoleBinding>();
     bindings.create(&object(binding)).await.unwrap();
     stranger.all::<Namespace>().list(ListOptions::default()).await.unwrap();
+}
+
+/// A body that never comes.
+type Never = StreamBody<stream::Pending<Result<hyper::body::Frame<bytes::Bytes>, std::convert::Infallible>>>;
+
+/// A client of HTTP/2 that retries nothing.
+fn bare_client(
+    server: &TestServer,
+) -> hyper_util::client::legacy::Client<
+    hyper_rustls::HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>,
+    Never,
+> {
+    use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(server.server.ca_pem().as_bytes()).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_only()
+        .enable_http2()
+        .build();
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new()).http2_only(true).build(connector)
+}
+
+#[tokio::test]
+async fn a_flood_is_told_when_to_come_back_and_waits_for_itself_alone() {
+    let server = TestServer::start().await;
+    let bot = bot(&server).await;
+    let (flood, token) = (bare_client(&server), token_of_bot(&server).await);
+    let ask = || {
+        let place = format!("{}/api/v1/namespaces/default/configmaps", server.server.url());
+        let request = Request::post(place)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"));
+        flood.request(request.body(StreamBody::new(stream::pending())).unwrap())
+    };
+    // Each has a seat, or a place in the queue, until its body has come; so the only answer is to one too many.
+    let mut asked: FuturesUnordered<_> = (0..FLOOD).map(|_| ask()).collect();
+    let refused = soon("a refusal", asked.next()).await.unwrap().unwrap();
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+    let body = soon("the refusal's body", refused.into_body().collect()).await.unwrap().to_bytes();
+    let status: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&status["reason"], &status["code"]), (&json!("TooManyRequests"), &json!(429)));
+    assert_eq!(status["details"]["retryAfterSeconds"], 1);
+
+    let stranger = HttpTransport::new(&server.stranger()).unwrap();
+    let error = soon("an answer to somebody else", stranger.get_raw("/apis")).await.unwrap_err();
+    assert_eq!(error.code, 401, "it is not turned away for the sake of others");
+    drop(asked);
+    let maps = client(&bot).namespaced::<ConfigMap>("default");
+    eventually("room for the bot", async || maps.list(ListOptions::default()).await.ok()).await;
 }
