@@ -13,6 +13,10 @@ use crate::auth::{Action, Identity, action::What};
 /// Parts of a rule that a refusal lists; a role of everything has as many as there are verbs and kinds.
 const LISTED_MAX: usize = 20;
 
+/// Parts that are compared with what somebody holds. A rule has a part for each verb on each thing by each name, so a
+/// few thousand words make more parts than there is memory; no role that people write comes near.
+const PARTS_MAX: usize = 10_000;
+
 /// Every rule there is: what one must hold to hand out by selectors what is not known yet.
 pub fn everything() -> [PolicyRule; 2] {
     let all = || Some(vec!["*".to_owned()]);
@@ -25,6 +29,11 @@ pub fn everything() -> [PolicyRule; 2] {
 
 /// The words of the refusal, when `held` lacks anything of `wanted`.
 pub fn refusal(who: &Identity, held: &[Arc<[PolicyRule]>], wanted: &[PolicyRule]) -> Option<String> {
+    if wanted.iter().map(rules::size).fold(0, usize::saturating_add) > PARTS_MAX {
+        return Some(format!(
+            "its rules have more than {PARTS_MAX} combinations of verbs, things and names: split it into smaller roles"
+        ));
+    }
     let lacking = rules::missing(held.iter().flat_map(|rules| rules.iter()), wanted);
     if lacking.is_empty() {
         return None;
@@ -90,6 +99,16 @@ mod tests {
             refusal(&who, &[held], &[rule("get,delete", "-", "pods", "")]).unwrap(),
             "user \"eve\" (groups=[\"devs\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}"
         );
+        let many: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
+        let huge = PolicyRule {
+            verbs: many.clone(),
+            api_groups: Some(many.clone()),
+            resources: Some(many.clone()),
+            resource_names: Some(many),
+            ..PolicyRule::default()
+        };
+        let everything_held: Arc<[PolicyRule]> = everything().into();
+        assert!(refusal(&who, &[everything_held], &[huge]).unwrap().contains("split it"));
         let all = refusal(&who, &[], &everything()).unwrap();
         assert!(all.contains(r#"{NonResourceURLs:["*"], Verbs:["*"]}"#), "{all}");
     }

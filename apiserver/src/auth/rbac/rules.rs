@@ -37,6 +37,15 @@ pub fn missing<'a>(
     wanted.iter().flat_map(parts).filter(|part| !is_held(part)).collect()
 }
 
+/// How many [`parts`] a rule has.
+pub fn size(rule: &PolicyRule) -> usize {
+    let count = |field| list(field).len();
+    let objects = count(&rule.api_groups)
+        .saturating_mul(count(&rule.resources))
+        .saturating_mul(count(&rule.resource_names).max(1));
+    rule.verbs.len().saturating_mul(objects.saturating_add(count(&rule.non_resource_urls)))
+}
+
 /// A rule as rules of one verb on one thing each.
 fn parts(rule: &PolicyRule) -> Vec<PolicyRule> {
     let mut parts = Vec::new();
@@ -221,6 +230,7 @@ pub(super) mod tests {
         let held = [rule("get,list", "-", "pods,services", ""), rule("*", "apps", "*", "")];
         let wanted = [rule("get,delete", "-,apps", "pods,secrets", ""), rule("get", "-", "pods", "a")];
         let lacking: Vec<String> = missing(held.iter(), &wanted).iter().map(describe).collect();
+        assert_eq!(wanted.iter().map(size).sum::<usize>(), wanted.iter().flat_map(parts).count());
         assert_eq!(
             lacking,
             [
