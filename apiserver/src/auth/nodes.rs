@@ -28,6 +28,7 @@ pub fn may(node: &str, action: &Action<'_>, pods: Option<&dyn BoundPods>) -> boo
         pods.iter().any(|pod| serde_json::from_slice(pod).is_ok_and(|pod: Value| holds(&pod)))
     };
     let uses = |kind: Kind| !name.is_empty() && bound(&|pod| refers(&pod["spec"], kind, name));
+    let runs_as = || !name.is_empty() && bound(&|pod| pod["spec"]["serviceAccountName"] == name);
     match (group, plural, subresource) {
         ("", "namespaces" | "services", "") => read,
         ("", "nodes", "" | "status") => name == node && (read || change),
@@ -38,8 +39,8 @@ pub fn may(node: &str, action: &Action<'_>, pods: Option<&dyn BoundPods>) -> boo
         ("", "configmaps", "") => read && uses(Kind::ConfigMap),
         ("", "secrets", "") => read && uses(Kind::Secret),
         ("", "persistentvolumeclaims", "") => read && uses(Kind::Claim),
-        ("", "serviceaccounts", "") => action.verb == "get" && uses(Kind::Account),
-        ("", "serviceaccounts", "token") => action.verb == "create" && uses(Kind::Account),
+        ("", "serviceaccounts", "") => action.verb == "get" && runs_as(),
+        ("", "serviceaccounts", "token") => action.verb == "create" && runs_as(),
         ("" | "events.k8s.io", "events", "") => write,
         ("coordination.k8s.io", "leases", "") => {
             namespace == LEASES
@@ -68,13 +69,12 @@ pub fn refusal(node: &str, action: &Action<'_>) -> String {
     }
 }
 
-/// What a pod may refer to.
+/// What a pod may refer to from anywhere in its spec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Secret,
     ConfigMap,
     Claim,
-    Account,
 }
 
 /// Whether a part of a pod's spec refers to an object, wherever in it references may stand. Keys that users choose
@@ -100,7 +100,6 @@ fn names(field: &str, value: &Value, kind: Kind, name: &str) -> bool {
         (Kind::Secret, "azureFile") => value["secretName"] == name,
         (Kind::ConfigMap, "configMap" | "configMapRef" | "configMapKeyRef") => value["name"] == name,
         (Kind::Claim, "persistentVolumeClaim") => value["claimName"] == name,
-        (Kind::Account, "serviceAccountName") => value == name,
         _ => false,
     }
 }
@@ -128,7 +127,7 @@ mod tests {
             });
             let pod = json!({"metadata": {"name": "web"}, "spec": {
                 "serviceAccountName": "bot",
-                "nodeSelector": {"secret": "chosen"},
+                "nodeSelector": {"secret": "chosen", "serviceAccountName": "chosen"},
                 "imagePullSecrets": [{"name": "pull"}],
                 "initContainers": [container],
                 "volumes": [
@@ -164,6 +163,7 @@ mod tests {
             ("persistentvolumeclaims", "data", true),
             ("serviceaccounts", "bot", true),
             ("serviceaccounts", "default", false),
+            ("serviceaccounts", "chosen", false),
             ("pods", "web", true),
             ("pods", "db", false),
         ] {
