@@ -36,7 +36,9 @@ pub fn limits(spec: &DeploymentSpec) -> Result<Limits, String> {
     let unavailable =
         resolve(&rolling.max_unavailable.unwrap_or_else(default), replicas, "maxUnavailable", false)?;
     let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
-    Ok(Limits { surge, unavailable: unavailable.min(spec.replicas.unwrap_or(1).max(0)) })
+    // `replicas + surge` is reckoned with all over: no number that the field takes may overflow it.
+    let wanted = spec.replicas.unwrap_or(1).max(0);
+    Ok(Limits { surge: surge.min(i32::MAX - wanted), unavailable: unavailable.min(wanted) })
 }
 
 fn resolve(value: &IntOrString, replicas: i64, field: &str, up: bool) -> Result<i32, String> {

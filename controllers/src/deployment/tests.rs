@@ -324,6 +324,7 @@ fn percentages_round_surge_up_and_unavailable_down_but_leave_some_room() {
     assert_eq!(limits(1, json!("25%"), json!("25%")), some(1, 0));
     assert_eq!(limits(10, json!(0), json!("1%")), some(0, 1), "else it could never move");
     assert_eq!(limits(2, json!(1), json!(5)), some(1, 2));
+    assert_eq!(limits(3, json!(i32::MAX), json!(0)), some(i32::MAX - 3, 0), "their sum is a number, too");
     assert!(limits(3, json!("much"), json!(0)).unwrap_err().contains("maxSurge"));
 }
 
