@@ -94,19 +94,11 @@ struct Page {
 
 impl Drain {
     async fn process(&self, name: String) {
-        let Some(namespace) = self.store.get("", &name) else { return };
-        let wants_us = |ns: &Namespace| {
-            let finalizers = ns.spec.as_ref().and_then(|spec| spec.finalizers.as_ref());
-            finalizers.is_some_and(|all| all.iter().any(|finalizer| finalizer == FINALIZER))
-        };
-        if namespace.metadata.deletion_timestamp.is_none() || !wants_us(&namespace) {
+        if !self.store.get("", &name).is_some_and(|namespace| waits_for_us(&namespace)) {
             return;
         }
-        match self.drain(&namespace, &name).await {
-            Ok(true) => {
-                info!(namespace = name, "empty; let go");
-                self.queue.forget(&name);
-            }
+        match self.drain(&name).await {
+            Ok(true) => self.queue.forget(&name),
             Ok(false) => self.queue.add_after(name, LOOK_AGAIN),
             Err(error) => {
                 let delay = self.queue.retry(name.clone());
@@ -115,11 +107,14 @@ impl Drain {
         }
     }
 
-    /// One round. True when the namespace was empty and has been let go.
-    async fn drain(&self, namespace: &Namespace, name: &str) -> Result<bool, ApiError> {
+    /// One round. True when there is nothing left to do, mostly because the namespace was empty and has been let go.
+    async fn drain(&self, name: &str) -> Result<bool, ApiError> {
         if !self.runtime.leadership.is_held() {
             return Ok(false);
         }
+        // The cache may still show one that is gone, and everything in its successor would be deleted.
+        let namespace = self.runtime.client.all::<Namespace>().find(name).await?;
+        let Some(namespace) = namespace.filter(waits_for_us) else { return Ok(true) };
         let mut remaining = Remaining::default();
         for kind in self.kinds.iter().chain(&self.defined().await?) {
             if let Err(error) = self.empty(kind, name, &mut remaining).await {
@@ -127,9 +122,11 @@ impl Drain {
             }
         }
         if remaining == Remaining::default() {
-            return self.finalize(namespace, name).await.map(|()| true);
+            self.finalize(&namespace, name).await?;
+            info!(namespace = name, "empty; let go");
+            return Ok(true);
         }
-        self.report(namespace, &remaining).await?;
+        self.report(&namespace, &remaining).await?;
         Ok(false)
     }
 
@@ -224,6 +221,13 @@ impl Drain {
     fn now(&self) -> Timestamp {
         self.runtime.env.now()
     }
+}
+
+/// Whether it is being deleted, and cannot go before it is found empty here.
+fn waits_for_us(namespace: &Namespace) -> bool {
+    let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref());
+    namespace.metadata.deletion_timestamp.is_some()
+        && finalizers.is_some_and(|all| all.iter().any(|finalizer| finalizer == FINALIZER))
 }
 
 fn unreadable(error: serde_json::Error) -> ApiError {
