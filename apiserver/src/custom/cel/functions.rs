@@ -13,7 +13,7 @@ use kube_cel::{
         parser::Expression,
     },
 };
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 use super::{
     budget::{BYTES_PER_UNIT, Budget},
@@ -23,6 +23,11 @@ use super::{
 
 /// What compiling a pattern costs: about 50 µs.
 const PATTERN_UNITS: u64 = 500;
+/// What most patterns stay below, compiled.
+const PATTERN_BYTES: usize = 64 * 1024;
+/// What one costs that does not, up to the most that any may take: a few letters such as `(a{99}){99}` are enough.
+const LARGE_PATTERN_UNITS: u64 = 50_000;
+const LARGE_PATTERN_BYTES: usize = 1024 * 1024;
 /// Digits that a format may ask for.
 const FORMAT_DIGITS_MAX: usize = 2;
 
@@ -192,6 +197,10 @@ pub(super) fn call<'a>(
     if let Some(result) = native(name, &whole, pattern, budget) {
         return result;
     }
+    if let ("find" | "findAll", [_, source, ..]) = (name, whole.as_slice()) {
+        // The library compiles it again, and would take any.
+        compiled(source.as_text().unwrap_or_default(), budget)?;
+    }
     budget.charge(price(name, &whole)?)?;
     library(name, target.as_ref(), &args, budget)
 }
@@ -251,12 +260,23 @@ fn matches<'a>(
     budget.charge(1 + (text.len() * (1 + source.len() / 4)) as u64 / BYTES_PER_UNIT)?;
     let regex = match pattern(source) {
         Some(regex) => regex,
-        None => {
-            budget.charge(PATTERN_UNITS + source.len() as u64)?;
-            Regex::new(source).map_err(|error| Failure::Error(format!("invalid pattern: {error}")))?
-        }
+        None => compiled(source, budget)?,
     };
     Ok(Val::Bool(regex.is_match(text)))
+}
+
+/// A pattern that only the evaluation knows.
+fn compiled(source: &str, budget: &Budget) -> Result<Regex, Failure> {
+    let within = |bytes: usize| RegexBuilder::new(source).size_limit(bytes).build();
+    budget.charge(PATTERN_UNITS + source.len() as u64)?;
+    let regex = match within(PATTERN_BYTES) {
+        Err(regex::Error::CompiledTooBig(_)) => {
+            budget.charge(LARGE_PATTERN_UNITS)?;
+            within(LARGE_PATTERN_BYTES)
+        }
+        other => other,
+    };
+    regex.map_err(|error| Failure::Error(format!("invalid pattern: {error}")))
 }
 
 /// What a call of the library costs beyond the conversion of its arguments, which is counted as it happens.

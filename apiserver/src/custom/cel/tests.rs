@@ -171,6 +171,22 @@ fn a_runaway_rule_is_stopped() {
 }
 
 #[test]
+fn a_rule_that_makes_large_patterns_is_stopped() {
+    let mut many = sample();
+    many["list"] = (0..30).collect();
+    for rule in [
+        "self.list.all(x, !self.s.matches('(a{100}){20}' + string(x)))",
+        "self.list.all(x, self.s.find('(a{100}){20}' + string(x)) == '')",
+    ] {
+        let found = message(rule, &many).unwrap_or_default();
+        assert!(found.contains("running out of cost budget"), "{rule}: {found}");
+    }
+    let found = message("self.s.matches('(a{100}){500}' + self.s)", &sample()).unwrap_or_default();
+    assert!(found.contains("invalid pattern"), "{found}");
+    assert_eq!(message("self.s.matches('h[a-z]+' + '$')", &sample()), None);
+}
+
+#[test]
 fn rules_that_can_never_be_right_are_refused() {
     for (rule, words) in [
         ("self.nope == 1", "undefined field 'nope'"),
