@@ -46,11 +46,38 @@ fn take_over(old: &Value, new: &mut Value) {
     {
         copy(old, new, "terminationGracePeriodSeconds");
     }
-    // While gates hold a pod back, where it may run can still be narrowed.
+    // While gates hold a pod back, where it may run can still be narrowed, and nothing else.
     if len(&old["schedulingGates"]) > 0 {
-        copy(old, new, "nodeSelector");
-        copy(old, new, "affinity");
+        if contains(&new["nodeSelector"], &old["nodeSelector"]) {
+            copy(old, new, "nodeSelector");
+        }
+        if narrows(&old["affinity"], &new["affinity"]) {
+            copy(old, new, "affinity");
+        }
     }
+}
+
+/// Whether a map has all entries of another.
+fn contains(whole: &Value, part: &Value) -> bool {
+    part.as_object().into_iter().flatten().all(|(key, value)| whole[key] == *value)
+}
+
+/// Whether an affinity admits no node that the old one did not: each required term has kept what it demands. Preferences
+/// are free, and what is asked of other pods stays.
+fn narrows(old: &Value, new: &Value) -> bool {
+    let terms = |affinity: &Value| -> Vec<Value> {
+        let required = &affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        items(&required["nodeSelectorTerms"]).cloned().collect()
+    };
+    let demands = |old: &Value, new: &Value| {
+        let kept = |field: &str| items(&old[field]).all(|one| items(&new[field]).any(|other| one == other));
+        kept("matchExpressions") && kept("matchFields")
+    };
+    let (before, after) = (terms(old), terms(new));
+    let same_pods = ["podAffinity", "podAntiAffinity"].iter().all(|field| old[*field] == new[*field]);
+    let narrower =
+        before.len() == after.len() && before.iter().zip(&after).all(|(old, new)| demands(old, new));
+    same_pods && (before.is_empty() || narrower)
 }
 
 fn copy(old: &Value, new: &mut Value, field: &str) {

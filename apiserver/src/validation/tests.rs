@@ -648,6 +648,36 @@ fn tolerations_and_gates_of_a_pod_change_one_way() {
     let mut narrowed = gated.clone();
     narrowed["spec"]["nodeSelector"] = json!({"gpu": "yes"});
     assert_eq!(faults_of_update("v1", "Pod", &gated, &narrowed), Vec::<String>::new());
+    let widened = &faults_of_update("v1", "Pod", &narrowed, &gated)[0];
+    assert!(widened.ends_with("changed: spec.nodeSelector"), "{widened}");
+}
+
+#[test]
+fn the_affinity_of_a_gated_pod_can_only_be_narrowed() {
+    let gated = |terms: &[&[&str]]| {
+        let demand = |key: &&str| json!({"key": key, "operator": "Exists"});
+        let term = |keys: &&[&str]| json!({"matchExpressions": keys.iter().map(demand).collect::<Vec<_>>()});
+        let terms: Vec<Value> = terms.iter().map(term).collect();
+        let mut object = pod();
+        object["spec"]["schedulingGates"] = json!([{"name": "a"}]);
+        if !terms.is_empty() {
+            let required = json!({"nodeSelectorTerms": terms});
+            object["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+                required;
+        }
+        object
+    };
+    let may =
+        |old: &[&[&str]], new: &[&[&str]]| faults_of_update("v1", "Pod", &gated(old), &gated(new)).is_empty();
+    assert!(may(&[], &[&["gpu"]]) && may(&[&["gpu"]], &[&["gpu", "ssd"]]));
+    assert!(!may(&[&["gpu"]], &[]) && !may(&[&["gpu", "ssd"]], &[&["gpu"]]));
+    assert!(!may(&[&["gpu"]], &[&["gpu"], &["ssd"]]));
+    let mut apart = gated(&[]);
+    let rule =
+        json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "a"}}});
+    apart["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+        json!([rule]);
+    assert!(!faults_of_update("v1", "Pod", &apart, &gated(&[])).is_empty());
 }
 
 #[test]

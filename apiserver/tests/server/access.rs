@@ -199,6 +199,8 @@ async fn a_flood_is_told_when_to_come_back_and_waits_for_itself_alone() {
     let status: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((&status["reason"], &status["code"]), (&json!("TooManyRequests"), &json!(429)));
     assert_eq!(status["details"]["retryAfterSeconds"], 1);
+    // At once, and not because it had waited for too long.
+    assert!(status["message"].as_str().unwrap().contains("as many wait as may"), "{status}");
 
     let stranger = HttpTransport::new(&server.stranger()).unwrap();
     let error = soon("an answer to somebody else", stranger.get_raw("/apis")).await.unwrap_err();
