@@ -1,7 +1,7 @@
 //! `make bench`: a release cluster on this machine, beside kube-apiserver's figures. Prints a Markdown table.
 //!
-//! `cargo bench -p claw-e2e -- crud` runs one part alone: `start`, `crud`, `watch`, `memory`, `pods`. What is no part
-//! is looked for in the names of the cases: `cargo bench -p claw-e2e -- 'create, 1 '` runs that one.
+//! `cargo bench --workspace --bench cluster -- crud` runs one part alone: `start`, `crud`, `watch`, `memory`, `pods`. What is no part
+//! is looked for in the names of the cases: `cargo bench --workspace --bench cluster -- 'create, 1 '` runs that one.
 
 use std::time::{Duration, Instant};
 
