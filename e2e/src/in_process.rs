@@ -20,7 +20,7 @@ use claw_runtime::{Env, env::Host};
 use claw_schemas::{Registry, status::Reason};
 use futures::future::BoxFuture;
 use k8s_openapi::{
-    api::core::v1::{Node, Pod},
+    api::core::v1::{ConfigMap, Node, Pod},
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
@@ -82,6 +82,16 @@ impl InProcess {
     /// A client of its own for a component.
     pub fn client_for(&self, component: &str) -> Client {
         client_of(&self.service, component)
+    }
+
+    /// Drops the history that watches and pages of lists could go on from. It writes something out of the way first, so
+    /// that whatever was seen before is too old now.
+    pub async fn forget_history(&self) {
+        let maps = self.client.namespaced::<ConfigMap>("kube-system");
+        let map = object(json!({"metadata": {"generateName": "forgotten-"}}));
+        maps.add(&map).await.expect("a valid map");
+        let store = self.service.store();
+        store.compact(store.revision()).await.expect("the store is open");
     }
 
     /// Starts all controllers; the token stops them alone.

@@ -2,18 +2,24 @@
 //!
 //! The rules, which servers and other clients rely on:
 //! * the first list asks for `resourceVersion=0` in pages; a later one for the last revision seen,
-//!   whole; after an expired or impossible revision the list asks for none, the most recent;
+//!   whole; after an expired or impossible revision the list asks for none, the most recent; a list whose
+//!   pages expired before they were read is asked for whole;
 //! * a watch starts at the list's revision and every event, bookmarks included, moves it forward;
-//! * a watch that ends cleanly is resumed where it was; one that says `Expired` leads to a new list;
-//! * failures pause, longer each time; a watch closed at once without an event counts as one.
+//! * a watch that ends cleanly is resumed where it was, and so is one that broke because the server was away; one that
+//!   says `Expired`, or what makes no sense, leads to a new list;
+//! * whenever the server was away, it is asked once whether it still is as far as the cache: one that was restored from a
+//!   backup would leave a watch from its future silent until it gets there;
+//! * failures pause, longer each time; a watch closed at once that brought nothing new counts as one;
+//! * an object that does not parse is named in the log; what is known of it stays until it is gone.
 //!
 //! Must never know: what the objects mean.
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use claw_schemas::{ApiError, status::Reason};
 use futures::StreamExt as _;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -23,7 +29,7 @@ use tracing::{debug, warn};
 use crate::{
     api::{Api, Client, Object},
     backoff::Backoff,
-    cache::{Change, Indexer, Store, Writer},
+    cache::{Change, Indexer, ObjectKey, Store, Writer},
     object::{Cached, PartialObject, revision_of, without_managed_fields},
     request::{ListOptions, Request, ResourceRef, Verb, View, WatchOptions},
     transport::{Transport, WatchEvent, WatchStream},
@@ -43,7 +49,7 @@ pub const WATCH_GRACE: Duration = Duration::from_secs(30);
 /// Events that are taken in together, if they are there together: as many pods decode in 1 ms, and each is the copy of a
 /// few nodes of the cache's trees that the next need not make.
 const EVENTS_AT_A_TIME: usize = 64;
-/// A watch that lived shorter than this and brought nothing counts as a failure.
+/// A watch that lived shorter than this and brought nothing new counts as a failure.
 const WATCH_TOO_SHORT: Duration = Duration::from_secs(1);
 
 /// Lists and watches one kind into a cache.
@@ -77,14 +83,38 @@ enum From {
     Seen(u64),
     /// The most recent, in pages.
     Latest,
+    /// The most recent, whole.
+    Whole,
 }
 
-/// Why a watch phase ended.
-enum Ended {
-    /// The history is gone: list the most recent state.
-    Expired,
-    /// Something that only a new list can sort out.
-    Broken,
+impl From {
+    fn options(self) -> ListOptions {
+        let (resource_version, limit) = match self {
+            Self::Any => (Some("0".to_owned()), PAGE_ITEMS),
+            Self::Seen(revision) => (Some(revision.to_string()), 0),
+            Self::Latest => (None, PAGE_ITEMS),
+            Self::Whole => (None, 0),
+        };
+        ListOptions { resource_version, limit, ..ListOptions::default() }
+    }
+
+    /// Where to start after a list that started here failed.
+    fn after(self, error: &ApiError) -> Self {
+        match (self, is_expired(error)) {
+            // Too large to come in one answer, perhaps.
+            (Self::Whole, false) | (Self::Seen(_), true) => Self::Latest,
+            // The server forgets faster than we read: no page of a whole list can expire.
+            (Self::Any | Self::Latest | Self::Whole, true) => Self::Whole,
+            (Self::Any | Self::Latest | Self::Seen(_), false) => self,
+        }
+    }
+}
+
+/// What a list brought.
+struct Listed<K> {
+    objects: Vec<K>,
+    /// What could be read of those that do not parse.
+    unreadable: Vec<ObjectMeta>,
 }
 
 /// One page, whose objects are not parsed yet.
@@ -179,50 +209,24 @@ impl<K: Cached> Reflector<K> {
     async fn reflect(&mut self) {
         let mut from = From::Any;
         loop {
-            match self.list(from).await {
-                Ok(()) => {
-                    from = match self.watch().await {
-                        Ended::Expired => From::Latest,
-                        Ended::Broken => From::Seen(self.writer.revision()),
-                    };
-                }
+            from = match self.list(from).await {
+                Ok(()) => self.watch().await,
                 Err(error) => {
-                    if is_expired(&error) {
-                        from = From::Latest;
-                    }
                     self.pause("list", &error).await;
+                    from.after(&error)
                 }
-            }
+            };
         }
     }
 
     async fn list(&mut self, from: From) -> Result<(), ApiError> {
-        let mut options = ListOptions {
-            label_selector: self.label_selector.clone(),
-            field_selector: self.field_selector.clone(),
-            ..ListOptions::default()
-        };
-        match from {
-            From::Any => {
-                options.resource_version = Some("0".to_owned());
-                options.limit = PAGE_ITEMS;
-            }
-            From::Seen(revision) => options.resource_version = Some(revision.to_string()),
-            From::Latest => options.limit = PAGE_ITEMS,
-        }
-        let mut objects = Vec::new();
+        let mut options = self.selecting(from.options());
+        let mut listed = Listed { objects: Vec::new(), unreadable: Vec::new() };
         loop {
-            let request = Request {
-                resource: self.resource.clone(),
-                verb: Verb::List(options.clone()),
-                view: self.view,
-            };
-            let body = self.transport.call(request).await?.body;
+            let body = self.ask(options.clone()).await?;
             let page: Page<'_> = serde_json::from_slice(&body)
                 .map_err(|error| ApiError::internal(format!("the server's list does not parse: {error}")))?;
-            let items =
-                page.items.into_iter().flatten().filter_map(|item| self.decode(item.get().as_bytes()));
-            objects.extend(items.filter(|object| self.writer.keeps(object)));
+            page.items.into_iter().flatten().for_each(|item| self.read_item(item, &mut listed));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 // The token names the revision; asking for another one beside it is refused.
                 Some(token) => {
@@ -232,45 +236,92 @@ impl<K: Cached> Reflector<K> {
                 }
                 None => {
                     let revision = parse_revision(page.metadata.resource_version.as_deref())?;
-                    debug!(resource = %self.resource.plural, objects = objects.len(), revision, "listed");
-                    self.writer.replace(objects, revision);
+                    let (objects, unreadable) = (listed.objects.len(), listed.unreadable.len());
+                    debug!(resource = %self.resource.plural, objects, unreadable, revision, "listed");
+                    self.writer.replace_readable(listed.objects, &listed.unreadable, revision);
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Watches from the revision reached, resuming for as long as that works.
-    async fn watch(&mut self) -> Ended {
+    fn selecting(&self, options: ListOptions) -> ListOptions {
+        ListOptions {
+            label_selector: self.label_selector.clone(),
+            field_selector: self.field_selector.clone(),
+            ..options
+        }
+    }
+
+    async fn ask(&self, options: ListOptions) -> Result<Bytes, ApiError> {
+        let (resource, verb) = (self.resource.clone(), Verb::List(options));
+        Ok(self.transport.call(Request { resource, verb, view: self.view }).await?.body)
+    }
+
+    fn read_item(&self, item: &RawValue, listed: &mut Listed<K>) {
+        match self.decode(item.get().as_bytes()) {
+            Ok(object) if self.writer.keeps(&object) => listed.objects.push(object),
+            Ok(_) => {}
+            Err(meta) => listed.unreadable.push(meta),
+        }
+    }
+
+    /// Watches from the revision reached, resuming for as long as that works; then says where to list.
+    async fn watch(&mut self) -> From {
+        let mut was_away = false;
         loop {
-            let seconds = WATCH_SECONDS + (self.backoff.fraction() * WATCH_SECONDS as f64 / 2.0) as u64;
-            let options = WatchOptions {
-                label_selector: self.label_selector.clone(),
-                field_selector: self.field_selector.clone(),
-                resource_version: Some(self.writer.revision().to_string()),
-                allow_bookmarks: true,
-                send_initial_events: false,
-                timeout_seconds: Some(seconds),
-            };
             let started = Instant::now();
-            let deadline = started + Duration::from_secs(seconds) + WATCH_GRACE;
-            let opened = self.transport.watch(self.resource.clone(), options, self.view).await;
-            let result = match opened {
-                Ok(stream) => self.follow(stream, started, deadline).await,
-                Err(error) => Err(error),
+            let result = self.watch_once(started, was_away).await;
+            // Whatever ended it then, the server is not one that fails all the time.
+            if started.elapsed() > BACKOFF_CAP {
+                self.backoff.reset();
+            }
+            let Err(error) = result else {
+                was_away = false;
+                continue;
             };
-            match result {
-                Ok(()) => {}
-                Err(error) if is_expired(&error) => return Ended::Expired,
-                Err(error) => {
-                    self.pause("watch", &error).await;
-                    // A server that is merely away is asked again for what came since.
-                    if !error.is_retryable() {
-                        return Ended::Broken;
-                    }
-                }
+            self.pause("watch", &error).await;
+            if is_expired(&error) {
+                return From::Latest;
+            }
+            was_away = is_away(&error);
+            if !was_away {
+                return From::Seen(self.writer.revision());
             }
         }
+    }
+
+    /// One watch from its beginning to its end: `Ok` when it may simply be resumed.
+    async fn watch_once(&mut self, started: Instant, was_away: bool) -> Result<(), ApiError> {
+        let seconds = WATCH_SECONDS + (self.backoff.fraction() * WATCH_SECONDS as f64 / 2.0) as u64;
+        let options = WatchOptions {
+            label_selector: self.label_selector.clone(),
+            field_selector: self.field_selector.clone(),
+            resource_version: Some(self.writer.revision().to_string()),
+            allow_bookmarks: true,
+            send_initial_events: false,
+            timeout_seconds: Some(seconds),
+        };
+        let deadline = started + Duration::from_secs(seconds) + WATCH_GRACE;
+        let stream = self.transport.watch(self.resource.clone(), options, self.view).await?;
+        if was_away {
+            self.still_as_far().await?;
+        }
+        self.writer.recovered();
+        self.follow(stream, started, deadline).await
+    }
+
+    /// Fails when the server has never been where the cache is, which only a list can tell: a watch stays silent. Asked
+    /// after the watch was opened, so that the answer is that of the server behind it.
+    async fn still_as_far(&self) -> Result<(), ApiError> {
+        let revision = Some(self.writer.revision().to_string());
+        let options = ListOptions {
+            resource_version: revision,
+            resource_version_match: Some("NotOlderThan".to_owned()),
+            limit: 1,
+            ..ListOptions::default()
+        };
+        self.ask(self.selecting(options)).await.map(drop)
     }
 
     /// Takes events in until the watch ends: `Ok` when it may simply be resumed.
@@ -281,17 +332,17 @@ impl<K: Cached> Reflector<K> {
         deadline: Instant,
     ) -> Result<(), ApiError> {
         let mut stream = stream.ready_chunks(EVENTS_AT_A_TIME);
-        let mut empty = true;
+        let before = self.writer.revision();
         loop {
             match timeout_at(deadline, stream.next()).await.map_err(|_| silent())? {
                 Some(events) => self.take(events)?,
-                None if empty && started.elapsed() < WATCH_TOO_SHORT => return Err(too_short()),
+                None if self.writer.revision() > before => return Ok(()),
+                None if started.elapsed() < WATCH_TOO_SHORT => return Err(too_short()),
                 None => {
                     self.backoff.reset();
                     return Ok(());
                 }
             }
-            empty = false;
         }
     }
 
@@ -308,37 +359,43 @@ impl<K: Cached> Reflector<K> {
                 }
             }
         }
-        if !changes.is_empty() {
+        let before = self.writer.revision();
+        self.writer.change(changes);
+        if self.writer.revision() > before {
             self.backoff.reset();
-            self.writer.change(changes);
         }
         outcome
     }
 
-    /// What an event changes. An object that does not parse is left as it was; its revision still counts as seen.
+    /// What an event changes. The revision of an object that does not parse still counts as seen.
     fn change(&self, event: WatchEvent) -> Result<Change<K>, ApiError> {
-        let seen = |body: &[u8]| Change::Advanced(revision_in(body));
         Ok(match event {
-            WatchEvent::Added(body) | WatchEvent::Modified(body) => {
-                self.decode(&body).map_or_else(|| seen(&body), Change::Applied)
-            }
-            WatchEvent::Deleted(body) => self.decode(&body).map_or_else(|| seen(&body), Change::Deleted),
-            WatchEvent::Bookmark(body) => seen(&body),
+            WatchEvent::Added(body) | WatchEvent::Modified(body) => self
+                .decode(&body)
+                .map_or_else(|unreadable| Change::Advanced(revision_of(&unreadable)), Change::Applied),
+            WatchEvent::Deleted(body) => self.decode(&body).map_or_else(Change::Gone, Change::Deleted),
+            WatchEvent::Bookmark(body) => Change::Advanced(revision_of(&metadata_of(&body))),
             WatchEvent::Error(error) => return Err(error),
         })
     }
 
-    fn decode(&self, object: &[u8]) -> Option<K> {
-        decode_bytes(object)
-            .inspect_err(|error| {
-                warn!(resource = %self.resource.plural, %error, "an object does not parse and is ignored");
-            })
-            .ok()
+    /// The object, or what can be read of one that does not parse.
+    fn decode(&self, object: &[u8]) -> Result<K, ObjectMeta> {
+        decode_bytes(object).map_err(|error| {
+            let unreadable = metadata_of(object);
+            let name = ObjectKey::of(&unreadable);
+            warn!(resource = %self.resource.plural, %name, %error, "an object does not parse and is passed over");
+            unreadable
+        })
     }
 
     async fn pause(&mut self, what: &str, error: &ApiError) {
         let asked = Duration::from_secs(u64::from(error.details.retry_after_seconds));
         let pause = self.backoff.pause().max(asked);
+        // That history is gone is no trouble: the next list mends it.
+        if !is_expired(error) {
+            self.writer.failed(error);
+        }
         warn!(resource = %self.resource.plural, %error, ?pause, "{what} failed; trying again");
         sleep(pause).await;
     }
@@ -349,9 +406,9 @@ fn decode_bytes<K: Cached>(body: &[u8]) -> Result<K, serde_json::Error> {
     serde_json::from_slice(&without_managed_fields(body))
 }
 
-/// The revision that an object or a bookmark carries; 0, which changes nothing, when it carries none.
-fn revision_in(body: &[u8]) -> u64 {
-    serde_json::from_slice::<PartialObject>(body).map_or(0, |partial| revision_of(&partial.metadata))
+/// The metadata of an object or a bookmark; empty when there is none that parses.
+fn metadata_of(body: &[u8]) -> ObjectMeta {
+    serde_json::from_slice::<PartialObject>(body).unwrap_or_default().metadata
 }
 
 fn parse_revision(text: Option<&str>) -> Result<u64, ApiError> {
@@ -367,6 +424,12 @@ fn is_expired(error: &ApiError) -> bool {
         || error.details.causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge")
 }
 
+/// The server cannot be asked now; when it can be, it is the one it was. Other errors of a watch may come again for as
+/// long as it starts at the same place.
+fn is_away(error: &ApiError) -> bool {
+    matches!(error.reason, Reason::ServiceUnavailable | Reason::Timeout | Reason::TooManyRequests)
+}
+
 fn silent() -> ApiError {
     ApiError::new(
         Reason::Timeout,
@@ -375,5 +438,5 @@ fn silent() -> ApiError {
 }
 
 fn too_short() -> ApiError {
-    ApiError::new(Reason::ServiceUnavailable, "the watch was closed at once without an event")
+    ApiError::new(Reason::ServiceUnavailable, "the watch was closed at once and brought nothing")
 }

@@ -2,11 +2,15 @@
 //!
 //! Must never know: how the picture is made.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use claw_schemas::ApiError;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{Delta, snapshot::Snapshot};
 use crate::object::Cached;
@@ -26,6 +30,15 @@ pub(super) struct Shared<K> {
     /// Held while a change is made and told, so that a late handler misses nothing.
     handlers: Mutex<Vec<Handler<K>>>,
     progress: watch::Sender<Progress>,
+    trouble: watch::Sender<Option<Trouble>>,
+}
+
+/// Why the cache does not follow its server at present.
+#[derive(Clone, Debug)]
+struct Trouble {
+    since: Instant,
+    /// What was said last.
+    error: ApiError,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +54,7 @@ impl<K> Shared<K> {
             snapshot: ArcSwap::from_pointee(snapshot),
             handlers: Mutex::new(Vec::new()),
             progress: watch::Sender::new(Progress::default()),
+            trouble: watch::Sender::new(None),
         }
     }
 
@@ -54,6 +68,18 @@ impl<K> Shared<K> {
         }
         drop(handlers);
         self.progress.send_replace(progress);
+        self.recovered();
+    }
+
+    pub fn failed(&self, error: &ApiError) {
+        self.trouble.send_modify(|trouble| {
+            let since = trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
+            *trouble = Some(Trouble { since, error: error.clone() });
+        });
+    }
+
+    pub fn recovered(&self) {
+        self.trouble.send_if_modified(|trouble| trouble.take().is_some());
     }
 
     /// Tells those who wait that there will be no more.
@@ -127,6 +153,26 @@ impl<K: Cached> Store<K> {
     /// The reflector ended before.
     pub async fn wait_for_revision(&self, revision: u64) -> Result<(), Stopped> {
         self.wait(|progress| progress.synced && progress.revision >= revision).await
+    }
+
+    /// Waits until the cache could not follow its server for `limit` without a break, and says why; an error that time
+    /// does not mend (not allowed, no such kind) is told at once. The reflector goes on trying, for those who wait longer.
+    pub async fn stuck(&self, limit: Duration) -> ApiError {
+        let mut trouble = self.shared.trouble.subscribe();
+        loop {
+            let now = trouble.borrow_and_update().clone();
+            // The sender lives in what we hold, so that this ends with a change only.
+            let changed = trouble.changed();
+            match now {
+                Some(Trouble { error, .. }) if !error.is_retryable() => return error,
+                Some(Trouble { since, error }) => {
+                    if timeout(limit.saturating_sub(since.elapsed()), changed).await.is_err() {
+                        return error;
+                    }
+                }
+                None => drop(changed.await),
+            }
+        }
     }
 
     /// Calls `handler` with every delta from now on, after telling it what the cache already holds.

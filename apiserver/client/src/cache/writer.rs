@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use claw_schemas::ApiError;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
@@ -20,6 +21,8 @@ pub enum Change<K> {
     Applied(K),
     /// An object is gone. It carries the revision of the deletion.
     Deleted(K),
+    /// An object is gone that does not parse; its metadata does.
+    Gone(ObjectMeta),
     /// Nothing changed up to this revision.
     Advanced(u64),
 }
@@ -75,6 +78,11 @@ impl<K: Cached> Writer<K> {
 
     /// Takes a whole list in: what is not in it is deleted.
     pub fn replace(&mut self, objects: Vec<K>, revision: u64) {
+        self.replace_readable(objects, &[], revision);
+    }
+
+    /// The same for a list in which some objects could not be read: what is known of them stays.
+    pub fn replace_readable(&mut self, objects: Vec<K>, unreadable: &[ObjectMeta], revision: u64) {
         let mut next = Snapshot::indexed_by(&self.indexers);
         let mut deltas = Vec::new();
         for object in objects {
@@ -88,6 +96,12 @@ impl<K: Cached> Writer<K> {
                     deltas.push(Delta::Applied { new: Arc::clone(&new), old: old.cloned() });
                     next.insert(&self.indexers, new);
                 }
+            }
+        }
+        for meta in unreadable {
+            let known = self.current.by_key(&ObjectKey::of(meta));
+            if let Some(known) = known.filter(|known| known.meta().uid == meta.uid) {
+                next.insert(&self.indexers, Arc::clone(known));
             }
         }
         let gone = self.current.missing_in(&next).map(|last| Delta::Deleted { last: Arc::clone(last) });
@@ -128,6 +142,11 @@ impl<K: Cached> Writer<K> {
                 let is_news = known.is_some() || self.keep.is_some();
                 is_news.then(|| Delta::Deleted { last: Arc::new(last) })
             }
+            Change::Gone(meta) => {
+                self.reach(revision_of(&meta));
+                let last = self.current.remove(&self.indexers, &ObjectKey::of(&meta))?;
+                Some(Delta::Deleted { last })
+            }
             Change::Advanced(revision) => {
                 self.reach(revision);
                 None
@@ -157,6 +176,16 @@ impl<K: Cached> Writer<K> {
     /// The revision reached.
     pub fn revision(&self) -> u64 {
         self.current.revision
+    }
+
+    /// The server could not be followed: see [`Store::stuck`].
+    pub fn failed(&self, error: &ApiError) {
+        self.shared.failed(error);
+    }
+
+    /// The server is followed again. A change or a list says so by itself.
+    pub fn recovered(&self) {
+        self.shared.recovered();
     }
 
     fn publish(&self, deltas: &[Delta<K>]) {
