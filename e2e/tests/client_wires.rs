@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use claw_apiserver::{Config, Server, StoreKind};
 use claw_client::{
-    Client, Endpoint, GrpcNodeLink, GrpcTransport, HttpTransport, Kubeconfig, Request, ResourceRef,
-    Transport, Trust, Verb, WatchEvent,
+    CertificateFiles, Client, Endpoint, GrpcNodeLink, GrpcTransport, HttpTransport, Kubeconfig, Request,
+    ResourceRef, Token, Transport, Trust, Verb, WatchEvent,
     request::{
         DeleteOptions, FieldValidation, IncludeObject, ListOptions, PatchKind, View, WatchOptions,
         WriteOptions,
@@ -244,6 +244,46 @@ async fn credentials_are_a_certificate_or_a_token_and_a_wrong_one_is_refused() {
     let link = GrpcNodeLink::new(&nobody.token("abcdef.0123456789abcdef")).expect("a link");
     let error = link.join("gpu-02", Vec::new()).await.expect_err("a token that was never made");
     assert_eq!(error.reason, Reason::Unauthorized, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_and_tokens_in_files_that_are_replaced_are_taken_up_over_every_wire() {
+    let (rig, stranger) = (Rig::start().await, Rig::start().await);
+    let list = || Request { resource: maps(), verb: Verb::List(ListOptions::default()), view: View::Object };
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str, text: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("writes");
+        path
+    };
+    let files = |of: &Rig| {
+        let certificate = of.endpoint().certificate.expect("an administrator's certificate");
+        CertificateFiles {
+            chain: place("chain.pem", &certificate.chain_pem),
+            key: place("key.pem", &certificate.key_pem),
+        }
+    };
+    let mut by_certificate = rig.endpoint();
+    by_certificate.certificate_files = Some(files(&stranger));
+    by_certificate.certificate = stranger.endpoint().certificate;
+    let mut by_token = rig.endpoint();
+    by_token.certificate = None;
+    by_token.token = Some(Token::File(place("token", b"wrong")));
+    let token = std::fs::read(rig.server.kubeconfig_path().with_file_name("admin.token")).expect("a token");
+
+    let mut clients: Vec<Arc<dyn Transport>> = Vec::new();
+    for endpoint in [&by_certificate, &by_token] {
+        clients.push(Arc::new(HttpTransport::new(endpoint).expect("HTTP")));
+        clients.push(Arc::new(GrpcTransport::new(endpoint).expect("gRPC")));
+    }
+    for client in &clients {
+        client.call(list()).await.expect_err("what the files hold is not known here");
+    }
+    files(&rig);
+    place("token", &token);
+    for client in &clients {
+        client.call(list()).await.expect("what the files hold now is");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

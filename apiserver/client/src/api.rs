@@ -3,8 +3,7 @@
 use std::{fmt::Debug, marker::PhantomData, sync::Arc};
 
 use bytes::Bytes;
-use claw_schemas::ApiError;
-use futures::StreamExt as _;
+use claw_schemas::{ApiError, status::Reason};
 use k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -130,7 +129,7 @@ impl<K: Object> Api<K> {
     pub async fn find(&self, name: &str) -> Result<Option<K>, ApiError> {
         match self.get(name).await {
             Ok(object) => Ok(Some(object)),
-            Err(error) if error.reason == claw_schemas::status::Reason::NotFound => Ok(None),
+            Err(error) if error.reason == Reason::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -241,8 +240,7 @@ impl<K: Object> Api<K> {
     /// # Errors
     /// Whatever the transport says; an expired revision comes as an event instead.
     pub async fn watch(&self, options: WatchOptions) -> Result<WatchStream, ApiError> {
-        let stream = self.client.transport.watch(self.resource.clone(), options, View::Object).await?;
-        Ok(stream.boxed())
+        self.client.transport.watch(self.resource.clone(), options, View::Object).await
     }
 
     /// What this handle names.

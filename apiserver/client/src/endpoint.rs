@@ -22,6 +22,8 @@ pub struct Endpoint {
     pub server_name: Option<String>,
     /// Certificate to show to the server.
     pub certificate: Option<ClientCertificate>,
+    /// Where `certificate` was read; read again once a minute, since certificates in files rotate.
+    pub certificate_files: Option<CertificateFiles>,
     /// Token to send to the server; never sent over plain HTTP.
     pub token: Option<Token>,
     /// Limit of one request.
@@ -59,6 +61,15 @@ impl std::fmt::Debug for ClientCertificate {
     }
 }
 
+/// Where a certificate and its key are, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Leaf first.
+    pub chain: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC 1.
+    pub key: PathBuf,
+}
+
 /// A bearer token, or where to read one that may change.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Token {
@@ -85,6 +96,7 @@ impl Endpoint {
             trust: Trust::System,
             server_name: None,
             certificate: None,
+            certificate_files: None,
             token: None,
             request_timeout: REQUEST_TIMEOUT,
             user_agent: concat!("clawbernetes/", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -4,7 +4,6 @@
 use std::error::Error;
 
 use claw_schemas::{ApiError, status::Reason};
-use serde_json::json;
 
 /// How much of an answer that is no `Status` is shown.
 const EXCERPT_BYTES: usize = 200;
@@ -22,16 +21,29 @@ pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
 pub(crate) fn unreachable(origin: &str, error: &(dyn Error + 'static), connecting: bool) -> ApiError {
     let cause = root_cause(error);
     let message = if cause.contains("certificate") || cause.contains("CertificateRequired") {
-        format!(
-            "the TLS handshake with {origin} failed: {cause}: check certificate-authority, client-certificate \
-             and tls-server-name in the kubeconfig"
-        )
+        format!("the TLS handshake with {origin} failed: {cause}: {}", tls_advice(&cause))
     } else if connecting {
         format!("cannot reach the server at {origin}: {cause}: is it running, and is this its address?")
     } else {
         format!("the connection to {origin} broke: {cause}: whether the request was carried out is not known")
     };
     ApiError::new(Reason::ServiceUnavailable, message)
+}
+
+/// What to do about a failed handshake, by rustls' words for it. Both kinds of clients come here: those with a kubeconfig
+/// and nodes, which have none.
+fn tls_advice(cause: &str) -> &'static str {
+    if cause.contains("fatal alert") || cause.contains("CertificateRequired") {
+        "the server does not accept the certificate of this client: renew it (client-certificate in a kubeconfig; a \
+         node joins anew)"
+    } else if cause.contains("not valid for") {
+        "reach the server by a name that its certificate holds, or expect another (tls-server-name in a kubeconfig)"
+    } else if cause.contains("xpired") || cause.contains("not valid yet") {
+        "compare the clocks of both machines, or renew the certificate of the server"
+    } else {
+        "this client trusts another authority than that of the server (certificate-authority in a kubeconfig, --ca-cert \
+         or --ca-hash of a node)"
+    }
 }
 
 /// No answer in time.
@@ -64,13 +76,31 @@ pub(crate) fn refused(code: u16, retry_after: Option<u32>, body: &[u8]) -> ApiEr
 fn of_code(code: u16, body: &[u8]) -> ApiError {
     let excerpt = String::from_utf8_lossy(&body[..body.len().min(EXCERPT_BYTES)]);
     let message = format!("the server answered {code} without a Status: {:?}", excerpt.trim());
-    serde_json::from_value(json!({"code": code, "reason": "", "message": message}))
-        .unwrap_or_else(|_| ApiError::internal(message))
+    ApiError::of_code(code, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_handshake_blames_what_failed_and_no_file_that_a_node_does_not_have() {
+        let told =
+            |cause: &str| unreachable("https://a", &std::io::Error::other(cause.to_owned()), true).message;
+        for (cause, advice) in [
+            ("invalid peer certificate: UnknownIssuer", "--ca-hash of a node"),
+            (
+                "invalid peer certificate: certificate not valid for name \"a\"",
+                "by a name that its certificate holds",
+            ),
+            ("invalid peer certificate: certificate expired: verification time 7", "compare the clocks"),
+            ("received fatal alert: CertificateRequired", "a node joins anew"),
+        ] {
+            let told = told(cause);
+            assert!(told.contains(cause) && told.contains(advice), "{told}");
+            assert!(!told.contains("the kubeconfig"), "{told}");
+        }
+    }
 
     #[test]
     fn a_status_comes_through_unchanged() {

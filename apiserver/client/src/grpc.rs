@@ -22,17 +22,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{
+    credentials::Credentials,
     endpoint::Endpoint,
     error::ConfigError,
     failure,
-    http_transport::Credentials,
     node::{NodeLink, ServerMessages, StreamFrames},
     request::{
         DeleteOptions, FieldValidation, Request, ResourceRef, Response, Verb, View, WatchOptions,
         WriteOptions,
     },
     rest,
-    tls::{self, Http, Pool},
+    tls::{Connections, Http, Pool},
     transport::{ByteStream, Transport, WatchEvent, WatchStream},
 };
 
@@ -45,7 +45,7 @@ type Channel = Pool<tonic::body::Body>;
 
 /// What both clients need of an endpoint.
 struct Link {
-    channel: Channel,
+    connections: Connections<tonic::body::Body>,
     origin: Uri,
     origin_text: String,
     credentials: Credentials,
@@ -66,7 +66,7 @@ impl Link {
             .parse()
             .map_err(|error| ConfigError::field("server", format!("\"{}\": {error}", base.origin)))?;
         Ok(Self {
-            channel: tls::pool(endpoint, Http::Two)?,
+            connections: Connections::new(endpoint, Http::Two)?,
             origin,
             origin_text: base.origin,
             credentials: Credentials::new(endpoint)?,
@@ -75,12 +75,12 @@ impl Link {
     }
 
     fn objects(&self) -> ObjectsClient<Channel> {
-        ObjectsClient::with_origin(self.channel.clone(), self.origin.clone())
+        ObjectsClient::with_origin(self.connections.pool(), self.origin.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     fn nodes(&self) -> NodeLinkClient<Channel> {
-        NodeLinkClient::with_origin(self.channel.clone(), self.origin.clone())
+        NodeLinkClient::with_origin(self.connections.pool(), self.origin.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
@@ -97,6 +97,10 @@ impl Link {
     }
 
     fn error(&self, status: &Status) -> ApiError {
+        if matches!(status.code(), Code::Unauthenticated | Code::Unavailable) {
+            self.connections.doubt();
+            self.credentials.doubt();
+        }
         api_error(&self.origin_text, status)
     }
 

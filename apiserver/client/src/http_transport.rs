@@ -2,7 +2,7 @@
 //!
 //! Must never know: what the objects mean.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,27 +11,25 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyDataStream, BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 
 use crate::{
-    endpoint::{Base, Endpoint, Token},
+    credentials::Credentials,
+    endpoint::{Base, Endpoint},
     error::ConfigError,
     failure,
     request::{Request, ResourceRef, Response, View, WatchOptions},
     rest::{self, Rest},
-    tls::{self, Http, Pool},
+    tls::{Connections, Http},
     transport::{ByteStream, Transport, WatchStream},
     watch_lines::Lines,
 };
 
 /// Largest answer taken into memory: 30,000 objects of 16 KiB in one unpaged list.
 const BODY_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// How long a token read from a file is used; rotation leaves minutes of overlap.
-const TOKEN_FILE_SECONDS: Duration = Duration::from_secs(60);
 
 /// An API server across a network.
 pub struct HttpTransport {
-    pool: Pool<Full<Bytes>>,
+    connections: Connections<Full<Bytes>>,
     base: Base,
     credentials: Credentials,
     user_agent: HeaderValue,
@@ -45,7 +43,7 @@ impl HttpTransport {
     /// Names the field of the endpoint that cannot be used.
     pub fn new(endpoint: &Endpoint) -> Result<Self, ConfigError> {
         Ok(Self {
-            pool: tls::pool(endpoint, Http::Any)?,
+            connections: Connections::new(endpoint, Http::Any)?,
             base: endpoint.base()?,
             credentials: Credentials::new(endpoint)?,
             user_agent: HeaderValue::from_str(&endpoint.user_agent)
@@ -85,13 +83,16 @@ impl HttpTransport {
 
     /// Sends a request and waits for the head of a successful answer.
     async fn send(&self, rest: Rest) -> Result<http::Response<Incoming>, ApiError> {
-        let response = self
-            .pool
-            .request(self.prepare(rest)?)
-            .await
-            .map_err(|error| failure::unreachable(&self.base.origin, &error, error.is_connect()))?;
+        let response = self.connections.pool().request(self.prepare(rest)?).await.map_err(|error| {
+            self.connections.doubt();
+            failure::unreachable(&self.base.origin, &error, error.is_connect())
+        })?;
         if response.status().is_success() {
             return Ok(response);
+        }
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.connections.doubt();
+            self.credentials.doubt();
         }
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         // A body that cannot be read must not hide the code.
@@ -190,62 +191,6 @@ fn retry_after(headers: &HeaderMap) -> Option<u32> {
     headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// The `Authorization` header of every request.
-pub(crate) struct Credentials {
-    token: Option<Token>,
-    /// What the token file held, and when.
-    read: Mutex<Option<(Instant, HeaderValue)>>,
-}
-
-impl Credentials {
-    pub fn new(endpoint: &Endpoint) -> Result<Self, ConfigError> {
-        // Over plain HTTP anybody on the way could take the token.
-        let token = if endpoint.base()?.tls { endpoint.token.clone() } else { None };
-        if let Some(Token::Text(text)) = &token {
-            bearer(text).map_err(|why| ConfigError::field("token", why))?;
-        }
-        Ok(Self { token, read: Mutex::new(None) })
-    }
-
-    /// The header's value, if there is a token.
-    pub fn header(&self) -> Result<Option<HeaderValue>, ApiError> {
-        let refuse = |why: String| {
-            let mut error = ApiError::bad_request(why);
-            error.code = StatusCode::UNAUTHORIZED.as_u16();
-            error.reason = claw_schemas::status::Reason::Unauthorized;
-            error
-        };
-        match &self.token {
-            None => Ok(None),
-            Some(Token::Text(text)) => bearer(text).map(Some).map_err(|why| refuse(why.to_owned())),
-            Some(Token::File(path)) => {
-                let mut read = self.read.lock();
-                if let Some((when, value)) = &*read
-                    && when.elapsed() < TOKEN_FILE_SECONDS
-                {
-                    return Ok(Some(value.clone()));
-                }
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| refuse(format!("cannot read tokenFile {}: {error}", path.display())))?;
-                let value = bearer(text.trim())
-                    .map_err(|why| refuse(format!("tokenFile {} {why}", path.display())))?;
-                *read = Some((Instant::now(), value.clone()));
-                Ok(Some(value))
-            }
-        }
-    }
-}
-
-fn bearer(token: &str) -> Result<HeaderValue, &'static str> {
-    if token.is_empty() {
-        return Err("is empty");
-    }
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| "holds characters that no header may, such as a line end")?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -259,29 +204,6 @@ mod tests {
         headers.append(header::WARNING, HeaderValue::from_static(r#"299 - "second""#));
         headers.append(header::WARNING, HeaderValue::from_static("nonsense"));
         assert_eq!(warnings(&headers), ["unknown field \"spec.x\"", "second"]);
-    }
-
-    #[test]
-    fn a_token_is_never_sent_in_the_clear() {
-        let header =
-            |server| Credentials::new(&Endpoint::new(server).token("secret")).unwrap().header().unwrap();
-        assert_eq!(header("https://a").unwrap(), "Bearer secret");
-        assert_eq!(header("http://a"), None);
-    }
-
-    #[test]
-    fn a_token_that_cannot_be_a_header_is_refused_by_name() {
-        let error = Credentials::new(&Endpoint::new("a").token("two\nlines")).err().unwrap();
-        assert!(error.to_string().starts_with("token: "), "{error}");
-    }
-
-    #[test]
-    fn a_missing_token_file_is_named() {
-        let mut endpoint = Endpoint::new("a");
-        endpoint.token = Some(Token::File("/nonexistent/token".into()));
-        let error = Credentials::new(&endpoint).unwrap().header().unwrap_err();
-        assert_eq!(error.code, 401);
-        assert!(error.message.contains("/nonexistent/token"), "{error}");
     }
 
     #[tokio::test]

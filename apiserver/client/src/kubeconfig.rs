@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    endpoint::{ClientCertificate, Endpoint, Token, Trust},
+    endpoint::{CertificateFiles, ClientCertificate, Endpoint, Token, Trust},
     error::ConfigError,
 };
 
@@ -74,6 +74,9 @@ struct User {
     token_file: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<String>,
+    /// Somebody else to act as. Not to notice it would be to act with rights that were given up.
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    impersonate: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exec: Option<serde_yaml::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -321,6 +324,7 @@ impl User {
             (self.exec.is_some(), "exec"),
             (self.auth_provider.is_some(), "auth-provider"),
             (self.username.is_some(), "username"),
+            (self.impersonate.is_some(), "as"),
         ] {
             if set {
                 return Err(ConfigError::field(
@@ -351,6 +355,7 @@ impl User {
                 return Err(ConfigError::field(field("client-certificate"), "is not set, but client-key is"));
             }
         };
+        endpoint.certificate_files = self.certificate_files();
         // As in kubectl: a token file wins over a token.
         endpoint.token = match (&self.token_file, &self.token) {
             (Some(path), _) => Some(Token::File(path.clone())),
@@ -358,6 +363,15 @@ impl User {
             (None, _) => None,
         };
         Ok(())
+    }
+
+    /// Where the certificate and its key are, unless one of them is embedded.
+    fn certificate_files(&self) -> Option<CertificateFiles> {
+        let embedded = |data: &Option<String>| data.as_ref().is_some_and(|data| !data.is_empty());
+        if embedded(&self.client_certificate_data) || embedded(&self.client_key_data) {
+            return None;
+        }
+        Some(CertificateFiles { chain: self.client_certificate.clone()?, key: self.client_key.clone()? })
     }
 }
 

@@ -11,6 +11,7 @@
 pub mod api;
 pub mod backoff;
 pub mod cache;
+mod credentials;
 pub mod endpoint;
 pub mod error;
 mod failure;
@@ -29,7 +30,7 @@ mod watch_lines;
 pub use api::{Api, Client};
 pub use cache::{Delta, ObjectKey, Snapshot, Store};
 pub use claw_schemas::ApiError;
-pub use endpoint::{ClientCertificate, Endpoint, Token, Trust};
+pub use endpoint::{CertificateFiles, ClientCertificate, Endpoint, Token, Trust};
 pub use error::ConfigError;
 pub use grpc::{GrpcNodeLink, GrpcTransport};
 pub use http_transport::HttpTransport;

@@ -1,12 +1,13 @@
-//! rustls configuration from an [`Endpoint`], and the connector both wires share.
+//! rustls configuration from an [`Endpoint`], and the connections both wires share.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use parking_lot::Mutex;
 use rustls::{
     CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
     SignatureScheme, WantsVerifier,
@@ -18,9 +19,12 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+use tracing::warn;
 
 use crate::{
-    endpoint::{ClientCertificate, Endpoint, Trust},
+    credentials::FILE_SECONDS,
+    endpoint::{CertificateFiles, ClientCertificate, Endpoint, Trust},
     error::ConfigError,
 };
 
@@ -54,8 +58,70 @@ pub(crate) enum Http {
 /// A pooling, reconnecting HTTP client with request bodies of type `B`.
 pub(crate) type Pool<B> = Client<HttpsConnector<HttpConnector>, B>;
 
-/// Builds the client; connections are made when needed.
-pub(crate) fn pool<B>(endpoint: &Endpoint, http: Http) -> Result<Pool<B>, ConfigError>
+/// The connections to one server. When the files of our certificate are replaced, new requests go over new connections.
+pub(crate) struct Connections<B> {
+    endpoint: Endpoint,
+    http: Http,
+    current: Mutex<Current<B>>,
+}
+
+struct Current<B> {
+    pool: Pool<B>,
+    certificate: Option<ClientCertificate>,
+    /// When the files are to be looked at again.
+    until: Instant,
+}
+
+impl<B> Connections<B>
+where
+    B: hyper::body::Body + Send,
+    B::Data: Send,
+{
+    /// Connections are made when needed.
+    pub fn new(endpoint: &Endpoint, http: Http) -> Result<Self, ConfigError> {
+        let (certificate, until) = (endpoint.certificate.clone(), Instant::now() + FILE_SECONDS);
+        let current = Current { pool: pool(endpoint, http)?, certificate, until };
+        Ok(Self { endpoint: endpoint.clone(), http, current: Mutex::new(current) })
+    }
+
+    /// The client to send a request with.
+    pub fn pool(&self) -> Pool<B> {
+        let mut current = self.current.lock();
+        if let Some(files) = &self.endpoint.certificate_files
+            && Instant::now() >= current.until
+        {
+            current.until = Instant::now() + FILE_SECONDS;
+            // They are being replaced, perhaps; what we have may be good for a while yet.
+            if let Err(error) = self.renew(files, &mut current) {
+                warn!(%error, "a client certificate cannot be read again; going on with the one before");
+            }
+        }
+        current.pool.clone()
+    }
+
+    /// The server does not accept who we are: what is in the files may be newer.
+    pub fn doubt(&self) {
+        self.current.lock().until = Instant::now();
+    }
+
+    fn renew(&self, files: &CertificateFiles, current: &mut Current<B>) -> Result<(), ConfigError> {
+        let read = |what, path: &Path| {
+            std::fs::read(path).map_err(|source| ConfigError::Read { what, path: path.to_owned(), source })
+        };
+        let certificate = Some(ClientCertificate {
+            chain_pem: read("the client certificate", &files.chain)?,
+            key_pem: read("the client key", &files.key)?,
+        });
+        if certificate != current.certificate {
+            let endpoint = Endpoint { certificate, ..self.endpoint.clone() };
+            current.pool = pool(&endpoint, self.http)?;
+            current.certificate = endpoint.certificate;
+        }
+        Ok(())
+    }
+}
+
+fn pool<B>(endpoint: &Endpoint, http: Http) -> Result<Pool<B>, ConfigError>
 where
     B: hyper::body::Body + Send,
     B::Data: Send,

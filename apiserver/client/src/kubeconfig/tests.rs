@@ -56,6 +56,7 @@ fn a_wrong_field_is_named_in_full() {
         ),
         ("certificate-authority-data: aGk=, insecure-skip-tls-verify: true", "", "contradicts"),
         ("", "exec: {command: x}", "users[u].exec: is not supported"),
+        ("", "token: t, as: nobody", "users[u].as: is not supported"),
         ("", "client-certificate-data: aGk=", "users[u].client-key: is not set"),
         ("", "client-key-data: aGk=", "users[u].client-certificate: is not set"),
     ];
