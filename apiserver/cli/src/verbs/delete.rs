@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use claw_client::request::{DeleteOptions, Propagation};
 use claw_schemas::status::Reason;
 
@@ -148,21 +148,22 @@ async fn until_gone(session: &Session, doomed: &Target, uid: &str, timeout: Dura
         Some(now) if !uid.is_empty() && text(&now, "/metadata/uid") != uid => return Ok(()),
         Some(_) => {}
     }
+    let name = short_name(&doomed.kind, doomed.resource.name.as_deref().unwrap_or_default());
     let mut observed = session.observe(&doomed.resource);
     let gone = async {
-        loop {
-            match observed.now().await? {
-                Some(now) if uid.is_empty() || text(&now, "/metadata/uid") == uid => {
-                    observed.changed().await?
-                }
-                _ => return Ok::<_, anyhow::Error>(()),
+        let gone = async {
+            while let Some(now) = observed.now().await?
+                && (uid.is_empty() || text(&now, "/metadata/uid") == uid)
+            {
+                observed.changed().await?;
             }
-        }
+            Ok::<_, anyhow::Error>(())
+        };
+        gone.await.with_context(|| format!("{name} is marked for deletion, but was not seen to go"))
     };
     if timeout.is_zero() {
         return gone.await;
     }
-    let name = short_name(&doomed.kind, doomed.resource.name.as_deref().unwrap_or_default());
     match tokio::time::timeout(timeout, gone).await {
         Ok(done) => done,
         Err(_) => {

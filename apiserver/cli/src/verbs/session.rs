@@ -2,7 +2,7 @@
 //!
 //! Must never know: how anything is printed, warnings aside, which go to stderr as they come.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use claw_client::{
     DynamicObject, Reflector, Request, ResourceRef, Store, Transport, Verb,
@@ -17,6 +17,10 @@ use tokio_util::sync::CancellationToken;
 pub const FIELD_MANAGER: &str = "clawbernetes";
 /// Items per page of a list, as kubectl asks for.
 pub const PAGE_ITEMS: u64 = 500;
+
+/// How long a verb that follows an object bears with a server that is away: longer than a restart, or than it takes another
+/// to take over.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 /// A server, and the namespace to work in.
 pub struct Session {
@@ -200,17 +204,34 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The object as it is once known, or `None` when there is none.
+    /// The object as it is once known, or `None` when there is none. Fails when the server is away for long, or does not
+    /// let us follow the object.
     pub async fn now(&mut self) -> anyhow::Result<Option<Value>> {
-        self.store.synced().await?;
+        unless_stuck(&self.store, self.store.synced()).await??;
         self.changes.borrow_and_update();
         Ok(self.store.list().first().map(|object| serde_json::to_value(&**object).unwrap_or(Value::Null)))
     }
 
-    /// Waits for a change.
+    /// Waits for a change; fails as [`Self::now`] does.
     pub async fn changed(&mut self) -> anyhow::Result<()> {
-        Ok(self.changes.changed().await?)
+        Ok(unless_stuck(&self.store, self.changes.changed()).await??)
     }
+}
+
+async fn unless_stuck<T>(store: &Store<DynamicObject>, wait: impl Future<Output = T>) -> anyhow::Result<T> {
+    tokio::select! {
+        biased;
+        done = wait => Ok(done),
+        error = store.stuck(GIVE_UP_AFTER) => Err(given_up(error)),
+    }
+}
+
+fn given_up(error: ApiError) -> anyhow::Error {
+    if error.is_retryable() {
+        let tried = format!("gave up after {} s", GIVE_UP_AFTER.as_secs());
+        return anyhow::Error::new(error).context(tried);
+    }
+    error.into()
 }
 
 impl Write {
@@ -252,4 +273,38 @@ pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 /// An integer at a path; 0 when there is none.
 pub fn integer(object: &Value, pointer: &str) -> i64 {
     object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use claw_client::{Endpoint, HttpTransport};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_gone_is_given_up_and_named() {
+        // Bound and dropped: nobody listens on this port now.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let endpoint = Endpoint::new(format!("http://127.0.0.1:{port}"));
+        let session = Session {
+            transport: Arc::new(HttpTransport::new(&endpoint).unwrap()),
+            registry: Registry::builtin(),
+            namespace: "default".to_owned(),
+            namespace_given: false,
+        };
+        let pod = ResourceRef::collection("", "v1", "pods").in_namespace("default").named("x");
+        // An hour of the paused clock: without an end of its own this would go on for ever.
+        let told = tokio::time::timeout(Duration::from_secs(3600), session.observe(&pod).now()).await;
+        let told = format!("{:#}", told.expect("it gives up").unwrap_err());
+        assert!(
+            told.starts_with("gave up after 30 s: cannot reach the server at http://127.0.0.1:"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn what_time_does_not_mend_is_told_as_it_is() {
+        let error = given_up(ApiError::new(Reason::Forbidden, "pods is forbidden"));
+        assert_eq!(format!("{error:#}"), "pods is forbidden");
+    }
 }
