@@ -281,8 +281,9 @@ async fn certificates_and_tokens_in_files_that_are_replaced_are_taken_up_over_ev
     }
     files(&rig);
     place("token", &token);
-    for client in &clients {
-        client.call(list()).await.expect("what the files hold now is");
+    for (number, client) in clients.iter().enumerate() {
+        let answer = client.call(list()).await;
+        assert!(answer.is_ok(), "what the files hold now is not taken up by client {number}: {answer:?}");
     }
 }
 

@@ -97,7 +97,8 @@ impl Link {
     }
 
     fn error(&self, status: &Status) -> ApiError {
-        if matches!(status.code(), Code::Unauthenticated | Code::Unavailable) {
+        // A source is there when the call did not get through.
+        if status.code() == Code::Unauthenticated || std::error::Error::source(status).is_some() {
             self.connections.doubt();
             self.credentials.doubt();
         }
