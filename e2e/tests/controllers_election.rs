@@ -8,16 +8,24 @@ use std::{
     time::Duration,
 };
 
-use claw_client::request::PatchKind;
+use claw_client::{Client, Transport, request::PatchKind};
 use claw_controllers::Options;
 use claw_e2e::{
+    gated::Gated,
     in_process::{InProcess, Warp, healthy, object},
     wait::{SOON, check, until_async},
 };
-use claw_runtime::{Leadership, lease::Election};
-use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
+use claw_runtime::{
+    Env, Leadership,
+    env::ManualClock,
+    lease::{Election, LEASE},
+};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, coordination::v1::Lease},
+    jiff::Timestamp,
+};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 const LEASES: &str = "kube-system";
@@ -121,5 +129,97 @@ async fn a_deposed_leader_stops_before_it_learns_why() {
     );
     cancel.cancel();
     candidate.await.expect("it ends");
+    cluster.stop().await;
+}
+
+/// Stands for election on the test's clock, over a wire that the test holds up.
+struct Standing {
+    wire: Arc<Gated>,
+    clock: ManualClock,
+    terms: watch::Receiver<Vec<Leadership>>,
+    cancel: CancellationToken,
+    candidate: JoinHandle<()>,
+}
+
+impl Standing {
+    /// `lasting` work goes on to the end of its term; other work ends at once.
+    fn start(cluster: &InProcess, lasting: bool) -> Self {
+        let wire = Gated::new(Arc::clone(cluster.client_for("a").transport()));
+        let client = Client::new(Arc::clone(&wire) as Arc<dyn Transport>, "a");
+        let (env, clock) = Env::manual(Timestamp::now(), 7);
+        let election = Election::new(&client, env, LEASES, NAME, "a");
+        let (begun, terms) = watch::channel(Vec::new());
+        let cancel = CancellationToken::new();
+        let stopping = cancel.clone();
+        let candidate = tokio::spawn(async move {
+            let work = |leadership, term: CancellationToken| {
+                begun.send_modify(|terms: &mut Vec<Leadership>| terms.push(leadership));
+                async move {
+                    if lasting {
+                        term.cancelled().await;
+                    }
+                }
+            };
+            election.lead(stopping, work).await;
+        });
+        Self { wire, clock, terms, cancel, candidate }
+    }
+
+    async fn leads(&mut self, times: usize) -> Leadership {
+        let led = tokio::time::timeout(SOON, self.terms.wait_for(|terms| terms.len() >= times)).await;
+        led.expect("it leads in time").expect("it stands").last().expect("it leads").clone()
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.clock.advance(LEASE);
+        self.candidate.await.expect("it ends");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_found_to_be_ours_still_is_renewed_by_a_write_alone() {
+    let cluster = InProcess::start().await;
+    let mut standing = Standing::start(&cluster, true);
+    let leadership = standing.leads(1).await;
+    // Somebody's label makes the renewal a conflict. Rivals count from the label on.
+    let label = json!({"metadata": {"labels": {"seen": "yes"}}});
+    let leases = cluster.client.namespaced::<Lease>(LEASES);
+    leases.patch(NAME, None, PatchKind::Merge, &label).await.expect("a valid patch");
+    standing.wire.close("get leases");
+    until_async("the renewal meets the conflict", SOON, || async {
+        standing.clock.advance(Duration::from_millis(100));
+        check(standing.wire.asked("update leases") == 1, standing.wire.asked("update leases"))
+    })
+    .await;
+    standing.wire.held_up(1).await;
+    standing.wire.refuse("update leases");
+    standing.wire.open("get leases");
+    until_async("it tries to renew once more", SOON, || async {
+        check(standing.wire.asked("update leases") == 2, standing.wire.asked("update leases"))
+    })
+    .await;
+    // Ten seconds after the last write that went through, however long ago the label was.
+    standing.clock.advance(Duration::from_secs(8));
+    assert!(!leadership.is_held(), "held without a renewal");
+    standing.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_ends_at_once_does_not_lead_again_at_once() {
+    let cluster = InProcess::start().await;
+    let mut standing = Standing::start(&cluster, false);
+    standing.leads(1).await;
+    let given_up = |lease: &Lease| holder(lease).0.is_empty();
+    cluster.until("it gives the lease up", LEASES, NAME, given_up).await;
+    // As many round trips as a term without a pause takes, and more.
+    for _ in 0..50 {
+        let lease = cluster.client.namespaced::<Lease>(LEASES).get(NAME).await.expect("reads");
+        assert_eq!(holder(&lease), (String::new(), 0));
+    }
+    standing.clock.advance(LEASE);
+    standing.leads(2).await;
+    standing.stop().await;
     cluster.stop().await;
 }

@@ -10,7 +10,7 @@ use std::{
 use claw_client::{
     Client, Transport,
     object::revision_of,
-    request::{ListOptions, PatchKind},
+    request::{DeleteOptions, ListOptions, PatchKind},
 };
 use claw_e2e::{
     gated::Gated,
@@ -23,10 +23,11 @@ use claw_runtime::{
     env::ManualClock,
     events::reference_to,
     lease::{Election, LEASE},
+    owner::reference_to as reference_to_owner,
     queue::RETRY_FIRST,
 };
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Event, Secret},
+    api::core::v1::{ConfigMap, Event, Namespace, Secret},
     jiff::Timestamp,
 };
 use serde_json::json;
@@ -348,5 +349,102 @@ async fn a_burst_of_events_is_written_whole_and_repeats_are_counted() {
     })
     .await;
     cancel.cancel();
+    cluster.stop().await;
+}
+
+/// Every namespace gets a map that greets it.
+struct Greeter;
+
+impl Controller for Greeter {
+    type Object = Namespace;
+
+    fn name(&self) -> &'static str {
+        "greeter"
+    }
+
+    fn watches(&self, watches: &mut Watches<Namespace>) {
+        watches.owned::<ConfigMap>();
+    }
+
+    fn plan(&self, namespace: &Arc<Namespace>, world: &World, _now: Timestamp) -> Plan {
+        let name = namespace.metadata.name.as_deref().unwrap_or_default();
+        if world.kind::<ConfigMap>().get(name, "greeting").is_some() {
+            return Plan::nothing();
+        }
+        let owner = reference_to_owner(&**namespace);
+        let map: ConfigMap = object(json!({"metadata": {
+            "name": "greeting", "namespace": name, "ownerReferences": [owner],
+        }}));
+        Plan::nothing().then(Action::create(&map))
+    }
+}
+
+/// Plans maps as secrets of their name change; cannot make sense of one named `poison`.
+#[derive(Clone, Default)]
+struct Fragile {
+    plans: Arc<Mutex<Vec<String>>>,
+}
+
+impl Controller for Fragile {
+    type Object = ConfigMap;
+
+    fn name(&self) -> &'static str {
+        "fragile"
+    }
+
+    fn watches(&self, watches: &mut Watches<ConfigMap>) {
+        watches.mapped::<Secret>(|secret, _| {
+            let key = ObjectKey::of(&secret.metadata);
+            assert_ne!(key.name, "poison", "a mapping that cannot be made");
+            vec![key]
+        });
+    }
+
+    fn plan(&self, map: &Arc<ConfigMap>, _world: &World, _now: Timestamp) -> Plan {
+        self.plans.lock().expect("no panic").push(map.metadata.name.clone().unwrap_or_default());
+        Plan::nothing()
+    }
+}
+
+/// Runs a controller on a clock that stands still: what happens, something led to.
+fn drive<C: Controller>(cluster: &InProcess, controller: C) -> DropGuard {
+    let (env, _) = Env::manual(Timestamp::now(), 7);
+    let cancel = CancellationToken::new();
+    let client = cluster.client_for(controller.name());
+    let runtime = Runtime::start(client, env, "test", Leadership::unchallenged(), cancel.clone());
+    tokio::spawn(runtime.drive(controller));
+    cancel.drop_guard()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_object_outside_of_namespaces_owns_leads_back_to_it() {
+    let cluster = InProcess::start().await;
+    let _running = drive(&cluster, Greeter);
+    let first = cluster.until("a greeting", NS, "greeting", |_: &ConfigMap| true).await;
+    let maps = cluster.client.namespaced::<ConfigMap>(NS);
+    maps.delete("greeting", DeleteOptions::default()).await.expect("deletes");
+    let another = |map: &ConfigMap| map.metadata.uid != first.metadata.uid;
+    cluster.until("another greeting", NS, "greeting", another).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_panics_costs_its_own_trigger_and_no_other() {
+    let cluster = InProcess::start().await;
+    let fragile = Fragile::default();
+    let _running = drive(&cluster, fragile.clone());
+    let planned = async |times: usize| {
+        until_async(&format!("the map is planned {times} times"), SOON, || async {
+            let plans = fragile.plans.lock().expect("no panic").clone();
+            check(plans.iter().filter(|name| *name == "a").count() >= times, format!("{plans:?}"))
+        })
+        .await;
+    };
+    cluster.client.namespaced::<ConfigMap>(NS).create(&config_map("a")).await.expect("it is new");
+    planned(1).await;
+    let secrets = cluster.client.namespaced::<Secret>(NS);
+    secrets.create(&secret("poison")).await.expect("it is new");
+    secrets.create(&secret("a")).await.expect("it is new");
+    planned(2).await;
     cluster.stop().await;
 }

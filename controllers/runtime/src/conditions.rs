@@ -123,7 +123,8 @@ pub fn is_true<'a, C: Condition + 'a>(conditions: impl IntoIterator<Item = &'a C
 }
 
 /// Puts a condition among the others. An equal one is left alone, and so is its time; one that differs takes its
-/// place, with a new `lastTransitionTime` only if the status changed. Returns whether anything changed.
+/// place, with a new `lastTransitionTime` only if the status changed. Returns whether it differed; the generation alone
+/// is brought up to date without a word.
 pub fn set<C: Condition>(
     conditions: &mut Vec<C>,
     mut new: C,

@@ -2,10 +2,16 @@
 //!
 //! Must never know: how plans are scheduled or carried out.
 
-use std::sync::Arc;
+use std::{
+    any::TypeId,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use claw_client::{Delta, ObjectKey, Store, api::Object};
 use jiff::Timestamp;
+use k8s_openapi::ClusterResourceScope;
+use tracing::error;
 
 use crate::{
     action::Plan,
@@ -89,13 +95,15 @@ impl<O: Object> Watches<O> {
             let meta = object.metadata();
             let owner = owner::controller_of(meta);
             let owner = owner.filter(|owner| owner.kind == O::KIND && owner.api_version == O::API_VERSION);
-            let namespace = meta.namespace.clone().unwrap_or_default();
+            let namespace =
+                if is_cluster_scoped::<O>() { None } else { meta.namespace.clone() }.unwrap_or_default();
             owner.map(|owner| ObjectKey::new(namespace, owner.name.clone())).into_iter().collect()
         });
     }
 
     /// The plan reads this kind; a change plans the keys that `keys` names for the object as it is and as it was.
-    /// `keys` runs on the watch's own task: it must be quick, and may read caches.
+    /// `keys` runs on the watch's own task: it must be quick, and may read caches. If it panics, that one trigger is lost
+    /// until the next [`RESYNC`](crate::driver::RESYNC).
     pub fn mapped<K: Object>(
         &mut self,
         keys: impl Fn(&Arc<K>, &Store<O>) -> Vec<ObjectKey> + Send + Sync + 'static,
@@ -114,7 +122,14 @@ impl<O: Object> Watches<O> {
     ) {
         let (queue, primary) = (Arc::clone(&self.queue), self.primary.clone());
         self.caches.of::<K>().subscribe(move |delta| {
-            let add = |object: &Arc<K>| keys(object, &primary).into_iter().for_each(|key| queue.add(key));
+            // A panic would end the cache, and with it every controller that reads the kind.
+            let add = |object: &Arc<K>| match catch_unwind(AssertUnwindSafe(|| keys(object, &primary))) {
+                Ok(keys) => keys.into_iter().for_each(|key| queue.add(key)),
+                Err(_) => {
+                    let (kind, key) = (K::KIND, ObjectKey::of(object.metadata()));
+                    error!(kind, %key, "a mapping panicked; what it would have planned waits for the next resync");
+                }
+            };
             match delta {
                 Delta::Applied { new, old } => {
                     add(new);
@@ -125,4 +140,9 @@ impl<O: Object> Watches<O> {
             }
         });
     }
+}
+
+/// Whether objects of the kind live outside of namespaces, though what they own may live in one.
+fn is_cluster_scoped<O: Object>() -> bool {
+    TypeId::of::<O::Scope>() == TypeId::of::<ClusterResourceScope>()
 }

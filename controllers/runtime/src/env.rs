@@ -46,11 +46,8 @@ pub struct Env {
 impl Env {
     /// The machine's own clock (tokio's, so a paused runtime clock is obeyed) and randomness.
     pub fn real() -> Self {
-        Self::on(Arc::new(Machine {
-            started: Instant::now(),
-            started_at: Timestamp::now(),
-            random: SplitMix::from_entropy(),
-        }))
+        let (started, really) = (Instant::now(), std::time::Instant::now());
+        Self::on(Arc::new(Machine { started, really, random: SplitMix::from_entropy() }))
     }
 
     /// A clock that moves only when told to, and repeatable randomness. For tests.
@@ -117,20 +114,18 @@ impl Env {
 }
 
 struct Machine {
+    /// On tokio's clock, which a test may pause and move.
     started: Instant,
-    started_at: Timestamp,
+    /// The same moment on the machine's.
+    really: std::time::Instant,
     random: SplitMix,
 }
 
 impl Host for Machine {
     fn now(&self) -> Timestamp {
-        // Follow the real clock where it runs (it may be set), and tokio's where that one is paused.
-        let virtual_now = self.started_at.saturating_add(to_signed(self.uptime()));
-        let wall = Timestamp::now();
-        match virtual_now {
-            Ok(virtual_now) if virtual_now > wall => virtual_now,
-            _ => wall,
-        }
+        // The wall clock, which may be set at any time, and what a test has moved tokio's clock ahead.
+        let moved = self.started.elapsed().saturating_sub(self.really.elapsed());
+        Timestamp::now().saturating_add(to_signed(moved)).unwrap_or(Timestamp::MAX)
     }
 
     fn uptime(&self) -> Duration {
@@ -204,7 +199,7 @@ impl Host for Manual {
         {
             let mut state = self.state.lock();
             state.count += 1;
-            let key = (state.elapsed + duration, state.count);
+            let key = (state.elapsed.saturating_add(duration), state.count);
             state.sleepers.insert(key, wake);
         }
         Box::pin(async move {
@@ -258,6 +253,17 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         assert!(futures::poll!(&mut sleep).is_ready());
         assert_eq!(env.now().as_second(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_machines_time_is_the_wall_clocks_and_what_a_test_adds_to_it() {
+        let env = Env::real();
+        let wall = Timestamp::now();
+        let ahead = |now: Timestamp| now.duration_since(wall).as_secs();
+        assert_eq!(ahead(env.now()), 0);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        // Paused from its first reading on, which came a moment before ours.
+        assert!((3599..3660).contains(&ahead(env.now())), "{}", env.now());
     }
 
     #[test]

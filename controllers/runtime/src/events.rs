@@ -33,14 +33,17 @@ const QUEUE_MAX: usize = 1024;
 /// round trips instead of hundreds.
 const AT_A_TIME: usize = 64;
 
-/// Events remembered for counting: about 400 bytes each, 1.6 MB. The oldest is forgotten first, and then starts a
-/// new Event instead of raising a count.
+/// Events remembered for counting, and objects whose Events are bounded: about 400 bytes each, 1.6 MB. The oldest is
+/// forgotten first, and then starts a new Event instead of raising a count, or a new allowance.
 const REMEMBERED_MAX: usize = 4096;
 
 /// New Events that one object may produce at once, and after how long it may produce one more. The figures of
 /// client-go's recorder.
 const BURST: u32 = 25;
 const REFILL: Duration = Duration::from_secs(300);
+
+/// Longest name of an object.
+const NAME_MAX: usize = 253;
 
 /// Repeats are counted into one Event for this long after the last; later a new one begins.
 const REPEAT_WITHIN: Duration = Duration::from_secs(600);
@@ -121,8 +124,7 @@ impl Writer {
     async fn write(&mut self, batch: impl Iterator<Item = Happening>) {
         let (mut new, mut repeats) = (Vec::new(), BTreeMap::new());
         for happening in batch {
-            let name =
-                format!("{}.{:016x}", happening.about.name.as_deref().unwrap_or_default(), self.env.random());
+            let name = event_name(happening.about.name.as_deref().unwrap_or_default(), self.env.random());
             match self.book.enter(&happening, name, self.env.uptime()) {
                 Entry::New(name) => new.push((happening, name)),
                 // Only the last count of an event says anything.
@@ -177,6 +179,14 @@ impl Writer {
     }
 }
 
+/// `web-1.0123456789abcdef`: after the object, cut where the name would be too long.
+fn event_name(object: &str, random: u64) -> String {
+    let suffix = format!(".{random:016x}");
+    let stem = &object[..object.floor_char_boundary(NAME_MAX - suffix.len())];
+    // What was cut may have ended in the middle of a word, and no part of a name may end with a dash or a dot.
+    format!("{}{suffix}", stem.trim_end_matches(['-', '.']))
+}
+
 /// Events about cluster-scoped objects live in `default`.
 fn namespace_of(about: &ObjectReference) -> String {
     about.namespace.clone().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".to_owned())
@@ -189,6 +199,8 @@ struct Book {
     /// The order in which `entries` were begun.
     order: VecDeque<Identity>,
     allowances: BTreeMap<String, Allowance>,
+    /// The order in which `allowances` were begun.
+    objects: VecDeque<String>,
 }
 
 type Identity = (String, bool, String, String);
@@ -238,9 +250,14 @@ impl Book {
     }
 
     fn allow(&mut self, object: String, now: Duration) -> bool {
-        if self.allowances.len() > REMEMBERED_MAX {
-            // Objects whose allowance is full again need not be remembered.
-            self.allowances.retain(|_, allowance| allowance.left_at(now) < BURST);
+        if !self.allowances.contains_key(&object) {
+            self.objects.push_back(object.clone());
+            // Looking for those whose allowance is full again would be slow just when there is much to do.
+            if self.objects.len() > REMEMBERED_MAX
+                && let Some(oldest) = self.objects.pop_front()
+            {
+                self.allowances.remove(&oldest);
+            }
         }
         let allowance = self.allowances.entry(object).or_insert(Allowance { left: BURST, refilled: now });
         let left = allowance.left_at(now);
@@ -289,6 +306,13 @@ mod tests {
     }
 
     #[test]
+    fn an_event_about_an_object_with_the_longest_name_has_a_name_that_may_be() {
+        assert_eq!(event_name("web-1", 7), "web-1.0000000000000007");
+        let name = event_name(&"a-".repeat(127)[..253], u64::MAX);
+        assert!(name.len() <= NAME_MAX && name.ends_with("a.ffffffffffffffff"), "{name}");
+    }
+
+    #[test]
     fn an_object_with_endless_news_is_cut_off_for_a_while() {
         let mut book = Book::default();
         let mut enter = |n: u32, now| book.enter(&happening(&n.to_string()), n.to_string(), now);
@@ -306,9 +330,10 @@ mod tests {
         for n in 0..u32::try_from(REMEMBERED_MAX).unwrap() * 2 {
             let mut one = happening("m");
             one.about.uid = Some(n.to_string());
-            book.enter(&one, n.to_string(), REFILL * n);
+            // All at once: no allowance is full again, and no event is old.
+            book.enter(&one, n.to_string(), Duration::ZERO);
         }
-        assert!(book.entries.len() <= REMEMBERED_MAX);
-        assert!(book.allowances.len() <= REMEMBERED_MAX + 1);
+        assert!(book.entries.len() <= REMEMBERED_MAX && book.order.len() <= REMEMBERED_MAX);
+        assert!(book.allowances.len() <= REMEMBERED_MAX && book.objects.len() <= REMEMBERED_MAX);
     }
 }

@@ -9,6 +9,8 @@
 //!
 //! Must never know: why actions were planned.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use claw_client::{ApiError, Client, ResourceRef, Verb, cache::ObjectKey, object::PartialObject};
 use claw_schemas::status::Reason;
@@ -101,8 +103,8 @@ pub(crate) async fn all(
     let mut rest = actions;
     let mut batch_max = 1;
     while let Some(first) = rest.first() {
-        let alike = rest.iter().take_while(|action| may_run_together(first, action)).count();
         let creates = matches!(first.step, Step::Create(_));
+        let alike = alike(rest);
         let (batch, after) = rest.split_at(if creates { alike.min(batch_max) } else { alike });
         batch_max = if creates { batch_max * 2 } else { 1 };
         rest = after;
@@ -114,14 +116,21 @@ pub(crate) async fn all(
     done
 }
 
-fn may_run_together(first: &Action, other: &Action) -> bool {
-    let same_verb = std::mem::discriminant(&first.step) == std::mem::discriminant(&other.step);
-    let parallel = matches!(first.step, Step::Create(_) | Step::Patch(..) | Step::Delete(_));
-    let same_kind = first.target.plural == other.target.plural && first.target.group == other.target.group;
-    let distinct = std::ptr::eq(first, other)
-        || matches!(first.step, Step::Create(_))
-        || first.target.name != other.target.name;
-    same_verb && parallel && same_kind && distinct || std::ptr::eq(first, other)
+/// How many of the next actions may run side by side: neighbours of one verb and kind, no object twice.
+fn alike<'a>(actions: &'a [Action]) -> usize {
+    let Some(first) = actions.first() else { return 0 };
+    let creates = matches!(first.step, Step::Create(_));
+    if !creates && !matches!(first.step, Step::Patch(..) | Step::Delete(_)) {
+        return 1;
+    }
+    let mut objects = BTreeSet::new();
+    let mut joins = |other: &'a Action| {
+        let same_verb = std::mem::discriminant(&first.step) == std::mem::discriminant(&other.step);
+        let (a, b) = (&first.target, &other.target);
+        let same_kind = a.plural == b.plural && a.group == b.group;
+        same_verb && same_kind && (creates || objects.insert((&b.namespace, &b.name)))
+    };
+    actions.iter().map_while(|action| joins(action).then_some(())).count()
 }
 
 async fn run_batch(
@@ -208,4 +217,48 @@ async fn run(client: &Client, leadership: &Leadership, action: &Action) -> Resul
 
 fn bytes(body: &Value) -> Bytes {
     Bytes::from(body.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(namespace: &str, name: &str) -> ConfigMap {
+        let (namespace, name) = (Some(namespace.to_owned()), Some(name.to_owned()));
+        ConfigMap {
+            metadata: ObjectMeta { namespace, name, ..ObjectMeta::default() },
+            ..ConfigMap::default()
+        }
+    }
+
+    /// How many actions each round runs.
+    fn rounds(actions: &[Action]) -> Vec<usize> {
+        let mut rest = actions;
+        std::iter::from_fn(|| {
+            let round = alike(rest);
+            rest = &rest[round..];
+            (round > 0).then_some(round)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn no_object_is_written_twice_in_one_round_so_that_order_holds() {
+        let patch = |name: &str| Action::merge(&map("a", name), json!({}));
+        assert_eq!(rounds(&[patch("x"), patch("y"), patch("y"), patch("z")]), [2, 2]);
+        assert_eq!(rounds(&[patch("x"), patch("x")]), [1, 1]);
+        let elsewhere = Action::merge(&map("b", "x"), json!({}));
+        assert_eq!(rounds(&[patch("x"), elsewhere]), [2], "one name in two namespaces is two objects");
+    }
+
+    #[test]
+    fn neighbours_of_one_verb_go_together_and_updates_alone() {
+        let one = map("a", "x");
+        let create = || Action::create(&one);
+        let actions = [create(), create(), Action::delete(&one), Action::update(&one), Action::update(&one)];
+        assert_eq!(rounds(&actions), [2, 1, 1, 1]);
+    }
 }

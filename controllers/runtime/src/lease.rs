@@ -118,8 +118,8 @@ impl Election {
         }
     }
 
-    /// Runs `work` whenever this process leads, until cancelled. The token given to `work` ends with its term; the
-    /// next election waits for `work` to return.
+    /// Runs `work` whenever this process leads, until cancelled; again after a pause when it returns. The token given to
+    /// `work` ends with its term; the next election waits for `work` to return.
     pub async fn lead<F, W>(&self, cancel: CancellationToken, work: W)
     where
         F: Future<Output = ()>,
@@ -141,7 +141,13 @@ impl Election {
             tokio::join!(renew, work);
             leadership.extend(Duration::ZERO);
             self.release().await;
+            // Work that ends at once must not stand again at once, and others get their turn.
+            cancel.run_until_cancelled(self.pause()).await;
         }
+    }
+
+    async fn pause(&self) {
+        self.env.sleep(self.env.jitter(PERIOD, PERIOD_JITTER_PERCENT)).await;
     }
 
     async fn acquire(&self) -> (Leadership, Lease) {
@@ -161,7 +167,7 @@ impl Election {
                 Err(error) if matches!(error.reason, Reason::Conflict | Reason::AlreadyExists) => {}
                 Err(error) => warn!(lease = self.name, %error, "cannot read or take the lease; trying again"),
             }
-            self.env.sleep(self.env.jitter(PERIOD, PERIOD_JITTER_PERCENT)).await;
+            self.pause().await;
         }
     }
 
@@ -237,29 +243,28 @@ impl Election {
         warn!(lease = self.name, identity = self.identity, epoch = leadership.epoch(), "lost the lease");
     }
 
-    /// Whether the lease is still ours, and renewed.
+    /// Whether the lease is still ours; it is renewed then.
     async fn renew_once(&self, lease: &mut Lease) -> Result<bool, ApiError> {
+        match self.write_renewal(lease).await {
+            // Perhaps our own write whose answer was lost, or somebody's label; perhaps a rival.
+            Err(error) if matches!(error.reason, Reason::Conflict | Reason::NotFound) => {}
+            written => return written.map(|()| true),
+        }
+        let Some(current) = self.leases.find(&self.name).await? else { return Ok(false) };
+        if term_of(&current) != term_of(lease) {
+            return Ok(false);
+        }
+        *lease = current;
+        // Rivals count from when that was written, which may be a while ago: only a write of now buys time from now on.
+        self.write_renewal(lease).await.map(|()| true)
+    }
+
+    async fn write_renewal(&self, lease: &mut Lease) -> Result<(), ApiError> {
         if let Some(spec) = &mut lease.spec {
             spec.renew_time = Some(MicroTime(self.env.now()));
         }
-        match self.leases.update(lease).await {
-            Ok(written) => {
-                *lease = written;
-                Ok(true)
-            }
-            Err(error) if matches!(error.reason, Reason::Conflict | Reason::NotFound) => {
-                // Perhaps our own write whose answer was lost; perhaps a rival.
-                let Some(current) = self.leases.find(&self.name).await? else { return Ok(false) };
-                let same_term = |lease: &Lease| {
-                    let spec = lease.spec.clone().unwrap_or_default();
-                    (spec.holder_identity, spec.lease_transitions)
-                };
-                let ours = same_term(&current) == same_term(lease);
-                *lease = current;
-                Ok(ours)
-            }
-            Err(error) => Err(error),
-        }
+        *lease = self.leases.update(lease).await?;
+        Ok(())
     }
 
     /// Gives the lease up, so that the next holder need not wait. Best effort: without it they wait [`LEASE`], and a
@@ -275,10 +280,17 @@ impl Election {
         let Ok(Some(mut lease)) = self.leases.find(&self.name).await else { return };
         let Some(spec) = &mut lease.spec else { return };
         if spec.holder_identity.as_deref() == Some(&self.identity) {
-            spec.holder_identity = Some(String::new());
+            // Left out: the API does not take an empty name.
+            spec.holder_identity = None;
             if let Err(error) = self.leases.update(&lease).await {
                 warn!(lease = self.name, %error, "cannot give the lease up; it expires by itself");
             }
         }
     }
+}
+
+/// Who holds a lease, and under which epoch.
+fn term_of(lease: &Lease) -> (Option<&str>, Option<i32>) {
+    let spec = lease.spec.as_ref();
+    (spec.and_then(|spec| spec.holder_identity.as_deref()), spec.and_then(|spec| spec.lease_transitions))
 }

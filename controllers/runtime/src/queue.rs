@@ -80,7 +80,7 @@ impl<K: Clone + Ord> Queue<K> {
         if delay.is_zero() {
             return self.add(key);
         }
-        let due = self.env.uptime() + delay;
+        let due = self.env.uptime().saturating_add(delay);
         self.state.lock().delay(key, due);
         self.changed.notify_one();
     }
@@ -98,7 +98,8 @@ impl<K: Clone + Ord> Queue<K> {
             *count = count.saturating_add(1);
             *count
         };
-        let delay = self.env.jitter(backoff(failures).max(least), RETRY_JITTER_PERCENT);
+        // Added, not the greater of both: keys that failed together are to come back spread all the same.
+        let delay = least.saturating_add(self.env.jitter(backoff(failures), RETRY_JITTER_PERCENT));
         self.add_after(key, delay);
         delay
     }
@@ -318,6 +319,31 @@ mod tests {
         assert!(delays.windows(2).all(|pair| pair[0] < pair[1]), "{delays:?}");
         queue.forget(&"a");
         assert!(queue.retry("a") <= RETRY_FIRST.mul_f64(1.2));
+    }
+
+    #[tokio::test]
+    async fn a_retry_comes_not_before_what_was_asked_for_and_spread_after_it() {
+        let (queue, _clock) = queue();
+        let least = Duration::from_secs(1);
+        let delays: BTreeSet<Duration> = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
+            .into_iter()
+            .map(|key| queue.retry_after(key, least))
+            .collect();
+        assert!(delays.iter().all(|delay| *delay >= least), "{delays:?}");
+        assert!(delays.len() > 1, "a crowd comes back in step: {delays:?}");
+    }
+
+    #[tokio::test]
+    async fn a_delay_without_end_stops_nothing_else() {
+        let (queue, clock) = queue();
+        clock.advance(Duration::from_secs(1));
+        queue.add_after("never", Duration::MAX);
+        queue.add_after("soon", Duration::from_secs(1));
+        let mut next = Box::pin(queue.next());
+        assert!(futures::poll!(&mut next).is_pending());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(futures::poll!(&mut next), std::task::Poll::Ready(Some("soon")));
+        assert_eq!(ready(&queue), None);
     }
 
     #[test]
