@@ -46,7 +46,7 @@ impl Credentials {
         match &self.token {
             None => Ok(None),
             Some(Token::Text(text)) => bearer(text).map(Some).map_err(|why| unauthorized(why.to_owned())),
-            Some(Token::File(path)) => self.from_file(path).map(Some),
+            Some(Token::File(path)) => self.of_file(path).map(Some),
         }
     }
 
@@ -57,7 +57,7 @@ impl Credentials {
         }
     }
 
-    fn from_file(&self, path: &Path) -> Result<HeaderValue, ApiError> {
+    fn of_file(&self, path: &Path) -> Result<HeaderValue, ApiError> {
         let mut read = self.read.lock();
         let now = Instant::now();
         if let Some(read) = &*read

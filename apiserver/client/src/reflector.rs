@@ -262,7 +262,7 @@ impl<K: Cached> Reflector<K> {
         match self.decode(item.get().as_bytes()) {
             Ok(object) if self.writer.keeps(&object) => listed.objects.push(object),
             Ok(_) => {}
-            Err(meta) => listed.unreadable.push(meta),
+            Err(meta) => listed.unreadable.push(*meta),
         }
     }
 
@@ -380,9 +380,9 @@ impl<K: Cached> Reflector<K> {
     }
 
     /// The object, or what can be read of one that does not parse.
-    fn decode(&self, object: &[u8]) -> Result<K, ObjectMeta> {
+    fn decode(&self, object: &[u8]) -> Result<K, Box<ObjectMeta>> {
         decode_bytes(object).map_err(|error| {
-            let unreadable = metadata_of(object);
+            let unreadable = Box::new(metadata_of(object));
             let name = ObjectKey::of(&unreadable);
             warn!(resource = %self.resource.plural, %name, %error, "an object does not parse and is passed over");
             unreadable

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn what_is_too_long_for_headers_is_cut_and_the_reason_is_not() {
         let mut long = ApiError::not_found("", "pods", &"x".repeat(1 << 20));
-        long.details.causes = vec![claw_schemas::status::Cause::required("spec", &"é".repeat(3000)); 100];
+        long.details.causes = vec![claw_schemas::status::Cause::required("spec", "é".repeat(3000)); 100];
         let sent = status(&long);
         let bytes = sent.metadata().get_bin(STATUS_TRAILER).unwrap().as_encoded_bytes().len();
         assert!(bytes < 10_000 && sent.message().len() < 2000, "{bytes} bytes");

@@ -22,7 +22,7 @@ pub enum Change<K> {
     /// An object is gone. It carries the revision of the deletion.
     Deleted(K),
     /// An object is gone that does not parse; its metadata does.
-    Gone(ObjectMeta),
+    Gone(Box<ObjectMeta>),
     /// Nothing changed up to this revision.
     Advanced(u64),
 }
