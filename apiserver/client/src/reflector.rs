@@ -7,8 +7,8 @@
 //! * a watch starts at the list's revision and every event, bookmarks included, moves it forward;
 //! * a watch that ends cleanly is resumed where it was, and so is one that broke because the server was away; one that
 //!   says `Expired`, or what makes no sense, leads to a new list;
-//! * whenever the server was away, it is asked once whether it still is as far as the cache: one that was restored from a
-//!   backup would leave a watch from its future silent until it gets there;
+//! * once a watch is open, the server is asked whether it is as far as the cache: one that was restored from a backup
+//!   would leave a watch from its future silent until it gets there;
 //! * failures pause, longer each time; a watch closed at once that brought nothing new counts as one;
 //! * an object that does not parse is named in the log; what is known of it stays until it is gone.
 //!
@@ -268,31 +268,26 @@ impl<K: Cached> Reflector<K> {
 
     /// Watches from the revision reached, resuming for as long as that works; then says where to list.
     async fn watch(&mut self) -> From {
-        let mut was_away = false;
         loop {
             let started = Instant::now();
-            let result = self.watch_once(started, was_away).await;
+            let result = self.watch_once(started).await;
             // Whatever ended it then, the server is not one that fails all the time.
             if started.elapsed() > BACKOFF_CAP {
                 self.backoff.reset();
             }
-            let Err(error) = result else {
-                was_away = false;
-                continue;
-            };
+            let Err(error) = result else { continue };
             self.pause("watch", &error).await;
             if is_expired(&error) {
                 return From::Latest;
             }
-            was_away = is_away(&error);
-            if !was_away {
+            if !is_away(&error) {
                 return From::Seen(self.writer.revision());
             }
         }
     }
 
     /// One watch from its beginning to its end: `Ok` when it may simply be resumed.
-    async fn watch_once(&mut self, started: Instant, was_away: bool) -> Result<(), ApiError> {
+    async fn watch_once(&mut self, started: Instant) -> Result<(), ApiError> {
         let seconds = WATCH_SECONDS + (self.backoff.fraction() * WATCH_SECONDS as f64 / 2.0) as u64;
         let options = WatchOptions {
             label_selector: self.label_selector.clone(),
@@ -304,15 +299,14 @@ impl<K: Cached> Reflector<K> {
         };
         let deadline = started + Duration::from_secs(seconds) + WATCH_GRACE;
         let stream = self.transport.watch(self.resource.clone(), options, self.view).await?;
-        if was_away {
-            self.still_as_far().await?;
-        }
+        self.still_as_far().await?;
         self.writer.recovered();
         self.follow(stream, started, deadline).await
     }
 
     /// Fails when the server has never been where the cache is, which only a list can tell: a watch stays silent. Asked
-    /// after the watch was opened, so that the answer is that of the server behind it.
+    /// after the watch was opened, so that the answer is that of the server behind it; every time, since a server may be
+    /// replaced between two watches without any of them failing.
     async fn still_as_far(&self) -> Result<(), ApiError> {
         let revision = Some(self.writer.revision().to_string());
         let options = ListOptions {
