@@ -4,7 +4,7 @@
 //! Must never know: what any kind is for.
 
 use claw_client::{Cached, ResourceRef};
-use claw_schemas::Descriptor;
+use claw_schemas::{Descriptor, Registry};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
@@ -24,6 +24,21 @@ pub struct AnyKind {
 }
 
 impl AnyKind {
+    /// The built-in kinds, each once, however many versions and groups show its objects.
+    pub fn all(registry: &Registry) -> Vec<Self> {
+        let twins = |kind: &Descriptor| {
+            let twins = registry.iter().filter(|twin| twin.stored_as.is_some());
+            let twins = twins.filter(|twin| twin.group == kind.group && twin.plural == kind.plural);
+            twins.map(|twin| twin.version.to_string()).collect::<Vec<_>>()
+        };
+        let stored = registry.stored().map(|kind| {
+            let mut own = Self::from(&**kind);
+            own.versions.extend(twins(kind));
+            own
+        });
+        stored.collect()
+    }
+
     /// The collection of all objects.
     pub fn resource(&self) -> ResourceRef {
         let version = self.versions.first().map(String::as_str).unwrap_or_default();

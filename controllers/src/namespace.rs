@@ -60,8 +60,8 @@ pub async fn run(runtime: Runtime, registry: Arc<Registry>) {
 
 /// The built-in kinds to empty. Pods go first: nothing may run on while what it relies on is taken away.
 fn namespaced(registry: &Registry) -> Vec<AnyKind> {
-    let namespaced = registry.iter().filter(|kind| kind.namespaced());
-    let mut kinds: Vec<_> = namespaced.map(|kind| AnyKind::from(&**kind)).collect();
+    let mut kinds = AnyKind::all(registry);
+    kinds.retain(|kind| kind.namespaced);
     kinds.sort_by_key(|kind| kind.kind != "Pod");
     kinds
 }

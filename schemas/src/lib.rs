@@ -11,6 +11,7 @@
 
 pub mod columns;
 pub mod discovery;
+pub mod forms;
 pub mod kinds;
 pub mod openapi;
 pub mod pick;

@@ -115,6 +115,19 @@ impl SchemaSource {
     }
 }
 
+/// The kind whose objects another one shows in its own way. Both have the same plural.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredAs {
+    /// Empty for the core group.
+    pub group: &'static str,
+    /// `v2`
+    pub version: &'static str,
+    /// The stored form of a served object.
+    pub store: fn(Value) -> Value,
+    /// The served form of a stored object.
+    pub serve: fn(Value) -> Value,
+}
+
 /// Everything the system knows about a kind.
 #[derive(Clone, Debug)]
 pub struct Descriptor {
@@ -153,6 +166,8 @@ pub struct Descriptor {
     pub has_generation: bool,
     /// Built-in kinds accept strategic merge patches, custom ones do not.
     pub builtin: bool,
+    /// What the objects are stored as, where that is another built-in kind.
+    pub stored_as: Option<StoredAs>,
 }
 
 impl Descriptor {
@@ -186,6 +201,11 @@ impl Descriptor {
     /// Whether objects live in a namespace.
     pub fn namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
+    }
+
+    /// The group under which the objects are stored.
+    pub fn storage_group(&self) -> &str {
+        self.stored_as.map_or(&*self.group, |stored_as| stored_as.group)
     }
 
     /// The subresource of that name.
@@ -239,17 +259,24 @@ impl Registry {
         self.iter().find(|d| d.group == group && d.version == version && d.kind == kind)
     }
 
-    /// By what a person types: plural, singular, kind, short name, each with an optional `.group`.
+    /// By what a person types: plural, singular, kind, short name, each with an optional `.group`. Of several versions
+    /// it is the stored one.
     pub fn named(&self, name: &str) -> Option<&Arc<Descriptor>> {
         let wanted = name.to_ascii_lowercase();
         let (plain, group) = wanted.split_once('.').map_or((wanted.as_str(), None), |(p, g)| (p, Some(g)));
-        self.iter().find(|d| {
+        let is_it = |d: &&Arc<Descriptor>| {
             group.is_none_or(|group| d.group == group)
                 && (d.plural == plain
                     || d.singular == plain
                     || d.kind.eq_ignore_ascii_case(plain)
                     || d.short_names.iter().any(|short| short == plain))
-        })
+        };
+        self.iter().filter(is_it).min_by_key(|d| d.stored_as.is_some())
+    }
+
+    /// The kinds as they are stored: every object there is belongs to exactly one of them.
+    pub fn stored(&self) -> impl Iterator<Item = &Arc<Descriptor>> {
+        self.iter().filter(|kind| kind.stored_as.is_none())
     }
 
     /// Every kind, ordered by group, version and plural.

@@ -163,5 +163,6 @@ pub(crate) fn descriptor(definition: Definition<'_>, names: &Value, version: &Va
         compiled: Compiled::default(),
         has_generation: true,
         builtin: false,
+        stored_as: None,
     }
 }

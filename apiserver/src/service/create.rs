@@ -104,7 +104,7 @@ impl ObjectService {
         if !causes.is_empty() {
             return Err(kind.invalid(text(&object, "name"), causes));
         }
-        unattended::mark(&kind.descriptor, &mut object);
+        kind.change_as_stored(&mut object, unattended::mark);
         self.guard_create(target, &object)?;
         if dry_run {
             let key = kind.key(&target.namespace, text(&object, "name"));
@@ -169,11 +169,8 @@ pub(super) fn prepare(target: &Target, object: &mut Value) -> Result<(), ApiErro
         approval::sign(who, object);
     }
     // What an object is to be is the creator's to say, how it fares is not. Nodes register with what they found.
-    if kind.has_status()
-        && !kind.is_core("nodes")
-        && let Some(members) = object.as_object_mut()
-    {
-        members.remove("status");
+    if kind.has_status() && !kind.is_core("nodes") {
+        kind.take_status(&Value::Null, object);
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::{facts::Plan, form::Form};
+use super::{facts::Plan, form::Form, twins::Twin};
 use crate::{auth::Identity, custom, defaults, store::Key, validation};
 
 /// A kind with everything that is worked out once for it.
@@ -38,6 +38,8 @@ pub(super) struct Served {
     pub id: u64,
     /// How the objects differ from what is stored, where they do.
     pub form: Option<Arc<dyn Form>>,
+    /// The built-in kind that stores the objects, where that is another one.
+    pub twin: Option<Arc<Twin>>,
     /// What the definition of a custom kind says.
     pub custom: Option<Arc<custom::Version>>,
     /// Until when a custom kind is served like this.
@@ -106,8 +108,8 @@ pub(super) enum Sub {
 
 impl Kinds {
     pub fn new(builtin: Registry) -> Self {
-        let by_path = builtin.iter().map(|descriptor| keyed(Arc::new(Served::new(descriptor.clone()))));
-        let by_path = by_path.collect();
+        let served = |descriptor: &Arc<Descriptor>| Arc::new(Served::builtin(descriptor, &builtin));
+        let by_path = builtin.iter().map(|descriptor| keyed(served(descriptor))).collect();
         let registry = Arc::new(builtin.clone());
         Self { builtin, current: ArcSwap::from_pointee(Current { registry, by_path }) }
     }
@@ -173,6 +175,7 @@ impl Served {
             descriptor,
             id: IDS.fetch_add(1, Ordering::Relaxed),
             form: None,
+            twin: None,
             custom: None,
             term: None,
         }
@@ -182,7 +185,7 @@ impl Served {
     pub fn fill_in(&self, object: &mut Value) {
         match &self.custom {
             Some(custom) => custom.fill_in(object),
-            None => defaults::apply(&self.descriptor, object),
+            None => self.change_as_stored(object, defaults::apply),
         }
     }
 
@@ -202,9 +205,10 @@ impl Served {
 
     /// What is wrong with a new object, or with one that replaces `old`.
     pub fn faults(&self, old: Option<&Value>, new: &Value) -> Vec<Cause> {
-        let mut causes = match old {
-            None => validation::create(&self.descriptor, new),
-            Some(old) => validation::update(&self.descriptor, old, new),
+        let mut causes = match (&self.twin, old) {
+            (Some(twin), old) => twin.faults(old, new),
+            (None, None) => validation::create(&self.descriptor, new),
+            (None, Some(old)) => validation::update(&self.descriptor, old, new),
         };
         if let Some(custom) = &self.custom {
             causes.extend(custom.faults(old, new));
@@ -274,7 +278,7 @@ impl Served {
     }
 
     pub fn key(&self, namespace: &str, name: &str) -> Key {
-        Key::object(&self.descriptor.group, &self.descriptor.plural, namespace, name)
+        Key::object(self.descriptor.storage_group(), &self.descriptor.plural, namespace, name)
     }
 
     pub fn not_found(&self, name: &str) -> ApiError {
@@ -320,7 +324,8 @@ impl Target {
     /// The range of a collection.
     pub fn prefix(&self) -> Key {
         let namespace = Some(self.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-        Key::collection(&self.kind.descriptor.group, &self.kind.descriptor.plural, namespace)
+        let descriptor = &self.kind.descriptor;
+        Key::collection(descriptor.storage_group(), &descriptor.plural, namespace)
     }
 
     pub fn not_found(&self) -> ApiError {

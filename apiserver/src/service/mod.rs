@@ -37,6 +37,7 @@ mod reviews;
 mod scale;
 mod select;
 mod tokens;
+mod twins;
 mod unattended;
 mod update;
 mod view;

@@ -19,7 +19,7 @@ use super::{
     encode, errors,
     kinds::Target,
     limits::CONFLICT_RETRIES_MAX,
-    object::{self, bump_generation, check_name, finalizers, is_deleting, take_field, text},
+    object::{self, bump_generation, check_name, finalizers, is_deleting, text},
     owners::{self, Claims},
     view,
 };
@@ -252,7 +252,7 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) -> Result<(
     match part {
         Part::Main => {
             if kind.has_status() {
-                take_field(old, new, "status");
+                kind.take_status(old, new);
             }
             object::keep_system_fields(old, new);
             kind.inherit(old, new);
@@ -261,7 +261,7 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) -> Result<(
         }
         Part::Status => {
             let mut whole = old.clone();
-            take_field(new, &mut whole, "status");
+            kind.take_status(new, &mut whole);
             if approval::is_request(kind) {
                 approval::keep_decisions(old, &mut whole);
             }

@@ -16,6 +16,7 @@ mod container;
 mod cron;
 mod device;
 mod env;
+mod event;
 pub(crate) mod faults;
 mod limits;
 mod meta;
@@ -58,7 +59,8 @@ const RESOURCE: &str = "resource.k8s.io";
 /// Kinds with rules beyond those about metadata.
 static JUDGES: &[(&str, &str, Judge)] = &[
     ("", "Pod", pod::judge),
-    ("", "Event", small::event),
+    ("", "Event", event::core),
+    ("events.k8s.io", "Event", event::newer),
     ("", "Node", small::node),
     ("coordination.k8s.io", "Lease", small::lease),
     ("", "ConfigMap", config::config_map),

@@ -1,4 +1,4 @@
-//! Namespaces, nodes, leases, events and revisions of controllers.
+//! Namespaces, nodes, leases and revisions of controllers.
 
 use std::collections::HashSet;
 
@@ -52,19 +52,6 @@ pub(super) fn lease(_: Option<&Value>, object: &Value, faults: &mut Faults) {
     super::not_negative(&spec["leaseTransitions"], &path.field("leaseTransitions"), faults);
     if spec["holderIdentity"] == "" {
         faults.invalid_text(&path.field("holderIdentity"), "", "must not be empty");
-    }
-}
-
-/// An event lives in the namespace of what it is about; cluster-wide things have theirs in `default`.
-pub(super) fn event(_: Option<&Value>, object: &Value, faults: &mut Faults) {
-    let (about, own) = (&object["involvedObject"]["namespace"], text(&object["metadata"]["namespace"]));
-    let path = &Path::Root.field("involvedObject");
-    let fits = match text(about) {
-        "" => matches!(own, "default" | "kube-system"),
-        namespace => namespace == own,
-    };
-    if !fits {
-        faults.invalid(&path.field("namespace"), about, "does not match event.namespace");
     }
 }
 

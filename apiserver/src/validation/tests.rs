@@ -559,6 +559,12 @@ fn each_broken_field_of_the_small_kinds_is_named() {
             "involvedObject.namespace: Invalid value: \"other\": does not match event.namespace",
         ),
         (
+            "v1",
+            "Event",
+            json!({"metadata": meta, "involvedObject": {"namespace": "default"}, "eventTime": "2026-01-01T00:00:00.000000Z", "reportingInstance": "i", "action": "A", "reason": "R"}),
+            "reportingComponent: Required value",
+        ),
+        (
             "coordination.k8s.io/v1",
             "Lease",
             json!({"metadata": meta, "spec": {"leaseDurationSeconds": 0}}),

@@ -16,6 +16,7 @@ mod races;
 mod rest;
 mod restarts;
 mod subresources;
+mod twins;
 mod unattended;
 mod watches;
 mod world;

@@ -87,11 +87,9 @@ impl Error {
 impl Collector {
     fn new(runtime: Runtime, registry: Arc<Registry>) -> Self {
         // Events own nothing, are owned by nothing, and come by the thousand.
-        let kinds = registry.iter().filter(|kind| kind.kind != "Event").map(|kind| Followed {
-            kind: AnyKind::from(&**kind),
-            definition: String::new(),
-            cancel: runtime.cancel.clone(),
-        });
+        let kinds = AnyKind::all(&registry).into_iter().filter(|kind| kind.kind != "Event");
+        let kinds =
+            kinds.map(|kind| Followed { kind, definition: String::new(), cancel: runtime.cancel.clone() });
         let kinds = RwLock::new(kinds.collect());
         let queue = Arc::new(Queue::new(runtime.env.clone()));
         Self { runtime, registry, kinds, graph: Arc::default(), queue }

@@ -2,6 +2,7 @@
 
 mod controllers;
 mod custom_kinds;
+mod events;
 mod watchers;
 mod writes;
 

@@ -9,6 +9,7 @@ mod certificates;
 mod coordination;
 mod core;
 mod discovery;
+mod events;
 mod networking;
 mod policy;
 mod rbac;
@@ -25,7 +26,7 @@ use k8s_openapi::{
 
 use crate::{
     columns,
-    registry::{Cells, CellsOf, Column, Descriptor, SchemaOf, SchemaSource, Scope, Subresource},
+    registry::{Cells, CellsOf, Column, Descriptor, SchemaOf, SchemaSource, Scope, StoredAs, Subresource},
     schema::Compiled,
 };
 
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Descriptor> {
         certificates::all(),
         coordination::all(),
         discovery::all(),
+        events::all(),
         networking::all(),
         policy::all(),
         rbac::all(),
@@ -143,6 +145,7 @@ struct Kind {
     cells_read: &'static [&'static str],
     schema: SchemaOf,
     has_generation: bool,
+    stored_as: Option<StoredAs>,
 }
 
 impl Kind {
@@ -167,6 +170,7 @@ impl Kind {
             cells_read: &[],
             schema: schema_of::<T>,
             has_generation: false,
+            stored_as: None,
         }
     }
 
@@ -191,6 +195,7 @@ impl Kind {
             compiled: Compiled::default(),
             has_generation: self.has_generation,
             builtin: true,
+            stored_as: self.stored_as,
         }
     }
 }

@@ -5,10 +5,20 @@ use std::sync::LazyLock;
 use k8s_openapi::{
     Resource,
     api::{
-        admissionregistration::v1 as admission, apps::v1 as apps, autoscaling::v2 as autoscaling,
-        batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination,
-        core::v1 as core, discovery::v1 as discovery, networking::v1 as networking, policy::v1 as policy,
-        rbac::v1 as rbac, resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
+        admissionregistration::v1 as admission,
+        apps::v1 as apps,
+        autoscaling::{v1 as autoscaling_v1, v2 as autoscaling},
+        batch::v1 as batch,
+        certificates::v1 as certificates,
+        coordination::v1 as coordination,
+        core::v1 as core,
+        discovery::v1 as discovery,
+        networking::v1 as networking,
+        policy::v1 as policy,
+        rbac::v1 as rbac,
+        resource::v1 as resource,
+        scheduling::v1 as scheduling,
+        storage::v1 as storage,
     },
 };
 use proptest::prelude::*;
@@ -170,6 +180,7 @@ proptest! {
         decodes::<apps::StatefulSet>(seed);
         decodes::<apps::ControllerRevision>(seed);
         decodes::<autoscaling::HorizontalPodAutoscaler>(seed);
+        decodes::<autoscaling_v1::HorizontalPodAutoscaler>(seed);
         decodes::<batch::Job>(seed);
         decodes::<batch::CronJob>(seed);
         decodes::<certificates::CertificateSigningRequest>(seed);

@@ -287,6 +287,7 @@ static ATOMIC_STRUCTURES: &[&str] = &[
     "TopologySelectorTerm",
     "TypedLocalObjectReference",
     "Variable",
+    "autoscaling.v1.CrossVersionObjectReference",
     "discovery.v1.EndpointPort",
 ];
 
@@ -294,11 +295,17 @@ static ATOMIC_STRUCTURES: &[&str] = &[
 static KEY_DEFAULTS: &[(&str, &str, &str)] =
     &[("ContainerPort", "protocol", "TCP"), ("ServicePort", "protocol", "TCP")];
 
-/// Types whose bare names the core group has too.
-static QUALIFIED: [&str; 4] = [
+/// Types whose bare names another group or version has too.
+static QUALIFIED: [&str; 10] = [
     "apiextensions.v1.ServiceReference",
     "apiextensions.v1.WebhookClientConfig",
+    "autoscaling.v1.CrossVersionObjectReference",
+    "autoscaling.v1.HorizontalPodAutoscaler",
+    "autoscaling.v1.HorizontalPodAutoscalerSpec",
+    "autoscaling.v1.HorizontalPodAutoscalerStatus",
     "discovery.v1.EndpointPort",
+    "events.v1.Event",
+    "events.v1.EventSeries",
     "resource.v1.ResourceClaim",
 ];
 

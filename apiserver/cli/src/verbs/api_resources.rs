@@ -20,7 +20,9 @@ fn render(registry: &Registry, header: bool) -> String {
     if header {
         lines.push(["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"].map(str::to_owned));
     }
-    lines.extend(registry.iter().map(|kind| row(kind)));
+    // Of several versions only the preferred one, as kubectl has it.
+    let is_older = |kind: &Descriptor| kind.stored_as.is_some_and(|stored_as| stored_as.group == kind.group);
+    lines.extend(registry.iter().filter(|kind| !is_older(kind)).map(|kind| row(kind)));
     let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0) + 3;
     let widths = [width(0), width(1), width(2), width(3), 0];
     let mut text = String::new();
