@@ -15,6 +15,7 @@ pub mod local;
 pub mod nodes;
 pub mod patch;
 pub mod pki;
+mod quota;
 pub mod rest;
 pub mod server;
 pub mod service;

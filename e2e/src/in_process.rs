@@ -73,8 +73,9 @@ impl InProcess {
         let client = client_of(&service, "test");
         let cancel = CancellationToken::new();
         let following = cancel.child_token().run_until_cancelled_owned(service.clone().follow_definitions());
+        let keeping = cancel.child_token().run_until_cancelled_owned(service.clone().keep_quotas());
         let tasks = vec![tokio::spawn(async move {
-            let _ = following.await;
+            let _ = tokio::join!(following, keeping);
         })];
         Self { client, service, cancel, tasks }
     }

@@ -96,21 +96,50 @@ fn multiplier(suffix: &str) -> Option<(i128, i128)> {
     }
 }
 
-/// The canonical text of a quantity: no fraction, the largest suffix that keeps it exact, in the family (binary,
-/// decimal, exponent) that it was written in. `None` when the text is not a quantity.
-pub fn canonical(text: &str) -> Option<String> {
-    let text = text.trim();
-    let quantity: Quantity = text.parse().ok()?;
-    let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-'));
-    let milli = quantity.milli;
-    Some(match suffix.as_bytes() {
-        // Below 1024 the binary family has no suffix and, for a fraction, borrows the decimal one.
-        [_, b'i'] if milli % 1000 == 0 && milli.unsigned_abs() >= 1_024_000 => {
-            scaled(milli / 1000, 1024, &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+/// The suffixes in which a quantity is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// `m`, `k`, `M`, ...
+    #[default]
+    Decimal,
+    /// `Ki`, `Mi`, ...
+    Binary,
+    /// `e3`
+    Exponent,
+}
+
+impl Family {
+    /// That of a text.
+    pub fn of(text: &str) -> Self {
+        let text = text.trim();
+        let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-'));
+        match suffix.as_bytes() {
+            [_, b'i'] => Self::Binary,
+            [b'e' | b'E', _, ..] => Self::Exponent,
+            _ => Self::Decimal,
         }
-        [b'e' | b'E', _, ..] => exponent(milli),
-        _ => scaled(milli, 1000, &["m", "", "k", "M", "G", "T", "P", "E"]),
-    })
+    }
+}
+
+impl Quantity {
+    /// The canonical text: no fraction, and the largest suffix of the family that keeps it exact.
+    pub fn text(self, family: Family) -> String {
+        let milli = self.milli;
+        match family {
+            // Below 1024 the binary family has no suffix and, for a fraction, borrows the decimal one.
+            Family::Binary if milli % 1000 == 0 && milli.unsigned_abs() >= 1_024_000 => {
+                scaled(milli / 1000, 1024, &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+            }
+            Family::Exponent => exponent(milli),
+            Family::Binary | Family::Decimal => scaled(milli, 1000, &["m", "", "k", "M", "G", "T", "P", "E"]),
+        }
+    }
+}
+
+/// The canonical text of a quantity, in the family that it was written in. `None` when the text is not a quantity.
+pub fn canonical(text: &str) -> Option<String> {
+    let quantity: Quantity = text.trim().parse().ok()?;
+    Some(quantity.text(Family::of(text)))
 }
 
 /// Divides by `base` as often as it goes without a rest, one suffix a step.

@@ -100,6 +100,11 @@ pub fn admit(kind: &Descriptor, object: &mut Value) {
     }
 }
 
+/// The quality-of-service class of a pod with this spec.
+pub(crate) fn qos_class(spec: &Object) -> &'static str {
+    qos::class(spec)
+}
+
 /// Users and groups are names in RBAC's own group, accounts are objects of the core group.
 fn role_binding(object: &mut Object) {
     const GROUP: &str = "rbac.authorization.k8s.io";

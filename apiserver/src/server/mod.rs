@@ -170,6 +170,7 @@ impl Server {
         );
         tasks.spawn(listener::accept(listener, acceptor, Arc::new(gate), stop.clone(), tasks.clone()));
         tasks.spawn(service.clone().follow_definitions());
+        tasks.spawn(service.clone().keep_quotas());
         tasks.spawn(access.follow(stop.drain.clone()));
         tasks.spawn(renew_certificates(pki, names, certificates, stop.drain.clone()));
         service.set_ready(true);

@@ -32,9 +32,8 @@ const GROUP: &str = "networking.k8s.io";
 const PLURAL: &str = "ipaddresses";
 
 impl ObjectService {
-    /// The writes that go with that of an object: what it takes and what it gives back. A new service that names no
-    /// address is given one.
-    pub(super) async fn companions(
+    /// The writes that take the address of a new service and give back that of the one before it.
+    pub(super) async fn address_writes(
         &self,
         target: &Target,
         old: Option<&Value>,
@@ -144,9 +143,9 @@ impl ObjectService {
     }
 }
 
-/// Whether a refused write is about an address rather than about the object itself.
-pub(super) fn is_address(key: &Key) -> bool {
-    key.is_in(&Key::collection(GROUP, PLURAL, None))
+/// Whether a new object is a service that leaves its address to us.
+pub(super) fn leaves_choice(target: &Target, object: &Value) -> bool {
+    target.kind.is_core("services") && object["spec"]["clusterIP"].as_str().unwrap_or_default().is_empty()
 }
 
 /// Takes an address back that was given to a service but not stored.

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{
     ObjectService, addresses, approval,
     body::{self, Incoming},
+    companions::Companions,
     encode, errors,
     kinds::{Target, method_not_allowed},
     limits::{CONFLICT_RETRIES_MAX, NAME_RETRIES_MAX},
@@ -117,32 +118,29 @@ impl ObjectService {
 
     /// Commits an object with all that it takes. `None` when the name is taken.
     async fn commit_new(&self, target: &Target, mut object: Value) -> Result<Option<Bytes>, ApiError> {
+        let chooses = addresses::leaves_choice(target, &object);
         for _ in 0..CONFLICT_RETRIES_MAX {
-            let chooses = addresses::address(&object["spec"]).is_none();
-            let mut writes = self.companions(target, None, Some(&mut object)).await?;
-            let takes_more = !writes.is_empty();
-            let namespace = self.admit_into_namespace(target, text(&object, "name")).await?;
-            let relied_on = namespace.as_ref().map(|check| check.key.clone());
-            writes.extend(namespace);
+            let Companions { mut writes, turn: _turn } =
+                self.companions(target, None, Some(&mut object)).await?;
+            writes.extend(self.admit_into_namespace(target, text(&object, "name")).await?);
             let written = target.kind.written(&object).await?;
             let draft = encode::draft(&written);
             body::check_stored_size(draft.bytes.len())?;
             let _writing = target.kind.writing()?;
             let key = target.kind.key(&target.namespace, text(&object, "name"));
             // Last, because the answer of the store is the revision of the last write.
-            writes.push(Write { key, expect: Expect::Absent, change: Change::Put(draft.clone()) });
+            writes.push(Write {
+                key: key.clone(),
+                expect: Expect::Absent,
+                change: Change::Put(draft.clone()),
+            });
             match self.store.commit(writes).await {
                 Ok(revision) if matches!(written, Cow::Borrowed(_)) => return Ok(Some(draft.at(revision))),
                 Ok(revision) => return Ok(Some(encode::draft(&object).at(revision))),
-                // Somebody else was given the same address meanwhile.
-                Err(StoreError::Conflict { key, .. }) if takes_more && addresses::is_address(&key) => {
-                    if chooses {
-                        addresses::forget(&mut object);
-                    }
-                }
-                // The namespace was written meanwhile: it may be about to go.
-                Err(StoreError::Conflict { key, .. }) if relied_on.as_ref() == Some(&key) => {}
-                Err(StoreError::Conflict { .. }) => return Ok(None),
+                Err(StoreError::Conflict { key: taken, .. }) if taken == key => return Ok(None),
+                // Somebody else was given the same address, or used the same quota, or the namespace is about to go.
+                Err(StoreError::Conflict { .. }) if chooses => addresses::forget(&mut object),
+                Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(errors::from_store(error)),
             }
         }

@@ -12,7 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    ObjectService, body, encode, errors,
+    ObjectService, body,
+    companions::Companions,
+    encode, errors,
     kinds::{Target, method_not_allowed},
     limits::CONFLICT_RETRIES_MAX,
     list::ok,
@@ -66,8 +68,9 @@ impl ObjectService {
                 Plan::Remove if options.dry_run => Some(shown.value.clone()),
                 Plan::Mark(new) if options.dry_run => Some(encode::draft(new).at(record.revision)),
                 Plan::Remove => {
-                    let freed = self.companions(target, Some(&old), None).await?;
-                    self.remove(&record, freed).await?
+                    let Companions { writes, turn: _turn } =
+                        self.companions(target, Some(&old), None).await?;
+                    self.remove(&record, writes).await?
                 }
                 Plan::Mark(new) => self.commit_over(target, &record, (new, false), Vec::new()).await?,
             };

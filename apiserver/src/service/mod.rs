@@ -14,6 +14,7 @@ mod apply;
 mod approval;
 mod body;
 mod bootstrap;
+mod companions;
 mod create;
 mod decode;
 mod definitions;
@@ -33,6 +34,7 @@ mod object;
 mod owners;
 mod paging;
 mod pods;
+mod quotas;
 mod reviews;
 mod scale;
 mod select;
@@ -81,6 +83,7 @@ pub struct ObjectService {
     service_accounts: OnceLock<Arc<ServiceAccounts>>,
     memo: Arc<Memo>,
     watches: Arc<Watches>,
+    turns: quotas::Turns,
     ready: AtomicBool,
     closing: CancellationToken,
 }
@@ -97,6 +100,7 @@ impl ObjectService {
             service_accounts: OnceLock::new(),
             memo: Arc::new(Memo::new()),
             watches: Arc::default(),
+            turns: quotas::Turns::default(),
             ready: AtomicBool::new(false),
             closing: CancellationToken::new(),
         }

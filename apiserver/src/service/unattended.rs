@@ -31,7 +31,6 @@ static UNATTENDED: &[(&str, &str, Also, &str)] = &[
         "nothing provisions or binds volumes for PersistentVolumeClaims",
     ),
     ("", "ReplicationController", Condition, "no controller for ReplicationControllers runs"),
-    ("", "ResourceQuota", Nowhere, "ResourceQuotas are not counted and not enforced"),
     ("", "Service", Condition, "nothing routes to Services, and no DNS resolves them"),
     (
         "admissionregistration.k8s.io",

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{
     ObjectService, approval,
     body::{self, Incoming},
+    companions::Companions,
     encode, errors,
     kinds::Target,
     limits::CONFLICT_RETRIES_MAX,
@@ -138,11 +139,12 @@ impl ObjectService {
             owners::settle(target, part, &old, &mut new, owners, claims);
             self.guard_update(target, part, &old, &new)?;
             let stays = !is_finished(target, &new);
-            let companions = self.companions(target, Some(&old), stays.then_some(&mut new)).await?;
+            let Companions { writes, turn: _turn } =
+                self.companions(target, Some(&old), stays.then_some(&mut new)).await?;
             if dry_run {
                 return Ok(Changed { stored: encode::draft(&new).at(record.revision), warnings });
             }
-            match self.commit_change(target, &record, (&old, &new), companions).await? {
+            match self.commit_change(target, &record, (&old, &new), writes).await? {
                 Some(stored) => return Ok(Changed { stored, warnings }),
                 None => tokio::task::yield_now().await,
             }

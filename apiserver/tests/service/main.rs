@@ -12,6 +12,7 @@ mod deletes;
 mod garbage;
 mod lists;
 mod owners;
+mod quotas;
 mod races;
 mod rest;
 mod restarts;

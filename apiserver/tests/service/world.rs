@@ -42,6 +42,7 @@ impl World {
         service.ensure_bootstrap_objects().await.unwrap();
         service.serve_definitions().await.unwrap();
         tokio::spawn(service.clone().follow_definitions());
+        tokio::spawn(service.clone().keep_quotas());
         Self { service, who: Identity::loopback("test") }
     }
 
