@@ -16,6 +16,7 @@ pub mod nodes;
 pub mod patch;
 pub mod pki;
 mod quota;
+mod ranges;
 pub mod rest;
 pub mod server;
 pub mod service;

@@ -227,7 +227,7 @@ const GENERATED: [(&str, &str, &str); 19] = [
         "clusterrolebinding/cb {.subjects[0].kind}",
         "Group",
     ),
-    ("create quota q --hard=pods=3,requests.cpu=2", "quota/q {.spec.hard.pods}", "3"),
+    ("create quota q --hard=pods=3,secrets=7", "quota/q {.spec.hard.pods}", "3"),
     (
         "create poddisruptionbudget p --selector=app=d --min-available=50%",
         "pdb/p {.spec.minAvailable}",

@@ -100,11 +100,13 @@ impl ObjectService {
         kind.fill_in(&mut object);
         owners::settle_new(kind, &mut object, claims);
         self.admit_account(target, &mut object).await?;
+        self.admit_amounts(target, &mut object).await?;
         kind.admit(&mut object);
         let causes = kind.faults(None, &object);
         if !causes.is_empty() {
             return Err(kind.invalid(text(&object, "name"), causes));
         }
+        self.check_amounts(target, &object).await?;
         kind.change_as_stored(&mut object, unattended::mark);
         self.guard_create(target, &object)?;
         if dry_run {

@@ -35,6 +35,7 @@ mod owners;
 mod paging;
 mod pods;
 mod quotas;
+mod ranges;
 mod reviews;
 mod scale;
 mod select;

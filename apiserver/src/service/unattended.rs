@@ -22,7 +22,6 @@ use Also::{Condition, Nowhere};
 /// (group, kind, where else it is said, what is missing)
 static UNATTENDED: &[(&str, &str, Also, &str)] = &[
     ("", "Endpoints", Nowhere, "nothing routes to Endpoints"),
-    ("", "LimitRange", Nowhere, "LimitRanges are not enforced"),
     ("", "PersistentVolume", Nowhere, "nothing binds or mounts PersistentVolumes"),
     (
         "",

@@ -14,6 +14,7 @@ mod lists;
 mod owners;
 mod quotas;
 mod races;
+mod ranges;
 mod rest;
 mod restarts;
 mod subresources;
