@@ -8,6 +8,7 @@ mod any_kind;
 mod claim;
 pub mod cluster_roles;
 pub mod deployment;
+pub mod disruption;
 pub mod event_ttl;
 pub mod garbage;
 pub mod namespace;
@@ -66,6 +67,7 @@ fn controllers(runtime: &Runtime, root_ca: Option<Arc<str>>) -> Vec<BoxFuture<'s
         runtime.drive(deployment::Deployments).boxed(),
         runtime.drive(replicaset::ReplicaSets).boxed(),
         runtime.drive(cluster_roles::ClusterRoles).boxed(),
+        runtime.drive(disruption::Budgets).boxed(),
         runtime.drive(node_lifecycle::NodeLifecycle).boxed(),
         scheduler::run(runtime.clone()).boxed(),
         garbage::run(runtime.clone(), Arc::clone(&registry)).boxed(),

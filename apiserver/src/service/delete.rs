@@ -47,12 +47,31 @@ enum Plan {
     Nothing,
 }
 
+/// Why an object is deleted.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Why {
+    /// Somebody wants it gone.
+    Asked,
+    /// Somebody wants it somewhere else, if those who rely on it can bear that.
+    Evicted,
+}
+
 impl ObjectService {
     pub(super) async fn delete(
         &self,
         target: &Target,
         options: &DeleteOptions,
         view: View,
+    ) -> Result<Response, ApiError> {
+        self.delete_because(target, options, view, Why::Asked).await
+    }
+
+    pub(super) async fn delete_because(
+        &self,
+        target: &Target,
+        options: &DeleteOptions,
+        view: View,
+        why: Why,
     ) -> Result<Response, ApiError> {
         body::require_name(target)?;
         self.admit_delete(target)?;
@@ -62,17 +81,22 @@ impl ObjectService {
             let shown = target.shown(&record).await?;
             let old = encode::value_of(&shown)?;
             check_preconditions(target, &record, &old, options)?;
+            let disruption = match why {
+                Why::Asked => Vec::new(),
+                Why::Evicted => self.disruption(target, &old).await?,
+            };
             let plan = plan(target, &old, options, Timestamp::now());
             let done = match &plan {
                 Plan::Nothing => Some(shown.value.clone()),
                 Plan::Remove if options.dry_run => Some(shown.value.clone()),
                 Plan::Mark(new) if options.dry_run => Some(encode::draft(new).at(record.revision)),
                 Plan::Remove => {
-                    let Companions { writes, turn: _turn } =
+                    let Companions { mut writes, turn: _turn } =
                         self.companions(target, Some(&old), None).await?;
+                    writes.extend(disruption);
                     self.remove(&record, writes).await?
                 }
-                Plan::Mark(new) => self.commit_over(target, &record, (new, false), Vec::new()).await?,
+                Plan::Mark(new) => self.commit_over(target, &record, (new, false), disruption).await?,
             };
             let Some(stored) = done else {
                 tokio::task::yield_now().await;

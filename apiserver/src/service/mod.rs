@@ -22,6 +22,7 @@ mod delete;
 mod documents;
 mod encode;
 mod errors;
+mod evictions;
 mod facts;
 mod form;
 mod guard;

@@ -1,8 +1,8 @@
-//! What is special about pods: binding to a node, and eviction.
+//! What is special about pods: binding to a node, and how their deletions are asked for.
 
 use claw_client::{
     Response,
-    request::{DeleteOptions, Propagation, View, WriteOptions},
+    request::{DeleteOptions, Propagation, WriteOptions},
 };
 use claw_schemas::{ApiError, status::Cause};
 use jiff::Timestamp;
@@ -45,21 +45,6 @@ impl ObjectService {
             Ok(Proposal { object, claims: Claims::Kept, warnings: Vec::new() })
         };
         self.change(target, Part::Internal, options.dry_run, make).await?;
-        Ok(Response { code: 201, body: success(target, ""), warnings: Vec::new() })
-    }
-
-    /// Deletes a pod on behalf of somebody who empties a node. Disruption budgets will be asked here.
-    pub(super) async fn evict(
-        &self,
-        target: &Target,
-        sent: &[u8],
-        options: &WriteOptions,
-    ) -> Result<Response, ApiError> {
-        let eviction = body::document(sent, "policy/v1", "Eviction")?;
-        expect_name(target, &eviction)?;
-        let mut delete = delete_options(&eviction["deleteOptions"])?;
-        delete.dry_run |= options.dry_run;
-        self.delete(target, &delete, View::Object).await?;
         Ok(Response { code: 201, body: success(target, ""), warnings: Vec::new() })
     }
 }
@@ -123,7 +108,7 @@ pub fn decode_delete_options(body: &[u8]) -> Result<DeleteOptions, ApiError> {
     delete_options(&decode::document(body)?.value)
 }
 
-fn delete_options(options: &Value) -> Result<DeleteOptions, ApiError> {
+pub(super) fn delete_options(options: &Value) -> Result<DeleteOptions, ApiError> {
     let bad = |field: &str, value: &Value| {
         ApiError::invalid(
             "meta.k8s.io",

@@ -70,7 +70,6 @@ static UNATTENDED: &[(&str, &str, Also, &str)] = &[
     ("networking.k8s.io", "Ingress", Nowhere, "no controller serves Ingresses"),
     ("networking.k8s.io", "IngressClass", Nowhere, "no controller serves Ingresses"),
     ("networking.k8s.io", "NetworkPolicy", Nowhere, "NetworkPolicies are not enforced"),
-    ("policy", "PodDisruptionBudget", Condition, "evictions do not ask PodDisruptionBudgets"),
     ("resource.k8s.io", "DeviceClass", Nowhere, "devices are not allocated to claims"),
     ("resource.k8s.io", "ResourceClaim", Nowhere, "devices are not allocated to claims"),
     ("resource.k8s.io", "ResourceClaimTemplate", Nowhere, "no claims are made from ResourceClaimTemplates"),

@@ -9,6 +9,7 @@ mod changes;
 mod conversion;
 mod custom;
 mod deletes;
+mod evictions;
 mod garbage;
 mod lists;
 mod owners;
