@@ -11,7 +11,7 @@ use claw_e2e::{
 use claw_schemas::ApiError;
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Event, Pod, ResourceQuota},
+    core::v1::{Event, Node, Pod, ResourceQuota},
     policy::v1::PodDisruptionBudget,
 };
 use serde_json::{Value, json};
@@ -105,6 +105,11 @@ async fn evict(cluster: &InProcess, pod: &str) -> Result<(), ApiError> {
     cluster.client.call(resource, verb).await.map(drop)
 }
 
+async fn cordon(cluster: &InProcess, unschedulable: bool) {
+    let patch = json!({"spec": {"unschedulable": unschedulable}});
+    cluster.client.all::<Node>().patch("n1", None, PatchKind::Merge, &patch).await.expect("a valid patch");
+}
+
 async fn pods(cluster: &InProcess) -> Vec<String> {
     let pods = cluster.client.namespaced::<Pod>(NS).list(ListOptions::default()).await.expect("a list");
     let alive = pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
@@ -142,14 +147,24 @@ async fn a_budget_is_counted_and_lets_one_pod_go_at_a_time() {
     };
     counted([3, 2, 3, 1]).await;
     let victims = pods(&cluster).await;
+    // Nothing takes the place of what goes while no node takes anything.
+    cordon(&cluster, true).await;
     evict(&cluster, &victims[0]).await.expect("the budget allows one");
     let error = evict(&cluster, &victims[1]).await.expect_err("and no more before that one is replaced");
     assert_eq!(error.code, 429, "{error}");
-    // Its replacement becomes ready, and the next may go.
+    counted([3, 2, 2, 0]).await;
+    assert_eq!(evict(&cluster, &victims[1]).await.expect_err("not after it was counted either").code, 429);
+    cordon(&cluster, false).await;
     counted([3, 2, 3, 1]).await;
     evict(&cluster, &victims[1]).await.expect("the budget allows one again");
-    counted([3, 2, 3, 1]).await;
-    assert!(!pods(&cluster).await.contains(&victims[0]));
+    until_async("both have been replaced", SOON, async || {
+        let left = pods(&cluster).await;
+        check(
+            left.len() == 3 && !left.contains(&victims[0]) && !left.contains(&victims[1]),
+            format!("{left:?}"),
+        )
+    })
+    .await;
 
     api.delete("web", DeleteOptions::default()).await.expect("it can be deleted");
     api.create(&budget(json!({"minAvailable": 3}))).await.expect("a valid budget");
