@@ -13,10 +13,11 @@ use claw_e2e::{
 type Story = fn(&Kubectl);
 
 /// Every file, and what holds once it is applied.
-const STORIES: [(&str, Story); 5] = [
+const STORIES: [(&str, Story); 6] = [
     ("hello.yaml", hello_answers_from_three_pods),
     ("init.yaml", init_hands_its_file_over),
     ("limits.yaml", limits_kill_and_throttle),
+    ("quota.yaml", a_quota_holds_the_third_pod_back),
     ("restart.yaml", a_crashing_container_is_restarted_and_its_last_words_are_kept),
     ("secret.yaml", secrets_arrive_as_file_and_as_variable),
 ];
@@ -79,6 +80,22 @@ fn limits_kill_and_throttle(kubectl: &Kubectl) {
     let reason = field(kubectl, "pod/hungry", "{.status.containerStatuses[0].state.terminated.reason}");
     assert_eq!(reason, "OOMKilled");
     phase(kubectl, "busy", "Succeeded");
+}
+
+fn a_quota_holds_the_third_pod_back(kubectl: &Kubectl) {
+    wait::until("two pods run and the Deployment says why not three", wait::LATER, || {
+        let status = field(kubectl, "deployment/reserved", "{.status}");
+        let ready = field(kubectl, "deployment/reserved", "{.status.readyReplicas}");
+        wait::check(ready == "2" && status.contains("exceeded quota: reserved"), status)
+    });
+    assert_eq!(
+        field(kubectl, "quota/reserved", "{.status.used}"),
+        r#"{"pods":"2","requests.memory":"32Mi"}"#
+    );
+    wait::until("the budget lets one of two go", wait::SOON, || {
+        let allowed = field(kubectl, "pdb/reserved", "{.status.disruptionsAllowed}");
+        wait::check(allowed == "1", allowed)
+    });
 }
 
 fn a_crashing_container_is_restarted_and_its_last_words_are_kept(kubectl: &Kubectl) {
