@@ -17,10 +17,12 @@ impl ObjectService {
 
     /// Refuses a pod or a claim that asks for more, or less, than the namespace allows.
     pub(super) async fn check_amounts(&self, target: &Target, object: &Value) -> Result<(), ApiError> {
-        let judge = match () {
-            () if target.kind.is_pod() => ranges::faults_of_pod,
-            () if target.kind.is_core("persistentvolumeclaims") => ranges::faults_of_claim,
-            () => return Ok(()),
+        let judge: fn(&Value, &Value) -> Vec<String> = if target.kind.is_pod() {
+            ranges::faults_of_pod
+        } else if target.kind.is_core("persistentvolumeclaims") {
+            ranges::faults_of_claim
+        } else {
+            return Ok(());
         };
         for range in self.ranges_of(target).await? {
             if let Some(why) = ranges::together(judge(&range, object)) {

@@ -76,6 +76,27 @@ async fn of_many_that_come_at_once_exactly_the_quota_lands() {
     assert_eq!(used(&world, "q").await, json!({"pods": "0", "requests.cpu": "0"}));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_servers_over_one_store_cannot_overrun_a_quota_together() {
+    let store = claw_apiserver::store::memory();
+    let (one, other) = (World::on(store.clone()).await, World::on(store).await);
+    quota(&one, "q", json!({"hard": {"configmaps": "5"}})).await;
+    let names: Vec<String> = (0..16).map(|number| format!("m{number}")).collect();
+    let creates = names.iter().enumerate().map(async |(number, name)| {
+        let world = if number % 2 == 0 { &one } else { &other };
+        world.create(core("configmaps"), &map(name)).await
+    });
+    let refusals: Vec<ApiError> = join_all(creates).await.into_iter().filter_map(Result::err).collect();
+    assert_eq!(refusals.len(), 11, "{refusals:?}");
+    for refusal in refusals {
+        refused(
+            refusal,
+            "exceeded quota: q, requested: configmaps=1, used: configmaps=5, limited: configmaps=5",
+        );
+    }
+    assert_eq!(used(&other, "q").await, json!({"configmaps": "5"}));
+}
+
 #[tokio::test]
 async fn a_pod_has_to_say_what_a_quota_limits_and_what_it_says_is_counted() {
     let world = world().await;
