@@ -47,14 +47,13 @@ fn has_priority(expression: &Value, class: &str) -> bool {
 
 /// Whether a pod wants to be near, or far from, pods of other namespaces.
 fn reaches_out(affinity: &Value) -> bool {
-    let lists = ["podAffinity", "podAntiAffinity"].into_iter().flat_map(|kind| {
+    let mut terms = ["podAffinity", "podAntiAffinity"].into_iter().flat_map(|kind| {
         let terms = &affinity[kind];
         let required = &terms["requiredDuringSchedulingIgnoredDuringExecution"];
         let preferred = &terms["preferredDuringSchedulingIgnoredDuringExecution"];
         let preferred = preferred.as_array().into_iter().flatten().map(|term| &term["podAffinityTerm"]);
         required.as_array().into_iter().flatten().chain(preferred)
     });
-    let mut terms = lists;
     terms.any(|term| {
         term["namespaces"].as_array().is_some_and(|names| !names.is_empty())
             || !term["namespaceSelector"].is_null()

@@ -170,8 +170,8 @@ fn refused(why: String, retry_after_s: u32) -> ApiError {
 }
 
 fn is_ready(pod: &Value) -> bool {
-    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-    conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
 /// Takes one disruption of a budget. Until the pod is seen to go, its name says that it does not count any more.

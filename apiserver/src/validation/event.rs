@@ -17,7 +17,7 @@ const NOTE_BYTES_MAX: usize = 1024;
 const SERIES_COUNT_MIN: i64 = 2;
 
 /// (in `events.k8s.io`, in the core group): what may not change once it is told.
-const FIXED: [(&str, &str); 12] = [
+const FIXED: [(&str, &str); 13] = [
     ("regarding", "involvedObject"),
     ("reason", "reason"),
     ("note", "message"),
@@ -30,6 +30,7 @@ const FIXED: [(&str, &str); 12] = [
     ("action", "action"),
     ("related", "related"),
     ("reportingController", "reportingController"),
+    ("reportingInstance", "reportingInstance"),
 ];
 
 /// (in `events.k8s.io`, in the core group): how events told of their repeats before.
@@ -58,14 +59,14 @@ pub(super) fn newer(old: Option<&Value>, event: &Value, faults: &mut Faults) {
     if old["series"] != event["series"] {
         series(&event["series"], faults);
     }
-    for (field, path) in FIXED.into_iter().chain([("reportingInstance", "reportingInstance")]) {
+    for (field, path) in FIXED {
         if old[field] != event[field] {
             faults.invalid(&Path::Root.field(path), &event[field], "field is immutable");
         }
     }
 }
 
-/// Whether an event says when it happened in the newer way, which obliges it to say who and what, too.
+/// What both groups demand. An event that says when it happened in the newer way has to say who and what, too.
 fn common(names: &Names, event: &Value, faults: &mut Faults) {
     let is_new = !is_empty(&event["eventTime"]);
     place(&event[names.about]["namespace"], text(&event["metadata"]["namespace"]), is_new, faults);

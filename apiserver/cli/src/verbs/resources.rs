@@ -71,8 +71,9 @@ fn slashed(registry: &Registry, words: &[String]) -> anyhow::Result<Vec<Wanted>>
 
 /// The kinds of a category such as `all`, or the one kind of that name.
 fn kinds(registry: &Registry, word: &str) -> anyhow::Result<Vec<Arc<Descriptor>>> {
+    // Each object once, however many versions show it.
     let of_category: Vec<_> = registry
-        .iter()
+        .stored()
         .filter(|kind| kind.categories.iter().any(|category| category == word))
         .cloned()
         .collect();
@@ -107,7 +108,12 @@ mod tests {
         ] {
             assert_eq!(read(words).unwrap(), expected, "{words}");
         }
-        assert!(read("all").unwrap().len() > 2);
+        let all = read("all").unwrap();
+        let mut once = all.clone();
+        once.sort();
+        once.dedup();
+        assert!(all.len() > 2 && once.len() == all.len(), "{all:?}");
+        assert_eq!(one(&Registry::builtin(), &["hpa/a".to_owned()]).unwrap().0.version, "v2");
     }
 
     #[test]
