@@ -87,7 +87,7 @@ fn of_cpu(part: &str, figures: &Value, share: Value) -> Value {
 }
 
 fn some(list: Vec<Value>) -> Option<Value> {
-    (!list.is_empty()).then(|| Value::Array(list))
+    (!list.is_empty()).then_some(Value::Array(list))
 }
 
 fn take(object: &mut Value, part: &str, field: &str) -> Option<Value> {
