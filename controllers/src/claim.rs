@@ -1,7 +1,8 @@
 //! Claiming: which objects an owner controls by its selector.
 //!
 //! An owner keeps what it controls and still selects, adopts what it selects and nobody controls, and releases what
-//! it controls but no longer selects. Each change is guarded by the uid of the object it changes.
+//! it controls but no longer selects. Each change is guarded by the uid of the object it changes, and adoptions by a look
+//! at the owner: one that is being deleted without its dependents would take them with it.
 //!
 //! Must never know: what owners do with what they claim.
 
@@ -39,12 +40,14 @@ pub fn claim<O: Object, K: Object>(owner: &O, selector: &LabelSelector, world: &
     if !alive || selector.is_empty() {
         return claimed;
     }
-    for object in all.indexed(ORPHANS, namespace) {
-        if object.metadata().deletion_timestamp.is_none() && selects(selector, object.metadata()) {
-            claimed.actions.push(adopt(&**object, owner));
-            claimed.objects.push(Arc::clone(object));
-        }
+    let free = |object: &&Arc<K>| object.metadata().deletion_timestamp.is_none();
+    let wanted = all.indexed(ORPHANS, namespace).filter(free);
+    let adopted: Vec<_> = wanted.filter(|object| selects(selector, object.metadata())).cloned().collect();
+    if !adopted.is_empty() {
+        claimed.actions.push(Action::confirm(owner));
     }
+    claimed.actions.extend(adopted.iter().map(|object| adopt(&**object, owner)));
+    claimed.objects.extend(adopted);
     claimed
 }
 

@@ -35,7 +35,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 const NS: &str = "default";
 
-/// Every ConfigMap gets a Secret of its name, but for those named `idle-*`; and one named `broken` cannot be planned.
+/// Every ConfigMap gets a Secret of its name, but for those named `idle-*`; one named `sure` if the server still has it;
+/// and one named `broken` cannot be planned.
 #[derive(Clone, Default)]
 struct Pairs {
     /// Name, and whether the plan saw the Secret.
@@ -62,7 +63,8 @@ impl Controller for Pairs {
         if there || name.starts_with("idle-") {
             return Plan::nothing();
         }
-        Plan::nothing().then(Action::create(&secret(&name)))
+        let plan = if name == "sure" { Plan::nothing().then(Action::confirm(&**map)) } else { Plan::nothing() };
+        plan.then(Action::create(&secret(&name)))
     }
 }
 
@@ -245,6 +247,33 @@ async fn a_key_that_fails_backs_off_further_each_time_and_alone() {
     until_async("it succeeds in the end", SOON, || async {
         stage.clock.advance(Duration::from_secs(1));
         check(stage.secrets().await.contains("a"), "not yet")
+    })
+    .await;
+    stage.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_confirmation_is_not_done_for_an_object_that_is_gone() {
+    let stage = Stage::set().await;
+    stage.wire.refuse("create secrets");
+    stage.create("sure").await;
+    stage.pairs.planned("sure", 1).await;
+    stage.wire.close("watch configmaps");
+    let maps = stage.cluster.client.namespaced::<ConfigMap>(NS);
+    maps.delete("sure", DeleteOptions::default()).await.expect("it is there");
+    stage.create("sure").await;
+    stage.wire.open("create secrets");
+    let before = stage.pairs.of("sure").len();
+    until_async("it is planned again, by the picture of the one that is gone", SOON, || async {
+        stage.clock.advance(Duration::from_secs(1));
+        check(stage.pairs.of("sure").len() >= before + 3, stage.pairs.of("sure").len())
+    })
+    .await;
+    assert!(!stage.secrets().await.contains("sure"), "done for one that is gone");
+    stage.wire.open("watch configmaps");
+    until_async("it is done for its successor", SOON, || async {
+        stage.clock.advance(Duration::from_secs(1));
+        check(stage.secrets().await.contains("sure"), "not yet")
     })
     .await;
     stage.cluster.stop().await;

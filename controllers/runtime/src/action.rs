@@ -103,6 +103,9 @@ pub enum Step {
     Patch(PatchKind, Value),
     /// Removes an object. The uid precondition spares a successor of the same name.
     Delete(DeleteOptions),
+    /// Reads the object from the server: it must be this incarnation (uid) and not on its way out, else what follows is
+    /// not done and the plan is made anew. For what a cache that lags would do harm by.
+    Confirm(String),
     /// Only records `on_success`.
     Announce,
 }
@@ -158,6 +161,11 @@ impl Action {
     pub fn delete_with<K: Object>(object: &K, mut options: DeleteOptions) -> Self {
         options.precondition_uid.clone_from(&object.metadata().uid);
         Self::new(target_of(object), Step::Delete(options))
+    }
+
+    /// Goes on only if the server still has this object and it is not being deleted.
+    pub fn confirm<K: Object>(object: &K) -> Self {
+        Self::new(target_of(object), Step::Confirm(object.metadata().uid.clone().unwrap_or_default()))
     }
 
     /// Records an event about the planned object, in its place among the actions.
@@ -217,6 +225,7 @@ impl fmt::Display for Action {
                 write!(f, " {}", without_guards(body))
             }
             Step::Delete(_) => place(f, "delete", name),
+            Step::Confirm(_) => place(f, "confirm", name),
             Step::Announce => {
                 let note = self.on_success.as_ref();
                 let (reason, message) =

@@ -175,7 +175,7 @@ fn succeeded(action: &Action, written: &PartialObject, tell: Tell<'_>, done: &mu
             }
             done.written.push((action.target.clone(), text));
         }
-        Step::Announce => {}
+        Step::Confirm(_) | Step::Announce => {}
     }
 }
 
@@ -202,17 +202,33 @@ async fn run(client: &Client, leadership: &Leadership, action: &Action) -> Resul
             (Verb::Patch { kind: *kind, body: bytes(body), options, force: false }, "patch")
         }
         Step::Delete(options) => (Verb::Delete(options.clone()), "delete"),
+        Step::Confirm(_) => (Verb::Get, "get"),
     };
     let fail = |error| Failure { action: action.to_string(), verb: name, error };
     if !leadership.is_held() {
         return Err(fail(leadership.lost()));
     }
     match client.call(action.target.clone(), verb).await {
-        // The answer to a delete may be a Status: it carries no name, and needs none.
-        Ok(response) => Ok(serde_json::from_slice(&response.body).unwrap_or_default()),
+        Ok(response) => {
+            // The answer to a delete may be a Status: it carries no name, and needs none.
+            let answer = serde_json::from_slice(&response.body).unwrap_or_default();
+            confirm(action, &answer).map_err(fail)?;
+            Ok(answer)
+        }
         Err(error) if name == "delete" && error.reason == Reason::NotFound => Ok(PartialObject::default()),
         Err(error) => Err(fail(error)),
     }
+}
+
+/// Whether the server has what a [`Step::Confirm`] asks for.
+fn confirm(action: &Action, found: &PartialObject) -> Result<(), ApiError> {
+    let Step::Confirm(uid) = &action.step else { return Ok(()) };
+    let meta = &found.metadata;
+    if meta.uid.as_ref() == Some(uid) && meta.deletion_timestamp.is_none() {
+        return Ok(());
+    }
+    let (target, name) = (&action.target, meta.name.as_deref().unwrap_or_default());
+    Err(ApiError::conflict(&target.group, &target.plural, name, "it is being deleted, or another one by now"))
 }
 
 fn bytes(body: &Value) -> Bytes {

@@ -104,6 +104,7 @@ fn an_orphan_that_matches_is_adopted_and_one_that_stopped_matching_is_released()
         [
             r#"patch pods default/relabelled {"metadata":{"ownerReferences":[{"$patch":"delete","uid":"uid-web-1"}]}}"#
                 .to_owned(),
+            "confirm replicasets default/web-1".to_owned(),
             format!(
                 r#"patch pods default/orphan {{"metadata":{{"ownerReferences":[{}]}}}}"#,
                 sorted(&reference)
