@@ -63,7 +63,8 @@ impl Controller for Pairs {
         if there || name.starts_with("idle-") {
             return Plan::nothing();
         }
-        let plan = if name == "sure" { Plan::nothing().then(Action::confirm(&**map)) } else { Plan::nothing() };
+        let plan =
+            if name == "sure" { Plan::nothing().then(Action::confirm(&**map)) } else { Plan::nothing() };
         plan.then(Action::create(&secret(&name)))
     }
 }

@@ -59,7 +59,8 @@ fn barrier(pod: &PodInfo, node: &NodeInfo) -> Option<Obstacle> {
     if !selected || !required {
         return Some(Obstacle::Selector);
     }
-    (!pod.host_ports.is_disjoint(&node.host_ports)).then_some(Obstacle::HostPort)
+    let taken = pod.host_ports.iter().any(|port| node.host_ports.contains_key(port));
+    taken.then_some(Obstacle::HostPort)
 }
 
 fn tolerates_cordon(pod: &PodInfo) -> bool {

@@ -55,7 +55,8 @@ pub struct NodeInfo {
     /// Whether pods that need no devices had better stay away.
     pub has_devices: bool,
     pub used: Amounts,
-    pub host_ports: BTreeSet<(String, i32)>,
+    /// How many pods hold each: more than one where somebody else bound them.
+    pub host_ports: BTreeMap<(String, i32), u32>,
     /// How many pods of each owner it holds.
     pub owners: BTreeMap<Arc<str>, u32>,
 }
@@ -186,7 +187,7 @@ impl NodeInfo {
             allocatable,
             has_devices,
             used: Amounts::default(),
-            host_ports: BTreeSet::new(),
+            host_ports: BTreeMap::new(),
             owners: BTreeMap::new(),
         }
     }
@@ -201,7 +202,9 @@ impl NodeInfo {
     /// Takes what a pod needs.
     pub fn take(&mut self, pod: &PodInfo) {
         self.used.add(&pod.requests);
-        self.host_ports.extend(pod.host_ports.iter().cloned());
+        for port in &pod.host_ports {
+            *self.host_ports.entry(port.clone()).or_default() += 1;
+        }
         if let Some(owner) = &pod.owner {
             *self.owners.entry(owner.clone()).or_default() += 1;
         }
@@ -211,8 +214,11 @@ impl NodeInfo {
     pub fn give_back(&mut self, pod: &PodInfo) {
         self.used.subtract(&pod.requests);
         for port in &pod.host_ports {
-            self.host_ports.remove(port);
+            if let Some(count) = self.host_ports.get_mut(port) {
+                *count = count.saturating_sub(1);
+            }
         }
+        self.host_ports.retain(|_, count| *count > 0);
         if let Some(count) = pod.owner.as_ref().and_then(|owner| self.owners.get_mut(owner)) {
             *count = count.saturating_sub(1);
         }

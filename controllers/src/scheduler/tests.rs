@@ -314,14 +314,27 @@ fn init_containers_count_by_their_peak_and_sidecars_by_their_sum() {
     assert_eq!(info.requests.get("pods"), 1);
 }
 
+fn ported(name: &str) -> Pod {
+    let mut pod = plain(name, json!({}));
+    pod.spec.as_mut().unwrap().containers[0].ports =
+        serde_json::from_value(json!([{"containerPort": 80, "hostPort": 8080}])).unwrap();
+    pod
+}
+
+#[test]
+fn a_host_port_that_two_pods_hold_is_free_when_both_have_left() {
+    let held = super::model::PodInfo::new(&ported("p"), SCHEDULER).unwrap();
+    let mut node = super::model::NodeInfo::new(&small("a"));
+    node.take(&held);
+    node.take(&held);
+    node.give_back(&held);
+    assert!(!super::filter::fits(&held, &node), "the other pod still has it");
+    node.give_back(&held);
+    assert!(super::filter::fits(&held, &node));
+}
+
 #[test]
 fn two_pods_cannot_share_a_host_port() {
-    let ported = |name: &str| {
-        let mut pod = plain(name, json!({}));
-        pod.spec.as_mut().unwrap().containers[0].ports =
-            serde_json::from_value(json!([{"containerPort": 80, "hostPort": 8080}])).unwrap();
-        pod
-    };
     let mut state = cluster(&[small("a")], &[ported("p"), ported("q")]);
     let all = decided(&mut state, 0);
     assert_eq!(all[0], "p → a");
