@@ -4,7 +4,7 @@
 #   deps.sh build    what building needs: a C compiler, pkg-config, libseccomp-dev (the container runtime links it)
 #   deps.sh          the same, and what only tests and benchmarks use:
 #     .tools/kubectl   Debian's kubectl 1.20, the oldest client that is tested; beside any other kubectl
-#     .tools/venv      the Python client that is tested
+#     .tools/venv      the Python client and kopf, which are tested
 #     crun             the runtime that the container benchmark compares with
 #
 # What only tests use may stay away: they say SKIPPED, and so does this, without failing.
@@ -48,7 +48,7 @@ download_kubectl() { (cd .tools && apt-get download -qq kubernetes-client); }
 
 python_client() {
     cmp -s e2e/requirements.txt .tools/venv/requirements.txt && return
-    say "installing the Python client into .tools/venv"
+    say "installing the Python client and kopf into .tools/venv"
     rm -rf .tools/venv
     python3 -m venv .tools/venv || { install python3 python3-venv && python3 -m venv .tools/venv; } || return
     .tools/venv/bin/pip install -q --disable-pip-version-check -r e2e/requirements.txt || return
@@ -70,6 +70,6 @@ command -v pkg-config >/dev/null || missing+=(pkg-config)
 lacking=()
 command -v crun >/dev/null || install crun || lacking+=(crun)
 old_kubectl || lacking+=("Debian's kubectl")
-python_client || lacking+=("the Python client")
+python_client || lacking+=("the Python client and kopf")
 [ ${#lacking[@]} = 0 ] && say "everything is there" && exit 0
 say "not here, so what needs it is skipped: $(printf '%s, ' "${lacking[@]}" | sed 's/, $//')"

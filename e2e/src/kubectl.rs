@@ -8,7 +8,15 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use crate::binary::workspace;
+
+/// How much of what a background command has said a failed story shows.
+const OUTPUT_TAIL_BYTES: usize = 4096;
 
 /// One kubectl against one cluster.
 #[derive(Clone, Debug)]
@@ -172,20 +180,11 @@ impl Kubectl {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(&self, args: &[&str], file: &Path) -> Background {
-        let out = File::create(file).expect("the scratch folder is writable");
-        let err = out.try_clone().expect("a file handle can be doubled");
-        let child = self
-            .command(args)
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        Background { child, file: file.to_owned() }
+        Background::start(&mut self.command(args), file)
     }
 }
 
-/// A command that runs beside the story; ended with it.
+/// A command that runs beside the story; killed with it.
 #[derive(Debug)]
 pub struct Background {
     child: Child,
@@ -193,6 +192,19 @@ pub struct Background {
 }
 
 impl Background {
+    /// Starts a command; its output goes to `file`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(command: &mut Command, file: &Path) -> Self {
+        let out = File::create(file).expect("the scratch folder is writable");
+        let err = out.try_clone().expect("a file handle can be doubled");
+        let line = format!("{command:?}");
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{line}: {error}"));
+        Self { child, file: file.to_owned() }
+    }
+
     /// What it has said so far.
     #[must_use]
     pub fn output(&self) -> String {
@@ -207,12 +219,26 @@ impl Background {
         let status = self.child.try_wait().expect("a child can be waited for");
         status.map(|status| status.code().unwrap_or(-1))
     }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When it has ended and was asked for its exit code.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().expect("process ids are positive i32"));
+        kill(pid, signal).expect("a child can be signalled");
+    }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let (file, said) = (self.file.display(), self.output());
+            let tail = said.len().saturating_sub(OUTPUT_TAIL_BYTES);
+            eprintln!("--- {file} ends with:\n{}\n---", String::from_utf8_lossy(&said.as_bytes()[tail..]));
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub enum Need {
     Root,
     /// Any kubectl.
     Kubectl,
-    /// The Python client in `.tools/venv`.
+    /// The Python client and kopf in `.tools/venv`.
     Python,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Need {
         f.write_str(match self {
             Self::Root => "root and writable cgroups (run the tests as root)",
             Self::Kubectl => "kubectl (run `make deps`)",
-            Self::Python => "the Python client (run `make deps`)",
+            Self::Python => "the Python client and kopf (run `make deps`)",
         })
     }
 }

@@ -1,0 +1,37 @@
+//! What Python users install from PyPI, against a real server: the client of the Kubernetes project, and kopf.
+
+mod informer;
+mod operator;
+
+use std::process::Command;
+
+use claw_e2e::{
+    Cluster, Options,
+    binary::workspace,
+    kubectl::Outcome,
+    need::{self, Need},
+};
+
+#[test]
+fn the_python_client_lists_watches_and_patches() {
+    if !need::all("the_python_client_lists_watches_and_patches", &[Need::Python]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::server());
+    let mut python = python(&cluster);
+    python.arg(script("client.py"));
+    let said = Outcome::of(&mut python, "").success().unwrap_or_else(|text| panic!("{text}"));
+    assert_eq!(said.lines().last(), Some("all of it works"), "{said}");
+}
+
+/// Python, as a user of the cluster.
+fn python(cluster: &Cluster) -> Command {
+    let mut python = Command::new(workspace().join(".tools/venv/bin/python"));
+    python.env("KUBECONFIG", cluster.kubeconfig()).env("HOME", cluster.scratch()).env("NO_PROXY", "*");
+    python
+}
+
+/// A file beside this one.
+fn script(name: &str) -> std::path::PathBuf {
+    workspace().join("e2e/tests/python").join(name)
+}
