@@ -126,3 +126,37 @@ fn a_kubectl_that_moves_the_entries_itself_gives_up_what_it_drops() {
     let entries = object["metadata"]["managedFields"].as_array().expect("entries").clone();
     assert!(entries.iter().all(|entry| entry["manager"] != "kubectl-client-side-apply"), "{entries:?}");
 }
+
+#[test]
+fn what_helm_template_prints_is_applied_unchanged_changed_and_deleted() {
+    if !need::all("what_helm_template_prints", &[Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::server());
+    let chart = std::fs::read_to_string(claw_e2e::binary::workspace().join("e2e/tests/data/chart.yaml"));
+    let chart = chart.expect("it lies in the tree");
+    for (number, kubectl) in cluster.kubectls().iter().enumerate() {
+        eprintln!("--- {}", kubectl.name);
+        let namespace = format!("helm-{number}");
+        kubectl.ok(&["create", "namespace", &namespace]);
+        let story = Story { kubectl, namespace };
+        ends_with(&story.apply(&[], &chart), "created");
+        ends_with(&story.apply(&[], &chart), "unchanged");
+        let next = chart.replace("replicas: 2\n", "replicas: 3\n");
+        let changed = story.apply(&[], &next);
+        assert!(changed.contains("deployment.apps/reader configured\n"), "{changed}");
+        assert_eq!(changed.matches("configured").count(), 1, "{changed}");
+        assert_eq!(story.get("deployment/reader")["spec"]["replicas"], 3);
+        // The other way that people apply charts, on top of the first.
+        ends_with(&story.apply(&["--server-side", "--force-conflicts"], &next), "serverside-applied");
+        let gone = kubectl.ok_with(&["-n", &story.namespace, "delete", "--wait=false", "-f", "-"], &next);
+        assert_eq!(gone.matches(" deleted").count(), CHART_OBJECTS, "{gone}");
+    }
+}
+
+/// How many objects `data/chart.yaml` makes.
+const CHART_OBJECTS: usize = 9;
+
+fn ends_with(said: &str, word: &str) {
+    assert_eq!(said.lines().filter(|line| line.ends_with(word)).count(), CHART_OBJECTS, "{word}: {said}");
+}

@@ -6,6 +6,7 @@ mod access;
 mod addresses;
 mod applies;
 mod changes;
+mod contract;
 mod conversion;
 mod custom;
 mod deletes;

@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 use crate::world::{World, deployment, parse, world};
 
 /// Sends one request through the router. `headers` as `name: value`.
-async fn send(world: &World, method: &str, path: &str, headers: &[&str], body: &str) -> Response<Body> {
+pub async fn send(world: &World, method: &str, path: &str, headers: &[&str], body: &str) -> Response<Body> {
     let mut request = Request::builder().method(method).uri(path);
     for line in headers {
         let (name, value) = line.split_once(": ").unwrap();
@@ -29,18 +29,18 @@ async fn send(world: &World, method: &str, path: &str, headers: &[&str], body: &
     claw_apiserver::rest::router(world.service.clone()).oneshot(request).await.unwrap()
 }
 
-async fn bytes(response: Response<Body>) -> bytes::Bytes {
+pub async fn bytes(response: Response<Body>) -> bytes::Bytes {
     response.into_body().collect().await.unwrap().to_bytes()
 }
 
-async fn get(world: &World, path: &str) -> (u16, Value) {
+pub async fn get(world: &World, path: &str) -> (u16, Value) {
     let response = send(world, "GET", path, &[], "").await;
     (response.status().as_u16(), parse(&bytes(response).await))
 }
 
-const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-async fn configmap(world: &World, name: &str) {
+pub async fn configmap(world: &World, name: &str) {
     let body = json!({"metadata": {"name": name}}).to_string();
     assert_eq!(send(world, "POST", CONFIGMAPS, &[], &body).await.status(), 201);
 }
