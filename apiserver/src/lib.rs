@@ -5,6 +5,7 @@
 //! Must never know: controllers, nodes' insides.
 
 pub mod auth;
+pub mod backup;
 mod custom;
 pub mod defaults;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod fields;
 mod file_lock;
 pub mod grpc;
 pub mod local;
+pub mod metrics;
 pub mod nodes;
 pub mod patch;
 pub mod pki;

@@ -62,14 +62,15 @@ impl HttpTransport {
     /// # Errors
     /// What the server refused, or that it could not be reached.
     pub async fn get_raw(&self, path: &str) -> Result<Response, ApiError> {
-        self.ask(Rest {
-            method: Method::GET,
-            target: path.to_owned(),
-            accept: "application/json, */*",
-            content_type: "application/json",
-            body: Bytes::new(),
-        })
-        .await
+        self.ask(raw(path)).await
+    }
+
+    /// The same, as it arrives: for what is too large to hold.
+    ///
+    /// # Errors
+    /// What the server refused, or that it could not be reached.
+    pub async fn stream_raw(&self, path: &str) -> Result<ByteStream, ApiError> {
+        self.open(raw(path)).await
     }
 
     async fn ask(&self, rest: Rest) -> Result<Response, ApiError> {
@@ -137,6 +138,16 @@ impl HttpTransport {
         let chunks = BodyDataStream::new(response.into_body())
             .map_err(move |error| failure::unreachable(&origin, &error, false));
         Ok(chunks.boxed())
+    }
+}
+
+fn raw(path: &str) -> Rest {
+    Rest {
+        method: Method::GET,
+        target: path.to_owned(),
+        accept: "application/json, */*",
+        content_type: "application/json",
+        body: Bytes::new(),
     }
 }
 

@@ -244,6 +244,10 @@ impl NodeStreams for Reach {
             None => Err(ApiError::new(Reason::ServiceUnavailable, "the server is stopping")),
         }
     }
+
+    fn is_open(&self) -> bool {
+        self.0.upgrade().is_some_and(|hub| !hub.closing.is_cancelled())
+    }
 }
 
 impl BoundPods for Reach {

@@ -49,4 +49,9 @@ pub trait NodeStreams: Send + Sync + 'static {
     /// # Errors
     /// `ServiceUnavailable` when the node has no session, or what the agent answers.
     async fn logs(&self, node: &str, request: LogsRequest) -> Result<ByteStream, ApiError>;
+
+    /// Whether nodes can be served.
+    fn is_open(&self) -> bool {
+        true
+    }
 }

@@ -135,6 +135,11 @@ pub(super) fn check_body(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
+/// Whether a patch is an apply.
+pub(super) fn is_apply(headers: &HeaderMap) -> bool {
+    content_type(headers) == "application/apply-patch+yaml"
+}
+
 /// The kind of a patch.
 pub(super) fn patch_kind(headers: &HeaderMap) -> Result<PatchKind, ApiError> {
     match content_type(headers) {

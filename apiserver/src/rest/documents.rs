@@ -1,4 +1,4 @@
-//! Documents about the API itself: discovery, OpenAPI, version, health.
+//! Documents about the API itself: discovery, OpenAPI, version.
 
 use axum::body::Body;
 use claw_schemas::{ApiError, discovery, openapi::OpenApi, status::Reason};
@@ -19,12 +19,9 @@ pub(super) fn no_such_path() -> ApiError {
     ApiError::new(Reason::NotFound, "the server could not find the requested resource")
 }
 
-/// Paths outside of the resource tree. `None` when it is not one of them.
-pub(super) fn about_server(state: &State, path: &str) -> Option<Response<Body>> {
+/// What everybody may know of the server. `None` when the path is something else.
+pub(super) fn about_server(path: &str) -> Option<Response<Body>> {
     Some(match path {
-        "/healthz" | "/livez" => respond::body(200, "text/plain", "ok"),
-        "/readyz" if state.service.is_ready() => respond::body(200, "text/plain", "ok"),
-        "/readyz" => respond::body(503, "text/plain", "the server is starting or shutting down"),
         "/version" | "/version/" => respond::body(200, respond::JSON, version().to_string()),
         _ => return None,
     })

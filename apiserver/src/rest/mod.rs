@@ -7,6 +7,8 @@
 
 mod accept;
 mod documents;
+mod health;
+mod operations;
 mod path;
 mod query;
 mod respond;
@@ -33,6 +35,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use self::{path::Path, query::Query};
 use crate::{
     auth::Identity,
+    metrics::{Series, verb_of},
     service::{self, ObjectService, limits::REQUEST_BYTES_MAX},
 };
 
@@ -68,16 +71,41 @@ pub fn router(service: Arc<ObjectService>) -> Router {
         let state = state.clone();
         async move {
             let (parts, body) = request.into_parts();
-            handle(&state, parts, body).await.unwrap_or_else(|error| respond::error(&error))
+            let named = path::parse(parts.uri.path());
+            let series = series(&state, &parts, named.as_ref());
+            let answer = handle(&state, parts, named, body).await;
+            let mut response = answer.unwrap_or_else(|error| respond::error(&error));
+            // Whoever took the request counts the answer: it knows when the request came.
+            response.extensions_mut().insert(series);
+            response
         }
     })
 }
 
-async fn handle(state: &State, parts: Parts, body: Body) -> Result<Response<Body>, ApiError> {
+/// Where a request is counted.
+fn series(state: &State, parts: &Parts, named: Option<&Path>) -> Arc<Series> {
+    let (requests, method) = (&state.service.metrics().requests, &parts.method);
+    let Some(Path::Resource(resource)) = named else {
+        return requests.elsewhere(verb_of(method, true, false, false));
+    };
+    let is_watch = resource.subresource.is_none() && query::asks_to_watch(parts.uri.query());
+    let verb = verb_of(method, resource.name.is_some(), is_watch, accept::is_apply(&parts.headers));
+    requests.on(verb, resource, || state.service.serves(resource))
+}
+
+async fn handle(
+    state: &State,
+    parts: Parts,
+    named: Option<Path>,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
     let path = parts.uri.path();
     let read_only = matches!(parts.method, Method::GET | Method::HEAD);
-    if let Some(response) = documents::about_server(state, path) {
+    if let Some(response) = documents::about_server(path) {
         return if read_only { Ok(response) } else { Err(method_not_allowed()) };
+    }
+    if let Some(response) = health::answer(state, path, parts.uri.query()).await {
+        return if read_only { response } else { Err(method_not_allowed()) };
     }
     let who = parts.extensions.get::<Identity>().ok_or_else(|| {
         ApiError::new(
@@ -85,11 +113,13 @@ async fn handle(state: &State, parts: Parts, body: Body) -> Result<Response<Body
             "the server does not know who is asking: send a certificate or a token",
         )
     })?;
-    let named = path::parse(path);
     if let Some(Path::Resource(resource)) = named {
         return on_resource(state, who, resource, &parts, body).await;
     }
     state.service.authorize_path(who, &parts.method.as_str().to_ascii_lowercase(), path)?;
+    if read_only && let Some(response) = operations::answer(state, path).await {
+        return response;
+    }
     if let Some(response) = documents::openid(state, &parts) {
         return if read_only { response } else { Err(method_not_allowed()) };
     }

@@ -8,6 +8,12 @@ use claw_schemas::{ApiError, status::Cause};
 use super::path::percent_decoded;
 use crate::service::propagation;
 
+/// Whether a request is for a watch: for counting it, before all of it is looked at.
+pub(super) fn asks_to_watch(query: Option<&str>) -> bool {
+    let is_watch = |pair| matches!(pair, "watch" | "watch=" | "watch=true" | "watch=1" | "watch=True");
+    query.is_some_and(|query| query.split('&').any(is_watch))
+}
+
 /// The parameters of a request, decoded.
 #[derive(Debug, Default)]
 pub(super) struct Query(pub Vec<(String, String)>);

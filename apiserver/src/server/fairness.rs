@@ -18,6 +18,8 @@ use claw_schemas::ApiError;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
+use crate::metrics::Fairness as Figures;
+
 /// Requests at a time. One takes 0.1 ms in memory and a few on the disk, so this many keep every core and the disk
 /// busy; each may hold a body of 3 MiB, which is 1.5 GiB, and what the few that are decoded at a time take as trees.
 const SEATS: usize = 512;
@@ -38,6 +40,7 @@ const RETRY_AFTER_S: u32 = 1;
 pub struct Fairness {
     limits: Limits,
     state: Mutex<State>,
+    figures: Arc<Figures>,
 }
 
 #[derive(Clone, Copy)]
@@ -72,18 +75,18 @@ pub struct Seat {
 
 impl Fairness {
     /// With the usual limits.
-    pub fn new() -> Arc<Self> {
-        Self::with(Limits { seats: SEATS, a_user: SEATS_A_USER, queue: QUEUE_MAX })
+    pub fn new(figures: Arc<Figures>) -> Arc<Self> {
+        Self::with(Limits { seats: SEATS, a_user: SEATS_A_USER, queue: QUEUE_MAX }, figures)
     }
 
     /// With one seat, and nobody who may wait long for it.
     #[cfg(test)]
     pub fn of_one() -> Arc<Self> {
-        Self::with(Limits { seats: 1, a_user: 1, queue: 10 })
+        Self::with(Limits { seats: 1, a_user: 1, queue: 10 }, Arc::default())
     }
 
-    fn with(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, state: Mutex::default() })
+    fn with(limits: Limits, figures: Arc<Figures>) -> Arc<Self> {
+        Arc::new(Self { limits, state: Mutex::default(), figures })
     }
 
     /// Waits for a seat.
@@ -99,13 +102,27 @@ impl Fairness {
         };
         let turn = match self.ask(user) {
             Ask::Seated(seat) => return Ok(seat),
-            Ask::Full => return busy("and as many wait as may"),
+            Ask::Full => {
+                self.figures.queue_full.inc();
+                return busy("and as many wait as may");
+            }
             Ask::Wait(turn) => turn,
         };
-        match timeout(WAIT_MAX, turn).await {
-            Ok(Ok(seat)) => Ok(seat),
-            _ => busy("and had no time for this one"),
+        match self.wait(turn).await {
+            Some(seat) => Ok(seat),
+            None => {
+                self.figures.time_out.inc();
+                busy("and had no time for this one")
+            }
         }
+    }
+
+    async fn wait(&self, turn: oneshot::Receiver<Seat>) -> Option<Seat> {
+        let _waiting = self.figures.waiting.enter();
+        let since = std::time::Instant::now();
+        let seat = timeout(WAIT_MAX, turn).await;
+        self.figures.waited.observe_since(since);
+        seat.ok()?.ok()
     }
 
     fn ask(self: &Arc<Self>, user: &str) -> Ask {
@@ -121,6 +138,7 @@ impl Fairness {
         if *taken < self.limits.seats && flow.taken < self.limits.a_user && flow.waiting.is_empty() {
             *taken += 1;
             flow.taken += 1;
+            self.figures.seated.add(1);
             return Ask::Seated(Seat { fairness: self.clone(), user, taken: true });
         }
         if flow.waiting.len() >= self.limits.queue {
@@ -137,6 +155,7 @@ impl Fairness {
     fn leave(self: &Arc<Self>, user: &Arc<str>) {
         let mut state = self.state.lock();
         state.taken -= 1;
+        self.figures.seated.add(-1);
         if let Some(flow) = state.flows.get_mut(user) {
             flow.taken -= 1;
         }
@@ -175,7 +194,10 @@ impl Fairness {
     /// Whether the one whose turn it is still waits, and so has the seat now.
     fn give(self: &Arc<Self>, turn: oneshot::Sender<Seat>, user: &Arc<str>) -> bool {
         match turn.send(Seat { fairness: self.clone(), user: user.clone(), taken: true }) {
-            Ok(()) => true,
+            Ok(()) => {
+                self.figures.seated.add(1);
+                true
+            }
             Err(mut refused) => {
                 // Giving it back would take the lock that is held here.
                 refused.taken = false;
@@ -206,7 +228,7 @@ mod tests {
     use super::*;
 
     fn fairness(seats: usize, a_user: usize, queue: usize) -> Arc<Fairness> {
-        Fairness::with(Limits { seats, a_user, queue })
+        Fairness::with(Limits { seats, a_user, queue }, Arc::default())
     }
 
     type Waiting = BoxFuture<'static, Result<Seat, ApiError>>;

@@ -3,7 +3,7 @@
 //!
 //! Must never know: objects, or how identities are proven.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
@@ -13,11 +13,13 @@ use tower::ServiceExt as _;
 
 use super::{
     answer,
+    audit::{AUDIT_ID, Asked, Ids},
     fairness::{Fairness, Seat},
 };
 use crate::{
     auth::{Authenticator, Authorizer, BOOTSTRAPPERS, Identity, Peer, impersonate},
     grpc,
+    metrics::{Metrics, Series, verb_of},
 };
 
 /// Paths that everybody may read: load balancers and `kubectl version` come without credentials.
@@ -33,11 +35,16 @@ const OBJECTS: &str = "/clawbernetes.v1.Objects/";
 /// Its one answer without a size that may be large and is no stream.
 const GRPC_LIST: &str = "/clawbernetes.v1.Objects/List";
 
+/// Codes that say that the server failed: Unknown, Internal, Unavailable, DataLoss.
+const GRPC_FAILURES: [u16; 4] = [2, 13, 14, 15];
+
 /// The way in.
 pub struct Gate {
     authenticator: Authenticator,
     authorizer: Arc<dyn Authorizer>,
     fairness: Arc<Fairness>,
+    metrics: Arc<Metrics>,
+    ids: Ids,
     rest: Router,
     grpc: Router,
 }
@@ -47,24 +54,66 @@ impl Gate {
     pub fn new(
         authenticator: Authenticator,
         authorizer: Arc<dyn Authorizer>,
+        metrics: Arc<Metrics>,
         rest: Router,
         grpc: Router,
     ) -> Self {
         let (rest, grpc) = (rest.with_state(()), grpc.with_state(()));
-        Self { authenticator, authorizer, fairness: Fairness::new(), rest, grpc }
+        let fairness = Fairness::new(metrics.fairness.clone());
+        Self { authenticator, authorizer, fairness, metrics, ids: Ids::new(), rest, grpc }
     }
 
-    /// Answers one request.
-    pub async fn answer<B>(&self, peer: &Peer, mut request: Request<B>) -> Response<Body>
+    /// Answers one request, counts it, and gives it a name.
+    pub async fn answer<B>(&self, peer: &Peer, request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
         let is_grpc = is_grpc(&request);
-        let (who, seat) = match self.admit(peer, &request, is_grpc).await {
-            Ok(admitted) => admitted,
-            Err(error) => return refuse(&error, is_grpc),
+        let asked = Asked {
+            id: self.ids.of(request.headers()),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            at: Instant::now(),
         };
+        let under_way = self.metrics.requests.under_way(&asked.method).enter();
+        let (who, mut response) = match self.admit(peer, &request, is_grpc).await {
+            Ok((who, seat)) => (Some(who.clone()), self.pass_on(request, who, seat, is_grpc).await),
+            Err(error) => (None, refuse(&error, is_grpc)),
+        };
+        drop(under_way);
+        self.count(&asked, who.as_ref(), &mut response, is_grpc);
+        response.headers_mut().insert(AUDIT_ID, asked.id);
+        response
+    }
+
+    /// Counts an answer, and says in the log how it went.
+    fn count(&self, asked: &Asked, who: Option<&Identity>, response: &mut Response<Body>, is_grpc: bool) {
+        let requests = &self.metrics.requests;
+        if is_grpc {
+            let code = grpc_code(response);
+            requests.grpc_answered(asked.uri.path(), code.into());
+            return asked.log(who, code, GRPC_FAILURES.contains(&code));
+        }
+        let code = response.status();
+        // Without one it did not come so far that somebody looked what it is about.
+        let series = response.extensions_mut().remove::<Arc<Series>>();
+        let series = series.unwrap_or_else(|| requests.elsewhere(verb_of(&asked.method, true, false, false)));
+        series.answered(code.as_u16(), asked.at);
+        asked.log(who, code.as_u16(), code.is_server_error());
+    }
+
+    async fn pass_on<B>(
+        &self,
+        mut request: Request<B>,
+        who: Identity,
+        seat: Option<Seat>,
+        is_grpc: bool,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
         request.extensions_mut().insert(who);
         let is_list = is_grpc && request.uri().path() == GRPC_LIST;
         let router = if is_grpc { self.grpc.clone() } else { self.rest.clone() };
@@ -106,6 +155,12 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|content_type| content_type.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The code with which an answer by gRPC begins: an error is told at once, all else goes well so far.
+fn grpc_code(response: &Response<Body>) -> u16 {
+    let status = response.headers().get("grpc-status");
+    status.map_or(0, |status| status.to_str().ok().and_then(|code| code.parse().ok()).unwrap_or(u16::MAX))
 }
 
 /// What is decided by the path alone. Everything else is the authorizer's.

@@ -6,6 +6,7 @@
 
 mod again;
 mod answer;
+mod audit;
 mod fairness;
 mod gate;
 mod listener;
@@ -76,6 +77,9 @@ pub struct Config {
     pub advertise: Option<String>,
     /// How long a node may be silent before its `Ready` condition becomes `Unknown`.
     pub node_grace: Duration,
+    /// How long a server that is asked to stop goes on serving while `/readyz` fails already, so that load balancers find
+    /// another one first.
+    pub shutdown_delay: Duration,
 }
 
 impl Config {
@@ -87,6 +91,7 @@ impl Config {
             store: StoreKind::default(),
             advertise: None,
             node_grace: NODE_GRACE_DEFAULT,
+            shutdown_delay: Duration::ZERO,
         }
     }
 }
@@ -105,6 +110,7 @@ pub struct Server {
     tokens: JoinTokens,
     health: grpc::Health,
     stop: Stop,
+    shutdown_delay: Duration,
     /// A server that is dropped without [`Self::shutdown`] stops too.
     _stop_on_drop: [DropGuard; 3],
     tasks: TaskTracker,
@@ -165,6 +171,7 @@ impl Server {
         let gate = gate::Gate::new(
             Authenticator::new(pki.admin_token(), tokens.clone(), accounts),
             access.clone(),
+            service.metrics().clone(),
             rest::router(service.clone()),
             grpc_routes,
         );
@@ -188,6 +195,7 @@ impl Server {
             health,
             _stop_on_drop: stop_on_drop,
             stop,
+            shutdown_delay: config.shutdown_delay,
             tasks,
             _lock: lock,
         })
@@ -246,11 +254,12 @@ impl Server {
         self.tokens.create(ttl).await
     }
 
-    /// Stops: no new connections, watches and sessions end cleanly, requests under way finish (at most
-    /// `DRAIN_LIMIT`), then the store closes. The store refuses whoever still holds a transport.
+    /// Stops: `/readyz` fails at once; after [`Config::shutdown_delay`] there are no new connections, watches and sessions
+    /// end cleanly, requests under way finish (at most `DRAIN_LIMIT`), then the store closes. The store refuses whoever still holds a transport.
     pub async fn shutdown(self) {
         self.service.set_ready(false);
         self.health.stopping().await;
+        tokio::time::sleep(self.shutdown_delay).await;
         self.stop.drain.cancel();
         self.service.close_watches();
         self.hub.stop();

@@ -6,6 +6,10 @@ use claw_schemas::{ApiError, selector::FieldSelector, status::Reason};
 use super::ObjectService;
 use crate::auth::{Action, Authorizer, Identity};
 
+/// Parts that objects of some kind have.
+const PARTS: [&str; 9] =
+    ["approval", "binding", "ephemeralcontainers", "eviction", "finalize", "log", "scale", "status", "token"];
+
 impl ObjectService {
     /// Lets a request on objects pass. `fields` is the field selector of a list or watch: selecting one name is
     /// asking about that name.
@@ -43,6 +47,13 @@ impl ObjectService {
     /// `Forbidden`, or `Unauthorized` to those who may try again with credentials.
     pub fn authorize_path(&self, who: &Identity, verb: &str, path: &str) -> Result<(), ApiError> {
         self.decide(who, &Action::at(verb, path))
+    }
+
+    /// Whether there is such a kind, and such a part of its objects.
+    pub fn serves(&self, resource: &ResourceRef) -> bool {
+        let ResourceRef { group, version, plural, .. } = resource;
+        let is_known = self.registry().resource(group, version, plural).is_some();
+        is_known && resource.subresource.as_deref().is_none_or(|sub| PARTS.contains(&sub))
     }
 
     /// Who decides.

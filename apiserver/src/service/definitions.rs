@@ -4,7 +4,14 @@
 //! defined now, writes what each definition's status should say, and empties kinds that are to go. It acts on what is
 //! stored and not on what happened, so that a restart in between loses nothing. A kind is served before a status says so.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use claw_client::{
@@ -42,7 +49,11 @@ const EMPTIED_PAGE: usize = 1000;
 
 /// What is made of the definitions now, by their names.
 #[derive(Default)]
-pub(super) struct Definitions(Mutex<HashMap<String, Made>>);
+pub(super) struct Definitions {
+    made: Mutex<HashMap<String, Made>>,
+    /// Whether the last look at them went well.
+    followed: AtomicBool,
+}
 
 /// The kinds made of one definition.
 struct Made {
@@ -111,9 +122,20 @@ impl ObjectService {
         }
     }
 
+    /// Whether the kinds that are served are those that are defined, as far as one look tells.
+    pub(super) fn follows_definitions(&self) -> bool {
+        self.definitions.followed.load(Ordering::Relaxed)
+    }
+
+    async fn follow_once(&self) -> Result<bool, ApiError> {
+        let looked = self.look_at_definitions().await;
+        self.definitions.followed.store(looked.is_ok(), Ordering::Relaxed);
+        looked
+    }
+
     /// Does what follows from the definitions as they are now. True when something is left to do that no change of a
     /// definition will call for.
-    async fn follow_once(&self) -> Result<bool, ApiError> {
+    async fn look_at_definitions(&self) -> Result<bool, ApiError> {
         let page = self.store.list(&definitions_prefix(), None, 0, None).await.map_err(errors::from_store)?;
         let objects = page.items.iter().map(encode::value_of).collect::<Result<Vec<Value>, _>>()?;
         let revisions: HashMap<String, Revision> =
@@ -138,7 +160,7 @@ impl ObjectService {
     /// Puts the kinds of all definitions in service, and takes out those that are not defined any more. Gives the terms that
     /// are to end: only now, so that whoever is told finds the new kinds.
     fn serve(&self, plans: &[Planned], revisions: &HashMap<String, Revision>) -> Vec<Term> {
-        let mut made = self.definitions.0.lock();
+        let mut made = self.definitions.made.lock();
         let (mut old, mut outdated) = (std::mem::take(&mut *made), Vec::new());
         for planned in plans {
             let definition = planned.definition();

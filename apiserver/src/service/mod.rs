@@ -26,6 +26,7 @@ mod evictions;
 mod facts;
 mod form;
 mod guard;
+mod health;
 mod kinds;
 pub mod limits;
 mod list;
@@ -60,7 +61,6 @@ use claw_client::{
 use claw_schemas::{ApiError, Registry};
 use tokio_util::sync::CancellationToken;
 
-pub use self::pods::{decode_delete_options, propagation};
 use self::{
     apply::Asked,
     definitions::Definitions,
@@ -69,8 +69,13 @@ use self::{
     update::Part,
     watches::Watches,
 };
+pub use self::{
+    health::Check,
+    pods::{decode_delete_options, propagation},
+};
 use crate::{
     auth::{Authorizer, Identity, service_accounts::ServiceAccounts},
+    metrics::Metrics,
     nodes::NodeStreams,
     store::Store,
 };
@@ -86,6 +91,7 @@ pub struct ObjectService {
     memo: Arc<Memo>,
     watches: Arc<Watches>,
     turns: quotas::Turns,
+    metrics: Arc<Metrics>,
     ready: AtomicBool,
     closing: CancellationToken,
 }
@@ -103,6 +109,7 @@ impl ObjectService {
             memo: Arc::new(Memo::new()),
             watches: Arc::default(),
             turns: quotas::Turns::default(),
+            metrics: Arc::default(),
             ready: AtomicBool::new(false),
             closing: CancellationToken::new(),
         }
@@ -215,12 +222,17 @@ impl ObjectService {
         self.kinds.registry()
     }
 
-    /// Whether `/readyz` says ok.
+    /// Figures about this server, for all of its parts to add to.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Whether new requests should come here.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Sets what `/readyz` says.
+    /// Says whether new requests should come here: from when it has started until it is to stop.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
     }

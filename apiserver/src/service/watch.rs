@@ -76,10 +76,12 @@ impl ObjectService {
             Err(StoreError::Compacted { asked, oldest }) => return Ok(only(errors::expired(asked, oldest))),
             Err(error) => return Err(errors::from_store(error)),
         };
+        let sent = self.metrics.watch_events(&target.kind.descriptor);
         let session = Session::new(self, target, selection, view, start, watch, &options, watching);
-        Ok(stream::unfold(Box::new(session), |mut session| async move {
+        Ok(stream::unfold((Box::new(session), sent), |(mut session, sent)| async move {
             let event = session.next().await?;
-            Some((Ok(event), session))
+            sent.inc();
+            Some((Ok(event), (session, sent)))
         })
         .boxed())
     }

@@ -30,6 +30,11 @@ pub(super) struct Watching {
 }
 
 impl Watches {
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.0.lock().count
+    }
+
     /// Lets one more watch be opened.
     pub fn enter(self: &Arc<Self>, who: &Identity) -> Result<Watching, ApiError> {
         let mut open = self.0.lock();

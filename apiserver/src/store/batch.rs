@@ -28,6 +28,11 @@ impl Batch {
         Self { state: state.clone(), events: Vec::new() }
     }
 
+    /// Bytes of the objects in it.
+    pub fn bytes(&self) -> usize {
+        self.events.iter().map(|event| event.value.len()).sum()
+    }
+
     /// Adds a transaction, whole or not at all. Gives the revision of its last write.
     pub fn add(&mut self, writes: Vec<Write>) -> Result<Revision, StoreError> {
         for (place, write) in writes.iter().enumerate() {

@@ -1,12 +1,12 @@
 //! The backend without a disk. It commits in the caller's thread and spawns nothing, so that a simulation owns its time.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{
-    Key, Page, Record, Revision, Store, StoreError, Watch, Write,
+    Figures, Key, Page, Record, Revision, Store, StoreError, Watch, Write,
     batch::{Batch, State},
     index::Index,
 };
@@ -16,11 +16,16 @@ pub(super) struct MemoryStore {
     index: Arc<Index>,
     /// Held by the one writer.
     writer: Mutex<()>,
+    figures: Figures,
 }
 
 impl MemoryStore {
     pub fn new() -> Self {
-        Self { index: Arc::new(Index::new(State::default())), writer: Mutex::new(()) }
+        Self {
+            index: Arc::new(Index::new(State::default())),
+            writer: Mutex::new(()),
+            figures: Figures::default(),
+        }
     }
 }
 
@@ -45,9 +50,14 @@ impl Store for MemoryStore {
         if self.index.is_closed() {
             return Err(StoreError::Closed);
         }
+        let started = Instant::now();
         let mut batch = Batch::after(&self.index.state());
         let revision = batch.add(writes)?;
+        let (writes, bytes) = (batch.events.len(), batch.bytes());
         self.index.publish(batch);
+        if writes > 0 {
+            self.figures.committed_alone(writes, bytes, started);
+        }
         Ok(revision)
     }
 
@@ -65,6 +75,10 @@ impl Store for MemoryStore {
 
     async fn snapshot(&self, to: &Path) -> Result<Revision, StoreError> {
         super::sled::write_snapshot(&self.index.state(), to)
+    }
+
+    fn figures(&self) -> Option<&Figures> {
+        Some(&self.figures)
     }
 
     async fn close(&self) {

@@ -15,6 +15,7 @@ mod batch;
 mod checkpoint;
 #[cfg(test)]
 mod conformance;
+mod figures;
 mod folder;
 mod index;
 mod journal;
@@ -28,6 +29,8 @@ use std::{fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use self::figures::Figures;
 
 /// Counts writes; 0 is "before the first".
 pub type Revision = u64;
@@ -60,6 +63,20 @@ impl Default for Sizes {
         // A segment lasts a single client at full speed for 1.5 s, and takes 10 ms to write full of zeros.
         Self { segment: 8 << 20, journal: 64 << 20, part: 16 << 20 }
     }
+}
+
+/// Makes a durable store of records, in a folder that is empty or not there yet. It is at `revision`, which is not
+/// below that of any record, and knows nothing of the past.
+///
+/// # Errors
+/// When the folder holds something, or cannot be written.
+pub fn restore(
+    folder: &Path,
+    revision: Revision,
+    records: impl IntoIterator<Item = Record>,
+) -> Result<(), StoreError> {
+    let records = records.into_iter().map(|record| (record.key.clone(), Arc::new(record))).collect();
+    sled::write_snapshot(&batch::State { revision, records }, folder).map(drop)
 }
 
 /// A store without a disk: for tests, simulation and throw-away clusters.
@@ -101,6 +118,17 @@ impl Key {
         let mut parts = self.0.rsplitn(3, '/');
         let name = parts.next().unwrap_or_default();
         (parts.next().unwrap_or_default(), name)
+    }
+
+    /// The prefix of everything.
+    pub fn everything() -> Self {
+        Self("".into())
+    }
+
+    /// Group and plural of the kind.
+    pub fn group_and_plural(&self) -> (&str, &str) {
+        let mut parts = self.0.splitn(3, '/');
+        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
     }
 
     /// The part that names the kind: the key up to its second slash.
@@ -299,6 +327,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes a consistent copy that can be opened as a data folder. `to` must not exist, or be empty.
     async fn snapshot(&self, to: &Path) -> Result<Revision, StoreError>;
+
+    /// How it does, if the backend counts.
+    fn figures(&self) -> Option<&Figures> {
+        None
+    }
 
     /// Refuses writes from now on, ends all watches, and frees the data folder. Reads go on. Idempotent.
     async fn close(&self);

@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use super::{
-    Change, Key, Page, Record, Revision, Sizes, Store, StoreError, Watch, Write,
+    Change, Figures, Key, Page, Record, Revision, Sizes, Store, StoreError, Watch, Write,
     batch::{Batch, State},
     checkpoint::{self, Summary},
     folder::Folder,
@@ -73,6 +73,7 @@ pub(super) struct SledStore {
     inbox: mpsc::Sender<Request>,
     writer: Arc<Mutex<Option<Writer>>>,
     house: Arc<House>,
+    figures: Arc<Figures>,
     threads: tokio::sync::Mutex<Option<Threads>>,
 }
 
@@ -94,7 +95,8 @@ impl SledStore {
         let (inbox, requests) = mpsc::channel(QUEUE);
         let segments = journal.segments();
         let house = Arc::new(House::new(folder, index.clone(), segments, sizes, summary.bytes));
-        let writer = Writer::new(index.clone(), journal, house.clone());
+        let figures = Arc::new(Figures::default());
+        let writer = Writer::new(index.clone(), journal, house.clone(), figures.clone());
         let writer = Arc::new(Mutex::new(Some(writer)));
         let committer = Committer { index: index.clone(), requests, writer: writer.clone() };
         let threads = Threads {
@@ -104,7 +106,7 @@ impl SledStore {
                 move || house.run()
             })?,
         };
-        Ok(Self { index, inbox, writer, house, threads: tokio::sync::Mutex::new(Some(threads)) })
+        Ok(Self { index, inbox, writer, house, figures, threads: tokio::sync::Mutex::new(Some(threads)) })
     }
 }
 
@@ -220,6 +222,10 @@ impl Store for SledStore {
         written.unwrap_or_else(|error| Err(StoreError::Disk(format!("the snapshot was given up: {error}"))))
     }
 
+    fn figures(&self) -> Option<&Figures> {
+        Some(&self.figures)
+    }
+
     async fn close(&self) {
         // Held until the threads are gone, so that whoever calls second returns when the folder is free too.
         let mut threads = self.threads.lock().await;
@@ -256,6 +262,7 @@ struct Writer {
     index: Arc<Index>,
     journal: Journal,
     house: Arc<House>,
+    figures: Arc<Figures>,
     /// Why no write can be acknowledged any more.
     broken: Option<StoreError>,
     /// How many batches in a row held one transaction.
@@ -265,8 +272,8 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(index: Arc<Index>, journal: Journal, house: Arc<House>) -> Self {
-        Self { index, journal, house, broken: None, alone: 0, took: Duration::MAX }
+    fn new(index: Arc<Index>, journal: Journal, house: Arc<House>, figures: Arc<Figures>) -> Self {
+        Self { index, journal, house, figures, broken: None, alone: 0, took: Duration::MAX }
     }
 
     /// Whether a caller can count on being quick with so many bytes.
@@ -300,12 +307,17 @@ impl Writer {
         self.alone = if transactions == 1 { self.alone.saturating_add(1) } else { 0 };
         match appended {
             Ok(()) => {
+                self.figures.committed(transactions, batch.events.len(), batch.bytes(), self.took);
                 self.index.publish(batch);
                 self.house.look();
                 Ok(())
             }
-            Err(AppendError::Refused(error)) => Err(error),
+            Err(AppendError::Refused(error)) => {
+                self.figures.failed();
+                Err(error)
+            }
             Err(AppendError::Broken(why)) => {
+                self.figures.failed();
                 let error = StoreError::Disk(format!(
                     "{why}; no write is taken any more: see to the disk, then restart the server"
                 ));

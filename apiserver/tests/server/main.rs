@@ -8,6 +8,7 @@ mod credentials;
 mod grpc;
 mod join;
 mod lifecycle;
+mod operations;
 mod sessions;
 mod streams;
 mod support;

@@ -259,7 +259,7 @@ async fn the_version_has_whole_numbers_and_health_is_plain_text() {
     assert!(version["minor"].as_str().unwrap().parse::<u32>().is_ok());
     assert!(version["gitVersion"].as_str().unwrap().starts_with("v1."));
     assert_eq!(bytes(send(&world, "GET", "/livez", &[], "").await).await, "ok");
-    assert_eq!(send(&world, "GET", "/readyz", &[], "").await.status(), 503);
+    assert_eq!(send(&world, "GET", "/readyz", &[], "").await.status(), 500);
     world.service.set_ready(true);
     assert_eq!(send(&world, "GET", "/readyz", &[], "").await.status(), 200);
 }
