@@ -4,11 +4,12 @@
 //! No logic of a cluster lives here.
 
 mod roles;
+mod settings;
 mod verbs;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// Objects live as trees of many small pieces that one thread makes and another frees. The C library's allocator spent a
@@ -42,7 +43,15 @@ fn main() -> ExitCode {
     // Other crates may bring a second provider into the build, and rustls then refuses to choose one by itself.
     // An error means that one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let cli = Cli::parse();
+    let cli = match settings::layered(std::env::args_os().collect(), |name| std::env::var_os(name)) {
+        // A faulty command line ends the process here, with a message and the usual code.
+        Ok(args) => Cli::from_arg_matches(&settings::command().get_matches_from(args)),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    let cli = cli.unwrap_or_else(|error| error.exit());
     log_to_stderr(&cli.command);
     match run(cli) {
         Ok(code) => code,
@@ -82,12 +91,10 @@ fn log_to_stderr(command: &Command) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        settings::command().debug_assert();
     }
 }

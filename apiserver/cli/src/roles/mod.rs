@@ -3,6 +3,7 @@
 //! Each role is a composition and nothing else: parts are started, joined and stopped in order here, and do all
 //! their work elsewhere.
 
+mod backup;
 mod controllers;
 mod data_dir;
 mod node;
@@ -22,8 +23,8 @@ use crate::verbs::Global;
 pub enum Command {
     /// Start a whole cluster on this machine: server, controllers and a node, in one process
     Up(up::Options),
-    /// Start the API server alone
-    Server(server::Options),
+    /// Start the API server alone, or save and restore what one holds
+    Server(server::Role),
     /// Start the controllers alone, against the server of a kubeconfig
     Controllers(controllers::Options),
     /// Join this machine to a cluster and run its containers
@@ -38,7 +39,7 @@ impl Command {
     pub async fn run(self, global: Global) -> anyhow::Result<ExitCode> {
         match self {
             Self::Up(options) => up::run(options).await?,
-            Self::Server(options) => server::run(options).await?,
+            Self::Server(role) => server::run(role, global).await?,
             Self::Controllers(options) => controllers::run(options, global).await?,
             Self::Node(options) => node::run(options).await?,
             Self::Token(token::Command::Create(options)) => token::create(options, global).await?,

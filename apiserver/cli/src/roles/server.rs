@@ -1,4 +1,5 @@
-//! `clawbernetes server`: the API server alone. Controllers and nodes connect to it from elsewhere.
+//! `clawbernetes server`: the API server alone. Controllers and nodes connect to it from elsewhere. Its subcommands look
+//! after what a server holds.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -6,11 +7,31 @@ use anyhow::Context as _;
 use claw_apiserver::{Config, Server, server::NODE_GRACE_DEFAULT};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{data_dir, signal::Stop};
-use crate::verbs;
+use super::{backup, data_dir, signal::Stop};
+use crate::verbs::{self, Global};
 
 /// Where everybody expects a Kubernetes API; on this machine only, until somebody decides otherwise.
 const LISTEN: &str = "127.0.0.1:6443";
+
+/// A server to start, or something to do about one.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[group(id = "server-role")]
+pub struct Role {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+/// What can be done about what a server holds.
+#[derive(Debug, clap::Subcommand)]
+enum Task {
+    /// Save all objects of a running server, as they are at one moment, and check what was saved
+    Backup(backup::Backup),
+    /// Make the data folder of a new server from a backup
+    Restore(backup::Restore),
+}
 
 /// How an API server is reached and where it keeps its state; the same for every role that has one.
 #[derive(Debug, clap::Args)]
@@ -28,6 +49,9 @@ pub struct Options {
     /// Seconds without a heartbeat until a node counts as unreachable
     #[arg(long, value_name = "SECONDS", default_value_t = NODE_GRACE_DEFAULT.as_secs())]
     pub node_grace: u64,
+    /// Seconds to go on serving after being asked to stop, while /readyz fails, so that load balancers turn away first
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub shutdown_delay: u64,
 }
 
 impl Options {
@@ -38,6 +62,7 @@ impl Options {
         let mut config = Config::new(data_dir, self.listen);
         config.advertise = self.advertise;
         config.node_grace = Duration::from_secs(self.node_grace);
+        config.shutdown_delay = Duration::from_secs(self.shutdown_delay);
         Server::start(config).await.context("the API server does not start")
     }
 }
@@ -51,8 +76,16 @@ fn allow_many_connections() {
     }
 }
 
-/// Runs until asked to stop.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+/// Does the task, or serves until asked to stop.
+pub async fn run(role: Role, global: Global) -> anyhow::Result<()> {
+    match role.task {
+        None => serve(role.options).await,
+        Some(Task::Backup(options)) => backup::save(options, global).await,
+        Some(Task::Restore(options)) => backup::restore(&options),
+    }
+}
+
+async fn serve(options: Options) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     let server = tokio::select! {
         () = stop.asked() => return Ok(()),
