@@ -22,7 +22,7 @@ pub mod service_accounts;
 use std::sync::Arc;
 
 use claw_client::Client;
-use claw_runtime::{Env, Leadership, Runtime, lease::Election};
+use claw_runtime::{Env, Figures, Leadership, Runtime, lease::Election};
 use claw_schemas::Registry;
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,8 @@ pub struct Options {
     pub elect_as: Option<String>,
     /// The certificate by which pods are to know the API server, PEM. Without it they are not told.
     pub root_ca: Option<Arc<str>>,
+    /// Where to count what the controllers do.
+    pub figures: Figures,
 }
 
 /// The lease that decides which process runs the controllers.
@@ -45,8 +47,11 @@ const LEASE_NAME: &str = "clawbernetes-controllers";
 pub async fn run(client: Client, env: Env, options: Options, cancel: CancellationToken) {
     let work = |leadership: Leadership, term: CancellationToken| {
         let (client, env, root_ca) = (client.clone(), env.fork(), options.root_ca.clone());
+        let figures = options.figures.clone();
         async move {
-            let runtime = Runtime::start(client, env.clone(), "clawbernetes-controllers", leadership, term);
+            let mut runtime =
+                Runtime::start(client, env.clone(), "clawbernetes-controllers", leadership, term);
+            runtime.figures = figures;
             controllers(&runtime, root_ca).into_iter().for_each(|controller| env.spawn(controller));
             env.join().await;
         }

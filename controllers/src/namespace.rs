@@ -43,7 +43,7 @@ const SAMPLE: u64 = 500;
 
 /// Runs the controller until the runtime is cancelled.
 pub async fn run(runtime: Runtime, registry: Arc<Registry>) {
-    let queue = Arc::new(Queue::new(runtime.env.clone()));
+    let queue = Arc::new(Queue::counted(runtime.env.clone(), runtime.figures.of("namespace")));
     let store = runtime.caches.of::<Namespace>();
     let triggers = Arc::clone(&queue);
     store.subscribe(move |delta| {

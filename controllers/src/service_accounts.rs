@@ -39,7 +39,7 @@ struct Caches {
 
 /// Runs the controller until the runtime is cancelled. Without a root certificate there are accounts only.
 pub async fn run(runtime: Runtime, root_ca: Option<Arc<str>>) {
-    let queue = Arc::new(Queue::new(runtime.env.clone()));
+    let queue = Arc::new(Queue::counted(runtime.env.clone(), runtime.figures.of("service-accounts")));
     // Only the objects of these names: a cluster has tens of thousands of other config maps.
     let accounts =
         Reflector::new(&runtime.client.all::<ServiceAccount>()).fields(format!("metadata.name={ACCOUNT}"));

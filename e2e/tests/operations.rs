@@ -231,3 +231,21 @@ async fn a_request_that_fails_is_found_in_the_log_by_its_name() {
     let line = log.lines().find(|line| line.contains("a request failed")).expect("a line");
     assert!(line.contains("look-for-me") && line.contains("/readyz"), "{line}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_figures_of_a_whole_cluster_tell_what_its_controllers_do() {
+    let cluster = Cluster::start(Options::up(1).with(&["--hollow"]));
+    let http = Http::admin(&cluster);
+    wait::until_async("runs of a controller", LIMIT, async || {
+        let answer = http.ask(http::Method::GET, "/metrics", &[], "").await.map_err(|e| e.to_string())?;
+        let text = answer.text();
+        let has_run = |line: &str| {
+            let rest =
+                line.strip_prefix("workqueue_work_duration_seconds_count{name=\"clusterrole-aggregation\"} ");
+            rest.is_some_and(|runs| runs.parse::<u64>().is_ok_and(|runs| runs > 0))
+        };
+        let all = ["workqueue_depth{name=\"garbage\"}", "workqueue_retries_total{name=\"namespace\"}"];
+        wait::check(text.lines().any(has_run) && all.iter().all(|name| text.contains(name)), text)
+    })
+    .await;
+}

@@ -70,7 +70,7 @@ pub(crate) fn drive<C: Controller>(
     runtime: Runtime,
     controller: C,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let queue = Arc::new(Queue::new(runtime.env.clone()));
+    let queue = Arc::new(Queue::counted(runtime.env.clone(), runtime.figures.of(controller.name())));
     let mut watches = Watches::new(runtime.caches.clone(), Arc::clone(&queue));
     watches.primary();
     controller.watches(&mut watches);

@@ -17,6 +17,7 @@ pub mod driver;
 pub mod env;
 pub mod events;
 pub mod execute;
+pub mod figures;
 pub mod finalizer;
 pub mod lease;
 pub mod owner;
@@ -33,6 +34,7 @@ pub use claw_client::ObjectKey;
 pub use controller::{Controller, Watches};
 pub use env::Env;
 pub use events::Recorder;
+pub use figures::Figures;
 pub use lease::Leadership;
 
 /// What controllers of one process share: a client, a clock, one watch a kind, one event recorder.
@@ -50,6 +52,8 @@ pub struct Runtime {
     pub leadership: Leadership,
     /// Ends everything.
     pub cancel: CancellationToken,
+    /// What the queues see. To share them, replace them before the first controller starts.
+    pub figures: Figures,
 }
 
 impl Runtime {
@@ -64,7 +68,7 @@ impl Runtime {
     ) -> Self {
         let caches = Caches::new(client.clone(), env.clone(), cancel.clone());
         let recorder = Recorder::start(client.clone(), env.clone(), component, cancel.clone());
-        Self { client, env, caches, recorder, leadership, cancel }
+        Self { client, env, caches, recorder, leadership, cancel, figures: Figures::default() }
     }
 
     /// Runs one controller until cancelled.

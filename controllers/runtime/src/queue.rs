@@ -11,6 +11,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::env::Env;
+use crate::{env::Env, figures::Work};
 
 /// First retry of a key after a failure: well above one round trip, well below what a person notices.
 pub const RETRY_FIRST: Duration = Duration::from_millis(20);
@@ -35,6 +36,7 @@ pub struct Queue<K> {
     env: Env,
     state: Mutex<State<K>>,
     changed: Notify,
+    figures: Arc<Work>,
 }
 
 struct State<K> {
@@ -55,6 +57,11 @@ struct State<K> {
 impl<K: Clone + Ord> Queue<K> {
     /// An empty queue on a clock.
     pub fn new(env: Env) -> Self {
+        Self::counted(env, Arc::default())
+    }
+
+    /// The same, which tells what it sees.
+    pub fn counted(env: Env, figures: Arc<Work>) -> Self {
         let state = State {
             ready: VecDeque::new(),
             waiting: BTreeSet::new(),
@@ -66,12 +73,20 @@ impl<K: Clone + Ord> Queue<K> {
             sequence: 0,
             closed: false,
         };
-        Self { env, state: Mutex::new(state), changed: Notify::new() }
+        Self { env, state: Mutex::new(state), changed: Notify::new(), figures }
     }
 
     /// Asks for a run of `key`, soon.
     pub fn add(&self, key: K) {
-        self.state.lock().add(key);
+        {
+            let mut state = self.state.lock();
+            let before = state.ready.len() + state.again.len();
+            state.add(key);
+            if state.ready.len() + state.again.len() > before {
+                self.figures.added();
+            }
+            self.figures.waiting(state.ready.len());
+        }
         self.changed.notify_one();
     }
 
@@ -92,6 +107,7 @@ impl<K: Clone + Ord> Queue<K> {
 
     /// Like [`Self::retry`], not before `least` has passed.
     pub fn retry_after(&self, key: K, least: Duration) -> Duration {
+        self.figures.failed();
         let failures = {
             let mut state = self.state.lock();
             let count = state.failures.entry(key.clone()).or_default();
@@ -122,7 +138,9 @@ impl<K: Clone + Ord> Queue<K> {
                 }
                 let now = self.env.uptime();
                 state.release_due(now);
-                if let Some(key) = state.start() {
+                let started = state.start();
+                self.figures.waiting(state.ready.len());
+                if let Some(key) = started {
                     if !state.ready.is_empty() {
                         // Pass the wake-up on: one notification may stand for several keys.
                         self.changed.notify_one();
@@ -145,7 +163,11 @@ impl<K: Clone + Ord> Queue<K> {
 
     /// Ends the run of a key that [`Self::next`] gave out.
     pub fn done(&self, key: &K) {
-        self.state.lock().finish(key);
+        {
+            let mut state = self.state.lock();
+            state.finish(key);
+            self.figures.waiting(state.ready.len());
+        }
         self.changed.notify_one();
     }
 
@@ -157,8 +179,10 @@ impl<K: Clone + Ord> Queue<K> {
     {
         let worker = || async {
             while let Some(key) = self.next().await {
-                if cancel.run_until_cancelled(process(key.clone())).await.is_none() {
-                    self.close();
+                let started = self.env.uptime();
+                match cancel.run_until_cancelled(process(key.clone())).await {
+                    Some(()) => self.figures.ran(self.env.uptime().saturating_sub(started)),
+                    None => self.close(),
                 }
                 self.done(&key);
             }
@@ -273,6 +297,30 @@ mod tests {
         queue.add("a");
         assert_eq!(ready(&queue), Some("a"));
         assert_eq!(ready(&queue), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_waiting_and_what_was_done_is_counted() {
+        let (env, clock) = Env::manual(Timestamp::UNIX_EPOCH, 1);
+        let figures = crate::Figures::default();
+        let queue = Queue::counted(env, figures.of("x"));
+        for key in ["a", "a", "b"] {
+            queue.add(key);
+        }
+        assert_eq!(figures.seen()["x"], crate::figures::Seen { depth: 2, adds: 2, ..Default::default() });
+        let cancel = CancellationToken::new();
+        let work = queue.work(&cancel, 1, |key| {
+            clock.advance(Duration::from_secs(1));
+            if key == "b" {
+                queue.retry(key);
+                cancel.cancel();
+            }
+            std::future::ready(())
+        });
+        work.await;
+        let seen = figures.seen()["x"];
+        assert_eq!((seen.depth, seen.retries), (0, 1), "{seen:?}");
+        assert!(seen.runs >= 1 && seen.took >= Duration::from_secs(1), "{seen:?}");
     }
 
     #[tokio::test]

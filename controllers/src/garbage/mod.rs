@@ -91,7 +91,7 @@ impl Collector {
         let kinds =
             kinds.map(|kind| Followed { kind, definition: String::new(), cancel: runtime.cancel.clone() });
         let kinds = RwLock::new(kinds.collect());
-        let queue = Arc::new(Queue::new(runtime.env.clone()));
+        let queue = Arc::new(Queue::counted(runtime.env.clone(), runtime.figures.of("garbage")));
         Self { runtime, registry, kinds, graph: Arc::default(), queue }
     }
 

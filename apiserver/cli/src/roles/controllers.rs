@@ -30,7 +30,7 @@ pub async fn run(options: Options, global: Global) -> anyhow::Result<()> {
         Trust::Roots(pem) => String::from_utf8(pem.clone()).ok().map(Into::into),
         _ => None,
     };
-    let elected = claw_controllers::Options { elect_as: Some(identity), root_ca };
+    let elected = claw_controllers::Options { elect_as: Some(identity), root_ca, ..Default::default() };
     let work = tokio::spawn(claw_controllers::run(client, Env::real(), elected, cancel.clone()));
     stop.asked().await;
     tracing::info!("stopping");

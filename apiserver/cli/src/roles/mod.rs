@@ -6,6 +6,7 @@
 mod backup;
 mod controllers;
 mod data_dir;
+mod figures;
 mod node;
 mod remote;
 mod server;

@@ -10,7 +10,7 @@ use claw_nodeagent::{
     Agent,
     hollow::{self, Company},
 };
-use claw_runtime::Env;
+use claw_runtime::{Env, Figures};
 use k8s_openapi::api::core::v1::Node;
 use tokio::{
     task::JoinSet,
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{data_dir, node, server, signal::Stop, sweep};
+use super::{data_dir, figures, node, server, signal::Stop, sweep};
 
 /// An agent registers within a second; a thousand of them on two busy cores within ten.
 const REGISTRATION_LIMIT: Duration = Duration::from_secs(60);
@@ -127,9 +127,12 @@ impl Parts {
     fn start_controllers(&mut self, server: &Server) {
         let client = Client::new(server.transport("controllers"), "clawbernetes-controllers");
         let (cancel, root_ca) = (self.cancel.clone(), Some(server.ca_pem().into()));
+        let figures = Figures::default();
+        let shown = figures.clone();
+        server.service().metrics().add_source(move |text| figures::write(&shown, text));
         self.tasks.spawn(async move {
             // Nobody else writes to this server's store, so there is nobody to elect against.
-            let options = claw_controllers::Options { elect_as: None, root_ca };
+            let options = claw_controllers::Options { elect_as: None, root_ca, figures };
             claw_controllers::run(client, Env::real(), options, cancel).await;
             ("the controllers", Ok(()))
         });
