@@ -105,13 +105,17 @@ impl Link {
         api_error(&self.origin_text, status)
     }
 
+    /// The same for a call with one answer. The server learns how long that is waited for.
+    fn brief<T>(&self, message: T) -> Result<tonic::Request<T>, ApiError> {
+        let mut request = self.request(message)?;
+        request.set_timeout(self.timeout);
+        Ok(request)
+    }
+
     /// One answer, in time.
-    async fn answer<T>(
-        &self,
-        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-    ) -> Result<T, ApiError> {
+    async fn answer<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, ApiError> {
         match tokio::time::timeout(self.timeout, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(status)) => Err(self.error(&status)),
             Err(_) => Err(failure::timed_out(&self.origin_text, self.timeout.as_secs())),
         }
@@ -137,8 +141,8 @@ impl GrpcTransport {
         code: u16,
         call: impl Future<Output = Result<tonic::Response<proto::Object>, Status>>,
     ) -> Result<Response, ApiError> {
-        let object = self.link.answer(call).await?;
-        Ok(Response { code, body: object.body, warnings: Vec::new() })
+        let (object, warnings) = self.link.answer(warned(call)).await?;
+        Ok(Response { code, body: object.body, warnings })
     }
 }
 
@@ -152,7 +156,7 @@ impl Transport for GrpcTransport {
         match request.verb {
             Verb::Get => {
                 let message = proto::GetRequest { resource, resource_version: String::new() };
-                self.object(200, client.get(link.request(message)?)).await
+                self.object(200, client.get(link.brief(message)?)).await
             }
             Verb::List(options) => {
                 let message = proto::ListRequest {
@@ -164,18 +168,18 @@ impl Transport for GrpcTransport {
                     resource_version: options.resource_version.unwrap_or_default(),
                     resource_version_match: options.resource_version_match.unwrap_or_default(),
                 };
-                let list = link.answer(client.list(link.request(message)?)).await?;
+                let list = link.answer(client.list(link.brief(message)?)).await?.into_inner();
                 Ok(Response { code: 200, body: list.body, warnings: Vec::new() })
             }
             Verb::Create { body, options } => {
                 let message =
                     proto::CreateRequest { resource, object: carry(body), options: written(&options) };
-                self.object(201, client.create(link.request(message)?)).await
+                self.object(201, client.create(link.brief(message)?)).await
             }
             Verb::Update { body, options } => {
                 let message =
                     proto::UpdateRequest { resource, object: carry(body), options: written(&options) };
-                self.object(200, client.update(link.request(message)?)).await
+                self.object(200, client.update(link.brief(message)?)).await
             }
             Verb::Patch { kind, body, options, force } => {
                 let message = proto::PatchRequest {
@@ -185,11 +189,11 @@ impl Transport for GrpcTransport {
                     options: written(&options),
                     force,
                 };
-                self.object(200, client.patch(link.request(message)?)).await
+                self.object(200, client.patch(link.brief(message)?)).await
             }
             Verb::Delete(options) => {
                 let message = deletion(resource, options);
-                self.object(200, client.delete(link.request(message)?)).await
+                self.object(200, client.delete(link.brief(message)?)).await
             }
             Verb::DeleteCollection { list, delete } => {
                 let message = proto::DeleteCollectionRequest {
@@ -198,7 +202,7 @@ impl Transport for GrpcTransport {
                     field_selector: list.field_selector,
                     options: Some(deletion(None, delete)),
                 };
-                self.object(200, client.delete_collection(link.request(message)?)).await
+                self.object(200, client.delete_collection(link.brief(message)?)).await
             }
         }
     }
@@ -220,7 +224,7 @@ impl Transport for GrpcTransport {
             timeout_seconds: options.timeout_seconds.map_or(0, |s| i64::try_from(s).unwrap_or(i64::MAX)),
         };
         let mut client = self.link.objects();
-        let events = self.link.answer(client.watch(self.link.request(message)?)).await?;
+        let events = self.link.answer(client.watch(self.link.request(message)?)).await?.into_inner();
         let origin = self.link.origin_text.clone();
         let events = events.map(move |event| match event {
             Ok(event) => watch_event(event),
@@ -263,7 +267,7 @@ impl GrpcNodeLink {
     pub async fn join(&self, node_name: &str, request_der: Vec<u8>) -> Result<JoinResponse, ApiError> {
         let message =
             JoinRequest { node_name: node_name.to_owned(), certificate_request: request_der.into() };
-        self.link.answer(self.link.nodes().join(self.link.request(message)?)).await
+        Ok(self.link.answer(self.link.nodes().join(self.link.brief(message)?)).await?.into_inner())
     }
 
     /// Trades the endpoint's certificate for a younger one.
@@ -272,7 +276,7 @@ impl GrpcNodeLink {
     /// `Unauthorized` when the old one no longer counts.
     pub async fn renew(&self, request_der: Vec<u8>) -> Result<JoinResponse, ApiError> {
         let message = RenewRequest { certificate_request: request_der.into() };
-        self.link.answer(self.link.nodes().renew(self.link.request(message)?)).await
+        Ok(self.link.answer(self.link.nodes().renew(self.link.brief(message)?)).await?.into_inner())
     }
 }
 
@@ -280,17 +284,27 @@ impl GrpcNodeLink {
 impl NodeLink for GrpcNodeLink {
     async fn session(&self, outgoing: mpsc::Receiver<AgentMessage>) -> Result<ServerMessages, ApiError> {
         let request = self.link.request(ReceiverStream::new(outgoing))?;
-        let messages = self.link.answer(self.link.nodes().session(request)).await?;
+        let messages = self.link.answer(self.link.nodes().session(request)).await?.into_inner();
         let origin = self.link.origin_text.clone();
         Ok(messages.map_err(move |status| api_error(&origin, &status)).boxed())
     }
 
     async fn stream(&self, outgoing: mpsc::Receiver<StreamFrame>) -> Result<StreamFrames, ApiError> {
         let request = self.link.request(ReceiverStream::new(outgoing))?;
-        let frames = self.link.answer(self.link.nodes().stream(request)).await?;
+        let frames = self.link.answer(self.link.nodes().stream(request)).await?.into_inner();
         let origin = self.link.origin_text.clone();
         Ok(frames.map_err(move |status| api_error(&origin, &status)).boxed())
     }
+}
+
+/// An answer with what the server warned of.
+async fn warned<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<(T, Vec<String>), Status> {
+    let (metadata, answer, _) = call.await?.into_parts();
+    let warnings = metadata.get_all("warning").iter();
+    let warnings = warnings.filter_map(|text| text.to_str().ok()).map(str::to_owned).collect();
+    Ok((answer, warnings))
 }
 
 fn plain_objects_only(view: View) -> Result<(), ApiError> {

@@ -3,8 +3,11 @@
 //! Must never know: TLS, credentials (the gate has put an [`Identity`](crate::auth::Identity) on every request), or
 //! any rule about objects.
 
+mod batch;
+mod deadline;
 mod objects;
 mod status;
+mod writes;
 
 use std::sync::Arc;
 
@@ -13,6 +16,7 @@ use claw_schemas::proto::{DESCRIPTOR_SET, node_link_server::NodeLinkServer, obje
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
+pub use deadline::Deadline;
 pub use status::{STATUS_TRAILER, error, status};
 
 use crate::{

@@ -33,10 +33,10 @@ const PIECE_BYTES: usize = 64 << 10;
 const PIECE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The same answer, which keeps its seat if it is large. One without a size may be a stream, which is bounded otherwise;
-/// `is_list` says that it is none.
-pub fn held(answer: Response<Body>, seat: Option<Seat>, is_list: bool) -> Response<Body> {
+/// `is_large` says that it is none.
+pub fn held(answer: Response<Body>, seat: Option<Seat>, is_large: bool) -> Response<Body> {
     let bytes = answer.body().size_hint().exact();
-    match bytes.map_or(is_list, |bytes| bytes > LARGE_BYTES) {
+    match bytes.map_or(is_large, |bytes| bytes > LARGE_BYTES) {
         true => answer.map(|body| Body::new(Held::new(body, bytes, seat))),
         false => answer,
     }
@@ -163,12 +163,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_of_unknown_size_keeps_its_seat_and_a_stream_does_not() {
-        for is_list in [true, false] {
+        for is_large in [true, false] {
             let fairness = Fairness::of_one();
             let pieces = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"piece"))]);
             let seat = fairness.seat("slow").await.unwrap();
-            let answer = held(Response::new(Body::from_stream(pieces)), Some(seat), is_list);
-            assert_eq!(is_free(&fairness), !is_list);
+            let answer = held(Response::new(Body::from_stream(pieces)), Some(seat), is_large);
+            assert_eq!(is_free(&fairness), !is_large);
             assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "piece");
             assert!(is_free(&fairness));
         }

@@ -32,11 +32,16 @@ const JOIN: &str = "/clawbernetes.v1.NodeLink/Join";
 const NODE_LINK: &str = "/clawbernetes.v1.NodeLink/";
 /// The service that decides itself who may do what.
 const OBJECTS: &str = "/clawbernetes.v1.Objects/";
-/// Its one answer without a size that may be large and is no stream.
-const GRPC_LIST: &str = "/clawbernetes.v1.Objects/List";
+/// Its answers without a size that may be large and are no streams.
+const GRPC_LARGE: [&str; 2] = ["/clawbernetes.v1.Objects/List", "/clawbernetes.v1.Objects/Batch"];
 
 /// Codes that say that the server failed: Unknown, Internal, Unavailable, DataLoss.
 const GRPC_FAILURES: [u16; 4] = [2, 13, 14, 15];
+
+/// When the client stops waiting, which only gRPC says.
+fn deadline<B>(request: &Request<B>, is_grpc: bool) -> Result<Option<grpc::Deadline>, ApiError> {
+    if is_grpc { grpc::Deadline::of(request.headers()) } else { Ok(None) }
+}
 
 /// The way in.
 pub struct Gate {
@@ -77,14 +82,39 @@ impl Gate {
             at: Instant::now(),
         };
         let under_way = self.metrics.requests.under_way(&asked.method).enter();
-        let (who, mut response) = match self.admit(peer, &request, is_grpc).await {
-            Ok((who, seat)) => (Some(who.clone()), self.pass_on(request, who, seat, is_grpc).await),
+        let (who, mut response) = match deadline(&request, is_grpc) {
+            Ok(deadline) => {
+                // The time in the queue counts: to the client it is all one wait.
+                let worked = self.work_on(peer, request, deadline, is_grpc);
+                grpc::Deadline::keep(deadline, worked).await.unwrap_or_else(|over| (None, refuse(&over, is_grpc)))
+            }
             Err(error) => (None, refuse(&error, is_grpc)),
         };
         drop(under_way);
         self.count(&asked, who.as_ref(), &mut response, is_grpc);
         response.headers_mut().insert(AUDIT_ID, asked.id);
         response
+    }
+
+    /// Admits a request and has it answered; who asked, if that is known.
+    async fn work_on<B>(
+        &self,
+        peer: &Peer,
+        mut request: Request<B>,
+        deadline: Option<grpc::Deadline>,
+        is_grpc: bool,
+    ) -> (Option<Identity>, Response<Body>)
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(deadline);
+        }
+        match self.admit(peer, &request, is_grpc).await {
+            Ok((who, seat)) => (Some(who.clone()), self.pass_on(request, who, seat, is_grpc).await),
+            Err(error) => (None, refuse(&error, is_grpc)),
+        }
     }
 
     /// Counts an answer, and says in the log how it went.
@@ -115,10 +145,10 @@ impl Gate {
         B::Error: Into<axum::BoxError>,
     {
         request.extensions_mut().insert(who);
-        let is_list = is_grpc && request.uri().path() == GRPC_LIST;
+        let is_large = is_grpc && GRPC_LARGE.contains(&request.uri().path());
         let router = if is_grpc { self.grpc.clone() } else { self.rest.clone() };
         match router.oneshot(request.map(Body::new)).await {
-            Ok(response) => answer::held(response, seat, is_list),
+            Ok(response) => answer::held(response, seat, is_large),
             Err(never) => match never {},
         }
     }

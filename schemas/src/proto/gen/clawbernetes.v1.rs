@@ -211,6 +211,56 @@ pub struct DeleteCollectionRequest {
     #[prost(message, optional, tag = "4")]
     pub options: ::core::option::Option<DeleteRequest>,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub writes: ::prost::alloc::vec::Vec<Write>,
+}
+/// One of the calls above, with the same fields and rules.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Write {
+    #[prost(oneof = "write::Write", tags = "1, 2, 3, 4")]
+    pub write: ::core::option::Option<write::Write>,
+}
+/// Nested message and enum types in `Write`.
+pub mod write {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Write {
+        #[prost(message, tag = "1")]
+        Create(super::CreateRequest),
+        #[prost(message, tag = "2")]
+        Update(super::UpdateRequest),
+        #[prost(message, tag = "3")]
+        Patch(super::PatchRequest),
+        #[prost(message, tag = "4")]
+        Delete(super::DeleteRequest),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchResponse {
+    /// As many as there were writes.
+    #[prost(message, repeated, tag = "1")]
+    pub answers: ::prost::alloc::vec::Vec<WriteAnswer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WriteAnswer {
+    #[prost(string, repeated, tag = "3")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(oneof = "write_answer::Answer", tags = "1, 2")]
+    pub answer: ::core::option::Option<write_answer::Answer>,
+}
+/// Nested message and enum types in `WriteAnswer`.
+pub mod write_answer {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Answer {
+        /// What the call would have answered.
+        #[prost(message, tag = "1")]
+        Object(super::Object),
+        /// Why it failed: the Kubernetes `Status`.
+        #[prost(message, tag = "2")]
+        Error(super::Object),
+    }
+}
 /// Generated client implementations.
 pub mod objects_client {
     #![allow(
@@ -475,6 +525,32 @@ pub mod objects_client {
                 .insert(GrpcMethod::new("clawbernetes.v1.Objects", "DeleteCollection"));
             self.inner.unary(req, path, codec).await
         }
+        /// Many writes in one call, done one after the other, each with an answer of its own in the order of
+        /// the writes. It is no transaction: a write that fails changes nothing, and those before and after
+        /// it stand. The call itself fails only when none of it was done: more than 256 writes, or a message
+        /// above 4 MiB. Once the answers hold 16 MiB, the rest is not tried and answers TooManyRequests: send
+        /// it again. A call cut short by its deadline or a lost connection may have done some of its writes.
+        pub async fn batch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BatchRequest>,
+        ) -> std::result::Result<tonic::Response<super::BatchResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/clawbernetes.v1.Objects/Batch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("clawbernetes.v1.Objects", "Batch"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -530,6 +606,15 @@ pub mod objects_server {
             &self,
             request: tonic::Request<super::DeleteCollectionRequest>,
         ) -> std::result::Result<tonic::Response<super::Object>, tonic::Status>;
+        /// Many writes in one call, done one after the other, each with an answer of its own in the order of
+        /// the writes. It is no transaction: a write that fails changes nothing, and those before and after
+        /// it stand. The call itself fails only when none of it was done: more than 256 writes, or a message
+        /// above 4 MiB. Once the answers hold 16 MiB, the rest is not tried and answers TooManyRequests: send
+        /// it again. A call cut short by its deadline or a lost connection may have done some of its writes.
+        async fn batch(
+            &self,
+            request: tonic::Request<super::BatchRequest>,
+        ) -> std::result::Result<tonic::Response<super::BatchResponse>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ObjectsServer<T> {
@@ -941,6 +1026,49 @@ pub mod objects_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteCollectionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/clawbernetes.v1.Objects/Batch" => {
+                    #[allow(non_camel_case_types)]
+                    struct BatchSvc<T: Objects>(pub Arc<T>);
+                    impl<T: Objects> tonic::server::UnaryService<super::BatchRequest>
+                    for BatchSvc<T> {
+                        type Response = super::BatchResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Objects>::batch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BatchSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
