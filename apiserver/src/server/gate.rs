@@ -86,7 +86,9 @@ impl Gate {
             Ok(deadline) => {
                 // The time in the queue counts: to the client it is all one wait.
                 let worked = self.work_on(peer, request, deadline, is_grpc);
-                grpc::Deadline::keep(deadline, worked).await.unwrap_or_else(|over| (None, refuse(&over, is_grpc)))
+                grpc::Deadline::keep(deadline, worked)
+                    .await
+                    .unwrap_or_else(|over| (None, refuse(&over, is_grpc)))
             }
             Err(error) => (None, refuse(&error, is_grpc)),
         };

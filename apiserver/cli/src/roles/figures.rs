@@ -4,8 +4,10 @@
 use claw_apiserver::metrics::Text;
 use claw_runtime::{Figures, figures::Seen};
 
-/// Families of one number a controller.
-const FAMILIES: [(&str, &str, &str, fn(&Seen) -> u64); 3] = [
+/// Name, type and help of a family of one number a controller, and where the number is.
+type Family = (&'static str, &'static str, &'static str, fn(&Seen) -> u64);
+
+const FAMILIES: [Family; 3] = [
     ("workqueue_depth", "gauge", "Keys that wait for a run.", |seen| seen.depth),
     ("workqueue_adds_total", "counter", "Keys that were added.", |seen| seen.adds),
     ("workqueue_retries_total", "counter", "Runs that failed and are repeated.", |seen| seen.retries),
