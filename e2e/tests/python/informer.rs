@@ -208,7 +208,7 @@ async fn live(
     let changed = http.ask(Method::PATCH, &path, &headers, change).await?;
     assert_eq!(changed.code, 200, "{}", changed.text());
     note(&changed.json());
-    if number % 4 != 0 {
+    if !number.is_multiple_of(4) {
         let deleted = http.ask(Method::DELETE, &path, &[], "").await?;
         assert_eq!(deleted.code, 200, "{}", deleted.text());
     }
