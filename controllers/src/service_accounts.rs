@@ -11,7 +11,7 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace, ServiceAccount},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::warn;
 
 const ACCOUNT: &str = "default";
@@ -133,7 +133,11 @@ fn plan(
             actions.push(Action::create(&ConfigMap { metadata, data, ..ConfigMap::default() }));
         }
         Some(map) if json!(map.data) != data => {
-            actions.push(Action::merge(map, json!({"data": data})));
+            // What others put beside it goes: a patch that leaves it would be planned for ever.
+            let others = map.data.iter().flatten().map(|(key, _)| (key.clone(), Value::Null));
+            let mut changed: serde_json::Map<_, _> = others.collect();
+            changed.insert(ROOT_CA_KEY.to_owned(), root_ca.into());
+            actions.push(Action::merge(map, json!({"data": changed})));
         }
         Some(_) => {}
     }
@@ -179,6 +183,16 @@ mod tests {
         assert_eq!(
             told(&plan(&namespace(), true, Some(&map("OLD")), Some("PEM"))),
             [r#"patch configmaps team/kube-root-ca.crt {"data":{"ca.crt":"PEM"}}"#]
+        );
+    }
+
+    #[test]
+    fn what_others_put_beside_the_certificate_is_taken_out() {
+        let mut shared = map("PEM");
+        shared.data.get_or_insert_default().insert("other".to_owned(), "x".to_owned());
+        assert_eq!(
+            told(&plan(&namespace(), true, Some(&shared), Some("PEM"))),
+            [r#"patch configmaps team/kube-root-ca.crt {"data":{"ca.crt":"PEM","other":null}}"#]
         );
     }
 

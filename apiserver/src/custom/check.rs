@@ -3,7 +3,7 @@
 //! On an update, what the old object said at the same place is not judged again (Kubernetes calls it ratcheting), so that
 //! a schema that became stricter never locks an object of yesterday.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Number, Value};
 
@@ -66,8 +66,10 @@ fn below(
         }
         Value::Array(items) => {
             let Some(inner) = node.items.as_deref() else { return };
+            let olds = by_identity(&node.unique, old);
             for (index, item) in items.iter().enumerate() {
-                let old = old.and_then(|old| same_item(&node.unique, old, item));
+                let old = if olds.is_empty() { None } else { identity(&node.unique, item) };
+                let old = old.and_then(|identity| olds.get(&identity).copied());
                 check(inner, old, item, &path.item(index), budget, faults);
             }
         }
@@ -75,10 +77,23 @@ fn below(
     }
 }
 
-/// The item of a list of old that stands for the same thing: only lists with keys have such.
-fn same_item<'v>(unique: &Unique, old: &'v Value, item: &Value) -> Option<&'v Value> {
-    let Unique::ByKeys(keys) = unique else { return None };
-    old.as_array()?.iter().find(|other| keys.iter().all(|key| other.get(key) == item.get(key)))
+/// The items of a list of old by what they stand for: only those of lists with keys stand for something.
+fn by_identity<'v>(unique: &Unique, old: Option<&'v Value>) -> BTreeMap<String, &'v Value> {
+    let keyed = old.filter(|_| matches!(unique, Unique::ByKeys(_)));
+    let items = keyed.and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(|item| Some((identity(unique, item)?, item))).collect()
+}
+
+/// By what an item of a list is told from the others, as text; `None` in lists that may repeat themselves.
+fn identity(unique: &Unique, item: &Value) -> Option<String> {
+    match unique {
+        Unique::No => None,
+        Unique::ByValue => Some(item.to_string()),
+        Unique::ByKeys(keys) => {
+            let values = keys.iter().map(|key| (key.clone(), item.get(key).cloned().unwrap_or_default()));
+            Some(Value::Object(values.collect()).to_string())
+        }
+    }
 }
 
 fn has_type(node: &Node, value: &Value, path: &Path<'_>, faults: &mut Faults) -> bool {
@@ -228,20 +243,12 @@ fn branches(wanted: &Demands, value: &Value, path: &Path<'_>, budget: &Budget, f
 }
 
 fn unique(unique: &Unique, items: &[Value], path: &Path<'_>, faults: &mut Faults) {
-    let identity = |item: &Value| match unique {
-        Unique::No => None,
-        Unique::ByValue => Some(item.to_string()),
-        Unique::ByKeys(keys) => {
-            let values = keys.iter().map(|key| (key.clone(), item.get(key).cloned().unwrap_or_default()));
-            Some(Value::Object(values.collect()).to_string())
-        }
-    };
     if *unique == Unique::No {
         return;
     }
     let mut seen = BTreeSet::new();
     for (index, item) in items.iter().enumerate() {
-        if let Some(text) = identity(item)
+        if let Some(text) = identity(unique, item)
             && !seen.insert(text.clone())
         {
             let shown = serde_json::from_str(&text).unwrap_or(Value::Null);
@@ -281,7 +288,7 @@ fn equal(a: &Value, b: &Value) -> bool {
 
 fn is_multiple(number: &Number, step: &Number) -> bool {
     match (number.as_i64(), step.as_i64()) {
-        (Some(number), Some(step)) if step != 0 => number % step == 0,
+        (Some(number), Some(step)) if step != 0 => number.checked_rem(step).is_none_or(|rest| rest == 0),
         _ => {
             let ratio = as_f64(number) / as_f64(step);
             (ratio - ratio.round()).abs() < 1e-9

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 /// Steps of one path, which bounds the work of a cell: no sane path has more.
 const STEPS_MAX: usize = 64;
+/// Filters within filters: each is a call of this parser by itself, whose stack is not for the writer to choose.
+const FILTERS_MAX: usize = 8;
 
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +54,7 @@ impl JsonPath {
     pub fn parse(text: &str) -> Option<Self> {
         let bare = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text).trim();
         let mut reader = Reader(bare);
-        let steps = reader.steps()?;
+        let steps = reader.steps(FILTERS_MAX)?;
         (reader.0.is_empty() && !bare.is_empty()).then_some(Self(steps))
     }
 
@@ -137,11 +139,12 @@ impl<'t> Reader<'t> {
         word
     }
 
-    fn steps(&mut self) -> Option<Vec<Step>> {
+    /// Steps, in which so many filters may lie within each other.
+    fn steps(&mut self, filters: usize) -> Option<Vec<Step>> {
         let mut steps = Vec::new();
         loop {
             if self.take("[") {
-                steps.push(self.bracket()?);
+                steps.push(self.bracket(filters)?);
             } else if self.take(".") {
                 // A dot alone is the object itself; `.[0]` is `[0]`.
                 if !self.0.is_empty() && !self.0.starts_with('[') {
@@ -171,12 +174,12 @@ impl<'t> Reader<'t> {
         (!name.is_empty()).then_some(Step::Field(name))
     }
 
-    fn bracket(&mut self) -> Option<Step> {
+    fn bracket(&mut self, filters: usize) -> Option<Step> {
         self.spaces();
         let step = if self.take("*") {
             Step::Every
         } else if self.take("?(") {
-            let filter = self.filter()?;
+            let filter = self.filter(filters.checked_sub(1)?)?;
             self.spaces();
             self.take(")").then_some(Step::Filter(filter))?
         } else if self.0.starts_with(['\'', '"']) {
@@ -188,10 +191,10 @@ impl<'t> Reader<'t> {
         self.take("]").then_some(step)
     }
 
-    fn filter(&mut self) -> Option<Filter> {
+    fn filter(&mut self, filters: usize) -> Option<Filter> {
         self.spaces();
         self.take("@").then_some(())?;
-        let path = self.steps()?;
+        let path = self.steps(filters)?;
         self.spaces();
         let operator = OPERATORS.iter().find(|(sign, _)| self.take(sign)).map(|(_, operator)| *operator);
         let compare = match operator {
@@ -266,6 +269,14 @@ mod tests {
         {
             assert_eq!(JsonPath::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn filters_within_filters_end_before_the_stack_does() {
+        let nested = |depth: usize| format!(".a{}{}", "[?(@.a".repeat(depth), ")]".repeat(depth));
+        assert!(JsonPath::parse(&nested(FILTERS_MAX)).is_some());
+        assert_eq!(JsonPath::parse(&nested(FILTERS_MAX + 1)), None);
+        assert_eq!(JsonPath::parse(&nested(1_000_000)), None);
     }
 
     proptest! {

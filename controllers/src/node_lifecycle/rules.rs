@@ -34,7 +34,8 @@ pub fn readiness(node: &Node) -> &str {
         .unwrap_or("Unknown")
 }
 
-/// The taints a node should carry, or `None` when it carries them already. Taints of others are kept.
+/// The taints a node should carry, or `None` when it carries them already. Taints of others are kept; one that drives
+/// pods out and does not say since when is told now, since tolerations in seconds count from there.
 pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
     let spec = node.spec.as_ref();
     let current = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default();
@@ -49,14 +50,11 @@ pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
         current.iter().filter(|taint| !owned(taint) || wanted(&taint.key)).cloned().collect();
     for (key, effect) in OWNED {
         if wanted(key) && !next.iter().any(|taint| taint.key == key && taint.effect == effect) {
-            next.push(Taint {
-                key: key.to_owned(),
-                effect: effect.to_owned(),
-                // Tolerations in seconds count from here.
-                time_added: (effect == "NoExecute").then_some(Time(now)),
-                value: None,
-            });
+            next.push(Taint { key: key.to_owned(), effect: effect.to_owned(), ..Taint::default() });
         }
+    }
+    for taint in next.iter_mut().filter(|taint| taint.effect == "NoExecute") {
+        taint.time_added.get_or_insert(Time(now));
     }
     (next != current).then_some(next)
 }
@@ -151,6 +149,17 @@ mod tests {
         assert_eq!(taints(&sick, at(50)), None, "the time of the taint is not renewed");
         sick.status = node("True", json!({})).status;
         assert_eq!(taints(&sick, at(60)), Some(vec![]));
+    }
+
+    #[test]
+    fn a_taint_of_somebody_else_drives_pods_out_from_the_moment_it_is_seen() {
+        let mut node = node("True", json!({"taints": [{"key": "mine", "effect": "NoExecute"}]}));
+        node.spec.as_mut().unwrap().taints = taints(&node, at(5));
+        assert_eq!(taints(&node, at(50)), None, "it is told once");
+        let tolerating = pod(json!([{"key": "mine", "operator": "Exists", "tolerationSeconds": 30}]));
+        let taints = node.spec.unwrap().taints.unwrap();
+        assert_eq!(stay(&taints, &tolerating, at(20)), Stay::Until(at(35)));
+        assert_eq!(stay(&taints, &tolerating, at(36)), Stay::Over);
     }
 
     fn pod(tolerations: Value) -> Pod {

@@ -308,3 +308,28 @@ proptest! {
         check(&node, Some(&old), &new, &Path::Root, &Budget::of_object(), &mut faults);
     }
 }
+
+#[test]
+fn items_with_keys_are_compared_with_their_own_past_wherever_they_stand() {
+    let item = json!({
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string"}, "size": {"type": "integer", "maximum": 5}},
+    });
+    let list = json!({
+        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": item,
+    });
+    let schema = json!({"type": "object", "properties": {"f": list}});
+    let old = json!({"f": [{"name": "a", "size": 9}, {"name": "b", "size": 1}]});
+    let moved = json!({"f": [{"name": "b", "size": 2}, {"name": "a", "size": 9}]});
+    assert_eq!(judged(&schema, Some(&old), &moved), []);
+    let swapped = json!({"f": [{"name": "b", "size": 9}, {"name": "a", "size": 9}]});
+    let faults = judged(&schema, Some(&old), &swapped);
+    assert_eq!(faults.iter().map(|(field, ..)| field.as_str()).collect::<Vec<_>>(), ["f[0].size"]);
+}
+
+#[test]
+fn the_least_number_is_divided_without_falling_over() {
+    let field = json!({"type": "integer", "multipleOf": -1});
+    assert_eq!(of_field(&field, json!(i64::MIN)), None);
+}
