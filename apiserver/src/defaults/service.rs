@@ -1,5 +1,7 @@
 //! Defaults of services and of the addresses behind them.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 
 use super::{Object, Value, child, is_unset, items, text, value};
@@ -108,27 +110,36 @@ fn keep_address(old: &Value, new: &mut Object) {
     }
 }
 
-fn old_port<'o>(old: &'o Value, port: &Object) -> Option<&'o Value> {
-    let same = |other: &&Value| {
-        other.get("port") == port.get("port") && other.get("protocol") == port.get("protocol")
-    };
-    old["ports"].as_array()?.iter().find(same)
+/// Port and protocol, which tell the ports of a service apart.
+type PortKey = (Option<i64>, Option<String>);
+
+fn key_of(port: &Object) -> PortKey {
+    let protocol = port.get("protocol").and_then(Value::as_str);
+    (port.get("port").and_then(Value::as_i64), protocol.map(str::to_owned))
+}
+
+/// The node ports that a service has.
+fn node_ports(old: &Value) -> HashMap<PortKey, &Value> {
+    let ports = old["ports"].as_array().into_iter().flatten().filter_map(Value::as_object);
+    ports.filter_map(|port| Some((key_of(port), port.get("nodePort")?))).collect()
 }
 
 fn keep_node_ports(old: &Value, new: &mut Object) {
+    let had = node_ports(old);
     for port in items(new, "ports") {
         text(port, "protocol", "TCP");
-        let had = old_port(old, port).and_then(|old| old.get("nodePort")).cloned();
-        if let Some(had) = had.filter(|_| port.get("nodePort").is_none_or(|number| *number == 0)) {
-            port.insert("nodePort".to_owned(), had);
+        let unsaid = port.get("nodePort").is_none_or(|number| *number == 0);
+        if let Some(number) = had.get(&key_of(port)).filter(|_| unsaid) {
+            port.insert("nodePort".to_owned(), (*number).clone());
         }
     }
 }
 
 fn drop_node_ports(old: &Value, new: &mut Object) {
+    let had = node_ports(old);
     for port in items(new, "ports") {
         text(port, "protocol", "TCP");
-        if old_port(old, port).is_some_and(|old| old.get("nodePort") == port.get("nodePort")) {
+        if had.get(&key_of(port)).is_some_and(|number| Some(*number) == port.get("nodePort")) {
             port.remove("nodePort");
         }
     }

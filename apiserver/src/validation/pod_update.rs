@@ -1,5 +1,7 @@
 //! What may change in a pod once it exists: next to nothing, since its containers are already what they are.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{
@@ -70,7 +72,10 @@ fn narrows(old: &Value, new: &Value) -> bool {
         items(&required["nodeSelectorTerms"]).cloned().collect()
     };
     let demands = |old: &Value, new: &Value| {
-        let kept = |field: &str| items(&old[field]).all(|one| items(&new[field]).any(|other| one == other));
+        let kept = |field: &str| {
+            let has: HashSet<String> = items(&new[field]).map(Value::to_string).collect();
+            items(&old[field]).all(|one| has.contains(&one.to_string()))
+        };
         kept("matchExpressions") && kept("matchFields")
     };
     let (before, after) = (terms(old), terms(new));
@@ -107,18 +112,18 @@ fn tolerations(old: &Value, new: &Value, path: &Path<'_>, faults: &mut Faults) {
         if let Some(fields) = toleration.as_object_mut() {
             fields.remove("tolerationSeconds");
         }
-        toleration
+        toleration.to_string()
     };
-    let new: Vec<Value> = items(new).map(without_seconds).collect();
+    let new: HashSet<String> = items(new).map(without_seconds).collect();
     if items(old).map(without_seconds).any(|toleration| !new.contains(&toleration)) {
         faults.forbidden(path, "existing toleration can not be modified except its tolerationSeconds");
     }
 }
 
 fn gates(old: &Value, new: &Value, path: &Path<'_>, faults: &mut Faults) {
-    let known: Vec<&str> = items(old).map(|gate| text(&gate["name"])).collect();
+    let known: HashSet<&str> = items(old).map(|gate| text(&gate["name"])).collect();
     for (index, gate) in items(new).enumerate() {
-        if !known.contains(&text(&gate["name"])) {
+        if !known.contains(text(&gate["name"])) {
             faults.forbidden(&path.item(index), "only deletion is allowed, but found new scheduling gate");
         }
     }
