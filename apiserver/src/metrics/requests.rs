@@ -20,7 +20,7 @@ const CODES: [u16; 21] =
     [200, 201, 202, 304, 400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 429, 500, 501, 503, 504, 507];
 
 /// Methods of gRPC that are counted one by one.
-const GRPC_METHODS: [&str; 13] = [
+const GRPC_METHODS: [&str; 14] = [
     "/clawbernetes.v1.Objects/Get",
     "/clawbernetes.v1.Objects/List",
     "/clawbernetes.v1.Objects/Watch",
@@ -29,6 +29,7 @@ const GRPC_METHODS: [&str; 13] = [
     "/clawbernetes.v1.Objects/Patch",
     "/clawbernetes.v1.Objects/Delete",
     "/clawbernetes.v1.Objects/DeleteCollection",
+    "/clawbernetes.v1.Objects/Batch",
     "/clawbernetes.v1.NodeLink/Join",
     "/clawbernetes.v1.NodeLink/Renew",
     "/clawbernetes.v1.NodeLink/Session",
@@ -273,6 +274,8 @@ pub fn verb_of(method: &Method, on_object: bool, is_watch: bool, is_apply: bool)
 
 #[cfg(test)]
 mod tests {
+    use claw_schemas::proto::DESCRIPTOR_SET;
+
     use super::*;
 
     fn written(requests: &Requests) -> String {
@@ -307,6 +310,19 @@ mod tests {
             requests.on("LIST", &kind, || true).answered(200, Instant::now());
         }
         assert_eq!(requests.series.read().len(), SERIES_MAX + 1);
+    }
+
+    #[test]
+    fn every_method_of_our_services_is_counted_by_its_name() {
+        let files: prost_types::FileDescriptorSet = prost::Message::decode(DESCRIPTOR_SET).unwrap();
+        for file in &files.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    assert!(GRPC_METHODS.contains(&&*path), "{path}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -10,8 +10,6 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use uuid::Uuid;
 
-use crate::auth::Identity;
-
 /// The header that names a request and its answer, as in Kubernetes.
 pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -70,9 +68,8 @@ pub struct Asked {
 impl Asked {
     /// Says how it was answered: always to those who look closely, and to everybody when the server failed. Parameters
     /// are left out, because some are secret.
-    pub fn log(&self, who: Option<&Identity>, code: u16, failed: bool) {
-        let id = self.id.to_str().unwrap_or_default();
-        let user = who.map_or("", |who| &who.user);
+    pub fn log(&self, user: Option<&str>, code: u16, failed: bool) {
+        let (id, user) = (self.id.to_str().unwrap_or_default(), user.unwrap_or_default());
         let (method, path, ms) = (&self.method, self.uri.path(), self.at.elapsed().as_millis());
         if failed {
             tracing::warn!(audit_id = id, %method, path, user, code, ms, "a request failed");

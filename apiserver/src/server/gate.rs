@@ -82,7 +82,7 @@ impl Gate {
             at: Instant::now(),
         };
         let under_way = self.metrics.requests.under_way(&asked.method).enter();
-        let (who, mut response) = match deadline(&request, is_grpc) {
+        let (user, mut response) = match deadline(&request, is_grpc) {
             Ok(deadline) => {
                 // The time in the queue counts: to the client it is all one wait.
                 let worked = self.work_on(peer, request, deadline, is_grpc);
@@ -93,19 +93,19 @@ impl Gate {
             Err(error) => (None, refuse(&error, is_grpc)),
         };
         drop(under_way);
-        self.count(&asked, who.as_ref(), &mut response, is_grpc);
+        self.count(&asked, user.as_deref(), &mut response, is_grpc);
         response.headers_mut().insert(AUDIT_ID, asked.id);
         response
     }
 
-    /// Admits a request and has it answered; who asked, if that is known.
+    /// Admits a request and has it answered; the user who asked, if that is known.
     async fn work_on<B>(
         &self,
         peer: &Peer,
         mut request: Request<B>,
         deadline: Option<grpc::Deadline>,
         is_grpc: bool,
-    ) -> (Option<Identity>, Response<Body>)
+    ) -> (Option<String>, Response<Body>)
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
@@ -114,25 +114,25 @@ impl Gate {
             request.extensions_mut().insert(deadline);
         }
         match self.admit(peer, &request, is_grpc).await {
-            Ok((who, seat)) => (Some(who.clone()), self.pass_on(request, who, seat, is_grpc).await),
+            Ok((who, seat)) => (Some(who.user.clone()), self.pass_on(request, who, seat, is_grpc).await),
             Err(error) => (None, refuse(&error, is_grpc)),
         }
     }
 
     /// Counts an answer, and says in the log how it went.
-    fn count(&self, asked: &Asked, who: Option<&Identity>, response: &mut Response<Body>, is_grpc: bool) {
+    fn count(&self, asked: &Asked, user: Option<&str>, response: &mut Response<Body>, is_grpc: bool) {
         let requests = &self.metrics.requests;
         if is_grpc {
             let code = grpc_code(response);
             requests.grpc_answered(asked.uri.path(), code.into());
-            return asked.log(who, code, GRPC_FAILURES.contains(&code));
+            return asked.log(user, code, GRPC_FAILURES.contains(&code));
         }
         let code = response.status();
         // Without one it did not come so far that somebody looked what it is about.
         let series = response.extensions_mut().remove::<Arc<Series>>();
         let series = series.unwrap_or_else(|| requests.elsewhere(verb_of(&asked.method, true, false, false)));
         series.answered(code.as_u16(), asked.at);
-        asked.log(who, code.as_u16(), code.is_server_error());
+        asked.log(user, code.as_u16(), code.is_server_error());
     }
 
     async fn pass_on<B>(

@@ -27,9 +27,11 @@ impl ObjectService {
         let Some(record) = self.find(&Key::object("", "namespaces", "", namespace)).await? else {
             return Err(namespaces.not_found(namespace));
         };
+        // Remembered: a namespace is looked at twice for each object in it, and changes hardly ever.
+        let state = self.memo.state(&namespaces, record.revision);
+        let facts = state.facts(&namespaces, &record.value);
         let phase = namespaces.plan.field("status.phase");
-        let terminating = |phase| namespaces.plan.facts(&record.value).field(phase) == "Terminating";
-        if !phase.is_some_and(terminating) {
+        if phase.is_none_or(|phase| facts.field(phase) != "Terminating") {
             let expect = Expect::Revision(record.revision);
             return Ok(Some(Write { key: record.key, expect, change: Change::Check }));
         }

@@ -1,4 +1,4 @@
-//! What many watchers would each work out about the same object state, worked out once.
+//! What many watchers, or many writes, would each work out about the same object state, worked out once.
 //!
 //! A state is named by its revision, which is unique in the whole store, and by the kind that shows it, since several
 //! versions of a kind may. The memo is a fixed table indexed by the revision's low bits: newer states push older ones
