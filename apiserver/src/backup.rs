@@ -123,7 +123,7 @@ impl Iterator for Pieces {
 fn put(piece: &mut BytesMut, record: &Record) {
     let key = record.key.as_str().as_bytes();
     piece.put_u8(1);
-    piece.put_u32_le(u32::try_from(key.len()).expect("names are at most 253 bytes"));
+    piece.put_u32_le(u32::try_from(key.len()).expect("a key is shorter than the body that named it"));
     piece.put_u32_le(u32::try_from(record.value.len()).expect("objects are at most a few MiB"));
     piece.put_u64_le(record.revision);
     piece.put_slice(key);

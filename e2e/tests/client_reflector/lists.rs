@@ -1,6 +1,6 @@
 //! Lists: the first one, many pages, pages that expire, lists after something only a list can sort out.
 
-use claw_client::{Store, request::DeleteOptions};
+use claw_client::{Api, Store, request::DeleteOptions};
 use claw_e2e::wait::{SOON, check, until_async};
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -16,13 +16,17 @@ fn numbered(objects: usize) -> Vec<String> {
     (0..objects).map(|number| format!("map-{number:04}")).collect()
 }
 
+async fn fill(maps: &Api<ConfigMap>, objects: usize) {
+    for name in numbered(objects) {
+        create(maps, &name).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_list_is_paged_from_zero_and_the_watch_goes_on_from_it() {
     let server = server().await;
     let maps = maps_of(&server);
-    for name in numbered(3) {
-        create(&maps, &name).await;
-    }
+    fill(&maps, 3).await;
     let wire = Wire::to(&server, &[]);
     let (store, _running) = run(maps_over(&wire, &maps));
     synced(&store).await;
@@ -36,9 +40,7 @@ async fn the_first_list_is_paged_from_zero_and_the_watch_goes_on_from_it() {
 async fn a_list_of_many_pages_is_one_picture_and_what_changes_meanwhile_comes_by_watch() {
     let server = server().await;
     let maps = maps_of(&server);
-    for name in numbered(MANY) {
-        create(&maps, &name).await;
-    }
+    fill(&maps, MANY).await;
     let wire = Wire::with_pages(&server, &[Fault::Churn], &[]);
     let reflector = maps_over(&wire, &maps);
     let log = told(&reflector.store());
@@ -60,9 +62,7 @@ async fn a_list_of_many_pages_is_one_picture_and_what_changes_meanwhile_comes_by
 async fn a_list_whose_pages_expire_is_asked_for_whole() {
     let server = server().await;
     let maps = maps_of(&server);
-    for name in numbered(MANY) {
-        create(&maps, &name).await;
-    }
+    fill(&maps, MANY).await;
     // The second page comes, and the third would expire for as long as somebody asks for pages.
     let faults = [&[Fault::Pass][..], &[Fault::Forget; 100]].concat();
     let wire = Wire::with_pages(&server, &faults, &[]);
@@ -123,9 +123,7 @@ async fn a_list_from_the_future_of_a_server_that_was_restored_becomes_one_of_the
     let (server, restored) = (server().await, server().await);
     let wire = Wire::to(&server, &[Fault::Pass, Fault::Forbid]);
     let maps = maps_of(&server);
-    for name in numbered(50) {
-        create(&maps, &name).await;
-    }
+    fill(&maps, 50).await;
     let (store, _running) = run(maps_over(&wire, &maps));
     synced(&store).await;
     let ahead = store.latest_revision();
@@ -151,9 +149,7 @@ async fn a_cache_ahead_of_a_server_that_was_restored_notices_although_the_watch_
     // The server ends its watches and comes back as it was long ago.
     let wire = Wire::to(&server, &[]);
     let maps = maps_of(&server);
-    for name in numbered(50) {
-        create(&maps, &name).await;
-    }
+    fill(&maps, 50).await;
     let (store, _running) = run(maps_over(&wire, &maps));
     synced(&store).await;
     let ahead = store.latest_revision();
