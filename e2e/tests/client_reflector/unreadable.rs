@@ -1,8 +1,9 @@
 //! Objects that do not parse into the type of the cache: passed over, by name, and never taken for deleted.
 
 use std::{
+    cell::RefCell,
     fmt::{Debug, Write as _},
-    sync::{Arc, Mutex},
+    sync::{Arc, Once},
 };
 
 use claw_client::{
@@ -87,8 +88,7 @@ async fn delete(server: &InProcess, name: &str) {
 
 #[tokio::test]
 async fn objects_that_do_not_parse_are_named_and_stop_nothing() {
-    let log = Log::default();
-    let _logging = tracing::subscriber::set_default(log.clone());
+    Warnings::listen();
     let server = server_with_gauges().await;
     create(&server, "good", json!(1)).await;
     create(&server, "words", json!("high")).await;
@@ -96,10 +96,10 @@ async fn objects_that_do_not_parse_are_named_and_stop_nothing() {
     let (store, _running) = run(Reflector::<Gauge>::of(wire.clone(), gauges()));
     synced(&store).await;
     assert_eq!(names(&store), ["good"]);
-    log.tells_of("default/words", "invalid type: string \"high\"");
+    Warnings::tell_of("default/words", "invalid type: string \"high\"");
 
     reached(&store, &create(&server, "more-words", json!("low")).await).await;
-    log.tells_of("default/more-words", "invalid type: string \"low\"");
+    Warnings::tell_of("default/more-words", "invalid type: string \"low\"");
     reached(&store, &set(&server, "words", json!(2)).await).await;
     reached(&store, &create(&server, "last", json!(3)).await).await;
     assert_eq!(names(&store), ["good", "last", "words"]);
@@ -133,18 +133,32 @@ async fn what_is_known_of_an_object_stays_while_it_does_not_parse_and_goes_with_
     assert_eq!(news, ["new a", "new b", "new after-the-list", "gone a", "gone b", "new last"]);
 }
 
-/// Warnings of this thread, one text each.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+thread_local! {
+    static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
 
-impl Log {
-    fn tells_of(&self, name: &str, why: &str) {
-        let log = self.0.lock().expect("no panic");
-        assert!(log.iter().any(|text| text.contains(name) && text.contains(why)), "{log:#?}");
+/// Keeps the warnings of each thread, one text each. It listens for the whole process, because a place in the code that another test
+/// comes to first would otherwise learn there that nobody listens, and keep silent for ever.
+struct Warnings;
+
+impl Warnings {
+    fn listen() {
+        static LISTENING: Once = Once::new();
+        LISTENING.call_once(|| {
+            tracing::subscriber::set_global_default(Self).expect("nobody else listens in this process");
+            // Whoever came between the subscriber's making and its place has heard that there was none.
+            tracing::callsite::rebuild_interest_cache();
+        });
+    }
+
+    fn tell_of(name: &str, why: &str) {
+        HEARD.with_borrow(|heard| {
+            assert!(heard.iter().any(|text| text.contains(name) && text.contains(why)), "{heard:#?}");
+        });
     }
 }
 
-impl Subscriber for Log {
+impl Subscriber for Warnings {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= tracing::Level::WARN
     }
@@ -154,7 +168,8 @@ impl Subscriber for Log {
         event.record(&mut |field: &Field, value: &dyn Debug| {
             let _ = write!(text, "{field}={value:?} ");
         });
-        self.0.lock().expect("no panic").push(text);
+        // A thread that is ending has nobody left to ask.
+        let _ = HEARD.try_with(|heard| heard.borrow_mut().push(text));
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
