@@ -189,7 +189,7 @@ async fn check_history(store: &dyn Store, model: &Model) {
         watchable += 1;
         for (revision, (key, value, deleted)) in model.history.range(after + 1..) {
             let event = tokio::time::timeout(Duration::from_secs(60), watch.next()).await.unwrap().unwrap();
-            let seen = (event.revision, &event.key, &event.value, event.deleted);
+            let seen = (event.record.revision, &event.record.key, &event.record.value, event.deleted);
             assert_eq!(seen, (*revision, key, value, *deleted));
             let before = model.history.range(..revision).rev().find(|(_, (other, ..))| other == key);
             let before = before.filter(|(_, (.., deleted))| !deleted).map(|(_, (_, value, _))| value);

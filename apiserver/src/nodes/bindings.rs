@@ -65,20 +65,23 @@ impl Bindings {
 
     /// Applies one change. A pod that moves (deleted and made again elsewhere) concerns two nodes.
     pub fn apply(&mut self, event: &Event) -> Vec<Addressed> {
-        self.revision = event.revision;
-        let next = if event.deleted { None } else { node_of(&event.value) };
+        self.revision = event.record.revision;
+        let next = if event.deleted { None } else { node_of(&event.record.value) };
         let mut messages = Vec::new();
-        if let Some(node) = self.places.get(&event.key).cloned()
+        if let Some(node) = self.places.get(&event.record.key).cloned()
             && next.as_deref() != Some(&*node)
         {
-            let gone = self.unbind(&event.key, &node);
-            messages
-                .extend(gone.and_then(|pod| removed(event.revision, &pod)).map(|message| (node, message)));
+            let gone = self.unbind(&event.record.key, &node);
+            messages.extend(
+                gone.and_then(|pod| removed(event.record.revision, &pod)).map(|message| (node, message)),
+            );
         }
         if let Some(node) = next {
-            let node = self.bind(event.key.clone(), &node, event.value.clone());
-            let message =
-                Message::PodChanged(PodChanged { revision: event.revision, pod: for_agent(&event.value) });
+            let node = self.bind(event.record.key.clone(), &node, event.record.value.clone());
+            let message = Message::PodChanged(PodChanged {
+                revision: event.record.revision,
+                pod: for_agent(&event.record.value),
+            });
             messages.push((node, ServerMessage { message: Some(message) }));
         }
         messages
@@ -162,7 +165,8 @@ mod tests {
     }
 
     fn put(revision: u64, name: &str, uid: &str, node: Option<&str>) -> Event {
-        Event { revision, key: key(name), value: pod(name, uid, node), previous: None, deleted: false }
+        let record = Record { revision, key: key(name), value: pod(name, uid, node) };
+        Event { record: record.into(), previous: None, deleted: false }
     }
 
     fn delete(revision: u64, name: &str, uid: &str, node: Option<&str>) -> Event {
@@ -235,7 +239,8 @@ mod tests {
         let mut bindings = Bindings::default();
         bindings.apply(&put(1, "web", "u1", Some("a")));
         let elsewhere = Key::object("", "pods", "other", "web");
-        bindings.apply(&Event { key: elsewhere, ..put(2, "web", "u2", Some("a")) });
+        let record = Record { revision: 2, key: elsewhere, value: pod("web", "u2", Some("a")) };
+        bindings.apply(&Event { record: record.into(), previous: None, deleted: false });
         bindings.apply(&put(3, "db", "u3", Some("b")));
         assert_eq!(bindings.pods("a", "default"), [pod("web", "u1", Some("a"))]);
         assert_eq!(bindings.pods("a", "defaul"), Vec::<Bytes>::new());

@@ -175,8 +175,8 @@ impl Hub {
     fn node_changed(&self, event: &Event) {
         self.with(|State { roster, .. }| {
             if !event.deleted {
-                roster.node_stored(&event.value, Instant::now());
-            } else if let Some(name) = name_of(&event.key) {
+                roster.node_stored(&event.record.value, Instant::now());
+            } else if let Some(name) = name_of(&event.record.key) {
                 roster.node_deleted(name);
             }
         });

@@ -71,27 +71,26 @@ impl Served {
 
     /// A change as it is served.
     pub async fn shown_event(&self, event: &Arc<Event>) -> Result<Arc<Event>, ApiError> {
-        let previous = match event.previous.clone() {
-            Some(record) => Some(self.shown_one(record).await?),
+        let previous = match &event.previous {
+            Some(record) => Some(Arc::new(self.shown_one(Record::clone(record)).await?)),
             None => None,
         };
-        let value = match &previous {
+        let record = Record::clone(&event.record);
+        let record = match &previous {
             // The bytes of an object that went are those of its last write.
-            Some(last) if event.deleted => encode::with_revision(&last.value, event.revision),
-            _ => {
-                let record =
-                    Record { key: event.key.clone(), revision: event.revision, value: event.value.clone() };
-                self.shown_one(record).await?.value
+            Some(last) if event.deleted => {
+                Record { value: encode::with_revision(&last.value, record.revision), ..record }
             }
+            _ => self.shown_one(record).await?,
         };
-        Ok(Arc::new(Event { value, previous, ..(**event).clone() }))
+        Ok(Arc::new(Event { record: record.into(), previous, deleted: event.deleted }))
     }
 
     /// Whether a change needs no conversion.
     pub fn is_stored_event(&self, event: &Event) -> bool {
         self.form.as_ref().is_none_or(|form| {
             let before = event.previous.as_ref().is_none_or(|record| form.is_stored(record.revision));
-            before && (event.deleted || form.is_stored(event.revision))
+            before && (event.deleted || form.is_stored(event.record.revision))
         })
     }
 }

@@ -202,8 +202,8 @@ impl ObjectService {
             tokio::select! {
                 change = changes.next() => match change {
                     Some(change) if needs_count(&change) => {
-                        self.recount(&change.key).await;
-                        young.insert(change.key.clone());
+                        self.recount(&change.record.key).await;
+                        young.insert(change.record.key.clone());
                         look = end.min(Instant::now() + QUOTA_SECOND_COUNT);
                     }
                     Some(_) => {}
@@ -264,6 +264,6 @@ fn is_itself(record: &Record, object: Option<&Value>) -> bool {
 }
 
 fn needs_count(change: &Event) -> bool {
-    let quota = || serde_json::from_slice::<Value>(&change.value);
+    let quota = || serde_json::from_slice::<Value>(&change.record.value);
     !change.deleted && quota().is_ok_and(|quota| !Quota(&quota).is_counted())
 }

@@ -229,7 +229,8 @@ impl Session {
 
     /// A change as this watcher sees it, if it does.
     fn translate(&mut self, event: &Event) -> Option<WatchEvent> {
-        let is = !event.deleted && self.selects(&event.key, event.revision, &event.value);
+        let is =
+            !event.deleted && self.selects(&event.record.key, event.record.revision, &event.record.value);
         let was = event.previous.as_ref().is_some_and(|was| self.selects(&was.key, was.revision, &was.value));
         let make = match (was, is) {
             (false, false) => return None,
@@ -240,13 +241,17 @@ impl Session {
         let item = match &event.previous {
             // It left the selector: what it was, with the revision at which it went.
             Some(was) if !is && !event.deleted => {
-                let was = encode::with_revision(&was.value, event.revision);
+                let was = encode::with_revision(&was.value, event.record.revision);
                 view::item(&self.kind, self.view, &was).into()
             }
-            _ if self.view == View::Object => event.value.clone(),
-            _ => self.memo.state(&self.kind, event.revision).item(&self.kind, self.view, &event.value),
+            _ if self.view == View::Object => event.record.value.clone(),
+            _ => self.memo.state(&self.kind, event.record.revision).item(
+                &self.kind,
+                self.view,
+                &event.record.value,
+            ),
         };
-        Some(make(self.framed(item, event.revision)))
+        Some(make(self.framed(item, event.record.revision)))
     }
 
     fn selects(&self, key: &Key, revision: Revision, stored: &[u8]) -> bool {
@@ -296,10 +301,10 @@ async fn shown(kind: &Served, memo: &Memo, event: Arc<Event>) -> Option<Arc<Even
     if kind.is_stored_event(&event) {
         return Some(event);
     }
-    match memo.state(kind, event.revision).shown(kind, &event).await {
+    match memo.state(kind, event.record.revision).shown(kind, &event).await {
         Ok(event) => Some(event),
         Err(error) => {
-            tracing::warn!(key = ?event.key, %error, "a watch ends: a change cannot be converted");
+            tracing::warn!(key = ?event.record.key, %error, "a watch ends: a change cannot be converted");
             None
         }
     }

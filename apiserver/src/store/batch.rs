@@ -30,7 +30,7 @@ impl Batch {
 
     /// Bytes of the objects in it.
     pub fn bytes(&self) -> usize {
-        self.events.iter().map(|event| event.value.len()).sum()
+        self.events.iter().map(|event| event.record.value.len()).sum()
     }
 
     /// Adds a transaction, whole or not at all. Gives the revision of its last write.
@@ -56,15 +56,14 @@ impl Batch {
         if let Some((known, _)) = self.state.records.get_key_value(&record.key) {
             record.key = known.clone();
         }
-        let Record { key, revision, value } = record.clone();
+        let record = Arc::new(record);
         let previous = if deleted {
-            self.state.records.remove(&key)
+            self.state.records.remove(&record.key)
         } else {
-            self.state.records.insert(key.clone(), Arc::new(record))
+            self.state.records.insert(record.key.clone(), record.clone())
         };
-        let previous = previous.map(|record| Record::clone(&record));
-        self.state.revision = revision;
-        self.events.push(Arc::new(Event { revision, key, value, previous, deleted }));
+        self.state.revision = record.revision;
+        self.events.push(Arc::new(Event { record, previous, deleted }));
     }
 
     /// Whether a write may happen after the writes before it in its own transaction.

@@ -85,7 +85,7 @@ async fn take(watch: &mut dyn Watch, count: usize) -> Vec<Arc<Event>> {
 }
 
 fn revisions(events: &[Arc<Event>]) -> Vec<Revision> {
-    events.iter().map(|event| event.revision).collect()
+    events.iter().map(|event| event.record.revision).collect()
 }
 
 pub(super) async fn a_written_record_is_read_back_with_its_revision_in_it(store: Shared) {
@@ -248,7 +248,7 @@ pub(super) async fn a_watch_from_a_revision_sees_each_later_change_once(store: S
     assert_eq!(revisions(&events), [first, second]);
     assert!(events[0].previous.is_none() && !events[0].deleted);
     let previous = events[1].previous.as_ref().unwrap();
-    assert_eq!((previous.revision, &previous.value), (first, &events[0].value));
+    assert_eq!((previous.revision, &previous.value), (first, &events[0].record.value));
     assert_eq!(revisions(&take(&mut *late, 1).await), [second]);
     assert!(early.try_next().is_none() && late.try_next().is_none());
     assert_eq!(early.progress(), second);
@@ -285,8 +285,8 @@ async fn collect(store: Shared, after: Revision, count: usize, resume_every: usi
         let mut watch = store.watch(&all(), seen.last().copied().unwrap_or(after)).unwrap();
         for _ in 0..resume_every.min(count - seen.len()) {
             let event = soon(watch.next()).await.unwrap();
-            assert!(watch.progress() >= event.revision);
-            seen.push(event.revision);
+            assert!(watch.progress() >= event.record.revision);
+            seen.push(event.record.revision);
         }
     }
     seen
@@ -301,7 +301,7 @@ pub(super) async fn a_deletion_is_seen_with_the_record_before(store: Shared) {
     assert!(store.list(&all(), None, 0, None).await.unwrap().items.is_empty());
     let events = take(&mut *watch, 1).await;
     assert!(events[0].deleted);
-    assert_eq!(events[0].value, draft("last").at(second));
+    assert_eq!(events[0].record.value, draft("last").at(second));
     assert_eq!(events[0].previous.as_ref().unwrap().value, draft("one").at(first));
 }
 
@@ -355,7 +355,7 @@ pub(super) async fn a_watcher_that_falls_behind_is_cut_and_nobody_else(store: Sh
     for _ in 0..64 {
         let write = put(x.clone(), Expect::Revision(revision), &large);
         revision = store.commit(vec![write]).await.unwrap();
-        assert_eq!(soon(quick.next()).await.unwrap().revision, revision);
+        assert_eq!(soon(quick.next()).await.unwrap().record.revision, revision);
     }
     assert!(soon(slow.next()).await.is_none());
     assert!(slow.progress() < revision);

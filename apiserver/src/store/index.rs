@@ -138,7 +138,7 @@ impl Index {
         let now = Instant::now();
         let mut touched: Vec<(Arc<Kind>, Vec<Arc<Event>>)> = Vec::new();
         for event in batch.events {
-            let name = event.key.kind();
+            let name = event.record.key.kind();
             match touched.iter_mut().rfind(|(kind, _)| kind.name() == name) {
                 Some((_, events)) => events.push(event),
                 None => touched.push((self.kind(name), vec![event])),

@@ -217,14 +217,11 @@ pub enum Change {
 /// One change, as watchers see it.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Its place in the one order.
-    pub revision: Revision,
-    /// Where.
-    pub key: Key,
-    /// Wire bytes after a put, or the last state (with the revision of the deletion) after a delete.
-    pub value: Bytes,
+    /// The record after a put, or the last state (with the revision of the deletion) after a delete. Its revision is the
+    /// change's place in the one order.
+    pub record: Arc<Record>,
     /// The record before, if there was one.
-    pub previous: Option<Record>,
+    pub previous: Option<Arc<Record>>,
     /// Whether the key is free now.
     pub deleted: bool,
 }

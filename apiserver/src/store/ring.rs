@@ -13,8 +13,8 @@ use super::{Event, Revision};
 /// Changes that a ring keeps whatever their age, so that a quiet kind can be resumed after any pause.
 const EVENTS_MIN: usize = 100;
 
-/// Changes that a ring keeps at most: 30 s of a full-speed writer (3,500 a second), at about 160 bytes each
-/// beside the values: 16 MiB.
+/// Changes that a ring keeps at most: 30 s of a full-speed writer (3,500 a second), at about 90 bytes each
+/// beside the records: 9 MiB.
 const EVENTS_MAX: usize = 100_000;
 
 /// Bytes of values that a ring alone keeps alive (see [`cost`]): 16,000 superseded values of 1.5 KiB, or 16 of the
@@ -76,7 +76,7 @@ impl Ring {
         if revision < self.floor {
             return None;
         }
-        let place = self.slots.partition_point(|(_, event)| event.revision <= revision);
+        let place = self.slots.partition_point(|(_, event)| event.record.revision <= revision);
         Some(self.start + place as u64)
     }
 
@@ -111,7 +111,7 @@ impl Ring {
 
     /// Forgets all changes up to and including a revision.
     pub fn forget(&mut self, revision: Revision) {
-        while self.slots.front().is_some_and(|(_, event)| event.revision <= revision) {
+        while self.slots.front().is_some_and(|(_, event)| event.record.revision <= revision) {
             self.forget_oldest();
         }
         self.floor = self.floor.max(revision);
@@ -121,7 +121,7 @@ impl Ring {
         if let Some((_, event)) = self.slots.pop_front() {
             self.bytes -= cost(&event);
             self.start += 1;
-            self.floor = event.revision;
+            self.floor = event.record.revision;
         }
     }
 }
@@ -130,5 +130,5 @@ impl Ring {
 /// the index's until a later change of the ring supersedes it, and is counted there.
 fn cost(event: &Event) -> usize {
     let before = event.previous.as_ref().map_or(0, |record| record.value.len());
-    before + if event.deleted { event.value.len() } else { 0 }
+    before + if event.deleted { event.record.value.len() } else { 0 }
 }

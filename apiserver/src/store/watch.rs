@@ -60,11 +60,12 @@ impl RingWatch {
         let Some(events) = ring.from(self.cursor) else { return Look::Behind };
         for event in events.take(LOOK) {
             self.cursor += 1;
-            let wanted = event.revision > self.after && (self.whole || event.key.is_in(&self.prefix));
+            let wanted =
+                event.record.revision > self.after && (self.whole || event.record.key.is_in(&self.prefix));
             if wanted {
                 self.taken.push_back(event.clone());
             } else if self.taken.is_empty() {
-                self.delivered = self.delivered.max(event.revision);
+                self.delivered = self.delivered.max(event.record.revision);
             }
             if self.taken.len() == TAKE {
                 break;
@@ -82,7 +83,7 @@ impl RingWatch {
 
     fn pop(&mut self) -> Option<Arc<Event>> {
         let event = self.taken.pop_front()?;
-        self.delivered = event.revision;
+        self.delivered = event.record.revision;
         Some(event)
     }
 }

@@ -215,11 +215,11 @@ fn drain(feed: &mut Feed) -> Vec<(Kind, Arc<Event>)> {
 }
 
 fn apply(index: &mut Index, kind: Kind, event: &Event) {
-    let (namespace, name) = event.key.place();
+    let (namespace, name) = event.record.key.place();
     if event.deleted {
         index.remove(kind, namespace, name);
     } else {
-        index.put(kind, namespace, name, &event.value);
+        index.put(kind, namespace, name, &event.record.value);
     }
 }
 

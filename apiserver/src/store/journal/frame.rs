@@ -48,7 +48,8 @@ pub(super) struct Change<'a> {
 
 /// The length of a frame of these changes.
 pub(super) fn length(events: &[Arc<Event>]) -> usize {
-    let change = |event: &Arc<Event>| CHANGE_HEADER + event.key.as_str().len() + event.value.len();
+    let change =
+        |event: &Arc<Event>| CHANGE_HEADER + event.record.key.as_str().len() + event.record.value.len();
     (HEADER + events.iter().map(change).sum::<usize>()).next_multiple_of(ALIGN)
 }
 
@@ -57,15 +58,15 @@ pub(super) fn encode(out: &mut Vec<u8>, salt: &Salt, events: &[Arc<Event>]) {
     out.clear();
     out.resize(HEADER, 0);
     for event in events {
-        let key = event.key.as_str().as_bytes();
+        let key = event.record.key.as_str().as_bytes();
         out.push(if event.deleted { DELETE } else { PUT });
         out.extend_from_slice(&(key.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(event.value.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(event.record.value.len() as u32).to_le_bytes());
         out.extend_from_slice(key);
-        out.extend_from_slice(&event.value);
+        out.extend_from_slice(&event.record.value);
     }
     let payload = (out.len() - HEADER) as u32;
-    let first = events.first().map_or(0, |event| event.revision);
+    let first = events.first().map_or(0, |event| event.record.revision);
     out[..4].copy_from_slice(&salt[..4]);
     out[8..12].copy_from_slice(&payload.to_le_bytes());
     out[12..16].copy_from_slice(&(events.len() as u32).to_le_bytes());

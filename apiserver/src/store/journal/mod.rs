@@ -126,7 +126,7 @@ impl Journal {
         written.map_err(|error| AppendError::Broken(why(error)))?;
         self.at += length;
         self.segments.bytes.fetch_add(length, Ordering::Relaxed);
-        self.last = events.last().map_or(self.last, |event| event.revision);
+        self.last = events.last().map_or(self.last, |event| event.record.revision);
         if self.buffer.capacity() > BUFFER_BYTES {
             self.buffer = Vec::new();
         }
