@@ -32,6 +32,8 @@ pub enum Deed {
     Contend,
     /// Lists all objects as JSON.
     List,
+    /// Lists the first 500 as JSON, as every informer begins.
+    Page,
     /// Lists all objects as a Table.
     Table,
 }
@@ -69,7 +71,21 @@ impl<'a> Load<'a> {
     /// # Errors
     /// When it cannot be reached.
     pub fn on(cluster: &'a Cluster) -> anyhow::Result<Self> {
-        Ok(Self { cluster, target: Target::of(cluster)?, next: Rc::default() })
+        Self::after(cluster, 0)
+    }
+
+    /// The same of a cluster in which so many objects were created before.
+    ///
+    /// # Errors
+    /// As [`Self::on`].
+    pub fn after(cluster: &'a Cluster, created: u64) -> anyhow::Result<Self> {
+        Ok(Self { cluster, target: Target::of(cluster)?, next: Rc::new(Cell::new(created)) })
+    }
+
+    /// How many objects were created.
+    #[must_use]
+    pub fn created(&self) -> u64 {
+        self.next.get()
     }
 
     /// Runs clients for a while.
@@ -193,8 +209,9 @@ impl Worker {
                     self.read().await?;
                 }
             }
-            Deed::List => self.list("application/json").await?,
-            Deed::Table => self.list("application/json;as=Table;v=v1;g=meta.k8s.io").await?,
+            Deed::List => self.list("", "application/json").await?,
+            Deed::Page => self.list("?limit=500", "application/json").await?,
+            Deed::Table => self.list("", "application/json;as=Table;v=v1;g=meta.k8s.io").await?,
         }
         Ok(())
     }
@@ -215,8 +232,8 @@ impl Worker {
         Ok(code == 200)
     }
 
-    async fn list(&mut self, accept: &str) -> anyhow::Result<()> {
-        let (code, body) = self.connection.ask_as(accept, "GET", PATH, b"").await?;
+    async fn list(&mut self, query: &str, accept: &str) -> anyhow::Result<()> {
+        let (code, body) = self.connection.ask_as(accept, "GET", &format!("{PATH}{query}"), b"").await?;
         ensure!(code == 200 && body.len() > 1 << 16, "listed with {code}, {} bytes", body.len());
         Ok(())
     }

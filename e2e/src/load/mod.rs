@@ -10,6 +10,7 @@ pub mod crud;
 pub mod pods;
 pub mod process;
 pub mod report;
+pub mod scale;
 pub mod watchers;
 
 pub use connection::{Connection, Target};

@@ -57,6 +57,7 @@ pub fn latencies() -> Histogram<u64> {
 pub struct Report {
     cases: String,
     figures: String,
+    chapters: String,
 }
 
 impl Report {
@@ -88,6 +89,12 @@ impl Report {
         let _ = writeln!(self.figures, "{line}");
     }
 
+    /// Adds what has its own form, as Markdown.
+    pub fn chapter(&mut self, text: String) {
+        self.chapters.push('\n');
+        self.chapters.push_str(&text);
+    }
+
     /// The whole as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
@@ -95,8 +102,8 @@ impl Report {
             "Each cell: ours (kube-apiserver's; how many times better).\n\n\
              | case | ops/s | p50 ms | p99 ms | server CPU µs/op | client CPU µs/op |\n\
              |---|---|---|---|---|---|\n{}\n\
-             | figure | |\n|---|---|\n{}",
-            self.cases, self.figures
+             | figure | |\n|---|---|\n{}{}",
+            self.cases, self.figures, self.chapters
         )
     }
 }
