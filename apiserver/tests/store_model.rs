@@ -164,7 +164,9 @@ async fn check_pages(store: &dyn Store, model: &Model, namespace: u8, limit: usi
         let page = store.list(&prefix, after.as_ref(), limit, at).await.unwrap();
         at = Some(page.revision);
         found.extend(page.items.into_iter().map(|record| (record.key, record.revision, record.value)));
-        if page.remaining == 0 {
+        let all = model.records.keys().filter(|key| key.is_in(&prefix)).count();
+        assert_eq!((page.total, page.more), (all, found.len() < all));
+        if !page.more {
             break;
         }
     }

@@ -229,7 +229,7 @@ mod tests {
             Record { key: key("new"), revision: 4, value: pod("new", "u2", Some("b")) },
             Record { key: key("free"), revision: 5, value: pod("free", "u3", None) },
         ];
-        bindings.reset(&Page { items, revision: 9, remaining: 0 });
+        bindings.reset(&Page { items, revision: 9, ..Page::default() });
         assert_eq!(desired(&bindings, "a"), (9, 0));
         assert_eq!(desired(&bindings, "b"), (9, 1));
     }

@@ -292,7 +292,7 @@ mod tests {
             value: format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"nodeName":"{node}"}}}}"#).into(),
         };
         let items = vec![record("mine", "a"), record("other", "b")];
-        hub.pods_listed(&Page { items, revision: 9, remaining: 0 });
+        hub.pods_listed(&Page { items, revision: 9, ..Page::default() });
         let Message::DesiredPods(desired) = next().await else { panic!("the list comes again") };
         assert_eq!((desired.revision, desired.pods.len()), (9, 1));
         hub.stop();

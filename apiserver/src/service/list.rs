@@ -11,7 +11,7 @@ use super::{
     ObjectService, errors,
     kinds::Target,
     limits::LIST_CHUNK,
-    paging,
+    paging::{self, Start},
     select::Selection,
     view::{self, ListMeta},
 };
@@ -23,8 +23,8 @@ pub(super) struct Found {
     pub revision: Revision,
     /// Where to go on, when the limit was reached.
     more_after: Option<Key>,
-    /// How many are left, where that is known without looking at them.
-    remaining: Option<usize>,
+    /// How many there are, where that is known without looking at them.
+    total: Option<usize>,
 }
 
 /// Why a scan failed.
@@ -83,17 +83,20 @@ impl ObjectService {
         let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
         let found = match self.scan(target, &selection, limit, start.after.as_ref(), start.at).await {
             Err(ScanError::Store(StoreError::Compacted { .. })) if start.continued => {
-                return Err(expired_page(&prefix, start.after.as_ref()));
+                return Err(expired_page(&prefix, &start));
             }
             other => other?,
         };
+        let given = start.given.saturating_add(found.items.len());
+        let token = found.more_after.map(|last| paging::token(&prefix, &last, found.revision, given));
         let meta = ListMeta {
             revision: found.revision,
-            continue_token: found
-                .more_after
-                .map(|last| paging::token(&prefix, &last, found.revision))
-                .unwrap_or_default(),
-            remaining: found.remaining,
+            // Exact on pages of one state; what goes on in a newer one is at least not said to be over.
+            remaining: found
+                .total
+                .filter(|_| token.is_some())
+                .map(|total| total.saturating_sub(given).max(1)),
+            continue_token: token.unwrap_or_default(),
         };
         Ok(ok(view::list(&target.kind, view, &found.items, &meta).await))
     }
@@ -112,7 +115,7 @@ impl ObjectService {
             let page = self.page(target, &prefix, after, limit, at).await?;
             return Ok(self.keep_selected(target, selection, page).await);
         }
-        let mut found = Found { items: Vec::new(), revision: 0, more_after: None, remaining: None };
+        let mut found = Found { items: Vec::new(), revision: 0, more_after: None, total: None };
         // The store keeps the state of a page that is not the last for the pages after it. Beginning with a page of one
         // record makes it keep this one, wherever in the range the limit is reached.
         let (mut after, mut at, mut chunk) = (after.cloned(), at, 1);
@@ -120,7 +123,7 @@ impl ObjectService {
             let page = self.page(target, &prefix, after.as_ref(), chunk, at).await?;
             found.revision = page.revision;
             at = Some(page.revision);
-            let more = page.remaining > 0;
+            let more = page.more;
             let mut records = page.items.into_iter();
             for record in records.by_ref() {
                 after = Some(record.key.clone());
@@ -156,11 +159,9 @@ impl ObjectService {
     }
 
     async fn keep_selected(&self, target: &Target, selection: &Selection, page: Page) -> Found {
-        let more_after =
-            if page.remaining > 0 { page.items.last().map(|record| record.key.clone()) } else { None };
-        let remaining = (page.remaining > 0).then_some(page.remaining);
         if selection.is_everything() {
-            return Found { items: page.items, revision: page.revision, more_after, remaining };
+            let more_after = page.items.last().filter(|_| page.more).map(|record| record.key.clone());
+            return Found { items: page.items, revision: page.revision, more_after, total: Some(page.total) };
         }
         let mut items = Vec::new();
         for (at, record) in page.items.into_iter().enumerate() {
@@ -171,7 +172,7 @@ impl ObjectService {
                 tokio::task::yield_now().await;
             }
         }
-        Found { items, revision: page.revision, more_after: None, remaining: None }
+        Found { items, revision: page.revision, more_after: None, total: None }
     }
 
     fn selects(&self, target: &Target, selection: &Selection, record: &Record) -> bool {
@@ -188,14 +189,14 @@ pub(super) fn narrowed(target: &Target, selection: &Selection) -> Key {
     }
 }
 
-fn expired_page(prefix: &Key, after: Option<&Key>) -> ApiError {
+fn expired_page(prefix: &Key, start: &Start) -> ApiError {
     let mut error = ApiError::expired(
         "The provided continue parameter is too old to display a consistent list result. \
          Start a new list without the continue parameter, or use the continue token of this answer to get the \
          remainder: objects written or deleted since the first page may then be missing or appear twice.",
     );
-    if let Some(after) = after {
-        error.continue_token = paging::token(prefix, after, 0).into();
+    if let Some(after) = &start.after {
+        error.continue_token = paging::token(prefix, after, 0, start.given).into();
     }
     error
 }

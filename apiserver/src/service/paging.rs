@@ -19,6 +19,8 @@ pub(super) struct Start {
     pub after: Option<Key>,
     /// Whether a `continue` token led here.
     pub continued: bool,
+    /// How many objects the pages before gave.
+    pub given: usize,
 }
 
 /// The content of a `continue` token. Clients must not look into it.
@@ -29,25 +31,33 @@ struct Token {
     rv: Revision,
     /// The last key given, without the prefix of the collection.
     after: String,
+    /// How many objects were given up to there.
+    #[serde(default)]
+    given: usize,
 }
 
 const TOKEN_VERSION: u8 = 1;
 
-/// A token for what follows `last`.
-pub(super) fn token(prefix: &Key, last: &Key, at: Revision) -> String {
+/// A token for what follows `last`, before and with which so many objects were given.
+pub(super) fn token(prefix: &Key, last: &Key, at: Revision, given: usize) -> String {
     let after = last.as_str().strip_prefix(prefix.as_str()).unwrap_or_default().to_owned();
-    let token = serde_json::to_vec(&Token { v: TOKEN_VERSION, rv: at, after });
+    let token = serde_json::to_vec(&Token { v: TOKEN_VERSION, rv: at, after, given });
     BASE64_URL_SAFE_NO_PAD.encode(token.expect("a token holds only numbers and text"))
 }
 
-fn parse_token(prefix: &Key, text: &str) -> Result<(Revision, Key), ApiError> {
+fn parse_token(prefix: &Key, text: &str) -> Result<Start, ApiError> {
     let invalid = || ApiError::bad_request("continue key is not valid: start the list again without it");
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
     if token.v != TOKEN_VERSION || token.after.is_empty() {
         return Err(invalid());
     }
-    Ok((token.rv, Key::from_text(&format!("{}{}", prefix.as_str(), token.after))))
+    Ok(Start {
+        at: Some(token.rv).filter(|at| *at > 0),
+        after: Some(Key::from_text(&format!("{}{}", prefix.as_str(), token.after))),
+        continued: true,
+        given: token.given,
+    })
 }
 
 /// Reads the options of a list; `current` is the store's revision.
@@ -64,8 +74,7 @@ pub(super) fn start(prefix: &Key, options: &ListOptions, current: Revision) -> R
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let (at, after) = parse_token(prefix, text)?;
-        return Ok(Start { at: Some(at).filter(|at| *at > 0), after: Some(after), continued: true });
+        return parse_token(prefix, text);
     }
     let Some(revision) = revision else {
         return match matching {
@@ -132,7 +141,7 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let prefix = Key::collection("", "pods", None);
-        let token = token(&prefix, &Key::object("", "pods", "a", "b"), 7);
+        let token = token(&prefix, &Key::object("", "pods", "a", "b"), 7, 1);
         for (revision, matching, token, reason) in [
             ("", "Exact", "", Reason::Invalid),
             ("0", "Exact", "", Reason::Invalid),
@@ -153,7 +162,7 @@ mod tests {
     fn a_token_leads_back_to_its_place() {
         let prefix = Key::collection("", "pods", Some("ns"));
         let last = Key::object("", "pods", "ns", "x");
-        let found = start(&prefix, &options(5, "", "", &token(&prefix, &last, 42)), 100).unwrap();
-        assert_eq!(found, Start { at: Some(42), after: Some(last), continued: true });
+        let found = start(&prefix, &options(5, "", "", &token(&prefix, &last, 42, 5)), 100).unwrap();
+        assert_eq!(found, Start { at: Some(42), after: Some(last), continued: true, given: 5 });
     }
 }

@@ -5,16 +5,7 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
-
-use super::{Change, Event, Expect, Key, Record, Revision, StoreError, Write};
-
-/// The whole state at one revision. Records are shared between states, rings and readers.
-#[derive(Clone, Default)]
-pub(super) struct State {
-    pub revision: Revision,
-    pub records: OrdMap<Key, Arc<Record>>,
-}
+use super::{Change, Event, Expect, Record, Revision, StoreError, Write, state::State};
 
 /// A state to be, and the changes that lead to it.
 pub(super) struct Batch {
@@ -53,15 +44,11 @@ impl Batch {
     /// Adds a change whose revision is known to be the next one. Also the way in for replayed changes.
     pub fn push(&mut self, mut record: Record, deleted: bool) {
         // One copy of a key's text, however often the record is written.
-        if let Some((known, _)) = self.state.records.get_key_value(&record.key) {
-            record.key = known.clone();
+        if let Some(known) = self.state.get(&record.key) {
+            record.key = known.key.clone();
         }
         let record = Arc::new(record);
-        let previous = if deleted {
-            self.state.records.remove(&record.key)
-        } else {
-            self.state.records.insert(record.key.clone(), record.clone())
-        };
+        let previous = if deleted { self.state.remove(&record.key) } else { self.state.put(record.clone()) };
         self.state.revision = record.revision;
         self.events.push(Arc::new(Event { record, previous, deleted }));
     }
@@ -69,7 +56,7 @@ impl Batch {
     /// Whether a write may happen after the writes before it in its own transaction.
     fn check(&self, write: &Write, before: &[Write]) -> Result<(), StoreError> {
         let mut revision = self.state.revision;
-        let mut actual = self.state.records.get(&write.key).map(|record| record.revision);
+        let mut actual = self.state.get(&write.key).map(|record| record.revision);
         for earlier in before {
             let after = match earlier.change {
                 Change::Put(_) => Some(revision + 1),

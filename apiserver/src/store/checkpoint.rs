@@ -31,8 +31,8 @@ use sled::{Config, Db, Mode};
 
 use super::{
     Key, Record, Revision, StoreError,
-    batch::State,
     folder::{Folder, copy_tree, failed, sync_folder, sync_tree},
+    state::State,
 };
 
 /// Bytes of a piece. Larger ones go to blob files from 20 KiB on; smaller ones cost more time.
@@ -112,7 +112,7 @@ pub(super) fn write(
         fs::remove_dir_all(&partial).map_err(failed("remove", &partial))?;
     }
     fs::create_dir(&partial).map_err(failed("create", &partial))?;
-    let mut records = state.records.values().peekable();
+    let mut records = state.records().peekable();
     let mut bytes = 0;
     for number in 0.. {
         let path = partial.join(number.to_string());
@@ -220,7 +220,7 @@ impl Pieces {
 /// Reads the state at a revision, and checks that it is whole.
 pub(super) fn read(folder: &Folder, revision: Revision) -> Result<(State, Summary), StoreError> {
     let (path, _) = folder.state(revision);
-    let mut state = State { revision, ..State::default() };
+    let mut state = State::of(revision, []);
     let mut bytes = 0;
     for number in 0.. {
         let path = path.join(number.to_string());
@@ -231,7 +231,7 @@ pub(super) fn read(folder: &Folder, revision: Revision) -> Result<(State, Summar
         copy_tree(&path, &copy)?;
         let part = guarded(&path, || {
             read_part(&copy, &mut |record| {
-                state.records.insert(record.key.clone(), Arc::new(record));
+                state.put(record.into());
             })
         })?;
         fs::remove_dir_all(&copy).map_err(failed("remove", &copy))?;

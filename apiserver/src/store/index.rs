@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    ops::Bound,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,11 +17,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use super::{
-    Event, Key, Page, Record, Revision, StoreError, Watch,
-    batch::{Batch, State},
-    pages::Pages,
-    ring::Kind,
-    watch::RingWatch,
+    Event, Key, Page, Record, Revision, StoreError, Watch, batch::Batch, pages::Pages, ring::Kind,
+    state::State, watch::RingWatch,
 };
 
 /// How often old changes and old list states are looked for.
@@ -68,7 +64,7 @@ impl Index {
 
     /// Reads one record.
     pub fn get(&self, key: &Key) -> Option<Record> {
-        self.state.load().records.get(key).map(|record| Record::clone(record))
+        self.state.load().get(key).map(|record| Record::clone(record))
     }
 
     /// Reads a page.
@@ -80,8 +76,8 @@ impl Index {
         at: Option<Revision>,
     ) -> Result<Page, StoreError> {
         let state = self.state_at(at)?;
-        let page = read_page(&state, prefix, after, limit);
-        if page.remaining > 0 {
+        let page = state.page(prefix, after, limit);
+        if page.more {
             let (now, current) = (Instant::now(), self.revision());
             let mut pages = self.pages.lock();
             pages.keep(now, &state);
@@ -207,16 +203,4 @@ impl Index {
             kind.bell.send_replace(());
         }
     }
-}
-
-fn read_page(state: &State, prefix: &Key, after: Option<&Key>, limit: usize) -> Page {
-    let start = match after.filter(|after| *after >= prefix) {
-        Some(after) => Bound::Excluded(after),
-        None => Bound::Included(prefix),
-    };
-    let range = (start, Bound::Unbounded);
-    let mut records = state.records.range::<_, Key>(range).take_while(|(key, _)| key.is_in(prefix));
-    let limit = if limit == 0 { usize::MAX } else { limit };
-    let items = records.by_ref().take(limit).map(|(_, record)| Record::clone(record)).collect();
-    Page { items, revision: state.revision, remaining: records.count() }
 }

@@ -6,9 +6,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{
-    Figures, Key, Page, Record, Revision, Store, StoreError, Watch, Write,
-    batch::{Batch, State},
-    index::Index,
+    Figures, Key, Page, Record, Revision, Store, StoreError, Watch, Write, batch::Batch, index::Index,
+    state::State,
 };
 
 /// A store that lives as long as the process.

@@ -23,9 +23,10 @@ mod memory;
 mod pages;
 mod ring;
 mod sled;
+mod state;
 mod watch;
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{borrow::Borrow, fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -75,8 +76,7 @@ pub fn restore(
     revision: Revision,
     records: impl IntoIterator<Item = Record>,
 ) -> Result<(), StoreError> {
-    let records = records.into_iter().map(|record| (record.key.clone(), Arc::new(record))).collect();
-    sled::write_snapshot(&batch::State { revision, records }, folder).map(drop)
+    sled::write_snapshot(&state::State::of(revision, records), folder).map(drop)
 }
 
 /// A store without a disk: for tests, simulation and throw-away clusters.
@@ -131,6 +131,12 @@ impl Key {
         (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
     }
 
+    /// The collections that hold an object: its kind's, and its namespace's in it.
+    fn collections(&self) -> [&str; 2] {
+        let mut slashes = self.0.match_indices('/').skip(1).map(|(at, _)| &self.0[..=at]);
+        [slashes.next().unwrap_or_default(), slashes.next().unwrap_or_default()]
+    }
+
     /// The part that names the kind: the key up to its second slash.
     fn kind(&self) -> &str {
         let end = self.0.match_indices('/').nth(1).map_or(self.0.len(), |(at, _)| at + 1);
@@ -140,6 +146,12 @@ impl Key {
     /// Whether `prefix` covers this key.
     pub fn is_in(&self, prefix: &Key) -> bool {
         self.0.starts_with(&*prefix.0)
+    }
+}
+
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -233,8 +245,10 @@ pub struct Page {
     pub items: Vec<Record>,
     /// The state of the world it was read from; the same on all pages of one list.
     pub revision: Revision,
-    /// How many more records follow in the range.
-    pub remaining: usize,
+    /// Whether more records follow in the range.
+    pub more: bool,
+    /// How many records the whole range holds.
+    pub total: usize,
 }
 
 /// Why the store refused.

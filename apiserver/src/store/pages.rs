@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Revision, batch::State};
+use super::{Revision, state::State};
 
 /// Lists that can page at a time, each from a revision of its own: twice as many as the server works on at a time, so that
 /// none loses its state under way. What they cost is bounded below, not by their number.

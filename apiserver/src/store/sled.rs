@@ -33,11 +33,12 @@ use tokio::{
 
 use super::{
     Change, Figures, Key, Page, Record, Revision, Sizes, Store, StoreError, Watch, Write,
-    batch::{Batch, State},
+    batch::Batch,
     checkpoint::{self, Summary},
     folder::Folder,
     index::Index,
     journal::{AppendError, Journal, Segments},
+    state::State,
 };
 
 /// Transactions that may wait for the committer. Beyond it, callers wait to be let in; the server takes no more requests
