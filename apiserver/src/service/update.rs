@@ -10,7 +10,7 @@ use claw_client::{
     Response,
     request::{FieldValidation, PatchKind, View, WriteOptions},
 };
-use claw_schemas::{ApiError, schema::Schema, status::Cause};
+use claw_schemas::{ApiError, Descriptor, schema::Schema, status::Cause};
 use serde_json::Value;
 
 use super::{
@@ -69,6 +69,11 @@ pub(super) struct Proposal {
     pub warnings: Vec<String>,
 }
 
+/// Whether a replacement must say what it replaces. Leases are what elections stand on: nobody takes one unseen.
+fn must_name_revision(kind: &Descriptor) -> bool {
+    !kind.builtin || (kind.group == "coordination.k8s.io" && kind.plural == "leases")
+}
+
 impl ObjectService {
     pub(super) async fn replace(
         &self,
@@ -85,7 +90,7 @@ impl ObjectService {
         let claims = owners::written(target, part.subresource(), options, "UpdateOptions")?;
         // With a revision there is no second try, so no copy has to be kept for one.
         let conditional = named_revision(&object).is_some();
-        if !conditional && !target.kind.descriptor.builtin {
+        if !conditional && must_name_revision(&target.kind.descriptor) {
             let cause = Cause::invalid("metadata.resourceVersion", "0x0", "must be specified for an update");
             return Err(target.kind.invalid(&target.name, vec![cause]));
         }
