@@ -273,10 +273,8 @@ impl Session {
         view::table(&meta.json(), columns_of, &item)
     }
 
+    /// A revision and nothing else; at the end of the initial events it says so.
     fn bookmark(&mut self, revision: Revision, ends_initial: bool) -> WatchEvent {
-        if matches!(self.view, View::Table(_)) {
-            return WatchEvent::Bookmark(self.framed(Bytes::new(), revision));
-        }
         let (kind, api_version) = match self.view {
             View::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1"),
             _ => (&*self.kind.descriptor.kind, &*self.kind.api_version),
@@ -286,12 +284,17 @@ impl Session {
         } else {
             String::new()
         };
-        WatchEvent::Bookmark(
-            format!(
-                "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{\"resourceVersion\":\"{revision}\",\"creationTimestamp\":null{annotations}}}}}"
-            )
-            .into(),
-        )
+        let object = Bytes::from(format!(
+            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{\"resourceVersion\":\"{revision}\",\"creationTimestamp\":null{annotations}}}}}"
+        ));
+        WatchEvent::Bookmark(match self.view {
+            // A table has no place for annotations: its one row carries them.
+            View::Table(_) => {
+                let rows = if ends_initial { view::item(&self.kind, self.view, &object) } else { Vec::new() };
+                self.framed(rows.into(), revision)
+            }
+            View::Object | View::Metadata => object,
+        })
     }
 }
 
