@@ -132,3 +132,43 @@ fn cost(event: &Event) -> usize {
     let before = event.previous.as_ref().map_or(0, |record| record.value.len());
     before + if event.deleted { event.record.value.len() } else { 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Key, Record};
+
+    fn change(revision: Revision) -> Arc<Event> {
+        let key = Key::object("", "configmaps", "default", "x");
+        let record = Arc::new(Record { key, revision, value: "{}".into() });
+        Arc::new(Event { record, previous: None, deleted: false })
+    }
+
+    fn kept(ring: &Ring) -> usize {
+        ring.slots.len()
+    }
+
+    #[test]
+    fn changes_are_kept_for_75_seconds_at_least_and_100_of_them_for_ever() {
+        let (mut ring, start) = (Ring::new(0), Instant::now());
+        for tick in 0..5_000 {
+            ring.push(start + Duration::from_millis(100 * tick), change(tick + 1));
+            let seen_75_s_ago = tick.saturating_sub(750);
+            assert!(ring.cursor_after(seen_75_s_ago).is_some(), "after {tick} ticks");
+        }
+        assert!(kept(&ring) < 2_000, "older ones are not kept: {}", kept(&ring));
+        ring.sweep(start + Duration::from_secs(100_000));
+        assert_eq!(kept(&ring), EVENTS_MIN);
+        assert!(ring.cursor_after(4_900).is_some() && ring.cursor_after(4_899).is_none());
+    }
+
+    #[test]
+    fn a_burst_is_kept_up_to_100_000_changes() {
+        let (mut ring, now) = (Ring::new(0), Instant::now());
+        for revision in 1..=EVENTS_MAX as u64 + 10 {
+            ring.push(now, change(revision));
+        }
+        assert_eq!(kept(&ring), EVENTS_MAX);
+        assert!(ring.cursor_after(10).is_some() && ring.cursor_after(9).is_none());
+    }
+}

@@ -1,12 +1,12 @@
 //! Watches: what is seen, in which order, from where on, and how they end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use claw_client::{
     ResourceRef,
     request::{IncludeObject, View, WatchOptions},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{configmaps, pods, revision, world};
 
@@ -179,6 +179,96 @@ async fn bookmarks_come_every_minute_and_before_the_end() {
     let now = world.service.store().revision().to_string();
     assert_eq!(seen, [("BOOKMARK", 60, now.clone()), ("BOOKMARK", 98, now)]);
     assert_eq!(began.elapsed().as_secs(), 100, "it ends when it was asked to");
+}
+
+/// A client that resumes from a bookmark would miss whatever comes after it and is older.
+#[tokio::test(start_paused = true)]
+async fn a_bookmark_is_never_ahead_of_what_was_not_delivered() {
+    let world = Arc::new(world().await);
+    let start = world.configmap("first", &json!({})).await;
+    let options = WatchOptions { allow_bookmarks: true, timeout_seconds: Some(600), ..from(&start) };
+    let mut prompt = world.watch(configmaps(), options.clone()).await;
+    let mut late = world.watch(configmaps(), options).await;
+    // Some of the writes fall together with the bookmarks, which are due every minute.
+    let writer = tokio::spawn({
+        let world = world.clone();
+        async move {
+            for n in 0..80 {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                world.configmap(&format!("c{n}"), &json!({})).await;
+                world.create(pods(), &crate::world::pod(&format!("p{n}"))).await.unwrap();
+            }
+        }
+    });
+    let mut seen = Vec::new();
+    while !writer.is_finished() {
+        seen.push(prompt.next_at_last().await.unwrap());
+    }
+    assert!(seen.iter().filter(|(kind, _)| *kind == "BOOKMARK").count() >= 6);
+    in_order(&seen);
+    let mut seen = Vec::new();
+    while let Some(event) = late.next_at_last().await {
+        seen.push(event);
+    }
+    let kinds: Vec<_> = seen.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds.iter().position(|kind| *kind == "BOOKMARK"), Some(80), "first all that it missed");
+    in_order(&seen);
+}
+
+/// Nothing is older than what came before it, and no event as old as a bookmark before it.
+fn in_order(seen: &[(&str, Value)]) {
+    let revision = |object: &Value| revision(object).parse::<u64>().unwrap();
+    for two in seen.windows(2) {
+        let (before, after) = (revision(&two[0].1), revision(&two[1].1));
+        assert!(before < after || (before == after && two[1].0 == "BOOKMARK"), "{two:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_lives_as_long_as_was_asked_and_half_an_hour_or_more_if_nothing_was() {
+    let world = world().await;
+    for (timeout_seconds, at_least_s, at_most_s) in [
+        (Some(1), 1, 1),
+        (Some(290), 290, 290),
+        (Some(600), 600, 600),
+        (None, 1800, 3600),
+        (Some(0), 1800, 3600),
+        (Some(u64::MAX), 86_400, 86_400),
+    ] {
+        let began = tokio::time::Instant::now();
+        let options = WatchOptions { timeout_seconds, ..from("1") };
+        assert!(world.watch(pods(), options).await.next_at_last().await.is_none());
+        let lived = began.elapsed().as_secs();
+        assert!((at_least_s..=at_most_s).contains(&lived), "{timeout_seconds:?}: {lived} s");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_watcher_gets_what_it_missed_or_is_closed_without_an_error_and_starts_over() {
+    let world = world().await;
+    let start = world.configmap("start", &json!({})).await;
+    let (mut slow, mut slower) =
+        (world.watch(configmaps(), from(&start)).await, world.watch(configmaps(), from(&start)).await);
+    let mut expected = Vec::new();
+    for n in 0..300 {
+        world.configmap(&format!("c{n}"), &json!({})).await;
+        expected.push(format!("ADDED c{n}"));
+    }
+    assert_eq!(slow.take(300).await, expected);
+    let mut seen = slower.take(1).await;
+    let now = world.service.store().revision();
+    world.service.store().compact(now).await.unwrap();
+    let mut last = start;
+    while let Some((kind, object)) = slower.next().await {
+        assert_eq!(kind, "ADDED", "the end comes without a word: {object}");
+        seen.push(format!("ADDED {}", object["metadata"]["name"].as_str().unwrap()));
+        last = revision(&object);
+    }
+    assert!(seen.len() < expected.len() && seen == expected[..seen.len()], "a beginning without a gap");
+    let mut resumed = world.watch(configmaps(), from(&last)).await;
+    assert_eq!(resumed.next().await.unwrap().1["reason"], "Expired");
+    let list = world.list(configmaps(), Default::default()).await.unwrap();
+    assert_eq!(list["items"].as_array().unwrap().len(), 301);
 }
 
 #[tokio::test(start_paused = true)]
