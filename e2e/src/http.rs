@@ -1,6 +1,6 @@
 //! Plain HTTP to the API server, for stories that must send what no well-behaved client would.
 
-use std::{fs, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -37,8 +37,16 @@ impl Credentials {
     /// When its kubeconfig is not as kubectl expects it.
     #[must_use]
     pub fn of(cluster: &Cluster) -> Self {
-        let text =
-            fs::read_to_string(cluster.kubeconfig()).expect("the kubeconfig is written before `ready`");
+        Self::read(&cluster.kubeconfig())
+    }
+
+    /// Of the server that wrote this kubeconfig.
+    ///
+    /// # Panics
+    /// When it is not as kubectl expects it.
+    #[must_use]
+    pub fn read(kubeconfig: &Path) -> Self {
+        let text = fs::read_to_string(kubeconfig).expect("the kubeconfig is written before `ready`");
         let config: Value = serde_yaml::from_str(&text).expect("the kubeconfig is YAML");
         let data = |value: &Value| {
             let text = value.as_str().unwrap_or_else(|| panic!("the kubeconfig embeds its data: {config}"));
@@ -79,6 +87,16 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
+    /// The body of an answer that must have this code, as JSON.
+    ///
+    /// # Panics
+    /// When it has another, with what it says.
+    #[track_caller]
+    pub fn expect(&self, code: u16) -> Value {
+        assert_eq!(self.code, code, "{}", self.text());
+        self.json()
+    }
+
     /// The body as text.
     #[must_use]
     pub fn text(&self) -> String {
@@ -90,14 +108,25 @@ impl Http {
     /// As administrator.
     #[must_use]
     pub fn admin(cluster: &Cluster) -> Self {
-        let credentials = Credentials::of(cluster);
-        Self::new(cluster, Some(&credentials), HeaderMap::new())
+        Self::to(cluster.url(), &Credentials::of(cluster))
+    }
+
+    /// As administrator of a server elsewhere, say in this process.
+    #[must_use]
+    pub fn to(url: &str, credentials: &Credentials) -> Self {
+        Self::new(url, tls(&credentials.ca, Some(credentials)), HeaderMap::new())
     }
 
     /// As nobody.
     #[must_use]
     pub fn anonymous(cluster: &Cluster) -> Self {
-        Self::new(cluster, None, HeaderMap::new())
+        Self::stranger(cluster.url(), &Credentials::of(cluster).ca)
+    }
+
+    /// As nobody, to the server whose authority this is.
+    #[must_use]
+    pub fn stranger(url: &str, ca: &[u8]) -> Self {
+        Self::new(url, tls(ca, None), HeaderMap::new())
     }
 
     /// With a bearer token.
@@ -109,15 +138,14 @@ impl Http {
         let mut headers = HeaderMap::new();
         let value = format!("Bearer {token}").parse().expect("a token fits into a header");
         headers.insert(http::header::AUTHORIZATION, value);
-        Self::new(cluster, None, headers)
+        Self::new(cluster.url(), tls(&Credentials::of(cluster).ca, None), headers)
     }
 
-    fn new(cluster: &Cluster, admin: Option<&Credentials>, headers: HeaderMap) -> Self {
-        let config = tls(&Credentials::of(cluster).ca, admin);
+    fn new(url: &str, config: ClientConfig, headers: HeaderMap) -> Self {
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        Self { client, url: cluster.url().to_owned(), headers }
+        Self { client, url: url.to_owned(), headers }
     }
 
     /// Sends one request and hands the answer over unread.
@@ -186,7 +214,15 @@ impl Http {
     /// # Errors
     /// When the server refuses it.
     pub async fn watch(&self, path: &str) -> anyhow::Result<Events> {
-        let response = self.send(Method::GET, path, &[], Bytes::new()).await?;
+        self.watch_as(path, &[]).await
+    }
+
+    /// The same with headers.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn watch_as(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Events> {
+        let response = self.send(Method::GET, path, headers, Bytes::new()).await?;
         if response.status() != 200 {
             bail!("GET {path}: {}", response.status());
         }
