@@ -22,7 +22,7 @@ pub mod service_accounts;
 use std::sync::Arc;
 
 use claw_client::Client;
-use claw_runtime::{Env, Figures, Leadership, Runtime, lease::Election};
+use claw_runtime::{Env, Figures, Manager, Runtime};
 use claw_schemas::Registry;
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio_util::sync::CancellationToken;
@@ -39,30 +39,20 @@ pub struct Options {
     pub figures: Figures,
 }
 
-/// The lease that decides which process runs the controllers.
+/// The source of events, and the lease that decides which process runs the controllers.
+const NAME: &str = "clawbernetes-controllers";
 const LEASE_NAMESPACE: &str = "kube-system";
-const LEASE_NAME: &str = "clawbernetes-controllers";
 
 /// Runs all controllers until cancelled; every task they started has ended when this returns.
 pub async fn run(client: Client, env: Env, options: Options, cancel: CancellationToken) {
-    let work = |leadership: Leadership, term: CancellationToken| {
-        let (client, env, root_ca) = (client.clone(), env.fork(), options.root_ca.clone());
-        let figures = options.figures.clone();
-        async move {
-            let mut runtime =
-                Runtime::start(client, env.clone(), "clawbernetes-controllers", leadership, term);
-            runtime.figures = figures;
-            controllers(&runtime, root_ca).into_iter().for_each(|controller| env.spawn(controller));
-            env.join().await;
-        }
-    };
-    match &options.elect_as {
-        None => work(Leadership::unchallenged(), cancel).await,
-        Some(identity) => {
-            let election = Election::new(&client, env.clone(), LEASE_NAMESPACE, LEASE_NAME, identity);
-            election.lead(cancel, work).await;
-        }
+    let mut manager = Manager::new(client, env, NAME).figures(options.figures);
+    if let Some(identity) = &options.elect_as {
+        manager = manager.elected(LEASE_NAMESPACE, identity);
     }
+    let start = |runtime: &Runtime| {
+        controllers(runtime, options.root_ca.clone()).into_iter().for_each(|one| runtime.env.spawn(one));
+    };
+    manager.run(cancel, start).await;
 }
 
 /// Every controller, each as the future that runs it.

@@ -139,7 +139,7 @@ fn delete_now(pod: &Pod) -> Action {
 
 #[cfg(test)]
 mod tests {
-    use claw_runtime::driver::describe;
+    use claw_runtime::action::describe;
 
     use super::*;
     use crate::pods::build::pod;

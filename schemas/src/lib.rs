@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod columns;
+pub mod custom;
 pub mod discovery;
 pub mod forms;
 pub mod kinds;

@@ -8,6 +8,9 @@ use k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectM
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    endpoint::Endpoint,
+    error::ConfigError,
+    http_transport::HttpTransport,
     request::{
         DeleteOptions, ListOptions, PatchKind, Request, ResourceRef, Response, Verb, View, WatchOptions,
         WriteOptions,
@@ -50,6 +53,15 @@ impl Client {
     /// Over a transport; `field_manager` names the writer in `managedFields` and events.
     pub fn new(transport: Arc<dyn Transport>, field_manager: &str) -> Self {
         Self { transport, field_manager: field_manager.into() }
+    }
+
+    /// Over HTTP: REST as every Kubernetes client speaks it. `field_manager` names the writer in `managedFields` and events.
+    /// Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The endpoint's address, certificates or token cannot be used.
+    pub fn connect(endpoint: &Endpoint, field_manager: &str) -> Result<Self, ConfigError> {
+        Ok(Self::new(Arc::new(HttpTransport::new(endpoint)?), field_manager))
     }
 
     /// Objects of a kind in all namespaces, or of a cluster-scoped kind.

@@ -20,8 +20,14 @@ pub type StreamFrames = Pin<Box<dyn Stream<Item = Result<StreamFrame, ApiError>>
 #[async_trait]
 pub trait NodeLink: Send + Sync + 'static {
     /// Opens the one long-lived session. The first message sent must be `Hello`.
+    ///
+    /// # Errors
+    /// The server could not be reached, or does not know the node.
     async fn session(&self, outgoing: mpsc::Receiver<AgentMessage>) -> Result<ServerMessages, ApiError>;
 
     /// Opens one data stream in answer to `OpenStream`. The first frame sent must name its `stream_id`.
+    ///
+    /// # Errors
+    /// The server could not be reached, or waits for no such stream.
     async fn stream(&self, outgoing: mpsc::Receiver<StreamFrame>) -> Result<StreamFrames, ApiError>;
 }

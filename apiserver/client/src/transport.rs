@@ -34,9 +34,15 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Asks once.
+    ///
+    /// # Errors
+    /// What the server refused, or that it could not be reached: then a write may have happened all the same.
     async fn call(&self, request: Request) -> Result<Response, ApiError>;
 
     /// Watches a collection (or one object, by the field selector `metadata.name=x`).
+    ///
+    /// # Errors
+    /// As [`Self::call`]. A revision that is too old is told by [`WatchEvent::Error`] instead, as the only event.
     async fn watch(
         &self,
         resource: ResourceRef,
@@ -45,6 +51,9 @@ pub trait Transport: Send + Sync + 'static {
     ) -> Result<WatchStream, ApiError>;
 
     /// Reads a streaming subresource, `log` above all. `query` holds its parameters by their REST names.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
     async fn stream(
         &self,
         resource: ResourceRef,

@@ -236,6 +236,11 @@ impl fmt::Display for Action {
     }
 }
 
+/// One line an action, for golden tests of plans.
+pub fn describe(actions: &[Action]) -> Vec<String> {
+    actions.iter().map(ToString::to_string).collect()
+}
+
 fn without_guards(patch: &Value) -> Value {
     let mut patch = patch.clone();
     let Some(fields) = patch.as_object_mut() else { return patch };

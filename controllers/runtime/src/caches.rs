@@ -43,7 +43,7 @@ struct Inner {
 
 impl Caches {
     /// Empty; kinds are listed and watched from the first time they are asked for until `cancel`.
-    pub fn new(client: Client, env: Env, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(client: Client, env: Env, cancel: CancellationToken) -> Self {
         Self::from(Some((client, env, cancel)))
     }
 

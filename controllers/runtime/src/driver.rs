@@ -22,7 +22,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     Runtime,
-    action::{Action, Note, Outcome, Plan, target_of, to_value},
+    action::{Note, Outcome, Plan, target_of, to_value},
     controller::{Controller, Watches},
     events::{self, Recorder},
     execute::{self, Done, Expectation, Failure},
@@ -241,11 +241,6 @@ fn same(a: &Value, b: &Value) -> bool {
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
         (a, b) => a == b,
     }
-}
-
-/// One line an action, for golden tests of plans.
-pub fn describe(actions: &[Action]) -> Vec<String> {
-    actions.iter().map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

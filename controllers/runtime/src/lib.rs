@@ -1,9 +1,110 @@
-//! The SDK for controllers: work queue, driver, caches, leases, finalizers, conditions, events, clock.
+//! The SDK for controllers: programs that watch objects of a Kubernetes API and make the world follow them.
 //!
-//! A controller is a pure function, [`Controller::plan`]: from an object and a snapshot of the world to ordered,
-//! idempotent actions, a status and a time to look again. [`Runtime::drive`] does everything else: it waits for
-//! the caches, runs one plan a key at a time, executes, backs off, writes the status once, and never plans a key
-//! on a cache that has not yet seen the key's own last writes.
+//! You write a pure function, [`Controller::plan`]: from one object and a snapshot of the world to what to do next. The
+//! runtime does all the rest: it watches, decides when to call you, carries out what you planned, and tries again.
+//! It works against this project's API server and against any other that speaks the API of Kubernetes.
+//!
+//! # The smallest whole program
+//!
+//! Every namespace gets a ConfigMap that greets it. Take it away, and it comes back.
+//!
+//! ```no_run
+//! use std::{env, sync::Arc};
+//!
+//! use claw_client::{Client, Kubeconfig};
+//! use claw_runtime::{Action, Controller, Env, Manager, Plan, Watches, World, owner};
+//! use k8s_openapi::{
+//!     api::core::v1::{ConfigMap, Namespace},
+//!     apimachinery::pkg::apis::meta::v1::ObjectMeta,
+//!     jiff::Timestamp,
+//! };
+//! use tokio_util::sync::CancellationToken;
+//!
+//! struct Greeter;
+//!
+//! impl Controller for Greeter {
+//!     type Object = Namespace;
+//!
+//!     fn name(&self) -> &'static str {
+//!         "greeter"
+//!     }
+//!
+//!     fn watches(&self, watches: &mut Watches<Namespace>) {
+//!         watches.owned::<ConfigMap>();
+//!     }
+//!
+//!     fn plan(&self, namespace: &Arc<Namespace>, world: &World, _now: Timestamp) -> Plan {
+//!         let name = namespace.metadata.name.as_deref().unwrap_or_default();
+//!         let leaves = namespace.metadata.deletion_timestamp.is_some();
+//!         if leaves || world.kind::<ConfigMap>().get(name, "greeting").is_some() {
+//!             return Plan::nothing();
+//!         }
+//!         let metadata = ObjectMeta {
+//!             name: Some("greeting".to_owned()),
+//!             namespace: Some(name.to_owned()),
+//!             owner_references: Some(vec![owner::reference_to(&**namespace)]),
+//!             ..ObjectMeta::default()
+//!         };
+//!         let data = Some([("hello".to_owned(), name.to_owned())].into());
+//!         Plan::nothing().then(Action::create(&ConfigMap { metadata, data, ..ConfigMap::default() }))
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let files = Kubeconfig::search_paths(env::var_os("KUBECONFIG").as_deref(), env::home_dir().as_deref());
+//!     let selected = Kubeconfig::load(&files)?.select(None)?;
+//!     let client = Client::connect(&selected.endpoint, "greeter")?;
+//!     let manager = Manager::new(client, Env::real(), "greeter").elected("default", "greeter-0");
+//!     manager.run(CancellationToken::new(), |runtime| runtime.spawn(Greeter)).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! `examples/controller/` is a larger one, with a kind of its own, a status and tests; `docs/controllers.md` tells how to write
+//! yours. A test needs no cluster: `claw-testing` is an API server in the test's own process.
+//!
+//! # What you can rely on
+//!
+//! * **Level, not edge.** A plan is told which object to look at, never what happened to it. It is called when anything that
+//!   it declared in [`watches`](Controller::watches) changes, when it asked for that
+//!   ([`Plan::again_after`]), after a failure, and every [`RESYNC`](driver::RESYNC) besides. Events may be merged, and
+//!   none that matters is lost, so it makes no difference whether the program was away for an hour.
+//! * **One run a key.** No two plans of one object run at a time, and triggers that come meanwhile become one run after
+//!   it. Different objects run side by side.
+//! * **Nothing before the caches are whole**, and every plan reads one picture of each kind ([`World`]), which does not
+//!   change under its hands.
+//! * **Read your writes.** An object is planned again only when the caches show what its last run wrote. So a plan that
+//!   makes what is missing makes it once.
+//! * **Order.** Actions happen in the order of the plan, neighbours of one verb and kind side by side; the first failure
+//!   ends the run. The status is written last, in one request, and only if it differs.
+//! * **Nobody is overwritten.** Actions are guarded by the uid of the object they were planned for, updates and
+//!   [`Action::merge_unchanged`] by its revision. Who loses a race is planned anew, silently.
+//! * **Backoff.** What fails comes back after 20 ms, doubled each time up to five minutes, spread by a fifth, for that object
+//!   alone ([`queue`]). A plan that panics is such a failure. What it was is in [`World::last_failure`].
+//! * **Fencing.** An elected program stops writing before another may begin ([`lease`]): no action starts once the
+//!   lease is lost.
+//! * **Adoption.** [`caches::ORPHANS`] finds objects that nobody controls; [`Action::confirm`] makes sure, before one is
+//!   adopted, that the owner still lives.
+//! * **A death is no event.** Actions are idempotent and nothing is kept in memory that the server does not know, so
+//!   `kill -9` at any line costs nothing but the wait for the lease ([`lease::LEASE`]).
+//!
+//! Not promised: that every state an object went through is seen, or that plans of different objects see one moment.
+//!
+//! # Where things are
+//!
+//! | | |
+//! |---|---|
+//! | [`Controller`], [`Watches`] | what you implement, and how you say what you look at |
+//! | [`World`], [`caches`] | what a plan may know |
+//! | [`Plan`], [`Action`] | what it wants done, as data that can be printed and compared |
+//! | [`conditions`], [`owner`], [`finalizer`] | the conventions of Kubernetes, as functions |
+//! | [`Manager`], [`lease`] | a process that runs controllers, and which of several does |
+//! | [`Runtime`] | the same by hand, for controllers beyond one object a plan (a scheduler, say), which use [`queue`] |
+//! | [`events`], [`figures`] | Events for people, numbers for dashboards |
+//! | [`Env`] | clock, randomness and tasks, so that a test or a simulation can own them |
+//!
+//! Kinds of your own are `claw_client::custom`. Everything is logged by `tracing`.
 //!
 //! Must never know: any one controller.
 
@@ -20,6 +121,7 @@ pub mod execute;
 pub mod figures;
 pub mod finalizer;
 pub mod lease;
+pub mod manager;
 pub mod owner;
 pub mod queue;
 
@@ -36,6 +138,7 @@ pub use env::Env;
 pub use events::Recorder;
 pub use figures::Figures;
 pub use lease::Leadership;
+pub use manager::Manager;
 
 /// What controllers of one process share: a client, a clock, one watch a kind, one event recorder.
 #[derive(Clone)]
@@ -69,6 +172,11 @@ impl Runtime {
         let caches = Caches::new(client.clone(), env.clone(), cancel.clone());
         let recorder = Recorder::start(client.clone(), env.clone(), component, cancel.clone());
         Self { client, env, caches, recorder, leadership, cancel, figures: Figures::default() }
+    }
+
+    /// Runs one controller as a task of [`Self::env`], until cancelled.
+    pub fn spawn(&self, controller: impl Controller) {
+        self.env.spawn(self.drive(controller));
     }
 
     /// Runs one controller until cancelled.

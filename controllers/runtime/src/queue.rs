@@ -203,7 +203,8 @@ impl<K: Clone + Ord> Queue<K> {
     }
 
     /// Whether nothing waits, is delayed or runs.
-    pub fn is_idle(&self) -> bool {
+    #[cfg(test)]
+    fn is_idle(&self) -> bool {
         let state = self.state.lock();
         state.ready.is_empty()
             && state.again.is_empty()

@@ -1,6 +1,6 @@
 //! Plans of Deployments: as text for single steps, by simulation for whole rollouts.
 
-use claw_runtime::{caches::Caches, conditions, driver::describe};
+use claw_runtime::{action::describe, caches::Caches, conditions};
 use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus, ReplicaSetStatus};
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Plans of ReplicaSets, as text.
 
 use claw_client::ApiError;
-use claw_runtime::{caches::Caches, driver::describe, execute::Failure};
+use claw_runtime::{action::describe, caches::Caches, execute::Failure};
 use claw_schemas::status::Reason;
 use serde_json::json;
 

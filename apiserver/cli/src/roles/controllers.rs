@@ -1,11 +1,11 @@
 //! `clawbernetes controllers`: the controllers alone, as clients of a server elsewhere. Of several, one acts.
 
 use anyhow::Context as _;
-use claw_client::endpoint::Trust;
+use claw_client::{Client, endpoint::Trust};
 use claw_runtime::Env;
 use tokio_util::sync::CancellationToken;
 
-use super::{remote, signal::Stop};
+use super::signal::Stop;
 use crate::verbs::Global;
 
 #[derive(Debug, clap::Args)]
@@ -19,7 +19,7 @@ pub struct Options {
 pub async fn run(options: Options, global: Global) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     let selected = global.select()?;
-    let client = remote::client(&selected, "clawbernetes-controllers")?;
+    let client = Client::connect(&selected.endpoint, "clawbernetes-controllers")?;
     let identity = match options.identity {
         Some(identity) => identity,
         None => format!("{}-{}", super::node::host_name()?, std::process::id()),

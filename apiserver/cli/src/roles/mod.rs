@@ -8,7 +8,6 @@ mod controllers;
 mod data_dir;
 mod figures;
 mod node;
-mod remote;
 mod server;
 mod signal;
 mod sweep;

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use claw_apiserver::FileLock;
-use claw_client::{Client, HttpTransport, endpoint::Trust, grpc::GrpcNodeLink, node::NodeLink};
+use claw_client::{Client, endpoint::Trust, grpc::GrpcNodeLink, node::NodeLink};
 use claw_nodeagent::{
     Agent, AgentConfig, Containers, ContainersConfig, Runtime,
     hollow::{self, Company},
@@ -121,7 +121,7 @@ fn start(
 ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
     let endpoint = member.endpoint();
     let link: Arc<dyn NodeLink> = Arc::new(GrpcNodeLink::new(&endpoint)?);
-    let client = Client::new(Arc::new(HttpTransport::new(&endpoint)?), "clawbernetes-node");
+    let client = Client::connect(&endpoint, "clawbernetes-node")?;
     tracing::info!(node = member.node_name(), server = %endpoint.server, "the node agent starts");
     let config = config.clone();
     Ok(tokio::spawn(async move {

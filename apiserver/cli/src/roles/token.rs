@@ -5,12 +5,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use claw_apiserver::auth::new_join_token;
-use claw_client::{ResourceRef, Verb, endpoint::Trust};
+use claw_client::{Client, ResourceRef, Verb, endpoint::Trust};
 use jiff::Timestamp;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 
-use super::remote;
 use crate::verbs::{Global, print};
 
 /// Long enough to walk over to the machine, short enough to forget about.
@@ -42,7 +41,7 @@ pub async fn create(options: Create, global: Global) -> anyhow::Result<()> {
     let hash = authority_hash(ca)?;
     let ttl = Duration::from_secs(options.ttl.saturating_mul(60));
     let (token, secret) = new_join_token(ttl, Timestamp::now())?;
-    let client = remote::client(&selected, "clawbernetes-token")?;
+    let client = Client::connect(&selected.endpoint, "clawbernetes-token")?;
     let secrets = ResourceRef::collection("", "v1", "secrets").in_namespace("kube-system");
     let body = Bytes::from(secret.to_string());
     client
