@@ -8,7 +8,6 @@ pub mod cluster;
 pub mod gated;
 pub mod host;
 pub mod http;
-pub mod in_process;
 pub mod kubectl;
 pub mod load;
 pub mod need;
@@ -16,6 +15,7 @@ pub mod node;
 pub mod states;
 pub mod unreliable;
 pub mod wait;
+pub mod warp;
 
 pub use cluster::{Cluster, Options};
 pub use kubectl::Kubectl;

@@ -1,14 +1,12 @@
-//! Waiting for a condition. Stories never sleep for a while and hope.
+//! Waiting for a condition, for stories that are not asynchronous; the others wait as `claw_testing` does.
 
 use std::{
     fmt::Display,
-    future::Future,
     thread,
     time::{Duration, Instant},
 };
 
-/// Long enough for anything that should happen at once, on a machine that is busy with other tests.
-pub const SOON: Duration = Duration::from_secs(60);
+pub use claw_testing::wait::{SOON, await_condition, check, until_async};
 
 /// Long enough for several containers, restarts with backoff, or a rollout.
 pub const LATER: Duration = Duration::from_secs(180);
@@ -37,30 +35,4 @@ pub fn within<T, E>(limit: Duration, mut probe: impl FnMut() -> Result<T, E>) ->
             last => return last,
         }
     }
-}
-
-/// The same, for asynchronous probes.
-pub async fn until_async<T, E, F>(what: &str, limit: Duration, mut probe: impl FnMut() -> F) -> T
-where
-    E: Display,
-    F: Future<Output = Result<T, E>>,
-{
-    let start = Instant::now();
-    loop {
-        match probe().await {
-            Ok(found) => return found,
-            Err(complaint) if start.elapsed() > limit => {
-                panic!("{what}: not within {} s; last seen: {complaint}", limit.as_secs())
-            }
-            Err(_) => tokio::time::sleep(POLL).await,
-        }
-    }
-}
-
-/// `Ok` when it holds, else what was seen instead.
-///
-/// # Errors
-/// The text of `seen`.
-pub fn check(holds: bool, seen: impl Display) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(seen.to_string()) }
 }

@@ -4,11 +4,9 @@ use claw_client::{
     ResourceRef, Verb,
     request::{DeleteOptions, ListOptions, PatchKind},
 };
-use claw_e2e::{
-    in_process::{InProcess, healthy, object},
-    wait::{SOON, check, until_async},
-};
+use claw_e2e::wait::{SOON, check, until_async};
 use claw_schemas::ApiError;
+use claw_testing::{TestCluster, healthy, object};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Event, Node, Pod, ResourceQuota},
@@ -18,8 +16,8 @@ use serde_json::{Value, json};
 
 const NS: &str = "default";
 
-async fn cluster() -> InProcess {
-    let mut cluster = InProcess::start().await;
+async fn cluster() -> TestCluster {
+    let mut cluster = TestCluster::start().await;
     cluster.machine("n1", healthy).await;
     cluster.controllers();
     cluster
@@ -40,7 +38,7 @@ fn ready(deployment: &Deployment) -> i32 {
     deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0)
 }
 
-async fn scale(cluster: &InProcess, name: &str, replicas: i32) {
+async fn scale(cluster: &TestCluster, name: &str, replicas: i32) {
     let patch = json!({"spec": {"replicas": replicas}});
     let deployments = cluster.client.namespaced::<Deployment>(NS);
     deployments.patch(name, None, PatchKind::Merge, &patch).await.expect("a valid patch");
@@ -97,7 +95,7 @@ async fn a_deployment_tells_that_a_quota_keeps_it_small_and_grows_when_the_quota
     cluster.stop().await;
 }
 
-async fn evict(cluster: &InProcess, pod: &str) -> Result<(), ApiError> {
+async fn evict(cluster: &TestCluster, pod: &str) -> Result<(), ApiError> {
     let eviction =
         json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NS}});
     let resource = ResourceRef::collection("", "v1", "pods").in_namespace(NS).named(pod).sub("eviction");
@@ -105,12 +103,12 @@ async fn evict(cluster: &InProcess, pod: &str) -> Result<(), ApiError> {
     cluster.client.call(resource, verb).await.map(drop)
 }
 
-async fn cordon(cluster: &InProcess, unschedulable: bool) {
+async fn cordon(cluster: &TestCluster, unschedulable: bool) {
     let patch = json!({"spec": {"unschedulable": unschedulable}});
     cluster.client.all::<Node>().patch("n1", None, PatchKind::Merge, &patch).await.expect("a valid patch");
 }
 
-async fn pods(cluster: &InProcess) -> Vec<String> {
+async fn pods(cluster: &TestCluster) -> Vec<String> {
     let pods = cluster.client.namespaced::<Pod>(NS).list(ListOptions::default()).await.expect("a list");
     let alive = pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
     alive.filter_map(|pod| pod.metadata.name).collect()

@@ -4,11 +4,9 @@ use claw_client::{
     DynamicObject, ResourceRef, Verb,
     request::{DeleteOptions, Propagation, WriteOptions},
 };
-use claw_e2e::{
-    in_process::{InProcess, object},
-    wait::{SOON, check, until_async},
-};
+use claw_e2e::wait::{SOON, check, until_async};
 use claw_schemas::status::Reason;
+use claw_testing::{TestCluster, object};
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -22,8 +20,8 @@ fn things(namespace: &str) -> ResourceRef {
     ResourceRef::collection("example.com", "v1", "things").in_namespace(namespace)
 }
 
-async fn cluster_with_things() -> InProcess {
-    let mut cluster = InProcess::start().await;
+async fn cluster_with_things() -> TestCluster {
+    let mut cluster = TestCluster::start().await;
     cluster.controllers();
     let definition: CustomResourceDefinition = object(json!({
         "metadata": {"name": DEFINITION},
@@ -44,31 +42,31 @@ async fn cluster_with_things() -> InProcess {
     cluster
 }
 
-async fn call(cluster: &InProcess, resource: ResourceRef, verb: Verb) -> DynamicObject {
+async fn call(cluster: &TestCluster, resource: ResourceRef, verb: Verb) -> DynamicObject {
     let response = cluster.client.call(resource, verb).await.expect("the server does it");
     serde_json::from_slice(&response.body).expect("an object comes back")
 }
 
-async fn thing(cluster: &InProcess, namespace: &str, name: &str, owners: &Value) -> Value {
+async fn thing(cluster: &TestCluster, namespace: &str, name: &str, owners: &Value) -> Value {
     let body = json!({"metadata": {"name": name, "ownerReferences": owners}}).to_string().into();
     let made =
         call(cluster, things(namespace), Verb::Create { body, options: WriteOptions::default() }).await;
     json!({"apiVersion": "example.com/v1", "kind": "Thing", "name": name, "uid": made.metadata.uid, "blockOwnerDeletion": true})
 }
 
-async fn config(cluster: &InProcess, name: &str, owner: &Value) -> Value {
+async fn config(cluster: &TestCluster, name: &str, owner: &Value) -> Value {
     let config: ConfigMap =
         object(json!({"metadata": {"name": name, "namespace": NS, "ownerReferences": [owner]}}));
     let made = cluster.client.namespaced::<ConfigMap>(NS).create(&config).await.expect("a valid config map");
     json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": made.metadata.uid, "blockOwnerDeletion": true})
 }
 
-async fn delete(cluster: &InProcess, resource: ResourceRef, propagation: Propagation) {
+async fn delete(cluster: &TestCluster, resource: ResourceRef, propagation: Propagation) {
     let options = DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
     cluster.client.call(resource, Verb::Delete(options)).await.expect("deletes");
 }
 
-async fn until_gone(cluster: &InProcess, resource: ResourceRef) {
+async fn until_gone(cluster: &TestCluster, resource: ResourceRef) {
     until_async("the thing goes", SOON, || async {
         match cluster.client.call(resource.clone(), Verb::Get).await {
             Err(error) if error.reason == Reason::NotFound => Ok(()),

@@ -12,14 +12,15 @@ use claw_client::{Client, Transport, request::PatchKind};
 use claw_controllers::Options;
 use claw_e2e::{
     gated::Gated,
-    in_process::{InProcess, Warp, healthy, object},
     wait::{SOON, check, until_async},
+    warp::Warp,
 };
 use claw_runtime::{
     Env, Leadership,
     env::ManualClock,
     lease::{Election, LEASE},
 };
+use claw_testing::{TestCluster, healthy, object};
 use k8s_openapi::{
     api::{apps::v1::Deployment, coordination::v1::Lease},
     jiff::Timestamp,
@@ -40,7 +41,7 @@ fn holder(lease: &Lease) -> (String, i32) {
     (spec.holder_identity.unwrap_or_default(), spec.lease_transitions.unwrap_or(0))
 }
 
-async fn deploy(cluster: &InProcess, name: &str) {
+async fn deploy(cluster: &TestCluster, name: &str) {
     let deployment: Deployment = object(json!({
         "metadata": {"name": name, "namespace": "default"},
         "spec": {
@@ -59,7 +60,7 @@ async fn deploy(cluster: &InProcess, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_leader_leaves_the_other_takes_over_under_a_new_epoch() {
-    let mut cluster = InProcess::start().await;
+    let mut cluster = TestCluster::start().await;
     cluster.machine("n1", healthy).await;
     let env = || Warp::env(Duration::ZERO, 10);
     let first = cluster.controllers_with(env(), candidate("first"));
@@ -76,7 +77,7 @@ async fn when_the_leader_leaves_the_other_takes_over_under_a_new_epoch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_leader_is_replaced_when_its_lease_has_run_out() {
-    let mut cluster = InProcess::start().await;
+    let mut cluster = TestCluster::start().await;
     cluster.machine("n1", healthy).await;
     let dead: Lease = object(json!({
         "metadata": {"name": NAME, "namespace": LEASES},
@@ -93,7 +94,7 @@ async fn a_silent_leader_is_replaced_when_its_lease_has_run_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deposed_leader_stops_before_it_learns_why() {
-    let cluster = InProcess::start().await;
+    let cluster = TestCluster::start().await;
     let cancel = CancellationToken::new();
     let election = Election::new(&cluster.client_for("a"), Warp::env(Duration::ZERO, 10), LEASES, NAME, "a");
     let (terms, mut seen) = watch::channel::<Option<(Leadership, CancellationToken)>>(None);
@@ -143,7 +144,7 @@ struct Standing {
 
 impl Standing {
     /// `lasting` work goes on to the end of its term; other work ends at once.
-    fn start(cluster: &InProcess, lasting: bool) -> Self {
+    fn start(cluster: &TestCluster, lasting: bool) -> Self {
         let wire = Gated::new(Arc::clone(cluster.client_for("a").transport()));
         let client = Client::new(Arc::clone(&wire) as Arc<dyn Transport>, "a");
         let (env, clock) = Env::manual(Timestamp::now(), 7);
@@ -179,7 +180,7 @@ impl Standing {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_found_to_be_ours_still_is_renewed_by_a_write_alone() {
-    let cluster = InProcess::start().await;
+    let cluster = TestCluster::start().await;
     let mut standing = Standing::start(&cluster, true);
     let leadership = standing.leads(1).await;
     // Somebody's label makes the renewal a conflict. Rivals count from the label on.
@@ -208,7 +209,7 @@ async fn a_lease_found_to_be_ours_still_is_renewed_by_a_write_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_that_ends_at_once_does_not_lead_again_at_once() {
-    let cluster = InProcess::start().await;
+    let cluster = TestCluster::start().await;
     let mut standing = Standing::start(&cluster, false);
     standing.leads(1).await;
     let given_up = |lease: &Lease| holder(lease).0.is_empty();

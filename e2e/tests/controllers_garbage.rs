@@ -5,9 +5,10 @@ use std::time::Duration;
 use claw_client::request::{DeleteOptions, ListOptions, PatchKind, Propagation};
 use claw_controllers::Options;
 use claw_e2e::{
-    in_process::{InProcess, Warp, healthy, object},
     wait::{SOON, check, until_async},
+    warp::Warp,
 };
+use claw_testing::{TestCluster, healthy, object};
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
@@ -16,8 +17,8 @@ use serde_json::json;
 
 const NS: &str = "default";
 
-async fn cluster() -> InProcess {
-    let mut cluster = InProcess::start().await;
+async fn cluster() -> TestCluster {
+    let mut cluster = TestCluster::start().await;
     cluster.machine("n1", healthy).await;
     cluster.controllers();
     cluster
@@ -34,18 +35,18 @@ fn reference(meta: &ObjectMeta, kind: &str) -> OwnerReference {
     }
 }
 
-async fn config(cluster: &InProcess, name: &str, owners: &[OwnerReference]) -> ConfigMap {
+async fn config(cluster: &TestCluster, name: &str, owners: &[OwnerReference]) -> ConfigMap {
     let config: ConfigMap =
         object(json!({"metadata": {"name": name, "namespace": NS, "ownerReferences": owners}}));
     cluster.client.namespaced::<ConfigMap>(NS).create(&config).await.expect("a valid config map")
 }
 
-async fn delete(cluster: &InProcess, name: &str, propagation: Propagation) {
+async fn delete(cluster: &TestCluster, name: &str, propagation: Propagation) {
     let options = DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
     cluster.client.namespaced::<ConfigMap>(NS).delete(name, options).await.expect("deletes");
 }
 
-async fn exists(cluster: &InProcess, name: &str) -> bool {
+async fn exists(cluster: &TestCluster, name: &str) -> bool {
     cluster.client.namespaced::<ConfigMap>(NS).find(name).await.expect("reads").is_some()
 }
 
@@ -228,7 +229,7 @@ async fn a_deleted_namespace_takes_everything_along_and_says_what_it_waits_for()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pods_of_a_removed_node_are_collected() {
-    let mut cluster = InProcess::start().await;
+    let mut cluster = TestCluster::start().await;
     let pod: Pod = object(json!({
         "metadata": {"name": "left", "namespace": NS},
         "spec": {"nodeName": "gone", "containers": [{"name": "c", "image": "app:1"}]},
@@ -242,7 +243,7 @@ async fn the_pods_of_a_removed_node_are_collected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_events_are_swept_and_those_still_counted_stay() {
-    let mut cluster = InProcess::start().await;
+    let mut cluster = TestCluster::start().await;
     let events = cluster.client.namespaced::<Event>(NS);
     for (name, time) in [("old", "2020-01-01T00:00:00Z"), ("counted", "2999-01-01T00:00:00Z")] {
         let event: Event = object(json!({

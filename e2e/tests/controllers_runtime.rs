@@ -14,7 +14,6 @@ use claw_client::{
 };
 use claw_e2e::{
     gated::Gated,
-    in_process::{InProcess, object},
     wait::{SOON, check, until_async},
 };
 use claw_runtime::{
@@ -26,6 +25,7 @@ use claw_runtime::{
     owner::reference_to as reference_to_owner,
     queue::RETRY_FIRST,
 };
+use claw_testing::{TestCluster, object};
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Event, Namespace, Secret},
     jiff::Timestamp,
@@ -93,7 +93,7 @@ fn secret(name: &str) -> Secret {
 
 /// A server, a wire that the test holds up, and the controller behind it on the test's clock.
 struct Stage {
-    cluster: InProcess,
+    cluster: TestCluster,
     wire: Arc<Gated>,
     pairs: Pairs,
     runtime: Runtime,
@@ -103,21 +103,21 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        let cluster = InProcess::start().await;
+        let cluster = TestCluster::start().await;
         let (env, clock) = Env::manual(Timestamp::now(), 7);
         Self::with(cluster, env, clock, Leadership::unchallenged(), |_| {}).await
     }
 
     /// The cache of secrets is synced, and then sees no change until the wire is opened.
     async fn with_lagging_secrets() -> Self {
-        let cluster = InProcess::start().await;
+        let cluster = TestCluster::start().await;
         let (env, clock) = Env::manual(Timestamp::now(), 7);
         let lag = |wire: &Gated| wire.close("watch secrets");
         Self::with(cluster, env, clock, Leadership::unchallenged(), lag).await
     }
 
     async fn with(
-        cluster: InProcess,
+        cluster: TestCluster,
         env: Env,
         clock: ManualClock,
         leadership: Leadership,
@@ -163,7 +163,7 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_plan_is_made_before_every_cache_it_reads_is_synced() {
-    let cluster = InProcess::start().await;
+    let cluster = TestCluster::start().await;
     cluster.client.namespaced::<ConfigMap>(NS).create(&config_map("a")).await.expect("it is new");
     cluster.client.namespaced::<Secret>(NS).create(&secret("a")).await.expect("it is new");
     let (env, clock) = Env::manual(Timestamp::now(), 7);
@@ -312,7 +312,7 @@ async fn every_object_is_planned_again_after_a_while_even_if_nothing_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_once_the_lease_is_lost() {
-    let cluster = InProcess::start().await;
+    let cluster = TestCluster::start().await;
     let (env, clock) = Env::manual(Timestamp::now(), 7);
     let renewals = Gated::new(Arc::clone(cluster.client_for("election").transport()));
     let elector = Client::new(Arc::clone(&renewals) as Arc<dyn Transport>, "election");
@@ -358,7 +358,7 @@ async fn nothing_is_written_once_the_lease_is_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_events_is_written_whole_and_repeats_are_counted() {
     const OBJECTS: usize = 300;
-    let cluster = InProcess::start().await;
+    let cluster = TestCluster::start().await;
     let cancel = CancellationToken::new();
     let recorder = Recorder::start(cluster.client_for("probe"), Env::real(), "probe", cancel.clone());
     for number in 0..OBJECTS {
@@ -437,7 +437,7 @@ impl Controller for Fragile {
 }
 
 /// Runs a controller on a clock that stands still: what happens, something led to.
-fn drive<C: Controller>(cluster: &InProcess, controller: C) -> DropGuard {
+fn drive<C: Controller>(cluster: &TestCluster, controller: C) -> DropGuard {
     let (env, _) = Env::manual(Timestamp::now(), 7);
     let cancel = CancellationToken::new();
     let client = cluster.client_for(controller.name());
@@ -448,7 +448,7 @@ fn drive<C: Controller>(cluster: &InProcess, controller: C) -> DropGuard {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_object_outside_of_namespaces_owns_leads_back_to_it() {
-    let cluster = InProcess::start().await;
+    let cluster = TestCluster::start().await;
     let _running = drive(&cluster, Greeter);
     let first = cluster.until("a greeting", NS, "greeting", |_: &ConfigMap| true).await;
     let maps = cluster.client.namespaced::<ConfigMap>(NS);
@@ -460,7 +460,7 @@ async fn what_an_object_outside_of_namespaces_owns_leads_back_to_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_panics_costs_its_own_trigger_and_no_other() {
-    let cluster = InProcess::start().await;
+    let cluster = TestCluster::start().await;
     let fragile = Fragile::default();
     let _running = drive(&cluster, fragile.clone());
     let planned = async |times: usize| {

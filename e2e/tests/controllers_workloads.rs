@@ -10,12 +10,12 @@ use claw_client::{
     request::{DeleteOptions, ListOptions, PatchKind, Propagation},
 };
 use claw_e2e::{
-    in_process::{InProcess, Report, healthy, object},
     states,
     unreliable::{Faults, Unreliable},
     wait::{SOON, check, until_async},
 };
 use claw_runtime::Env;
+use claw_testing::{Report, TestCluster, healthy, object};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{Event, Pod},
@@ -60,19 +60,19 @@ fn revision(d: &Deployment) -> String {
     annotations.get("deployment.kubernetes.io/revision").cloned().unwrap_or_default()
 }
 
-async fn cluster() -> InProcess {
-    let mut cluster = InProcess::start().await;
+async fn cluster() -> TestCluster {
+    let mut cluster = TestCluster::start().await;
     cluster.machine("n1", healthy).await;
     cluster.machine("n2", healthy).await;
     cluster.controllers();
     cluster
 }
 
-async fn create(cluster: &InProcess, d: &Deployment) {
+async fn create(cluster: &TestCluster, d: &Deployment) {
     cluster.client.namespaced::<Deployment>(NS).create(d).await.expect("a valid Deployment");
 }
 
-async fn patch(cluster: &InProcess, name: &str, patch: Value) {
+async fn patch(cluster: &TestCluster, name: &str, patch: Value) {
     let deployments = cluster.client.namespaced::<Deployment>(NS);
     deployments.patch(name, None, PatchKind::Strategic, &patch).await.expect("a valid patch");
 }
@@ -81,15 +81,15 @@ fn image(image: &str) -> Value {
     json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}})
 }
 
-async fn rolled_out(cluster: &InProcess, name: &str) -> Deployment {
+async fn rolled_out(cluster: &TestCluster, name: &str) -> Deployment {
     cluster.until(&format!("{name} rolls out"), NS, name, is_rolled_out).await
 }
 
-async fn sets(cluster: &InProcess) -> Vec<ReplicaSet> {
+async fn sets(cluster: &TestCluster) -> Vec<ReplicaSet> {
     cluster.client.namespaced::<ReplicaSet>(NS).list(ListOptions::default()).await.expect("lists").items
 }
 
-async fn active_pods(cluster: &InProcess) -> Vec<Pod> {
+async fn active_pods(cluster: &TestCluster) -> Vec<Pod> {
     let pods = cluster.client.namespaced::<Pod>(NS).list(ListOptions::default()).await.expect("lists").items;
     pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
 }
@@ -328,7 +328,7 @@ async fn lost_pods_are_replaced_and_never_too_many_are_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_restarted_in_the_middle_finishes_the_work() {
-    let mut cluster = InProcess::start().await;
+    let mut cluster = TestCluster::start().await;
     cluster.machine("n1", healthy).await;
     let mut running = cluster.controllers();
     create(&cluster, &deployment("web", 40, "app:1", json!({}))).await;
@@ -420,7 +420,7 @@ async fn an_orphaned_set_keeps_its_pods_and_is_adopted_by_the_next_deployment() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn finished_pods_are_replaced() {
-    let mut cluster = InProcess::start().await;
+    let mut cluster = TestCluster::start().await;
     // The first pods of every set end badly; those that replace them serve.
     cluster
         .machine("n1", |pod| {
@@ -438,8 +438,8 @@ async fn finished_pods_are_replaced() {
 }
 
 /// Controllers behind a bad network; everybody else sees the server as it is.
-async fn behind(faults: Faults, seed: u64) -> InProcess {
-    let mut cluster = InProcess::start().await;
+async fn behind(faults: Faults, seed: u64) -> TestCluster {
+    let mut cluster = TestCluster::start().await;
     cluster.machine("n1", healthy).await;
     let good = cluster.client_for("controllers");
     let bad = Unreliable::new(Arc::clone(good.transport()), faults, seed);

@@ -16,7 +16,7 @@ use std::{
 };
 
 use claw_client::{Api, Cached, Delta, Reflector, Store, backoff::Backoff};
-use claw_e2e::in_process::InProcess;
+use claw_testing::TestCluster;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,11 +25,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const LIMIT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(3600);
 
-async fn server() -> Arc<InProcess> {
-    Arc::new(InProcess::start().await)
+async fn server() -> Arc<TestCluster> {
+    Arc::new(TestCluster::start().await)
 }
 
-fn maps_of(server: &InProcess) -> Api<ConfigMap> {
+fn maps_of(server: &TestCluster) -> Api<ConfigMap> {
     server.client.namespaced("default")
 }
 

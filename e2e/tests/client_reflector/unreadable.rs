@@ -10,7 +10,7 @@ use claw_client::{
     Cached, DynamicObject, Reflector, ResourceRef, Verb,
     request::{DeleteOptions, PatchKind, WriteOptions},
 };
-use claw_e2e::in_process::{InProcess, object};
+use claw_testing::{TestCluster, object};
 use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -46,7 +46,7 @@ fn gauges() -> ResourceRef {
     ResourceRef::collection("example.com", "v1", "gauges").in_namespace("default")
 }
 
-async fn server_with_gauges() -> Arc<InProcess> {
+async fn server_with_gauges() -> Arc<TestCluster> {
     let server = server().await;
     let definition: CustomResourceDefinition = object(json!({
         "metadata": {"name": "gauges.example.com"},
@@ -65,24 +65,24 @@ async fn server_with_gauges() -> Arc<InProcess> {
     server
 }
 
-async fn call(server: &InProcess, resource: ResourceRef, verb: Verb) -> String {
+async fn call(server: &TestCluster, resource: ResourceRef, verb: Verb) -> String {
     let response = server.client.call(resource, verb).await.expect("the server does it");
     let object: DynamicObject = serde_json::from_slice(&response.body).expect("an object comes back");
     object.metadata.resource_version.unwrap_or_default()
 }
 
-async fn create(server: &InProcess, name: &str, level: Value) -> String {
+async fn create(server: &TestCluster, name: &str, level: Value) -> String {
     let body = json!({"metadata": {"name": name}, "spec": {"level": level}}).to_string().into();
     call(server, gauges(), Verb::Create { body, options: WriteOptions::default() }).await
 }
 
-async fn set(server: &InProcess, name: &str, level: Value) -> String {
+async fn set(server: &TestCluster, name: &str, level: Value) -> String {
     let (kind, body) = (PatchKind::Merge, json!({"spec": {"level": level}}).to_string().into());
     let patch = Verb::Patch { kind, body, options: WriteOptions::default(), force: false };
     call(server, gauges().named(name), patch).await
 }
 
-async fn delete(server: &InProcess, name: &str) {
+async fn delete(server: &TestCluster, name: &str) {
     call(server, gauges().named(name), Verb::Delete(DeleteOptions::default())).await;
 }
 

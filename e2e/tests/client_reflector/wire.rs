@@ -15,8 +15,8 @@ use claw_client::{
     ByteStream, Request, ResourceRef, Response, Transport, Verb, WatchEvent, WatchStream,
     request::{DeleteOptions, ListOptions, View, WatchOptions},
 };
-use claw_e2e::in_process::InProcess;
 use claw_schemas::{ApiError, status::Reason};
+use claw_testing::TestCluster;
 use futures::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
@@ -65,7 +65,7 @@ pub struct Asked {
 
 /// The wire.
 pub struct Wire {
-    server: Mutex<Arc<InProcess>>,
+    server: Mutex<Arc<TestCluster>>,
     asked: Mutex<Vec<Asked>>,
     /// What befalls the next watches, in order; then all is well.
     watches: Mutex<VecDeque<Fault>>,
@@ -76,11 +76,11 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn to(server: &Arc<InProcess>, watches: &[Fault]) -> Arc<Self> {
+    pub fn to(server: &Arc<TestCluster>, watches: &[Fault]) -> Arc<Self> {
         Self::with_pages(server, &[], watches)
     }
 
-    pub fn with_pages(server: &Arc<InProcess>, pages: &[Fault], watches: &[Fault]) -> Arc<Self> {
+    pub fn with_pages(server: &Arc<TestCluster>, pages: &[Fault], watches: &[Fault]) -> Arc<Self> {
         Arc::new(Self {
             server: Mutex::new(Arc::clone(server)),
             asked: Mutex::default(),
@@ -91,7 +91,7 @@ impl Wire {
     }
 
     /// Another server answers from now on; open watches end.
-    pub fn replace(&self, server: &Arc<InProcess>) {
+    pub fn replace(&self, server: &Arc<TestCluster>) {
         *self.server.lock().expect("no panic") = Arc::clone(server);
         self.cut.send_replace(());
     }
@@ -116,7 +116,7 @@ impl Wire {
         self.asked.lock().expect("no panic").push(Asked { what, at: Instant::now() });
     }
 
-    fn server(&self) -> Arc<InProcess> {
+    fn server(&self) -> Arc<TestCluster> {
         Arc::clone(&self.server.lock().expect("no panic"))
     }
 
