@@ -1,4 +1,4 @@
-//! Finds the product's binary, fresh.
+//! Finds the programs of the workspace, fresh.
 
 use std::{
     env,
@@ -13,10 +13,7 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e/ lies in the workspace").to_owned()
 }
 
-/// The `clawbernetes` binary as the sources are now.
-///
-/// `CLAWBERNETES_BIN` names another one, such as a release build. Else cargo is asked to bring the one beside
-/// the running test up to date, once a process: `cargo test` builds only the packages it tests.
+/// The `clawbernetes` binary as the sources are now, or the one that `CLAWBERNETES_BIN` names, such as a release build.
 ///
 /// # Panics
 /// When it does not build.
@@ -24,8 +21,24 @@ pub fn clawbernetes() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match env::var_os("CLAWBERNETES_BIN") {
         Some(path) => PathBuf::from(path),
-        None => build(),
+        None => built().join("clawbernetes"),
     })
+}
+
+/// A program of `examples/`, as the sources are now.
+///
+/// # Panics
+/// When it does not build.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    built().join("examples").join(name)
+}
+
+/// The folder of what is built. Cargo is asked to bring it up to date, once a process: `cargo test` builds only the packages
+/// it tests.
+fn built() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(build)
 }
 
 fn build() -> PathBuf {
@@ -37,7 +50,17 @@ fn build() -> PathBuf {
     // A test target among them makes cargo count development dependencies, as `cargo test --workspace` does: features
     // unify alike and nothing is built twice.
     cargo
-        .args(["build", "--quiet", "--locked", "--workspace", "--bins", "--test", "tidy", "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--workspace",
+            "--bins",
+            "--examples",
+            "--test",
+            "tidy",
+            "--target-dir",
+        ])
         .arg(target);
     // What cargo tells a test of its package. A build script that looks at these would run again here, and again in the
     // next build by hand: ring's, and with it half of the dependencies.
@@ -49,6 +72,6 @@ fn build() -> PathBuf {
         cargo.arg("--release");
     }
     let status = cargo.current_dir(workspace()).status().expect("cargo runs");
-    assert!(status.success(), "clawbernetes does not build");
-    profile.join("clawbernetes")
+    assert!(status.success(), "the workspace does not build");
+    profile.to_owned()
 }

@@ -12,6 +12,7 @@ pub mod kubectl;
 pub mod load;
 pub mod need;
 pub mod node;
+pub mod python;
 pub mod states;
 pub mod unreliable;
 pub mod wait;

@@ -19,6 +19,7 @@ use claw_e2e::{
     http::Http,
     kubectl::Background,
     need::{self, Need},
+    python::python_of,
     wait,
 };
 use http::Method;
@@ -26,7 +27,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
 
-use super::{python, script};
+use super::script;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -82,7 +83,7 @@ struct Follower {
 impl Follower {
     async fn start(cluster: &Cluster) -> Self {
         let file = cluster.scratch().join("informer.log");
-        let process = Background::start(python(cluster).arg(script("informer.py")), &file);
+        let process = Background::start(python_of(cluster).arg(script("informer.py")), &file);
         let follower = Self { process, file };
         follower.until("the first list", |lines| !named(lines, "listed").is_empty()).await;
         follower

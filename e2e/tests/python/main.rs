@@ -3,13 +3,12 @@
 mod informer;
 mod operator;
 
-use std::process::Command;
-
 use claw_e2e::{
     Cluster, Options,
     binary::workspace,
     kubectl::Outcome,
     need::{self, Need},
+    python::python_of,
 };
 
 #[test]
@@ -18,17 +17,10 @@ fn the_python_client_lists_watches_and_patches() {
         return;
     }
     let cluster = Cluster::start(Options::server());
-    let mut python = python(&cluster);
+    let mut python = python_of(&cluster);
     python.arg(script("client.py"));
     let said = Outcome::of(&mut python, "").success().unwrap_or_else(|text| panic!("{text}"));
     assert_eq!(said.lines().last(), Some("all of it works"), "{said}");
-}
-
-/// Python, as a user of the cluster.
-fn python(cluster: &Cluster) -> Command {
-    let mut python = Command::new(workspace().join(".tools/venv/bin/python"));
-    python.env("KUBECONFIG", cluster.kubeconfig()).env("HOME", cluster.scratch()).env("NO_PROXY", "*");
-    python
 }
 
 /// A file beside this one.

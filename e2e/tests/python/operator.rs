@@ -6,13 +6,14 @@ use claw_e2e::{
     http::Http,
     kubectl::Background,
     need::{self, Need},
+    python::python_of,
     wait,
 };
 use http::Method;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::{python, script};
+use super::script;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const SHELVES: &str = "/apis/library.example.com/v1/namespaces/default/shelves";
@@ -49,7 +50,7 @@ async fn an_operator_written_with_kopf_goes_on_over_kills_of_itself_and_of_the_s
 
 fn start(cluster: &Cluster, lists: &str) -> Background {
     let file = cluster.scratch().join(format!("operator-{lists}.log"));
-    let mut kopf = python(cluster);
+    let mut kopf = python_of(cluster);
     kopf.args(["-m", "kopf", "run", "--namespace", "default"]);
     Background::start(kopf.arg(script("kopf_operator.py")).env("LISTS", lists), &file)
 }
