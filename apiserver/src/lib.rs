@@ -12,6 +12,7 @@ pub mod error;
 pub mod fields;
 mod file_lock;
 pub mod grpc;
+mod https;
 pub mod local;
 pub mod metrics;
 pub mod nodes;

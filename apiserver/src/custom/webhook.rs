@@ -1,25 +1,17 @@
 //! Conversion by a program of the user's: `ConversionReview` over HTTPS.
 //!
-//! Source: "Webhook conversion" in the Kubernetes documentation. Webhooks are reached by URL; one that is named by a
-//! Service waits for Services to exist, and says so.
+//! Source: "Webhook conversion" in the Kubernetes documentation.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use claw_schemas::ApiError;
-use http::{Method, Request, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use http::Uri;
 use serde_json::{Value, json};
 
-use crate::validation::faults::{Faults, Path};
+use crate::{
+    https::{self, Endpoint},
+    validation::faults::{Faults, Path},
+};
 
 /// How long a webhook may take. Kubernetes' own figure.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,18 +21,16 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// The versions of `ConversionReview` that are spoken.
 const REVIEW_VERSION: &str = "v1";
 
-type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
 /// A webhook that converts the objects of one kind.
 pub(crate) struct Webhook {
     kind: String,
     /// What makes it unusable, in words, where something does.
-    client: Result<(Uri, Pool), String>,
+    client: Result<Endpoint, String>,
 }
 
 impl Webhook {
     pub fn new(declared: &Value, kind: &str) -> Self {
-        Self { kind: kind.to_owned(), client: connect(declared) }
+        Self { kind: kind.to_owned(), client: Endpoint::new(&declared["clientConfig"], ANSWER_BYTES_MAX) }
     }
 
     /// Objects in the wished version, in the same order.
@@ -51,49 +41,19 @@ impl Webhook {
                 self.kind
             ))
         };
-        let (uri, client) = self.client.as_ref().map_err(|why| failed(why))?;
+        let client = self.client.as_ref().map_err(|why| failed(why))?;
         let uid = uuid::Uuid::new_v4().to_string();
         let review = json!({
             "kind": "ConversionReview",
             "apiVersion": format!("{}/{REVIEW_VERSION}", super::GROUP),
             "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects},
         });
-        let answer = tokio::time::timeout(TIMEOUT, ask(client, uri, &review))
+        let answer = tokio::time::timeout(TIMEOUT, client.post("", &review))
             .await
             .map_err(|_| failed(&format!("no answer within {} s", TIMEOUT.as_secs())))?
             .map_err(|why| failed(&why))?;
         converted(&objects, answer, &uid, api_version).map_err(|why| failed(&why))
     }
-}
-
-async fn ask(client: &Pool, uri: &Uri, review: &Value) -> Result<Value, String> {
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(uri.clone())
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::ACCEPT, "application/json")
-        .body(Full::new(Bytes::from(review.to_string())))
-        .map_err(|error| error.to_string())?;
-    let response =
-        client.request(request).await.map_err(|error| format!("Post \"{uri}\": {}", chain(&error)))?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| format!("the answer breaks off: {error}"))?.to_bytes();
-    if !status.is_success() {
-        return Err(format!("it answered {status}"));
-    }
-    serde_json::from_slice(&body).map_err(|error| format!("its answer is no JSON: {error}"))
-}
-
-/// An error with its sources, of which the last usually says what is wrong.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 /// The objects in an answer, once it is certain that they are those that were sent.
@@ -144,43 +104,6 @@ fn accept(object: &mut Value, original: &Value, api_version: &str) -> Result<(),
     Ok(())
 }
 
-fn connect(declared: &Value) -> Result<(Uri, Pool), String> {
-    let config = &declared["clientConfig"];
-    let Some(url) = config["url"].as_str() else {
-        return Err(service_unreachable(&config["service"]));
-    };
-    let uri: Uri = url.parse().map_err(|error| format!("its url is none: {error}"))?;
-    let tls = tls(config["caBundle"].as_str())?;
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
-    Ok((uri, Client::builder(TokioExecutor::new()).build(connector)))
-}
-
-/// Trusts the bundle of the definition alone; without one, nobody.
-fn tls(bundle: Option<&str>) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(bundle.unwrap_or_default())? {
-        roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-fn certificates(bundle: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = STANDARD.decode(bundle).map_err(|error| format!("caBundle is no base64: {error}"))?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    certificates.map_err(|error| format!("caBundle holds no PEM certificates: {error}"))
-}
-
-fn service_unreachable(service: &Value) -> String {
-    let (namespace, name) =
-        (service["namespace"].as_str().unwrap_or_default(), service["name"].as_str().unwrap_or_default());
-    format!(
-        "the service {namespace}/{name} cannot be reached, because this cluster has no Services yet; give clientConfig.url instead"
-    )
-}
-
 /// Judges the webhook of a definition.
 pub(super) fn validate(webhook: &Value, path: &Path<'_>, faults: &mut Faults) {
     let versions = webhook["conversionReviewVersions"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -216,7 +139,7 @@ pub(super) fn validate(webhook: &Value, path: &Path<'_>, faults: &mut Faults) {
         }
     }
     if let Some(bundle) = config["caBundle"].as_str()
-        && let Err(why) = certificates(bundle)
+        && let Err(why) = https::certificates(bundle)
     {
         faults.invalid_text(&at.field("caBundle"), "...", why);
     }
