@@ -4,6 +4,7 @@
 //!
 //! Must never know: controllers, nodes' insides.
 
+mod admission;
 pub mod auth;
 pub mod backup;
 mod custom;

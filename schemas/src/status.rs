@@ -124,6 +124,9 @@ pub struct ApiError {
     /// For an expired page of a list: the token with which the rest can be had, not consistent with the pages before.
     /// Travels as `metadata.continue`; empty otherwise.
     pub continue_token: Box<str>,
+    /// What those who were asked about the request have to say beside: texts for `Warning` headers. Not part of the
+    /// `Status`.
+    pub warnings: Vec<String>,
 }
 
 /// The wire form: `Status` with its constant fields.
@@ -165,6 +168,7 @@ impl From<Wire> for ApiError {
             message: wire.message,
             details: Box::new(wire.details),
             continue_token: continue_token.into(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -217,6 +221,7 @@ impl ApiError {
             message: message.into(),
             details: Box::default(),
             continue_token: Box::default(),
+            warnings: Vec::new(),
         }
     }
 

@@ -7,7 +7,7 @@
 //!
 //! Must never know: how objects are stored, and who asks for them.
 
-mod cel;
+pub(crate) mod cel;
 mod check;
 mod columns;
 mod conversion;

@@ -78,7 +78,7 @@ fn succeeded(response: Response) -> proto::WriteAnswer {
 
 fn failed(error: &ApiError) -> proto::WriteAnswer {
     let answer = Some(Answer::Error(json(Bytes::from(error.to_json()))));
-    proto::WriteAnswer { answer, warnings: Vec::new() }
+    proto::WriteAnswer { answer, warnings: error.warnings.clone() }
 }
 
 fn not_tried() -> ApiError {

@@ -30,7 +30,17 @@ pub(super) fn error(error: &ApiError) -> Response<Body> {
     if error.details.retry_after_seconds > 0 {
         response.headers_mut().insert(header::RETRY_AFTER, error.details.retry_after_seconds.into());
     }
+    warn(&mut response, &error.warnings);
     response
+}
+
+fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
 }
 
 /// What the service answered.
@@ -60,12 +70,7 @@ pub(super) async fn answer(answer: claw_client::Response, format: Format, gzip: 
             }
         }
     };
-    for warning in answer.warnings {
-        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
-            response.headers_mut().append(header::WARNING, value);
-        }
-    }
+    warn(&mut response, &answer.warnings);
     response
 }
 

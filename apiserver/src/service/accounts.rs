@@ -80,8 +80,11 @@ fn wants_token(spec: &Value, account: &Value) -> bool {
     spec[field].as_bool().or(account[field].as_bool()).unwrap_or(true)
 }
 
-/// Mounts a token into every container that has nothing in its place.
+/// Mounts a token into every container that has nothing in its place. A volume that was made for it before serves the
+/// containers that somebody added since.
 fn mount_token(spec: &mut Value, volume: &str) {
+    let made = token_volume_of(spec);
+    let volume = made.as_deref().unwrap_or(volume);
     let mut mounted = false;
     for list in ["initContainers", "containers"] {
         // Indexing would leave a null where there is no such list.
@@ -95,11 +98,18 @@ fn mount_token(spec: &mut Value, volume: &str) {
             }
         }
     }
-    let Some(spec) = spec.as_object_mut().filter(|_| mounted) else { return };
+    let Some(spec) = spec.as_object_mut().filter(|_| mounted && made.is_none()) else { return };
     let volumes = spec.entry("volumes").or_insert_with(|| json!([]));
     if let Some(volumes) = volumes.as_array_mut() {
         volumes.push(token_volume(volume));
     }
+}
+
+/// The name of a pod's volume with its token.
+fn token_volume_of(spec: &Value) -> Option<String> {
+    let volumes = spec["volumes"].as_array().into_iter().flatten();
+    let mut names = volumes.filter_map(|volume| volume["name"].as_str());
+    names.find(|name| name.starts_with(VOLUME_PREFIX)).map(str::to_owned)
 }
 
 /// A token, the certificate to know the server by, and the namespace.
@@ -138,6 +148,10 @@ mod tests {
         assert_eq!(spec["containers"][0]["volumeMounts"][0]["name"], "kube-api-access-x");
         assert_eq!(spec["containers"][1]["volumeMounts"], json!([own]));
         assert_eq!(spec["volumes"][0]["name"], "kube-api-access-x");
+        spec["containers"][1] = json!({"name": "c"});
+        mount_token(&mut spec, "kube-api-access-y");
+        assert_eq!(spec["containers"][1]["volumeMounts"][0]["name"], "kube-api-access-x");
+        assert_eq!(spec["volumes"].as_array().unwrap().len(), 1);
         let only = json!({"containers": [{"name": "b", "volumeMounts": [own]}]});
         let mut spec = only.clone();
         mount_token(&mut spec, "kube-api-access-x");

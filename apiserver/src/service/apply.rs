@@ -15,6 +15,7 @@ use super::{
     body::{self, Incoming},
     create::prepare,
     decode,
+    hooks::How,
     kinds::Target,
     limits::CONFLICT_RETRIES_MAX,
     object::{self, check_name, metadata_mut, text},
@@ -81,7 +82,7 @@ impl ObjectService {
             object::place(target, &mut object)?;
             Ok(Proposal { object, claims: Claims::Applied(applied.entries), warnings: Vec::new() })
         };
-        Ok(self.change(target, asked.part, asked.options.dry_run, make).await?.stored)
+        Ok(self.change(target, asked.part, asked.options, make).await?.stored)
     }
 
     /// Makes the object. `None` when somebody else did in between.
@@ -109,7 +110,9 @@ impl ObjectService {
         prepare(target, &mut object)?;
         self.admit_into_namespace(target, &target.name).await?;
         let claims = Claims::Applied(applied.entries);
-        let stored = self.insert(target, object, &claims, asked.options.dry_run).await?;
+        let hooks = self.hooks(target, &target.name, How::Create(asked.options)).await?;
+        self.complete(target, &mut object, &claims, hooks.as_ref()).await?;
+        let stored = self.insert(target, object, hooks.as_ref(), asked.options.dry_run).await?;
         Ok(stored.map(|stored| (201, stored)))
     }
 }

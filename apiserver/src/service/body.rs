@@ -61,7 +61,7 @@ pub(super) fn check_fields(
 }
 
 /// Faults as far as headers carry them: long ones are cut, and of very many the rest is counted.
-fn told(faults: Vec<String>) -> Vec<String> {
+pub(super) fn told(faults: Vec<String>) -> Vec<String> {
     let (count, mut bytes) = (faults.len(), 0);
     let mut told: Vec<String> = Vec::new();
     for mut fault in faults {

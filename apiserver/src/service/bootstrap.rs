@@ -63,6 +63,6 @@ impl ObjectService {
             let object = bootstrap::reconciled(present, wanted).unwrap_or_else(|| present.clone());
             Ok(Proposal { object, claims: Claims::Kept, warnings: Vec::new() })
         };
-        self.change(&target, Part::Main, false, make).await.map(drop)
+        self.change(&target, Part::Main, &WriteOptions::default(), make).await.map(drop)
     }
 }

@@ -18,6 +18,7 @@ use super::{
     body::{self, Incoming},
     companions::Companions,
     encode, errors,
+    hooks::{Hooks, How, Rounds},
     kinds::{Target, method_not_allowed},
     limits::{CONFLICT_RETRIES_MAX, NAME_RETRIES_MAX},
     object::{self, generate_name, metadata_mut, stamp_new, text},
@@ -58,11 +59,13 @@ impl ObjectService {
         let claims = owners::written(target, "", options, "CreateOptions")?;
         warnings.extend(unattended::warning(&kind.descriptor));
         self.admit_into_namespace(target, text(&object, "name")).await?;
+        let hooks = self.hooks(target, text(&object, "name"), How::Create(options)).await?;
+        self.complete(target, &mut object, &claims, hooks.as_ref()).await?;
         let stored = if text(&object, "name").is_empty() {
-            self.insert_generated(target, object, &claims, options.dry_run).await?
+            self.insert_generated(target, object, hooks.as_ref(), options.dry_run).await?
         } else {
             let name = text(&object, "name").to_owned();
-            let stored = self.insert(target, object, &claims, options.dry_run).await?;
+            let stored = self.insert(target, object, hooks.as_ref(), options.dry_run).await?;
             stored.ok_or_else(|| kind.already_exists(&name))?
         };
         Ok(Response { code: 201, body: view::single(kind, view, &stored), warnings })
@@ -73,7 +76,7 @@ impl ObjectService {
         &self,
         target: &Target,
         object: Value,
-        claims: &Claims,
+        hooks: Option<&Hooks<'_>>,
         dry_run: bool,
     ) -> Result<Bytes, ApiError> {
         let mut name = String::new();
@@ -81,26 +84,52 @@ impl ObjectService {
             name = generate_name(text(&object, "generateName"))?;
             let mut named = object.clone();
             metadata_mut(&mut named).insert("name".to_owned(), name.as_str().into());
-            if let Some(stored) = self.insert(target, named, claims, dry_run).await? {
+            if let Some(stored) = self.insert(target, named, hooks, dry_run).await? {
                 return Ok(stored);
             }
         }
         Err(target.kind.already_exists(&name))
     }
 
-    /// Defaults, validates and stores. `None` when the name is taken.
+    /// Fills in what was left out, and lets others change the rest. Who owns what is decided before them: what they set is
+    /// nobody's.
+    pub(super) async fn complete(
+        &self,
+        target: &Target,
+        object: &mut Value,
+        claims: &Claims,
+        hooks: Option<&Hooks<'_>>,
+    ) -> Result<(), ApiError> {
+        target.kind.fill_in(object);
+        owners::settle_new(&target.kind, object, claims);
+        self.admit_new(target, object).await?;
+        let Some(hooks) = hooks else { return Ok(()) };
+        let mut rounds = Rounds::default();
+        while hooks.change(&Value::Null, object, &mut rounds).await? {
+            target.kind.fill_in(object);
+            self.admit_new(target, object).await?;
+            if rounds.are_over() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the namespace adds to a new object.
+    async fn admit_new(&self, target: &Target, object: &mut Value) -> Result<(), ApiError> {
+        self.admit_account(target, object).await?;
+        self.admit_amounts(target, object).await
+    }
+
+    /// Validates and stores. `None` when the name is taken.
     pub(super) async fn insert(
         &self,
         target: &Target,
         mut object: Value,
-        claims: &Claims,
+        hooks: Option<&Hooks<'_>>,
         dry_run: bool,
     ) -> Result<Option<Bytes>, ApiError> {
         let kind = &target.kind;
-        kind.fill_in(&mut object);
-        owners::settle_new(kind, &mut object, claims);
-        self.admit_account(target, &mut object).await?;
-        self.admit_amounts(target, &mut object).await?;
         kind.admit(&mut object);
         let causes = kind.faults(None, &object);
         if !causes.is_empty() {
@@ -109,6 +138,9 @@ impl ObjectService {
         self.check_amounts(target, &object).await?;
         kind.change_as_stored(&mut object, unattended::mark);
         self.guard_create(target, &object)?;
+        if let Some(hooks) = hooks {
+            hooks.judge(&Value::Null, &object).await?;
+        }
         if dry_run {
             let key = kind.key(&target.namespace, text(&object, "name"));
             self.companions(target, None, Some(&mut object)).await?;

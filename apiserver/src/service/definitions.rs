@@ -16,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use claw_client::{
     ResourceRef,
-    request::{DeleteOptions, View},
+    request::{DeleteOptions, View, WriteOptions},
 };
 use claw_schemas::{ApiError, status::Reason};
 use futures::future;
@@ -227,7 +227,7 @@ impl ObjectService {
             }
             Ok(Proposal { object, claims: Claims::Kept, warnings: Vec::new() })
         };
-        match self.change(&target, Part::Internal, false, make).await {
+        match self.change(&target, Part::Internal, &WriteOptions::default(), make).await {
             Err(error) if error.reason != Reason::NotFound => Err(error),
             _ => Ok(()),
         }

@@ -15,6 +15,7 @@ use super::{
     ObjectService, body,
     companions::Companions,
     encode, errors,
+    hooks::{How, Rounds},
     kinds::{Target, method_not_allowed},
     limits::CONFLICT_RETRIES_MAX,
     list::ok,
@@ -81,6 +82,9 @@ impl ObjectService {
             let shown = target.shown(&record).await?;
             let old = encode::value_of(&shown)?;
             check_preconditions(target, &record, &old, options)?;
+            if why == Why::Asked {
+                self.ask_to_delete(target, &old, options).await?;
+            }
             let disruption = match why {
                 Why::Asked => Vec::new(),
                 Why::Evicted => self.disruption(target, &old).await?,
@@ -112,6 +116,20 @@ impl ObjectService {
             return Ok(ok(body));
         }
         Err(target.modified())
+    }
+
+    /// Asks those who have a say in a deletion. An eviction is a request of its own, about which they were asked.
+    async fn ask_to_delete(
+        &self,
+        target: &Target,
+        old: &Value,
+        options: &DeleteOptions,
+    ) -> Result<(), ApiError> {
+        let Some(hooks) = self.hooks(target, &target.name, How::Delete(options)).await? else {
+            return Ok(());
+        };
+        hooks.change(old, &mut Value::Null, &mut Rounds::default()).await?;
+        hooks.judge(old, &Value::Null).await
     }
 
     /// Frees the key of a record that must not have changed, beside other writes; `None` when it has.

@@ -61,7 +61,7 @@ impl ObjectService {
             };
             Ok(Proposal { object, claims, warnings: Vec::new() })
         };
-        self.change(&target, Part::Status, false, make).await.map(drop)
+        self.change(&target, Part::Status, options, make).await.map(drop)
     }
 }
 

@@ -48,11 +48,12 @@ impl ObjectService {
         sent: &[u8],
         options: &WriteOptions,
     ) -> Result<Response, ApiError> {
-        let eviction = decode::document(sent)?.value;
+        let mut eviction = decode::document(sent)?.value;
         expect_eviction(&eviction)?;
         if !text(&eviction, "name").is_empty() {
             check_name(target, &eviction)?;
         }
+        self.ask_about(target, &mut eviction, options).await?;
         let mut delete = delete_options(&eviction["deleteOptions"])?;
         delete.dry_run |= options.dry_run;
         self.delete_because(target, &delete, View::Object, Why::Evicted).await?;

@@ -69,6 +69,18 @@ impl Served {
         }
     }
 
+    /// An object as another kind that shows the same objects serves it.
+    pub async fn shown_as(&self, other: &Self, object: &Value) -> Result<Value, ApiError> {
+        let stored = self.written(object).await?.into_owned();
+        match &other.form {
+            None => Ok(stored),
+            Some(form) => {
+                let mut shown = form.served(vec![stored]).await?;
+                shown.pop().ok_or_else(|| ApiError::internal("a conversion lost the object"))
+            }
+        }
+    }
+
     /// A change as it is served.
     pub async fn shown_event(&self, event: &Arc<Event>) -> Result<Arc<Event>, ApiError> {
         let previous = match &event.previous {

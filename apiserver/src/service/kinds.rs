@@ -18,13 +18,14 @@ use claw_schemas::{
     pick::Pick,
     status::{Cause, Reason},
 };
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::{facts::Plan, form::Form, twins::Twin};
+use super::{body, facts::Plan, form::Form, twins::Twin};
 use crate::{auth::Identity, custom, defaults, store::Key, validation};
 
 /// A kind with everything that is worked out once for it.
@@ -91,7 +92,13 @@ pub(super) struct Target {
     pub sub: Option<Sub>,
     /// Who asks; nobody when the server acts for itself.
     pub by: Option<Identity>,
+    /// What others have to say about a write.
+    pub said: Option<Arc<Said>>,
 }
+
+/// Warnings of those who were asked about a write, for its answer.
+#[derive(Default)]
+pub(super) struct Said(Mutex<Vec<String>>);
 
 /// The subresources served. Which kind has which, the registry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +111,22 @@ pub(super) enum Sub {
     Log,
     Approval,
     Token,
+}
+
+impl Sub {
+    /// As paths have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Scale => "scale",
+            Self::Binding => "binding",
+            Self::Eviction => "eviction",
+            Self::Finalize => "finalize",
+            Self::Log => "log",
+            Self::Approval => "approval",
+            Self::Token => "token",
+        }
+    }
 }
 
 impl Kinds {
@@ -150,7 +173,7 @@ impl Kinds {
             Some(_) if name.is_empty() => return Err(no_such_path()),
             Some(sub) => Some(kind.subresource(&sub).ok_or_else(no_such_path)?),
         };
-        Ok(Target { kind, namespace, name, sub, by: None })
+        Ok(Target { kind, namespace, name, sub, by: None, said: None })
     }
 
     /// The kind of that core plural, which every registry has.
@@ -263,18 +286,10 @@ impl Served {
     }
 
     fn subresource(&self, name: &str) -> Option<Sub> {
+        use Sub::{Approval, Binding, Eviction, Finalize, Log, Scale, Status, Token};
         self.descriptor.subresource(name)?;
-        Some(match name {
-            "status" => Sub::Status,
-            "scale" => Sub::Scale,
-            "binding" => Sub::Binding,
-            "eviction" => Sub::Eviction,
-            "finalize" => Sub::Finalize,
-            "log" => Sub::Log,
-            "approval" => Sub::Approval,
-            "token" => Sub::Token,
-            _ => return None,
-        })
+        let all = [Approval, Binding, Eviction, Finalize, Log, Scale, Status, Token];
+        all.into_iter().find(|sub| sub.name() == name)
     }
 
     pub fn key(&self, namespace: &str, name: &str) -> Key {
@@ -315,6 +330,27 @@ impl Target {
     pub fn asked_by(mut self, who: &Identity) -> Self {
         self.by = Some(who.clone());
         self
+    }
+
+    /// The same, as a write about which others may have something to say.
+    pub fn heard(self) -> Self {
+        Self { said: Some(Arc::default()), ..self }
+    }
+
+    /// Keeps warnings for the answer: each once, however often the write is tried.
+    pub fn say(&self, warnings: &[String]) {
+        let Some(said) = &self.said else { return };
+        let mut all = said.0.lock();
+        for warning in warnings {
+            if !all.contains(warning) {
+                all.push(warning.clone());
+            }
+        }
+    }
+
+    /// What was said, as far as headers carry it.
+    pub fn warnings(&self) -> Vec<String> {
+        self.said.as_ref().map_or_else(Vec::new, |said| body::told(std::mem::take(&mut said.0.lock())))
     }
 
     pub fn key(&self) -> Key {

@@ -1,7 +1,7 @@
 //! The object service: every rule about reading and writing objects, whatever wire a request came by.
 //!
-//! One pipeline, one module a stage: authorize → resolve ([`kinds`]) → decode ([`body`]) → default → admit ([`admit`]) →
-//! validate → commit ([`create`], [`update`], [`apply`], [`delete`]) → respond ([`view`]). Objects move as bytes: decoded once on
+//! One pipeline, one module a stage: authorize → resolve ([`kinds`]) → decode ([`body`]) → default → admit ([`admit`],
+//! [`hooks`]) → validate → ask who may refuse ([`hooks`]) → commit ([`create`], [`update`], [`apply`], [`delete`]) → respond ([`view`]). Objects move as bytes: decoded once on
 //! write, serialised once, then spliced into lists and watches ([`encode`]).
 //!
 //! Must never know: HTTP, gRPC, TLS, how the store keeps its bytes.
@@ -27,6 +27,7 @@ mod facts;
 mod form;
 mod guard;
 mod health;
+mod hooks;
 mod kinds;
 pub mod limits;
 mod list;
@@ -74,6 +75,7 @@ pub use self::{
     pods::{decode_delete_options, propagation},
 };
 use crate::{
+    admission,
     auth::{Authorizer, Identity, service_accounts::ServiceAccounts},
     metrics::Metrics,
     nodes::NodeStreams,
@@ -91,6 +93,7 @@ pub struct ObjectService {
     memo: Arc<Memo>,
     watches: Arc<Watches>,
     turns: quotas::Turns,
+    admission: admission::Compiled,
     metrics: Arc<Metrics>,
     ready: AtomicBool,
     closing: CancellationToken,
@@ -109,6 +112,7 @@ impl ObjectService {
             memo: Arc::new(Memo::new()),
             watches: Arc::default(),
             turns: quotas::Turns::default(),
+            admission: admission::Compiled::default(),
             metrics: Arc::default(),
             ready: AtomicBool::new(false),
             closing: CancellationToken::new(),
@@ -140,11 +144,19 @@ impl ObjectService {
         if reviews::is_review(&resource) {
             return self.review(who, &resource, verb).await;
         }
-        let target = self.kinds.resolve(resource)?.asked_by(who);
-        match target.sub {
+        let mut target = self.kinds.resolve(resource)?.asked_by(who);
+        if !matches!(verb, Verb::Get | Verb::List(_)) {
+            target = target.heard();
+        }
+        let mut answer = match target.sub {
             None => self.call_main(&target, verb, view).await,
             Some(sub) => self.call_sub(&target, sub, verb, view).await,
+        };
+        match &mut answer {
+            Ok(response) => response.warnings.extend(target.warnings()),
+            Err(error) => error.warnings.extend(target.warnings()),
         }
+        answer
     }
 
     async fn call_main(&self, target: &Target, verb: Verb, view: View) -> Result<Response, ApiError> {

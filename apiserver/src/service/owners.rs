@@ -121,6 +121,11 @@ pub(super) fn take(object: &mut Value) -> Option<Value> {
     metadata_mut(object).remove(FIELD)
 }
 
+/// Puts back what [`take`] took.
+pub(super) fn give_back(object: &mut Value, fields: Option<Value>) {
+    put(object, fields);
+}
+
 /// Now, as entries say it.
 pub(super) fn now() -> String {
     time_text(Timestamp::now())

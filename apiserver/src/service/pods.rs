@@ -25,8 +25,9 @@ impl ObjectService {
         sent: &[u8],
         options: &WriteOptions,
     ) -> Result<Response, ApiError> {
-        let binding = body::document(sent, "v1", "Binding")?;
+        let mut binding = body::document(sent, "v1", "Binding")?;
         expect_name(target, &binding)?;
+        self.ask_about(target, &mut binding, options).await?;
         let node = binding["target"]["name"].as_str().unwrap_or_default();
         let node_kind = binding["target"]["kind"].as_str().unwrap_or_default();
         let mut causes = Vec::new();
@@ -44,7 +45,7 @@ impl ObjectService {
             let object = bound(target, pod, &binding, node)?;
             Ok(Proposal { object, claims: Claims::Kept, warnings: Vec::new() })
         };
-        self.change(target, Part::Internal, options.dry_run, make).await?;
+        self.change(target, Part::Internal, options, make).await?;
         Ok(Response { code: 201, body: success(target, ""), warnings: Vec::new() })
     }
 }

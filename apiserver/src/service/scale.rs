@@ -88,7 +88,7 @@ impl ObjectService {
             let (object, claims) = make(old)?;
             Ok(Proposal { object, claims, warnings: Vec::new() })
         };
-        let changed = self.change(target, Part::Main, options.dry_run, make).await?;
+        let changed = self.change(target, Part::Main, options, make).await?;
         let object: Value = serde_json::from_slice(&changed.stored)
             .map_err(|error| ApiError::internal(format!("the scaled object does not parse: {error}")))?;
         Ok(ok(scale_of(target, &object)?.to_string().into()))
@@ -96,7 +96,7 @@ impl ObjectService {
 }
 
 /// The workload with the replica count of a Scale.
-fn scaled(target: &Target, old: &Value, scale: &Value) -> Result<Value, ApiError> {
+pub(super) fn scaled(target: &Target, old: &Value, scale: &Value) -> Result<Value, ApiError> {
     super::object::check_name(target, scale)?;
     let invalid = |cause| ApiError::invalid("autoscaling", KIND, &target.name, vec![cause]);
     let replicas = match &scale["spec"]["replicas"] {
@@ -123,7 +123,7 @@ fn scaled(target: &Target, old: &Value, scale: &Value) -> Result<Value, ApiError
     Ok(new)
 }
 
-fn scale_of(target: &Target, object: &Value) -> Result<Value, ApiError> {
+pub(super) fn scale_of(target: &Target, object: &Value) -> Result<Value, ApiError> {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {

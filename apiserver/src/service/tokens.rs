@@ -42,6 +42,7 @@ impl ObjectService {
         })?;
         let account = encode::value_of(&self.record(target).await?)?;
         let mut request = body::document(sent, API_VERSION, KIND)?;
+        self.ask_about(target, &mut request, options).await?;
         let spec = checked(target, &request)?;
         let bound = self.bound(target, &account, spec.bound_object_ref.as_ref()).await?;
         let audiences =

@@ -18,6 +18,7 @@ use super::{
     body::{self, Incoming},
     companions::Companions,
     encode, errors,
+    hooks::{Hooks, How, Rounds},
     kinds::Target,
     limits::CONFLICT_RETRIES_MAX,
     object::{self, bump_generation, check_name, finalizers, is_deleting, text},
@@ -100,7 +101,7 @@ impl ObjectService {
             let object = object.ok_or_else(|| target.modified())?;
             Ok(Proposal { object, claims: claims.clone(), warnings: Vec::new() })
         };
-        let changed = self.change(target, part, options.dry_run, make).await?;
+        let changed = self.change(target, part, options, make).await?;
         Ok(Response { code: 200, body: view::single(&target.kind, view, &changed.stored), warnings })
     }
 
@@ -120,7 +121,7 @@ impl ObjectService {
             let Incoming { object, warnings } = patched(target, old, patch, options.field_validation)?;
             Ok(Proposal { object, claims: claims.clone(), warnings })
         };
-        let changed = self.change(target, part, options.dry_run, make).await?;
+        let changed = self.change(target, part, options, make).await?;
         let body = view::single(&target.kind, view, &changed.stored);
         Ok(Response { code: 200, body, warnings: changed.warnings })
     }
@@ -131,7 +132,7 @@ impl ObjectService {
         &self,
         target: &Target,
         part: Part,
-        dry_run: bool,
+        options: &WriteOptions,
         mut make: impl FnMut(&Record, &Value) -> Result<Proposal, ApiError>,
     ) -> Result<Changed, ApiError> {
         for _ in 0..CONFLICT_RETRIES_MAX {
@@ -140,13 +141,21 @@ impl ObjectService {
             let Proposal { object: mut new, claims, warnings } = make(&record, &old)?;
             check_preconditions(target, &record, &old, &new)?;
             let owners = owners::take(&mut new);
-            settle(target, part, &old, &mut new)?;
+            settle(target, part, &old, &mut new);
             owners::settle(target, part, &old, &mut new, owners, claims);
+            let hooks = self.hooks_of_change(target, part, options).await?;
+            if let Some(hooks) = &hooks {
+                changed_by(hooks, target, part, &old, &mut new).await?;
+            }
+            judge(target, part, &old, &new)?;
             self.guard_update(target, part, &old, &new)?;
+            if let Some(hooks) = &hooks {
+                hooks.judge(&old, &new).await?;
+            }
             let stays = !is_finished(target, &new);
             let Companions { writes, turn: _turn } =
                 self.companions(target, Some(&old), stays.then_some(&mut new)).await?;
-            if dry_run {
+            if options.dry_run {
                 return Ok(Changed { stored: encode::draft(&new).at(record.revision), warnings });
             }
             match self.commit_change(target, &record, (&old, &new), writes).await? {
@@ -155,6 +164,19 @@ impl ObjectService {
             }
         }
         Err(target.modified())
+    }
+
+    /// Those who have a say in a change, unless it is the server's own.
+    async fn hooks_of_change<'s>(
+        &'s self,
+        target: &'s Target,
+        part: Part,
+        options: &WriteOptions,
+    ) -> Result<Option<Hooks<'s>>, ApiError> {
+        match part {
+            Part::Internal => Ok(None),
+            _ => self.hooks(target, &target.name, How::Update(options)).await,
+        }
     }
 
     /// `None` when somebody else wrote in between.
@@ -253,8 +275,29 @@ pub(super) fn wrong_uid(target: &Target, wanted: &str, found: &str) -> ApiError 
     target.kind.conflict(&target.name, &why)
 }
 
-/// Undoes what this change may not touch, fills in defaults, counts the generation, validates.
-fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) -> Result<(), ApiError> {
+/// Lets others change the object, and puts it in order after them. Who owns what was decided before: what they set is
+/// nobody's.
+async fn changed_by(
+    hooks: &Hooks<'_>,
+    target: &Target,
+    part: Part,
+    old: &Value,
+    new: &mut Value,
+) -> Result<(), ApiError> {
+    let mut rounds = Rounds::default();
+    while hooks.change(old, new, &mut rounds).await? {
+        let owners = owners::take(new);
+        settle(target, part, old, new);
+        owners::give_back(new, owners);
+        if rounds.are_over() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Undoes what this change may not touch, fills in defaults, counts the generation.
+fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) {
     let kind = &target.kind;
     match part {
         Part::Main => {
@@ -291,6 +334,11 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) -> Result<(
     if matches!(part, Part::Main) && kind.descriptor.has_generation && kind.is_wish(old, new) {
         bump_generation(new);
     }
+}
+
+/// Validates.
+fn judge(target: &Target, part: Part, old: &Value, new: &Value) -> Result<(), ApiError> {
+    let kind = &target.kind;
     let mut causes = match part {
         Part::Main | Part::Status | Part::Approval => kind.faults(Some(old), new),
         Part::Finalizers | Part::Internal => Vec::new(),

@@ -12,6 +12,10 @@ use super::{
     fits, is_empty, is_set, len, named, names, one_of, optional_one_of, port_number, text,
     workload::label_selector,
 };
+use crate::{
+    admission::judge,
+    custom::cel::{Gives, Names},
+};
 
 /// Conditions that one webhook may have.
 const CONDITIONS_MAX: usize = 64;
@@ -49,7 +53,8 @@ fn webhook(webhook: &Value, path: &Path<'_>, faults: &mut Faults) {
         label_selector(&webhook[field], &path.field(field), faults);
     }
     client(&webhook["clientConfig"], &path.field("clientConfig"), faults);
-    conditions(&webhook["matchConditions"], &path.field("matchConditions"), faults);
+    let names = Names::of_webhooks();
+    conditions(&webhook["matchConditions"], &names, &path.field("matchConditions"), faults);
 }
 
 fn versions(versions: &Value, path: &Path<'_>, faults: &mut Faults) {
@@ -104,6 +109,11 @@ fn client(config: &Value, path: &Path<'_>, faults: &mut Faults) {
             let why = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
             faults.invalid(&path.field("url"), url, why);
         }
+        for (part, what) in [('?', "query parameters"), ('#', "fragments"), ('@', "user information")] {
+            if text(url).contains(part) {
+                faults.invalid(&path.field("url"), url, format_args!("{what} are not permitted in the URL"));
+            }
+        }
         return;
     }
     let path = &path.field("service");
@@ -119,8 +129,8 @@ fn client(config: &Value, path: &Path<'_>, faults: &mut Faults) {
     }
 }
 
-/// Expressions that narrow what is asked about. Whether they compile, only who evaluates them can say.
-pub(super) fn conditions(conditions: &Value, path: &Path<'_>, faults: &mut Faults) {
+/// Expressions that narrow what is asked about.
+pub(super) fn conditions(conditions: &Value, names: &Names, path: &Path<'_>, faults: &mut Faults) {
     if len(conditions) > CONDITIONS_MAX {
         faults.too_many(path, len(conditions), CONDITIONS_MAX);
     }
@@ -134,6 +144,7 @@ pub(super) fn conditions(conditions: &Value, path: &Path<'_>, faults: &mut Fault
         if expression.trim().is_empty() {
             faults.required(&path.field("expression"), "");
         }
+        judge(expression, names, Gives::Bool, &path.field("expression"), faults);
         if !seen.insert(text(name)) {
             faults.duplicate(&path.field("name"), name);
         }

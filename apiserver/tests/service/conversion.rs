@@ -1,58 +1,26 @@
 //! Versions that differ in more than their name: a webhook converts, over real TLS.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use claw_client::{
     ResourceRef,
     request::{ListOptions, WatchOptions},
 };
 use claw_schemas::status::Reason;
-use http_body_util::{BodyExt as _, Full};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::ServerConfig;
-use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
     custom::{define, definitions},
-    world::{World, parse, world},
+    programs::Program,
+    world::{World, world},
 };
 
-/// A webhook that knows `spec.color` of version v1 as `spec.colour` of v2. Gives its address and its certificate.
-async fn webhook() -> (String, String) {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
-    let (acceptor, listener) =
-        (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
-    let url = format!("https://localhost:{}/convert", listener.local_addr().unwrap().port());
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let serving = hyper::server::conn::http1::Builder::new();
-                let _ = serving.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
-            });
-        }
-    });
-    (url, STANDARD.encode(cert.pem()))
+/// A webhook that knows `spec.color` of version v1 as `spec.colour` of v2.
+async fn webhook() -> Arc<Program> {
+    Program::start(answer).await
 }
 
-async fn answer(request: hyper::Request<Incoming>) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
-    let review = parse(&request.into_body().collect().await.unwrap().to_bytes());
+fn answer(review: &Value) -> Value {
     let wanted = review["request"]["desiredAPIVersion"].as_str().unwrap();
     let objects: Vec<Value> = review["request"]["objects"].as_array().unwrap().clone();
     let refused = objects.iter().any(|object| object["metadata"]["name"] == "stubborn");
@@ -62,11 +30,10 @@ async fn answer(request: hyper::Request<Incoming>) -> Result<hyper::Response<Ful
     } else {
         json!({"status": "Success"})
     };
-    let response = json!({
+    json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
         "response": {"uid": review["request"]["uid"], "result": result, "convertedObjects": converted},
-    });
-    Ok(hyper::Response::new(Full::new(response.to_string().into())))
+    })
 }
 
 fn convert(mut object: Value, wanted: &str) -> Value {
@@ -107,8 +74,7 @@ fn paint(name: &str, version: &str, field: &str) -> Value {
 
 async fn painted() -> World {
     let world = world().await;
-    let (url, bundle) = webhook().await;
-    define(&world, &definition(&json!({"url": url, "caBundle": bundle}))).await;
+    define(&world, &definition(&webhook().await.client_config())).await;
     world
 }
 
@@ -166,7 +132,7 @@ async fn a_webhook_that_cannot_be_trusted_or_reached_is_told_apart() {
     for (config, words) in [
         (json!({"service": {"namespace": "x", "name": "y"}}), "this cluster has no Services yet"),
         (json!({"url": "https://localhost:1/"}), "Post \"https://localhost:1/\""),
-        (json!({"url": webhook().await.0, "caBundle": webhook().await.1}), "certificate"),
+        (json!({"url": webhook().await.url, "caBundle": webhook().await.bundle}), "certificate"),
     ] {
         let world = world().await;
         define(&world, &definition(&config)).await;

@@ -134,7 +134,7 @@ impl ServiceAccounts {
         if !in_time || audiences.is_empty() || claims.issuer != ISSUER {
             return Ok(None);
         }
-        Ok(self.stands(&claims.bound, now).await?.then(|| (identity_of(&claims), audiences)))
+        Ok(self.stands(&claims.bound, now).await?.then(|| (bearer(&claims), audiences)))
     }
 
     /// The public key, as the OpenID documents say it.
@@ -222,7 +222,12 @@ pub fn groups(namespace: &str) -> Vec<String> {
     vec![SERVICE_ACCOUNTS.to_owned(), format!("{SERVICE_ACCOUNTS}:{namespace}"), AUTHENTICATED.to_owned()]
 }
 
-fn identity_of(claims: &Claims) -> Identity {
+/// A service account as it asks, without what a token of its would say.
+pub(crate) fn identity_of(namespace: &str, name: &str) -> Identity {
+    Identity::new(user_name(namespace, name), groups(namespace))
+}
+
+fn bearer(claims: &Claims) -> Identity {
     let Bound { namespace, account, pod, node, .. } = &claims.bound;
     let mut extra = BTreeMap::new();
     let mut add = |key: &str, value: String| {

@@ -6,13 +6,15 @@ use kube_cel::cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, Li
 use regex::Regex;
 
 use super::{
+    authorizer::Question,
     budget::{Budget, Spent},
     functions, parse,
+    program::VARIABLES,
     value::Val,
 };
 
 /// Why there is no value.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Failure {
     /// The budget is used up.
     Spent,
@@ -33,11 +35,21 @@ impl Failure {
     }
 }
 
-type Outcome<'a> = Result<Val<'a>, Failure>;
+pub(super) type Outcome<'a> = Result<Val<'a>, Failure>;
+
+/// What an expression can ask for that is not bound to it.
+pub(super) trait Surroundings<'a> {
+    /// The value of a variable that other expressions share.
+    fn variable(&self, name: &str) -> Option<Outcome<'a>>;
+
+    /// Whether somebody may do something, and why.
+    fn decide(&self, question: &Question, verb: &str) -> (bool, String);
+}
 
 /// One evaluation.
 pub(super) struct Evaluator<'a, 'e> {
     budget: &'e Budget,
+    surroundings: Option<&'e dyn Surroundings<'a>>,
     patterns: &'e HashMap<String, Regex>,
     /// Innermost last.
     variables: Vec<(&'e str, Val<'a>)>,
@@ -45,7 +57,13 @@ pub(super) struct Evaluator<'a, 'e> {
 
 impl<'a, 'e> Evaluator<'a, 'e> {
     pub fn new(budget: &'e Budget, patterns: &'e HashMap<String, Regex>) -> Self {
-        Self { budget, patterns, variables: Vec::new() }
+        Self { budget, surroundings: None, patterns, variables: Vec::new() }
+    }
+
+    /// The same, with what is around it.
+    #[must_use]
+    pub fn within(self, surroundings: &'e dyn Surroundings<'a>) -> Self {
+        Self { surroundings: Some(surroundings), ..self }
     }
 
     /// Gives a variable its value.
@@ -63,6 +81,9 @@ impl<'a, 'e> Evaluator<'a, 'e> {
             Expr::Literal(literal) => Ok(value_of(literal)),
             Expr::Ident(name) => self.variable(name).cloned().map_or_else(|| self.global(name), Ok),
             Expr::Select(select) => {
+                if let Some(outcome) = self.shared(&select.operand, &select.field) {
+                    return if select.test { Ok(Val::Bool(true)) } else { outcome };
+                }
                 let operand = self.evaluate(&select.operand)?;
                 self.select(&operand, &select.field, select.test)
             }
@@ -94,6 +115,16 @@ impl<'a, 'e> Evaluator<'a, 'e> {
     /// What a rule at the root can name without `self.`.
     fn global(&self, name: &str) -> Outcome<'a> {
         Err(Failure::Error(format!("undeclared reference to '{name}'")))
+    }
+
+    /// A variable that expressions share.
+    fn shared(&self, operand: &IdedExpr, name: &str) -> Option<Outcome<'a>> {
+        match &operand.expr {
+            Expr::Ident(own) if own == VARIABLES && self.variable(own).is_none() => {
+                self.surroundings?.variable(name)
+            }
+            _ => None,
+        }
     }
 
     fn select(&self, operand: &Val<'a>, field: &str, test: bool) -> Outcome<'a> {
@@ -283,6 +314,9 @@ impl<'a, 'e> Evaluator<'a, 'e> {
             None => None,
         };
         let args: Result<Vec<_>, _> = call.args.iter().map(|arg| self.evaluate(arg)).collect();
+        if let Some(Val::Authorizer(question)) = &target {
+            return question.call(&name, &args?, self.surroundings);
+        }
         let pattern = |source: &str| self.patterns.get(source).cloned();
         functions::call(&name, target, args?, pattern, self.budget)
     }

@@ -1,15 +1,18 @@
-//! `x-kubernetes-validations`: rules in CEL about the values of custom objects.
+//! CEL: rules about the values of custom objects (`x-kubernetes-validations`), here, and expressions that stand for
+//! themselves, in [`program`].
 //!
 //! The parser and the library of functions are those of the crates `cel` and `kube-cel`. Evaluation is our own ([`eval`]):
 //! it works on the JSON as it is, takes types from the schema, and counts its steps, so that a rule that runs away is
 //! stopped. What a rule says that can never be true of its schema is refused with the definition ([`types`]).
 //!
-//! Must never know: HTTP, the store, and other sources of expressions.
+//! Must never know: HTTP, the store, and where expressions come from.
 
+mod authorizer;
 mod budget;
 mod eval;
 mod functions;
 mod parse;
+mod program;
 mod types;
 mod value;
 
@@ -20,6 +23,10 @@ use regex::Regex;
 use serde_json::Value;
 
 pub(super) use self::budget::Budget;
+pub(crate) use self::{
+    authorizer::{About, Question},
+    program::{Authorizing, Evaluation, Given, Gives, Inputs, Names, Program},
+};
 use self::{
     eval::{Evaluator, Failure},
     value::Val,

@@ -3,6 +3,8 @@
 //!
 //! Where a type is not known for certain (an int-or-string, the answer of a function of the library) everything is taken.
 
+use std::collections::BTreeMap;
+
 use kube_cel::cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
 
 use super::{functions, parse, value::unescaped};
@@ -20,7 +22,7 @@ pub(super) enum Wanted {
 
 /// What is known of a value.
 #[derive(Clone, Debug, PartialEq)]
-enum Ty<'n> {
+pub(super) enum Ty<'n> {
     Any,
     Null,
     Bool,
@@ -34,12 +36,16 @@ enum Ty<'n> {
     Place(Place<'n>),
     List(Box<Ty<'n>>),
     Map,
+    /// These fields, and no others.
+    Record(BTreeMap<String, Ty<'n>>),
+    /// A question about what somebody may do.
+    Authorizer,
     Optional(Box<Ty<'n>>),
 }
 
 /// A node, which is one by its address.
 #[derive(Clone, Copy, Debug)]
-struct Place<'n>(&'n Node);
+pub(super) struct Place<'n>(&'n Node);
 
 impl PartialEq for Place<'_> {
     fn eq(&self, other: &Self) -> bool {
@@ -66,8 +72,13 @@ pub(super) fn check(
     }
 }
 
+/// The type of an expression in which these names are known.
+pub(super) fn type_in<'n>(expression: &IdedExpr, mut scope: Vec<(String, Ty<'n>)>) -> Result<Ty<'n>, String> {
+    type_of(expression, &mut scope)
+}
+
 /// The type of what stands at a place.
-fn of(node: Option<&Node>) -> Ty<'_> {
+pub(super) fn of(node: Option<&Node>) -> Ty<'_> {
     let Some(node) = node else { return Ty::Any };
     match node.ty {
         Some(Type::Object | Type::Array) => Ty::Place(Place(node)),
@@ -94,7 +105,8 @@ fn name(ty: &Ty<'_>) -> &'static str {
         Ty::Other => "object",
         Ty::Place(Place(node)) if node.ty == Some(Type::Array) => "list",
         Ty::Place(Place(node)) if node.is_map() => "map",
-        Ty::Place(_) => "object",
+        Ty::Place(_) | Ty::Record(_) => "object",
+        Ty::Authorizer => "authorizer",
         Ty::List(_) => "list",
         Ty::Map => "map",
         Ty::Optional(_) => "optional",
@@ -153,6 +165,11 @@ fn variable<'n>(ident: &str, scope: &Scope<'n>) -> Checked<'n> {
 fn field<'n>(operand: &Ty<'n>, name_of_field: &str) -> Checked<'n> {
     match operand {
         Ty::Any | Ty::Map => Ok(Ty::Any),
+        Ty::Authorizer if name_of_field == "requestResource" => Ok(Ty::Authorizer),
+        Ty::Authorizer => Err(format!("undefined field '{name_of_field}'")),
+        Ty::Record(fields) => {
+            fields.get(name_of_field).cloned().ok_or_else(|| format!("undefined field '{name_of_field}'"))
+        }
         Ty::Optional(inner) => Ok(Ty::Optional(Box::new(field(inner, name_of_field)?))),
         Ty::Place(Place(node)) if node.ty == Some(Type::Object) => {
             let own = if node.is_map() { name_of_field.into() } else { unescaped(name_of_field) };
@@ -220,10 +237,24 @@ fn call_type<'n>(call: &CallExpr, scope: &mut Scope<'n>) -> Checked<'n> {
         Some(group) => format!("{group}.{}", call.func_name),
         None => call.func_name.clone(),
     };
+    if let Some(Ty::Authorizer) = target {
+        return authorizer_type(&full);
+    }
     if !functions::exists(&full) {
         return Err(format!("undeclared reference to '{full}'"));
     }
     function_type(&full, target.as_ref(), &args)
+}
+
+fn authorizer_type<'n>(function: &str) -> Checked<'n> {
+    match function {
+        "path" | "group" | "resource" | "subresource" | "namespace" | "name" | "serviceAccount" | "check" => {
+            Ok(Ty::Authorizer)
+        }
+        "allowed" | "errored" => Ok(Ty::Bool),
+        "reason" | "error" => Ok(Ty::Text),
+        other => Err(format!("undeclared reference to '{other}'")),
+    }
 }
 
 fn function_type<'n>(full: &str, target: Option<&Ty<'n>>, args: &[Ty<'n>]) -> Checked<'n> {

@@ -10,6 +10,7 @@ use kube_cel::cel::{
 use serde_json::Value;
 
 use super::{
+    authorizer::Question,
     budget::{BYTES_PER_UNIT, Budget, Spent},
     eval::Failure,
 };
@@ -60,6 +61,8 @@ pub(super) enum Val<'a> {
     /// Key, value.
     Map(Rc<Vec<(Val<'a>, Val<'a>)>>),
     Optional(Option<Rc<Val<'a>>>),
+    /// A question about what somebody may do.
+    Authorizer(Rc<Question>),
     /// What only the library knows to handle: times, durations, bytes, quantities, addresses, ...
     Foreign(Cel),
 }
@@ -147,6 +150,7 @@ impl<'a> Val<'a> {
                 .iter()
                 .find(|(key, _)| key.as_text() == Some(name))
                 .map(|(_, value)| value.clone())),
+            Self::Authorizer(question) => question.field(name).map(Some),
             _ => Err(Failure::overload("_._")),
         }
     }
@@ -249,7 +253,7 @@ impl<'a> Val<'a> {
             Ok(Cel::List(Arc::new(items?)))
         };
         Ok(match self {
-            Self::Null => Cel::Null,
+            Self::Null | Self::Authorizer(_) => Cel::Null,
             Self::Bool(value) => Cel::Bool(*value),
             Self::Int(value) => Cel::Int(*value),
             Self::Uint(value) => Cel::UInt(*value),

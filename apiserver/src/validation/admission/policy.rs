@@ -4,11 +4,15 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::validation::{
-    admission, each,
-    faults::{Faults, Path},
-    is_empty, is_set, len, named, names, one_of, text,
-    workload::label_selector,
+use crate::{
+    admission::judge,
+    custom::cel::{Gives, Names, Program},
+    validation::{
+        admission, each,
+        faults::{Faults, Path},
+        is_empty, is_set, len, named, names, one_of, text,
+        workload::label_selector,
+    },
 };
 
 const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
@@ -33,16 +37,36 @@ pub(in crate::validation) fn policy(_: Option<&Value>, new: &Value, faults: &mut
         let why = "validations or auditAnnotations must contain at least one item";
         faults.required(&path.field("validations"), why);
     }
-    each(&spec["validations"], &path.field("validations"), |one, path| validation(one, path, faults));
-    variables(&spec["variables"], &path.field("variables"), faults);
-    admission::conditions(&spec["matchConditions"], &path.field("matchConditions"), faults);
+    let mut names = Names::of_policies(!kind.is_null());
+    admission::conditions(&spec["matchConditions"], &names, &path.field("matchConditions"), faults);
+    variables(&spec["variables"], &mut names, &path.field("variables"), faults);
+    each(&spec["validations"], &path.field("validations"), |one, path| {
+        validation(one, &names, path, faults);
+    });
+    let names = names.without_authorizer();
+    each(&spec["auditAnnotations"], &path.field("auditAnnotations"), |one, path| {
+        annotation(one, &names, path, faults);
+    });
     one_of(&spec["failurePolicy"], &["Fail", "Ignore"], &path.field("failurePolicy"), faults);
 }
 
-fn validation(validation: &Value, path: &Path<'_>, faults: &mut Faults) {
+fn annotation(annotation: &Value, names: &Names, path: &Path<'_>, faults: &mut Faults) {
+    for field in ["key", "valueExpression"] {
+        if text(&annotation[field]).trim().is_empty() {
+            faults.required(&path.field(field), "");
+        }
+    }
+    let value = text(&annotation["valueExpression"]);
+    judge(value, names, Gives::TextOrNull, &path.field("valueExpression"), faults);
+}
+
+fn validation(validation: &Value, names: &Names, path: &Path<'_>, faults: &mut Faults) {
     if text(&validation["expression"]).trim().is_empty() {
         faults.required(&path.field("expression"), "expression is not specified");
     }
+    judge(text(&validation["expression"]), names, Gives::Bool, &path.field("expression"), faults);
+    let (computed, names) = (text(&validation["messageExpression"]), names.clone().without_authorizer());
+    judge(computed, &names, Gives::Text, &path.field("messageExpression"), faults);
     let message = text(&validation["message"]);
     if message.contains('\n') {
         faults.invalid(
@@ -56,7 +80,7 @@ fn validation(validation: &Value, path: &Path<'_>, faults: &mut Faults) {
     }
 }
 
-fn variables(variables: &Value, path: &Path<'_>, faults: &mut Faults) {
+fn variables(variables: &Value, names: &mut Names, path: &Path<'_>, faults: &mut Faults) {
     let mut seen = HashSet::new();
     each(variables, path, |variable, path| {
         let name = &variable["name"];
@@ -69,8 +93,15 @@ fn variables(variables: &Value, path: &Path<'_>, faults: &mut Faults) {
         } else if !seen.insert(text(name)) {
             faults.duplicate(&path.field("name"), name);
         }
-        if text(&variable["expression"]).trim().is_empty() {
+        let expression = text(&variable["expression"]);
+        if expression.trim().is_empty() {
             faults.required(&path.field("expression"), "expression is not specified");
+        } else if let Err(why) = Program::variable(text(name), expression, names) {
+            faults.invalid_text(
+                &path.field("expression"),
+                expression,
+                format_args!("compilation failed: {why}"),
+            );
         }
     });
 }

@@ -1,0 +1,293 @@
+//! Expressions that stand for themselves: conditions of webhooks, and what admission policies consist of.
+//!
+//! They know the object under names of their own ([`Names`]), see it without a schema, and may share variables, each of which
+//! is worked out once, when something first asks for it.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::LazyLock,
+};
+
+use kube_cel::cel::parser::Expression;
+use regex::Regex;
+use serde_json::{Value, json};
+
+use super::{
+    authorizer::Question,
+    budget::Budget,
+    eval::{Evaluator, Failure, Outcome, Surroundings},
+    parse,
+    types::{self, Ty},
+    value::Val,
+};
+use crate::{
+    custom::node::Node,
+    validation::faults::{Faults, Path},
+};
+
+/// The variable that holds the variables.
+pub(super) const VARIABLES: &str = "variables";
+
+/// What is known of a request, and of the namespace it is about: upstream's fields.
+static REQUEST: LazyLock<Node> = LazyLock::new(|| {
+    let (text, texts) = (json!({"type": "string"}), json!({"type": "array", "items": {"type": "string"}}));
+    let kind = object(&json!({"group": text, "version": text, "kind": text}));
+    let resource = object(&json!({"group": text, "version": text, "resource": text}));
+    let user = object(&json!({
+        "username": text, "uid": text, "groups": texts,
+        "extra": {"type": "object", "additionalProperties": texts},
+    }));
+    let fields = json!({
+        "kind": kind, "resource": resource, "subResource": text, "requestKind": kind,
+        "requestResource": resource, "requestSubResource": text, "name": text, "namespace": text,
+        "operation": text, "userInfo": user, "dryRun": {"type": "boolean"}, "options": {},
+    });
+    compiled(&object(&fields))
+});
+static NAMESPACE: LazyLock<Node> = LazyLock::new(|| {
+    let (text, texts) = (json!({"type": "string"}), json!({"type": "array", "items": {"type": "string"}}));
+    let map = json!({"type": "object", "additionalProperties": text});
+    let metadata = object(&json!({
+        "name": text, "generateName": text, "namespace": text, "labels": map, "annotations": map, "UID": text,
+        "creationTimestamp": {"type": "string", "format": "date-time"}, "deletionGracePeriodSeconds": {"type": "integer"},
+        "deletionTimestamp": {"type": "string", "format": "date-time"}, "generation": {"type": "integer"},
+        "resourceVersion": text, "finalizers": texts,
+    }));
+    let fields = json!({
+        "metadata": metadata, "spec": object(&json!({"finalizers": texts})), "status": object(&json!({"phase": text})),
+    });
+    compiled(&object(&fields))
+});
+
+fn object(properties: &Value) -> Value {
+    json!({"type": "object", "properties": properties})
+}
+
+fn compiled(schema: &Value) -> Node {
+    Node::compile(schema, &Path::Root, &mut Faults::default())
+}
+
+/// The names that an expression may use, with what is known of each.
+#[derive(Clone)]
+pub(crate) struct Names {
+    known: Vec<(String, Ty<'static>)>,
+    variables: BTreeMap<String, Ty<'static>>,
+}
+
+/// What an expression is to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gives {
+    Bool,
+    Text,
+    TextOrNull,
+    Anything,
+}
+
+impl Names {
+    /// What conditions of webhooks know.
+    pub fn of_webhooks() -> Self {
+        let place = |node: &'static Node| types::of(Some(node));
+        let known = [
+            ("object", Ty::Any),
+            ("oldObject", Ty::Any),
+            ("request", place(&REQUEST)),
+            ("authorizer", Ty::Authorizer),
+        ];
+        let known = known.into_iter().map(|(name, ty)| (name.to_owned(), ty)).collect();
+        Self { known, variables: BTreeMap::new() }
+    }
+
+    /// What policies know, too.
+    pub fn of_policies(with_params: bool) -> Self {
+        let mut names = Self::of_webhooks();
+        names.known.push(("namespaceObject".to_owned(), types::of(Some(&NAMESPACE))));
+        if with_params {
+            names.known.push(("params".to_owned(), Ty::Any));
+        }
+        names
+    }
+
+    /// The same without leave to ask what somebody may do.
+    #[must_use]
+    pub fn without_authorizer(mut self) -> Self {
+        self.known.retain(|(_, ty)| *ty != Ty::Authorizer);
+        self
+    }
+
+    fn scope(&self) -> Vec<(String, Ty<'static>)> {
+        let mut scope = self.known.clone();
+        scope.push((VARIABLES.to_owned(), Ty::Record(self.variables.clone())));
+        scope
+    }
+}
+
+/// A compiled expression.
+#[derive(Debug)]
+pub(crate) struct Program {
+    text: String,
+    expression: Expression,
+    patterns: HashMap<String, Regex>,
+}
+
+impl Program {
+    /// Compiles an expression that gives what is wanted.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn compile(text: &str, names: &Names, gives: Gives) -> Result<Self, String> {
+        Self::typed(text, names, gives).map(|(program, _)| program)
+    }
+
+    /// Compiles a variable, which expressions after it may name.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn variable(name: &str, text: &str, names: &mut Names) -> Result<Self, String> {
+        let (program, ty) = Self::typed(text, names, Gives::Anything)?;
+        names.variables.insert(name.to_owned(), ty);
+        Ok(program)
+    }
+
+    fn typed(text: &str, names: &Names, gives: Gives) -> Result<(Self, Ty<'static>), String> {
+        let expression = parse::parse(text)?;
+        let ty = types::type_in(&expression, names.scope())?;
+        match (gives, &ty) {
+            (Gives::Bool, Ty::Any | Ty::Bool)
+            | (Gives::Text, Ty::Any | Ty::Text)
+            | (Gives::TextOrNull, Ty::Any | Ty::Text | Ty::Null)
+            | (Gives::Anything, _) => {}
+            (Gives::Bool, _) => return Err("must evaluate to bool".to_owned()),
+            (Gives::Text, _) => return Err("must evaluate to string".to_owned()),
+            (Gives::TextOrNull, _) => return Err("must evaluate to one of [string null_type]".to_owned()),
+        }
+        let patterns = parse::patterns(&expression)?;
+        Ok((Self { text: text.trim().to_owned(), expression, patterns }, ty))
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// What expressions are about.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    /// Null when it is being deleted.
+    pub object: &'a Value,
+    /// Null when it is new.
+    pub old: &'a Value,
+    pub request: &'a Value,
+    pub params: &'a Value,
+    pub namespace: &'a Value,
+    /// Who answers what somebody may do.
+    pub authorizer: &'a dyn Authorizing,
+}
+
+/// Answers what the one who asks, or an account, may do.
+pub(crate) trait Authorizing {
+    /// Whether it is allowed, and why.
+    fn decide(&self, question: &Question, verb: &str) -> (bool, String);
+}
+
+/// What an expression gave.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Given {
+    Bool(bool),
+    Text(String),
+    Null,
+    Other,
+}
+
+/// Why an expression gave nothing.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Trouble {
+    /// It took too long, alone or with those before it.
+    Spent,
+    /// In words.
+    Error(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spent => f.write_str(
+                "validation failed due to running out of cost budget, no further validation rules will be run",
+            ),
+            Self::Error(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Evaluates expressions about one request, within one budget.
+pub(crate) struct Evaluation<'a, 'p> {
+    inputs: Inputs<'a>,
+    variables: &'p [(String, Program)],
+    values: RefCell<HashMap<String, Outcome<'a>>>,
+    budget: Budget,
+}
+
+impl<'a, 'p> Evaluation<'a, 'p> {
+    pub fn new(inputs: Inputs<'a>, variables: &'p [(String, Program)]) -> Self {
+        Self { inputs, variables, values: RefCell::default(), budget: Budget::of_object() }
+    }
+
+    /// Evaluates one.
+    ///
+    /// # Errors
+    /// Why it has no value.
+    pub fn evaluate(&self, program: &Program) -> Result<Given, Trouble> {
+        match self.value(program) {
+            Ok(Val::Bool(value)) => Ok(Given::Bool(value)),
+            Ok(Val::Null) => Ok(Given::Null),
+            Ok(Val::Text(text)) => Ok(Given::Text(text.to_string())),
+            Ok(_) => Ok(Given::Other),
+            Err(Failure::Spent) => {
+                self.budget.spend_all();
+                Err(Trouble::Spent)
+            }
+            Err(Failure::Error(why)) => {
+                Err(Trouble::Error(format!("expression '{}' resulted in error: {why}", program.text)))
+            }
+        }
+    }
+
+    fn value(&self, program: &Program) -> Outcome<'a> {
+        self.budget.begin_rule();
+        self.inner(program)
+    }
+
+    fn inner(&self, program: &Program) -> Outcome<'a> {
+        let Inputs { object, old, request, params, namespace, .. } = self.inputs;
+        let mut evaluator = Evaluator::new(&self.budget, &program.patterns).within(self);
+        for (name, value, node) in [
+            ("object", object, None),
+            ("oldObject", old, None),
+            ("request", request, Some(&*REQUEST)),
+            ("params", params, None),
+            ("namespaceObject", namespace, Some(&*NAMESPACE)),
+        ] {
+            evaluator.bind(name, Val::of(value, node));
+        }
+        evaluator.bind("authorizer", Val::Authorizer(Question::of(request)));
+        evaluator.evaluate(&program.expression)
+    }
+}
+
+impl<'a> Surroundings<'a> for Evaluation<'a, '_> {
+    fn variable(&self, name: &str) -> Option<Outcome<'a>> {
+        if let Some(known) = self.values.borrow().get(name) {
+            return Some(known.clone());
+        }
+        let (_, program) = self.variables.iter().find(|(own, _)| own == name)?;
+        let outcome = self.inner(program);
+        self.values.borrow_mut().insert(name.to_owned(), outcome.clone());
+        Some(outcome)
+    }
+
+    fn decide(&self, question: &Question, verb: &str) -> (bool, String) {
+        self.inputs.authorizer.decide(question, verb)
+    }
+}
