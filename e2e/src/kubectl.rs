@@ -125,7 +125,12 @@ impl Kubectl {
 
     /// Runs to the end, whatever it is.
     pub fn run(&self, args: &[&str]) -> Outcome {
-        Outcome::of(&mut self.command(args), "")
+        self.run_with(args, "")
+    }
+
+    /// Runs to the end with something on its standard input, whatever it is.
+    pub fn run_with(&self, args: &[&str], input: &str) -> Outcome {
+        Outcome::of(&mut self.command(args), input)
     }
 
     /// Runs and must succeed; gives its standard output.

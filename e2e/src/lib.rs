@@ -17,6 +17,7 @@ pub mod states;
 pub mod unreliable;
 pub mod wait;
 pub mod warp;
+pub mod webhook;
 
 pub use cluster::{Cluster, Options};
 pub use kubectl::Kubectl;
