@@ -13,6 +13,7 @@ pub mod columns;
 pub mod custom;
 pub mod discovery;
 pub mod forms;
+pub mod gpu;
 pub mod kinds;
 pub mod openapi;
 pub mod pick;

@@ -4,6 +4,7 @@
 //! moment of the question, which a node asks a few times for each pod that it starts.
 
 use bytes::Bytes;
+use claw_schemas::gpu;
 use serde_json::Value;
 
 use super::{Action, action::What};
@@ -47,6 +48,10 @@ pub fn may(node: &str, action: &Action<'_>, pods: Option<&dyn BoundPods>) -> boo
                 && (name == node && (write || action.verb == "get")
                     || name.is_empty() && action.verb == "create")
         }
+        ("resource.k8s.io", "resourceslices", "") => {
+            let own = matches!(action.verb, "get" | "delete") || write;
+            name == gpu::slice_name(node) && own || name.is_empty() && action.verb == "create"
+        }
         _ => false,
     }
 }
@@ -64,7 +69,9 @@ pub fn refusal(node: &str, action: &Action<'_>) -> String {
             format!("a node has access to the pods bound to it, and lists them with spec.nodeName={node}")
         }
         _ => {
-            format!("node \"{node}\" has access to itself, its lease, its events and what its pods refer to")
+            format!(
+                "node \"{node}\" has access to itself, its lease, its devices, its events and what its pods refer to"
+            )
         }
     }
 }
@@ -193,6 +200,8 @@ mod tests {
         let nodes = ResourceRef::collection("", "v1", "nodes");
         let leases = ResourceRef::collection("coordination.k8s.io", "v1", "leases");
         let leases = |namespace: &str, name: &str| leases.clone().in_namespace(namespace).named(name);
+        let slices = ResourceRef::collection("resource.k8s.io", "v1", "resourceslices");
+        let slice = |node: &str| slices.clone().named(&gpu::slice_name(node));
         for (verb, resource, expected) in [
             ("create", core("events"), true),
             ("patch", nodes.clone().named("gpu-02").sub("status"), true),
@@ -205,6 +214,13 @@ mod tests {
             ("update", leases(LEASES, "gpu-02"), true),
             ("update", leases(LEASES, "gpu-03"), false),
             ("update", leases("kube-system", "gpu-02"), false),
+            ("create", slices.clone(), true),
+            ("list", slices.clone(), false),
+            ("get", slice("gpu-02"), true),
+            ("update", slice("gpu-02"), true),
+            ("delete", slice("gpu-02"), true),
+            ("update", slice("gpu-03"), false),
+            ("delete", slices.clone().named("gpu-02"), false),
         ] {
             assert_eq!(may_at("gpu-02", verb, &resource), expected, "{verb} {resource:?}");
         }

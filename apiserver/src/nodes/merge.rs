@@ -3,6 +3,7 @@
 //! Pure functions over JSON. An agent owns almost all of a status; what others own in it stays. A condition
 //! that does not change keeps the time of its last change, whatever the report says.
 
+use claw_schemas::gpu;
 use serde_json::{Map, Value, json};
 
 /// Pod conditions that the agent alone writes: when it leaves one out, it is gone.
@@ -50,12 +51,14 @@ pub fn node_status(stored: &Value, reported: Value, ready: Option<Value>, now: &
         _ => Map::new(),
     };
     let mut reported = take_conditions(&mut news);
+    // Who states what the machine has states how its GPUs are, or that there are none.
+    let is_whole = news.contains_key("capacity");
     if let Some(ready) = ready {
         reported.retain(|one| kind(one) != "Ready");
         reported.push(ready);
     }
     status.extend(news);
-    let merged = conditions(stored, reported.into_iter(), |_| true, now);
+    let merged = conditions(stored, reported.into_iter(), |kind| !is_whole || kind != gpu::CONDITION, now);
     if !merged.is_empty() {
         status.insert("conditions".to_owned(), Value::Array(merged));
     }
@@ -205,6 +208,17 @@ mod tests {
         assert_eq!(pod_status(&stored, json!({ "phase": "Failed" }), NOW), None);
         assert!(pod_status(&stored, json!({ "phase": "Succeeded", "podIP": "x" }), NOW).is_some());
         assert_eq!(pod_status(&stored, json!("garbage"), NOW), None);
+    }
+
+    #[test]
+    fn a_machine_that_lost_its_gpus_says_nothing_of_them() {
+        let gpus = json!({ "type": gpu::CONDITION, "status": "True", "lastTransitionTime": "t1" });
+        let stored = json!({ "conditions": [gpus] });
+        let alive = node_status(&stored, json!({}), Some(ready("True", "AgentReady", "m")), NOW);
+        assert_eq!(alive["conditions"][0], gpus, "who speaks of readiness alone changes nothing else");
+        let merged = node_status(&alive, json!({ "capacity": { "cpu": "4" } }), None, NOW);
+        assert_eq!(merged["conditions"].as_array().unwrap().len(), 1);
+        assert_eq!(merged["conditions"][0]["type"], "Ready");
     }
 
     #[test]

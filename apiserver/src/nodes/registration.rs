@@ -2,7 +2,7 @@
 //! set stay as they are.
 
 use claw_client::ResourceRef;
-use claw_schemas::{ApiError, proto::NodeStatus, status::Reason};
+use claw_schemas::{ApiError, gpu::FOUND_LABELS, proto::NodeStatus, status::Reason};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -127,9 +127,15 @@ fn new_node(name: &str, hello: &Value) -> Value {
     })
 }
 
-/// The node with the agent's labels and annotations, or `None` when it has them already.
+/// The node with the agent's labels and annotations, or `None` when it has them already. Labels that the agent found out
+/// earlier and does not find any more go.
 fn with_labels(node: &Value, hello: &Value) -> Option<Value> {
     let mut changed = node.clone();
+    let found = node["metadata"]["annotations"][FOUND_LABELS].as_str().unwrap_or_default();
+    let said = allowed(hello, "labels");
+    if let Some(labels) = changed["metadata"]["labels"].as_object_mut() {
+        labels.retain(|name, _| said.contains_key(name) || !found.split(',').any(|found| found == name));
+    }
     for field in ["labels", "annotations"] {
         let news = allowed(hello, field);
         let metadata = changed.get_mut("metadata")?.as_object_mut()?;
@@ -164,6 +170,21 @@ mod tests {
         let merged = with_labels(&node, &hello).unwrap();
         assert_eq!(merged["metadata"]["labels"], json!({ "team": "vision", "kubernetes.io/arch": "amd64" }));
         assert_eq!(merged["spec"], node["spec"]);
+        assert_eq!(with_labels(&merged, &hello), None);
+    }
+
+    #[test]
+    fn labels_that_an_agent_no_longer_finds_go_and_those_of_people_stay() {
+        let node = json!({ "metadata": {
+            "name": "a", "labels": { "team": "vision", "nvidia.com/gpu.count": "2", "nvidia.com/gpu.product": "A" },
+            "annotations": { FOUND_LABELS: "nvidia.com/gpu.count,nvidia.com/gpu.product" },
+        } });
+        let hello = json!({ "metadata": {
+            "labels": { "nvidia.com/gpu.count": "1" }, "annotations": { FOUND_LABELS: "nvidia.com/gpu.count" },
+        } });
+        let merged = with_labels(&node, &hello).unwrap();
+        assert_eq!(merged["metadata"]["labels"], json!({ "team": "vision", "nvidia.com/gpu.count": "1" }));
+        assert_eq!(merged["metadata"]["annotations"][FOUND_LABELS], "nvidia.com/gpu.count");
         assert_eq!(with_labels(&merged, &hello), None);
     }
 

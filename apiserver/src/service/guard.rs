@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use claw_schemas::{ApiError, status::Cause};
+use claw_schemas::{ApiError, gpu, status::Cause};
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
 use serde_json::Value;
 
@@ -43,7 +43,10 @@ impl ObjectService {
             self.guard_grant(target, who, &Value::Null, object)?;
         }
         match who.node() {
-            Some(node) => guard_lease(target, node, text(object, "name")),
+            Some(node) => {
+                guard_lease(target, node, text(object, "name"))?;
+                guard_slice(target, node, text(object, "name"), object)
+            }
             None => Ok(()),
         }
     }
@@ -58,6 +61,9 @@ impl ObjectService {
         let Some(who) = judged(target) else { return Ok(()) };
         if target.kind.descriptor.group == rbac::GROUP {
             self.guard_grant(target, who, old, new)?;
+        }
+        if let Some(node) = who.node() {
+            guard_slice(target, node, text(new, "name"), new)?;
         }
         if let Some(node) = who.node().filter(|_| target.kind.is_core("nodes") && part == Part::Main) {
             guard_node(target, node, old, new)?;
@@ -159,6 +165,18 @@ fn guard_lease(target: &Target, node: &str, name: &str) -> Result<(), ApiError> 
         return Ok(());
     }
     let why = format!("node \"{node}\" may only have the lease that has its name");
+    Err(target.kind.forbidden(name, &why))
+}
+
+/// A node speaks for its own devices, in the slice that has its name.
+fn guard_slice(target: &Target, node: &str, name: &str, new: &Value) -> Result<(), ApiError> {
+    let descriptor = &target.kind.descriptor;
+    let is_slice = &*descriptor.group == "resource.k8s.io" && &*descriptor.plural == "resourceslices";
+    if !is_slice || (name == gpu::slice_name(node) && new["spec"]["nodeName"] == node) {
+        return Ok(());
+    }
+    let own = gpu::slice_name(node);
+    let why = format!("node \"{node}\" may only have slice \"{own}\", with spec.nodeName: {node}");
     Err(target.kind.forbidden(name, &why))
 }
 

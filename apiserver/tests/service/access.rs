@@ -14,7 +14,7 @@ use claw_client::{
     ResourceRef, Verb,
     request::{ListOptions, WatchOptions, WriteOptions},
 };
-use claw_schemas::{Registry, status::Reason};
+use claw_schemas::{Registry, gpu, status::Reason};
 use serde_json::{Value, json};
 
 use crate::world::{World, bound_pod, configmaps, namespaces, pod, pods};
@@ -450,6 +450,30 @@ async fn a_node_creates_no_lease_but_its_own() {
     let error = n1.create(leases(), &lease("n2")).await.unwrap_err();
     assert_eq!(error.reason, Reason::Forbidden, "{error}");
     n1.create(leases(), &lease("n1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_speaks_for_its_own_devices() {
+    let (world, _) = guarded().await;
+    let slices = || ResourceRef::collection("resource.k8s.io", "v1", "resourceslices");
+    let n1 = World { service: world.service.clone(), who: Identity::of_node("n1") };
+    let slice = |of: &str, node: &str| {
+        let pool = json!({"name": node, "generation": 1, "resourceSliceCount": 1});
+        json!({
+            "metadata": {"name": gpu::slice_name(of)},
+            "spec": {"driver": gpu::DRIVER, "nodeName": node, "pool": pool},
+        })
+    };
+    for (of, node) in [("n2", "n1"), ("n1", "n2"), ("n2", "n2")] {
+        let error = n1.create(slices(), &slice(of, node)).await.unwrap_err();
+        assert_eq!(error.reason, Reason::Forbidden, "{error}");
+    }
+    n1.create(slices(), &slice("n1", "n1")).await.unwrap();
+    world.create(slices(), &slice("n2", "n2")).await.unwrap();
+    let own = n1.get(slices().named(&gpu::slice_name("n1"))).await.unwrap();
+    assert_eq!(own["spec"]["nodeName"], "n1");
+    let error = n1.get(slices().named(&gpu::slice_name("n2"))).await.unwrap_err();
+    assert_eq!(error.reason, Reason::Forbidden, "{error}");
 }
 
 #[tokio::test]
