@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod error;
+pub mod gpu;
 pub mod hollow;
 mod ids;
 pub mod join;
@@ -18,5 +19,5 @@ pub use agent::{Agent, AgentConfig};
 pub use error::Error;
 pub use runtime::{
     Runtime,
-    containers::{Containers, ContainersConfig},
+    containers::{Containers, ContainersConfig, GpuSource},
 };

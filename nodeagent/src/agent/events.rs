@@ -19,7 +19,7 @@ const REPEAT_AFTER: SignedDuration = SignedDuration::from_secs(30);
 const REMEMBERED_MAX: usize = 50;
 
 /// Who reports.
-const COMPONENT: &str = "clawbernetes-node";
+pub(super) const COMPONENT: &str = "clawbernetes-node";
 
 /// Normal or Warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

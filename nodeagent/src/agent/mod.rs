@@ -6,6 +6,7 @@
 //! Must never know: how containers run (that is [`Runtime`]), which wire the link uses.
 
 pub mod events;
+mod gpus;
 mod hook;
 mod log_stream;
 mod node_info;
@@ -79,6 +80,9 @@ struct Shared {
     runtime: Arc<dyn Runtime>,
     sources: Sources,
     outbox: Outbox,
+    /// Uids of pods that are ending here, or that the server takes for ended: what they hold will soon be free. A pod is
+    /// among them before the server can give to others what it held.
+    going: Mutex<HashSet<String>>,
     /// Random per run of the agent.
     instance_id: String,
 }
@@ -101,8 +105,9 @@ impl Agent {
         let host = Host { node_name: config.node_name.clone(), ip: config.host_ip };
         let shared = Arc::new(Shared {
             host,
-            sources: Sources::new(client),
+            sources: Sources::new(client.clone()),
             outbox: Outbox::default(),
+            going: Mutex::default(),
             instance_id: ids::random()?,
             runtime,
             config,
@@ -114,7 +119,8 @@ impl Agent {
         for recovered in shared.runtime.recover().await? {
             pods.adopt(recovered);
         }
-        session::keep(&shared, &link, &pods, &cancel).await;
+        let gpus = gpus::keep(Arc::clone(&shared), client, cancel.clone());
+        tokio::join!(session::keep(&shared, &link, &pods, &cancel), gpus);
         pods.join().await;
         shared.runtime.close().await
     }
@@ -149,6 +155,9 @@ impl Pods {
     /// The server has this pod for us.
     async fn desire(self: &Arc<Self>, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
+        if is_over(&pod) {
+            self.shared.going.lock().insert(uid.clone());
+        }
         let known = self.workers.lock().get(&uid).map(|handle| handle.wishes.clone());
         match known {
             // A worker that ended in this moment is found by the next snapshot.
@@ -163,7 +172,14 @@ impl Pods {
 
     /// The server no longer has this pod.
     async fn remove(&self, uid: &str) {
-        let known = self.workers.lock().get(uid).map(|handle| handle.wishes.clone());
+        let known = {
+            let workers = self.workers.lock();
+            // Under the lock, so that a worker that ends takes it back.
+            workers.get(uid).map(|handle| {
+                self.shared.going.lock().insert(uid.to_owned());
+                handle.wishes.clone()
+            })
+        };
         if let Some(wishes) = known {
             let _ = wishes.send(Wish::Removed).await;
         }
@@ -187,6 +203,7 @@ impl Pods {
         self.tasks.spawn(async move {
             worker.run(pods.cancel.clone()).await;
             pods.workers.lock().remove(&uid);
+            pods.shared.going.lock().remove(&uid);
         });
     }
 
@@ -201,6 +218,12 @@ impl Pods {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// Whether the server counts nothing any more that the pod holds.
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn new_handle() -> (Handle, mpsc::Receiver<Wish>) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use claw_schemas::quantity::Quantity;
+use claw_schemas::{gpu::FOUND_LABELS, quantity::Quantity};
 use k8s_openapi::{
     api::core::v1::{Node, NodeAddress, NodeSpec, NodeStatus},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -18,7 +18,9 @@ pub(super) fn node(config: &AgentConfig, machine: &Machine) -> Node {
         ("kubernetes.io/os".to_owned(), machine.info.operating_system.clone()),
         ("kubernetes.io/arch".to_owned(), machine.info.architecture.clone()),
     ]);
+    labels.extend(machine.labels.clone());
     labels.extend(config.labels.clone());
+    let found: Vec<&str> = machine.labels.keys().map(String::as_str).collect();
     let overridden = |amounts: &BTreeMap<String, Quantity>| {
         let mut amounts = amounts.clone();
         amounts.extend(config.capacity.clone());
@@ -29,6 +31,7 @@ pub(super) fn node(config: &AgentConfig, machine: &Machine) -> Node {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
             labels: Some(labels),
+            annotations: Some(BTreeMap::from([(FOUND_LABELS.to_owned(), found.join(","))])),
             ..ObjectMeta::default()
         },
         spec: (!config.taints.is_empty())
@@ -41,6 +44,7 @@ pub(super) fn node(config: &AgentConfig, machine: &Machine) -> Node {
             capacity: overridden(&machine.capacity),
             allocatable: overridden(&machine.allocatable),
             node_info: Some(machine.info.clone()),
+            conditions: (!machine.conditions.is_empty()).then(|| machine.conditions.clone()),
             ..NodeStatus::default()
         }),
     }

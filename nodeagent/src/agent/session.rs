@@ -15,12 +15,13 @@ use claw_schemas::{
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Pods, Shared, log_stream, node_info};
+use crate::gpu::Inventory;
 
 /// First and longest delay between attempts to reach the server. A thousand nodes that come back to
 /// a restarted server within 10 s are 100 sessions a second.
@@ -61,7 +62,7 @@ pub(super) async fn keep(
             delay = RECONNECT_MIN;
         }
         match ended {
-            Ok(()) => tracing::info!(node = %shared.config.node_name, "the server ended the session"),
+            Ok(()) => tracing::info!(node = %shared.config.node_name, "the session ended"),
             Err(error) => {
                 tracing::warn!(node = %shared.config.node_name, %error, "no session with the server; pods go on");
             }
@@ -92,7 +93,9 @@ async fn run(
     cancel: &CancellationToken,
 ) -> Result<(), ApiError> {
     let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
-    send(&outgoing, hello(shared)?).await?;
+    let mut gpus = shared.runtime.gpus();
+    let node = node(shared)?;
+    send(&outgoing, hello(shared, node.clone())).await?;
     let mut incoming: ServerMessages = tokio::time::timeout(SERVER_PATIENCE, link.session(receiver))
         .await
         .map_err(|_| timeout("to open a session"))??;
@@ -109,6 +112,11 @@ async fn run(
                 },
             },
             () = shared.outbox.changed() => session.flush().await?,
+            () = changed(&mut gpus) => if self::node(shared)? != node {
+                // A new session says it all anew; nothing of this one is lost.
+                tracing::info!(node = %shared.config.node_name, "the machine has changed; telling the server");
+                return Ok(());
+            },
             _ = heartbeat.tick() => {
                 session.beat().await?;
                 // Also what a lost notification would leave.
@@ -199,16 +207,31 @@ fn timeout(what: &str) -> ApiError {
     ApiError::new(Reason::Timeout, format!("the server took more than {SERVER_PATIENCE:?} {what}"))
 }
 
-fn hello(shared: &Shared) -> Result<AgentMessage, ApiError> {
+/// Returns when the GPUs may have changed.
+async fn changed(gpus: &mut Option<watch::Receiver<Arc<Inventory>>>) {
+    let is_open = match gpus {
+        Some(gpus) => gpus.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_open {
+        std::future::pending().await
+    }
+}
+
+/// What the Node object is to say.
+fn node(shared: &Shared) -> Result<Vec<u8>, ApiError> {
     let node = node_info::node(&shared.config, &shared.runtime.machine());
-    let node = serde_json::to_vec(&node).map_err(|error| ApiError::internal(error.to_string()))?;
+    serde_json::to_vec(&node).map_err(|error| ApiError::internal(error.to_string()))
+}
+
+fn hello(shared: &Shared, node: Vec<u8>) -> AgentMessage {
     let hello = Hello {
         node_name: shared.config.node_name.clone(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         instance_id: shared.instance_id.clone(),
         node: node.into(),
     };
-    Ok(AgentMessage { message: Some(agent_message::Message::Hello(hello)) })
+    AgentMessage { message: Some(agent_message::Message::Hello(hello)) }
 }
 
 #[cfg(test)]

@@ -20,9 +20,10 @@ use super::{
     report::{Pace, When, differs},
 };
 use crate::{
-    pod::{Action, PodState, ProbeKind, Settings, plan, probes},
+    pod::{Action, PodState, ProbeKind, Settings, ending, plan, probes},
     runtime::{
-        ExitRecord, Instance, InstanceKey, ProbeTarget, RecoveredPod, Sandbox, StartFailure, StartRequest,
+        ExitRecord, Instance, InstanceKey, ProbeTarget, RecoveredPod, Refusal, Sandbox, StartFailure,
+        StartRequest,
     },
 };
 
@@ -70,6 +71,7 @@ enum Outcome {
     NotRemembered(String),
     Waited,
     Prepared(Result<Sandbox, StartFailure>),
+    Refused(StartFailure),
     Started(String, Result<Instance, StartFailure>),
     Exited(InstanceKey, ExitRecord),
     HookFailed(InstanceKey, &'static str, String),
@@ -117,6 +119,8 @@ impl Worker {
         let state = PodState::adopt(recovered, shared.host.ip, Timestamp::now());
         let mut worker = Self::with(shared, state, wishes, views);
         worker.recorded = true;
+        // Before others are asked in.
+        worker.note_ending(Timestamp::now());
         let running: Vec<InstanceKey> =
             worker.state.containers.values().filter_map(|c| c.running()).map(|run| run.key.clone()).collect();
         for key in running {
@@ -171,6 +175,8 @@ impl Worker {
     /// Plans, acts, reports; returns when to look again.
     fn step(&mut self) -> Instant {
         let now = Timestamp::now();
+        // First, because what is reported next makes room for others.
+        self.note_ending(now);
         let settings = Settings { restart_backoff: self.shared.config.restart_backoff };
         let plan = plan(&self.state, &settings, now);
         let report_at = self.report(plan.status);
@@ -186,6 +192,13 @@ impl Worker {
         });
         let look_again = Instant::now() + wait;
         report_at.map_or(look_again, |at| at.min(look_again))
+    }
+
+    /// What an ending pod holds will soon be free.
+    fn note_ending(&self, now: Timestamp) {
+        if ending(&self.state, now).is_some() {
+            self.shared.going.lock().insert(self.state.uid().to_owned());
+        }
     }
 
     fn wish(&mut self, wish: Wish) {
@@ -336,8 +349,15 @@ impl Worker {
         }
         self.state.preparing = true;
         let (shared, pod) = (Arc::clone(&self.shared), self.state.pod.clone());
+        let going = shared.going.lock().clone();
         self.tasks.spawn(async move {
-            Outcome::Prepared(shared.runtime.prepare(&pod, &shared.host, &shared.sources).await)
+            match shared.runtime.admit(&pod, &going).await {
+                Ok(()) => {
+                    Outcome::Prepared(shared.runtime.prepare(&pod, &shared.host, &shared.sources).await)
+                }
+                Err(Refusal::Later(why)) => Outcome::Prepared(Err(why)),
+                Err(Refusal::Never(why)) => Outcome::Refused(why),
+            }
         });
     }
 
@@ -474,6 +494,10 @@ impl Worker {
                     self.tell(Severity::Warning, failure.reason, failure.message.clone(), None);
                 }
                 self.state.prepared(result, now);
+            }
+            Outcome::Refused(why) => {
+                self.tell(Severity::Warning, why.reason, why.message.clone(), None);
+                self.state.refused(why);
             }
             Outcome::Started(name, result) => self.started(&name, result, now),
             Outcome::Exited(key, exit) => self.exited(&key, exit, now),

@@ -99,6 +99,8 @@ pub enum Ending {
     Completed,
     /// An init container failed for good, or the server says it failed.
     Failed,
+    /// This machine lacks what it was promised.
+    Refused,
 }
 
 /// Collects the earliest moment to look again.
@@ -132,12 +134,15 @@ pub fn plan(state: &PodState, settings: &Settings, now: Timestamp) -> Plan {
 }
 
 /// Whether the pod is to end, and why.
-fn ending(state: &PodState, now: Timestamp) -> Option<Ending> {
+pub fn ending(state: &PodState, now: Timestamp) -> Option<Ending> {
     if state.removed {
         return Some(Ending::Removed);
     }
     if state.pod.metadata.deletion_timestamp.is_some() {
         return Some(Ending::Deleted);
+    }
+    if state.refused.is_some() {
+        return Some(Ending::Refused);
     }
     if deadline(state).is_some_and(|deadline| deadline <= now) && !is_completed(state) {
         return Some(Ending::DeadlineExceeded);

@@ -37,6 +37,8 @@ pub struct PodState {
     pub preparing: bool,
     /// Why there is no sandbox yet.
     pub prepare_failure: Option<Failure>,
+    /// Why it may not run here at all.
+    pub refused: Option<StartFailure>,
     /// By name, init containers included.
     pub containers: BTreeMap<String, ContainerState>,
     /// Its resources are being freed.
@@ -124,6 +126,7 @@ impl PodState {
             sandbox: None,
             preparing: false,
             prepare_failure: None,
+            refused: None,
             containers: BTreeMap::new(),
             releasing: false,
             released: false,
@@ -239,6 +242,12 @@ impl PodState {
                     Some(repeated(self.prepare_failure.take(), failure, PREPARE_RETRY, now))
             }
         }
+    }
+
+    /// The machine cannot have it.
+    pub fn refused(&mut self, why: StartFailure) {
+        self.preparing = false;
+        self.refused = Some(why);
     }
 
     /// A container was started, or not.

@@ -59,6 +59,9 @@ pub(super) fn build(
     if ending == Some(&Ending::DeadlineExceeded) {
         status.reason = Some("DeadlineExceeded".to_owned());
         status.message = Some("Pod was active on the node longer than the specified deadline".to_owned());
+    } else if let Some(why) = state.refused.as_ref().filter(|_| phase == "Failed") {
+        status.reason = Some(why.reason.to_owned());
+        status.message = Some(format!("Pod was rejected: {}", why.message));
     } else if phase == "Failed" {
         // Whoever gave the pod up said why.
         let on_server = state.pod.status.as_ref();
@@ -68,8 +71,11 @@ pub(super) fn build(
         status.message = Some(failure.message.clone());
     }
     status.conditions = Some(conditions(state, phase, init_done, &init, &main, now));
-    status.init_container_statuses = Some(init).filter(|list| !list.is_empty());
-    status.container_statuses = Some(main);
+    // Of a pod that was refused no container waits for anything.
+    if state.refused.is_none() {
+        status.init_container_statuses = Some(init).filter(|list| !list.is_empty());
+        status.container_statuses = Some(main);
+    }
     status
 }
 
@@ -239,7 +245,9 @@ fn phase(
     init_done: bool,
     main: &[ContainerStatus],
 ) -> &'static str {
-    if matches!(ending, Some(Ending::DeadlineExceeded | Ending::Failed)) {
+    if matches!(ending, Some(Ending::DeadlineExceeded | Ending::Failed | Ending::Refused))
+        || state.refused.is_some()
+    {
         return "Failed";
     }
     let exits = || main.iter().map(|status| terminated_of(status));

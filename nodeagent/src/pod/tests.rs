@@ -566,3 +566,24 @@ fn what_was_ready_before_the_agents_restart_is_ready_after_it() {
     let adopted = PodState::adopt(recovered, [192, 0, 2, 1].into(), at(500));
     assert_eq!(plan(&adopted, &SETTINGS, at(500)).status, before);
 }
+
+#[test]
+fn a_pod_that_the_machine_cannot_have_fails_and_says_why() {
+    let mut story = Story::new(serde_json::json!({"containers": [{"name": "main"}]}));
+    assert_eq!(story.actions(0), [Action::Prepare]);
+    story.state.preparing = true;
+    story.state.refused(StartFailure::new("UnexpectedAdmissionError", "no GPU is free"));
+    assert_eq!(story.actions(1), [Action::Release]);
+    let status = story.status(1);
+    assert_eq!(
+        (status.phase.as_deref(), status.reason.as_deref(), status.message.as_deref()),
+        (Some("Failed"), Some("UnexpectedAdmissionError"), Some("Pod was rejected: no GPU is free"))
+    );
+    assert_eq!(status.container_statuses, None, "no container of it waits for anything");
+    story.state.released(true, at(2));
+    assert_eq!(story.actions(2), [], "it stays as it is until somebody deletes it");
+    story.state.pod.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(3)));
+    assert_eq!(story.actions(3), [Action::Finish]);
+    assert_eq!(story.status(3).phase.as_deref(), Some("Failed"));
+}

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use claw_schemas::quantity::Quantity;
+use claw_schemas::{gpu::RESOURCE, quantity::Quantity};
 use k8s_openapi::{
-    api::core::v1::{NodeSystemInfo, ResourceRequirements},
+    api::core::v1::{NodeCondition, NodeSystemInfo, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity as ApiQuantity,
 };
+
+use crate::gpu::{Inventory, facts};
 
 /// Pods on one node, as the kubelet's default: bounded by the pod network's 253 addresses.
 pub const PODS_MAX: i128 = 110;
@@ -24,6 +26,10 @@ pub struct Machine {
     pub allocatable: BTreeMap<String, Quantity>,
     /// Kernel, operating system and so on.
     pub info: NodeSystemInfo,
+    /// What there is to select it by.
+    pub labels: BTreeMap<String, String>,
+    /// How its parts are.
+    pub conditions: Vec<NodeCondition>,
 }
 
 impl Machine {
@@ -42,7 +48,7 @@ impl Machine {
         let mut allocatable = capacity.clone();
         allocatable
             .insert("memory".to_owned(), Quantity::from_units((memory - MEMORY_RESERVED_BYTES).max(0)));
-        Self { capacity, allocatable, info: system_info() }
+        Self { capacity, allocatable, info: system_info(), labels: BTreeMap::new(), conditions: Vec::new() }
     }
 
     /// A pretended machine.
@@ -53,7 +59,26 @@ impl Machine {
             ("pods".to_owned(), Quantity::from_units(PODS_MAX)),
         ]);
         let info = NodeSystemInfo { container_runtime_version: runtime_version("hollow"), ..system_info() };
-        Self { allocatable: capacity.clone(), capacity, info }
+        Self {
+            allocatable: capacity.clone(),
+            capacity,
+            info,
+            labels: BTreeMap::new(),
+            conditions: Vec::new(),
+        }
+    }
+
+    /// With what it has of GPUs now.
+    #[must_use]
+    pub fn with_gpus(mut self, inventory: &Inventory) -> Self {
+        let (all, offered) = facts::counts(inventory);
+        if all > 0 {
+            self.capacity.insert(RESOURCE.to_owned(), Quantity::from_units(all as i128));
+            self.allocatable.insert(RESOURCE.to_owned(), Quantity::from_units(offered as i128));
+        }
+        self.labels.extend(facts::labels(inventory));
+        self.conditions.extend(facts::condition(inventory));
+        self
     }
 }
 

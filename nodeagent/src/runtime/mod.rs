@@ -22,16 +22,17 @@ mod spec;
 mod termination;
 mod volumes;
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 pub use self::{machine::Machine, probe::ProbeTarget, resources::Qos, sources::Sources};
-use crate::Error;
 pub use crate::shim::{ExecReply, ExitReason, ExitRecord};
+use crate::{Error, gpu::Inventory};
 
 /// Names one run of one container of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -99,6 +100,15 @@ impl StartFailure {
     }
 }
 
+/// Why a pod cannot have what it needs for itself alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It may have it soon.
+    Later(StartFailure),
+    /// Nothing that is under way will change it: the pod has failed.
+    Never(StartFailure),
+}
+
 /// What it takes to start a container.
 pub struct StartRequest<'a> {
     /// The pod, with its uid.
@@ -137,6 +147,17 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Remembers a pod durably, before anything is done for it.
     async fn remember(&self, pod: &Pod) -> Result<(), Error>;
+
+    /// Gives a pod what it needs for itself alone: its GPUs. Comes before [`Self::prepare`]; [`Self::release`] takes it
+    /// back. `going` are the uids of pods that are about to give back what they hold.
+    async fn admit(&self, _pod: &Pod, _going: &HashSet<String>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// The GPUs of the machine, as they change; `None` where there never are any.
+    fn gpus(&self) -> Option<watch::Receiver<Arc<Inventory>>> {
+        None
+    }
 
     /// Makes what the pod's containers share: namespaces, network, volumes.
     async fn prepare(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<Sandbox, StartFailure>;

@@ -7,6 +7,7 @@ mod backup;
 mod controllers;
 mod data_dir;
 mod figures;
+mod gpu;
 mod node;
 mod server;
 mod signal;
@@ -32,6 +33,9 @@ pub enum Command {
     /// Tokens that let machines join
     #[command(subcommand)]
     Token(token::Command),
+    /// Show the GPUs of this machine, or record them
+    #[command(subcommand)]
+    Gpu(gpu::Command),
 }
 
 impl Command {
@@ -42,6 +46,7 @@ impl Command {
             Self::Server(role) => server::run(role, global).await?,
             Self::Controllers(options) => controllers::run(options, global).await?,
             Self::Node(options) => node::run(options).await?,
+            Self::Gpu(command) => gpu::run(command)?,
             Self::Token(token::Command::Create(options)) => token::create(options, global).await?,
         }
         Ok(ExitCode::SUCCESS)

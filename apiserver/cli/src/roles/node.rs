@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use claw_apiserver::FileLock;
 use claw_client::{Client, endpoint::Trust, grpc::GrpcNodeLink, node::NodeLink};
 use claw_nodeagent::{
-    Agent, AgentConfig, Containers, ContainersConfig, Runtime,
+    Agent, AgentConfig, Containers, ContainersConfig, GpuSource, Runtime,
     hollow::{self, Company},
     join::{Invitation, Membership, membership},
 };
@@ -161,6 +161,10 @@ pub struct Machine {
     /// Label of the node; may be given several times
     #[arg(long = "node-label", value_name = "KEY=VALUE")]
     node_labels: Vec<String>,
+    /// Replay the GPUs of another machine, from a file of `clawbernetes gpu record`: pods are given names of GPUs, and no
+    /// GPUs. To try scheduling on a machine that has none
+    #[arg(long, value_name = "FILE")]
+    gpu_replay: Option<PathBuf>,
 }
 
 impl Machine {
@@ -179,7 +183,8 @@ impl Machine {
 
     /// The containers of this machine.
     pub async fn open_containers(&self, data_dir: &Path) -> anyhow::Result<Arc<Containers>> {
-        let config = ContainersConfig::new(data_dir.join("node"));
+        let gpus = self.gpu_replay.clone().map_or(GpuSource::Driver, GpuSource::Recording);
+        let config = ContainersConfig { gpus, ..ContainersConfig::new(data_dir.join("node")) };
         Containers::open(config).await.context("this machine cannot run containers")
     }
 }

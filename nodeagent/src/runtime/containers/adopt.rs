@@ -31,6 +31,7 @@ impl Containers {
         {
             self.network.adopt(&pod_uid, ip);
         }
+        self.adopt_gpus(folder, &pod_uid)?;
         let mut instances = Vec::new();
         for key in self.keys(&pod_uid)? {
             instances.extend(self.recover_run(key).await?);

@@ -6,6 +6,7 @@
 //! ROOT/network.json                      which bridge is ours
 //! ROOT/starter.lock                      held by the starter for its life
 //! ROOT/pods/UID/pod.json                 the pod, written before anything is done for it
+//!              /gpus.json                which container holds which GPU
 //!              /sandbox.json             its address
 //!              /ns/{net,ipc,uts}         its namespaces, pinned
 //!              /volumes/NAME/            its volumes
@@ -14,9 +15,11 @@
 //! ```
 
 mod adopt;
+mod gpus;
 mod host_files;
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,13 +30,15 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use self::host_files::{names, remove_if_there, unmount_below};
 use super::{
-    ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Runtime, Sandbox,
-    Sources, StartFailure, StartRequest, cgroups,
+    ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Refusal, Runtime,
+    Sandbox, Sources, StartFailure, StartRequest, cgroups,
     environment::{self, Fields},
     image::{Image, Images},
     network::{Network, namespace},
@@ -43,6 +48,7 @@ use super::{
 };
 use crate::{
     Error,
+    gpu::{Driver, Gpus, Inventory, Recording, ledger::Ledger},
     ids::hex,
     shim::{self, ExecJob, RunJob, client::Starter, files},
 };
@@ -68,6 +74,18 @@ pub struct ContainersConfig {
     pub cgroup_parent: String,
     /// First two bytes of pod addresses.
     pub pod_network: [u8; 2],
+    /// Who knows the GPUs.
+    pub gpus: GpuSource,
+}
+
+/// Who knows the GPUs of the machine.
+#[derive(Clone, Debug, Default)]
+pub enum GpuSource {
+    /// Its driver, if there is one.
+    #[default]
+    Driver,
+    /// A recording of another machine's: pods get names of GPUs and no GPUs.
+    Recording(PathBuf),
 }
 
 impl ContainersConfig {
@@ -77,6 +95,7 @@ impl ContainersConfig {
             root_dir: root_dir.into(),
             cgroup_parent: "/clawbernetes".to_owned(),
             pod_network: POD_NETWORK,
+            gpus: GpuSource::default(),
         }
     }
 }
@@ -89,6 +108,8 @@ pub struct Containers {
     network: Arc<Network>,
     starter: Starter,
     machine: Machine,
+    gpus: Arc<Gpus>,
+    ledger: Mutex<Ledger>,
 }
 
 /// One run, recorded before it is started.
@@ -130,7 +151,13 @@ impl Containers {
         fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .map_err(Error::io("setting the mode of", root))?;
         let root_dir = fs::canonicalize(root).map_err(Error::io("resolving", root))?;
+        let gpus = match config.gpus {
+            GpuSource::Driver => Gpus::open(Driver::default()).await,
+            GpuSource::Recording(file) => Gpus::open(Recording(file)).await,
+        };
         Ok(Arc::new(Self {
+            gpus: gpus.map_err(|error| Error::Unsupported(error.to_string()))?,
+            ledger: Mutex::default(),
             images: Images::new(root_dir.join("images")),
             network: Arc::new(Network::open(&root_dir, config.pod_network)?),
             starter: Starter::new(root_dir.join("starter.lock")),
@@ -182,7 +209,7 @@ impl Containers {
         let mut mounts = pod_files::binds(&folder, pod);
         mounts.extend(volumes::binds(&folder.join("volumes"), pod, container, &environment)?);
         mounts.push(termination::bind(bundle, container));
-        spec::build(&spec::Plan {
+        let mut spec = spec::build(&spec::Plan {
             pod,
             container,
             image,
@@ -191,7 +218,9 @@ impl Containers {
             mounts: without_doubles(mounts),
             namespaces: shared_namespaces(&folder),
             memory_bytes: self.machine.capacity.get("memory").map_or(0, |memory| memory.units()),
-        })
+        })?;
+        self.add_gpus(pod.metadata.uid.as_deref().unwrap_or_default(), container, &mut spec)?;
+        Ok(spec)
     }
 
     /// The record of a run and the bundle it is in.
@@ -264,7 +293,15 @@ fn unsupported(pod: &Pod) -> Option<StartFailure> {
 #[async_trait]
 impl Runtime for Containers {
     fn machine(&self) -> Machine {
-        self.machine.clone()
+        self.machine.clone().with_gpus(&self.gpus.present())
+    }
+
+    async fn admit(&self, pod: &Pod, going: &HashSet<String>) -> Result<(), Refusal> {
+        self.admit_to_gpus(pod, going).await
+    }
+
+    fn gpus(&self) -> Option<watch::Receiver<Arc<Inventory>>> {
+        Some(self.gpus.subscribe())
     }
 
     async fn recover(&self) -> Result<Vec<RecoveredPod>, Error> {
@@ -438,9 +475,11 @@ impl Runtime for Containers {
         }
         let folder = self.pod_folder(pod_uid)?;
         let cgroup = self.pod_cgroup(pod_uid);
+        let kill = blocking(move || cgroups::kill_and_remove(&cgroup));
+        kill.await?;
+        self.free_gpus(&folder, pod_uid)?;
         let (network, pod_uid) = (Arc::clone(&self.network), pod_uid.to_owned());
         blocking(move || {
-            cgroups::kill_and_remove(&cgroup)?;
             network.detach(&pod_uid)?;
             unmount_below(&folder)?;
             for name in ["ns", "volumes", "etc"] {

@@ -82,6 +82,15 @@ fn describe_pods(sheet: &mut Sheet, node: &Value, pods: &[Value]) {
         };
         rows.push(vec![(*resource).to_owned(), share(total[0]), share(total[1])]);
     }
+    // Devices have a domain in their name; a share of them says less than their number.
+    let allocatable = node["status"]["allocatable"].as_object();
+    for device in allocatable.into_iter().flatten().map(|(name, _)| name).filter(|name| name.contains('/')) {
+        let total = |field: &str| {
+            let all: i128 = pods.iter().map(|pod| of_pod(pod, field, device)).sum();
+            (all / 1000).to_string()
+        };
+        rows.push(vec![device.clone(), total("requests"), total("limits")]);
+    }
     sheet.table(1, &rows);
 }
 

@@ -1,0 +1,177 @@
+//! What the Node says of its GPUs: how many there are, labels to select by, and whether all are well. Pure.
+//!
+//! Writes the condition GPUReady, on nodes that have GPUs.
+
+use std::collections::BTreeMap;
+
+use claw_schemas::gpu::{CONDITION, REPLAYED_LABEL};
+use k8s_openapi::api::core::v1::NodeCondition;
+
+use super::{Gpu, Inventory};
+
+/// Longest value of a label.
+const LABEL_MAX: usize = 63;
+
+/// How many devices the node has and how many of them pods may have.
+pub fn counts(inventory: &Inventory) -> (usize, usize) {
+    (inventory.gpus.len(), inventory.offered().count())
+}
+
+/// Labels, by the names that NVIDIA's feature discovery gives them. What differs between the GPUs of a machine is left
+/// out: a label has one value.
+pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    if inventory.gpus.is_empty() {
+        return labels;
+    }
+    let mut label = |name: &str, value: Option<String>| {
+        if let Some(value) = value.map(|value| label_value(&value)).filter(|value| !value.is_empty()) {
+            labels.insert(format!("nvidia.com/{name}"), value);
+        }
+    };
+    label("gpu.present", Some("true".to_owned()));
+    label("gpu.count", Some(inventory.gpus.len().to_string()));
+    label("gpu.replicas", Some("1".to_owned()));
+    label("gpu.product", common(inventory, |gpu| Some(gpu.model.clone())));
+    label("gpu.memory", common(inventory, |gpu| Some((gpu.memory_bytes >> 20).to_string())));
+    label("gpu.family", common(inventory, |gpu| gpu.architecture.as_ref().map(|name| name.to_lowercase())));
+    let capability = common(inventory, |gpu| gpu.compute_capability.clone());
+    for (part, name) in ["major", "minor"].into_iter().enumerate() {
+        label(&format!("gpu.compute.{name}"), piece(capability.as_ref(), part));
+        label(&format!("cuda.runtime.{name}"), piece(inventory.cuda_version.as_ref(), part));
+        label(&format!("cuda.runtime-version.{name}"), piece(inventory.cuda_version.as_ref(), part));
+    }
+    label("cuda.runtime-version.full", inventory.cuda_version.clone());
+    let driver = inventory.driver_version.as_ref();
+    for (part, (old, new)) in
+        [("major", "major"), ("minor", "minor"), ("rev", "revision")].into_iter().enumerate()
+    {
+        label(&format!("cuda.driver.{old}"), piece(driver, part));
+        label(&format!("cuda.driver-version.{new}"), piece(driver, part));
+    }
+    label("cuda.driver-version.full", driver.cloned());
+    label("mig.capable", common(inventory, |gpu| Some(gpu.mig.is_some().to_string())));
+    if inventory.replayed {
+        labels.insert(REPLAYED_LABEL.to_owned(), "true".to_owned());
+    }
+    labels
+}
+
+/// What all GPUs have in common.
+fn common(inventory: &Inventory, of: impl Fn(&Gpu) -> Option<String>) -> Option<String> {
+    let first = of(inventory.gpus.first()?)?;
+    inventory.gpus.iter().all(|gpu| of(gpu).as_ref() == Some(&first)).then_some(first)
+}
+
+/// A part of a version.
+fn piece(version: Option<&String>, part: usize) -> Option<String> {
+    version?.split('.').nth(part).map(str::to_owned)
+}
+
+/// Only what a label may hold; blanks become dashes, as users write them in selectors.
+fn label_value(text: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let value: String = text.trim().chars().map(plain).take(LABEL_MAX).collect();
+    value.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
+}
+
+/// `None` on a machine without GPUs.
+pub fn condition(inventory: &Inventory) -> Option<NodeCondition> {
+    let (all, offered) = counts(inventory);
+    if all == 0 {
+        return None;
+    }
+    let withheld = inventory.gpus.iter().filter_map(|gpu| Some((gpu, gpu.withheld.as_ref()?)));
+    let reasons: Vec<String> = withheld.map(|(gpu, why)| format!("{} ({why})", gpu.uuid)).collect();
+    let from = if inventory.replayed { ", replayed from a recording" } else { "" };
+    let (status, reason, message) = if reasons.is_empty() {
+        ("True", "AllOffered", format!("{offered} of {all} GPUs are offered{from}"))
+    } else {
+        (
+            "False",
+            "SomeWithheld",
+            format!("{offered} of {all} GPUs are offered{from}; withheld: {}", reasons.join(", ")),
+        )
+    };
+    Some(NodeCondition {
+        type_: CONDITION.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        ..NodeCondition::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(models: &[&str]) -> Inventory {
+        let gpu = |model: &&str| Gpu {
+            uuid: format!("GPU-{model}"),
+            model: (*model).to_owned(),
+            memory_bytes: 81_559 << 20,
+            architecture: Some("Hopper".to_owned()),
+            compute_capability: Some("9.0".to_owned()),
+            ..Gpu::default()
+        };
+        Inventory {
+            driver_version: Some("580.159.04".to_owned()),
+            cuda_version: Some("13.0".to_owned()),
+            gpus: models.iter().map(gpu).collect(),
+            ..Inventory::default()
+        }
+    }
+
+    #[test]
+    fn labels_are_those_that_selectors_look_for() {
+        let labels = labels(&machine(&["NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB HBM3"]));
+        for (name, value) in [
+            ("gpu.present", "true"),
+            ("gpu.count", "2"),
+            ("gpu.product", "NVIDIA-H100-80GB-HBM3"),
+            ("gpu.memory", "81559"),
+            ("gpu.family", "hopper"),
+            ("gpu.compute.major", "9"),
+            ("gpu.compute.minor", "0"),
+            ("cuda.driver.major", "580"),
+            ("cuda.driver.rev", "04"),
+            ("cuda.driver-version.full", "580.159.04"),
+            ("cuda.runtime.major", "13"),
+        ] {
+            assert_eq!(labels.get(&format!("nvidia.com/{name}")).map(String::as_str), Some(value), "{name}");
+        }
+        assert!(!labels.contains_key(REPLAYED_LABEL));
+    }
+
+    #[test]
+    fn what_differs_has_no_label_and_no_gpus_have_none() {
+        let mut mixed = machine(&["A", "B"]);
+        mixed.replayed = true;
+        let mixed = labels(&mixed);
+        assert_eq!(mixed.get("nvidia.com/gpu.product"), None);
+        assert_eq!(mixed["nvidia.com/gpu.count"], "2");
+        assert_eq!(mixed[REPLAYED_LABEL], "true");
+        assert_eq!(labels(&Inventory::default()), BTreeMap::new());
+        assert_eq!(condition(&Inventory::default()), None);
+    }
+
+    #[test]
+    fn the_condition_names_each_gpu_that_is_withheld_and_why() {
+        let mut machine = machine(&["A", "B"]);
+        assert_eq!(condition(&machine).unwrap().status, "True");
+        machine.gpus[1].withheld = Some("it no longer answers".to_owned());
+        let condition = condition(&machine).unwrap();
+        assert_eq!(condition.status, "False");
+        let message = condition.message.unwrap();
+        assert_eq!(message, "1 of 2 GPUs are offered; withheld: GPU-B (it no longer answers)");
+        assert_eq!(counts(&machine), (2, 1));
+    }
+
+    #[test]
+    fn values_of_labels_are_cut_to_what_a_label_may_hold() {
+        assert_eq!(label_value(" Tesla (T4) "), "Tesla--T4");
+        assert_eq!(label_value(&"x".repeat(99)).len(), LABEL_MAX);
+        assert_eq!(label_value("  "), "");
+    }
+}

@@ -1,0 +1,36 @@
+//! The GPUs of this machine: which there are, which can be given to pods, who holds them, and how a container gets them.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `inventory` | what is known of each GPU, and why one is withheld (pure) |
+//! | `source` | where inventories come from: the trait, and recordings |
+//! | `nvml` | the driver's own answers |
+//! | `watch` | the present inventory, looked at again and again |
+//! | `ledger` | which container of which pod holds which GPU (pure) |
+//! | `cdi` | device specifications of the vendor, read from disk |
+//! | `host` | what a container needs where there are none |
+//! | `edits` | both, put into a container's configuration (pure) |
+//! | `facts` | capacity, labels and condition of the Node (pure) |
+//! | `slice` | the ResourceSlice (pure) |
+//!
+//! Invariant: a GPU is offered only if a container could be given it.
+//!
+//! Must never know: how pods come and go, the server.
+
+pub mod cdi;
+pub mod edits;
+pub mod facts;
+mod host;
+pub mod inventory;
+pub mod ledger;
+mod nvml;
+pub mod slice;
+pub mod source;
+pub mod watch;
+
+pub use self::{
+    inventory::{Gpu, Inventory},
+    nvml::Driver,
+    source::{Recording, Source, Unavailable},
+    watch::{Gpus, once},
+};

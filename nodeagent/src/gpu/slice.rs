@@ -1,0 +1,179 @@
+//! The ResourceSlice of a node: each GPU that is offered, with what tells it from others. Pure.
+
+use std::collections::BTreeMap;
+
+use claw_schemas::gpu::{DRIVER, slice_name};
+use k8s_openapi::{
+    api::resource::v1::{
+        Device, DeviceAttribute, DeviceCapacity, ResourcePool, ResourceSlice, ResourceSliceSpec,
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{ObjectMeta, OwnerReference},
+    },
+};
+
+use super::{Gpu, Inventory};
+
+/// Longest text of an attribute, in bytes.
+const TEXT_MAX: usize = 64;
+
+/// The slice that says what is there now. `before` is what the server has: a pool whose devices change gets the next
+/// generation. `None` when the server's says all of it already.
+pub fn next(
+    node: &str,
+    owner: OwnerReference,
+    inventory: &Inventory,
+    before: Option<&ResourceSlice>,
+) -> Option<ResourceSlice> {
+    let devices: Vec<Device> = inventory.offered().map(|gpu| device(gpu, inventory)).collect();
+    let owners = Some(vec![owner]);
+    let known = before.map(|slice| &slice.spec);
+    let is_same = known.is_some_and(|spec| spec.devices.as_deref().unwrap_or_default() == devices)
+        && before.is_some_and(|slice| slice.metadata.owner_references == owners);
+    if is_same {
+        return None;
+    }
+    let metadata = match before {
+        Some(slice) => ObjectMeta { owner_references: owners, ..slice.metadata.clone() },
+        None => {
+            ObjectMeta { name: Some(slice_name(node)), owner_references: owners, ..ObjectMeta::default() }
+        }
+    };
+    let spec = ResourceSliceSpec {
+        devices: Some(devices),
+        driver: DRIVER.to_owned(),
+        node_name: Some(node.to_owned()),
+        pool: ResourcePool {
+            generation: known.map_or(1, |spec| spec.pool.generation + 1),
+            name: node.to_owned(),
+            resource_slice_count: 1,
+        },
+        ..ResourceSliceSpec::default()
+    };
+    Some(ResourceSlice { metadata, spec })
+}
+
+fn device(gpu: &Gpu, inventory: &Inventory) -> Device {
+    let mut attributes = Attributes::default();
+    attributes.text("type", Some("gpu"));
+    attributes.text("uuid", Some(&gpu.uuid));
+    attributes.text("productName", Some(&gpu.model));
+    attributes.text("brand", gpu.brand.as_deref());
+    attributes.text("architecture", gpu.architecture.as_deref());
+    attributes.version("cudaComputeCapability", gpu.compute_capability.as_deref());
+    attributes.version("driverVersion", inventory.driver_version.as_deref());
+    attributes.version("cudaDriverVersion", inventory.cuda_version.as_deref());
+    attributes.text("resource.kubernetes.io/pciBusID", Some(&gpu.pci.bus_id));
+    attributes.text("resource.kubernetes.io/pcieRoot", gpu.pci.root.as_deref());
+    attributes.number("index", Some(gpu.index));
+    attributes.number("minor", gpu.minor);
+    attributes.number("pcieGeneration", gpu.pci.generation_max);
+    attributes.number("pcieWidth", gpu.pci.width_max);
+    attributes.number("numaNode", gpu.numa_node);
+    let links = u32::try_from(gpu.nvlinks.iter().filter(|link| link.active).count()).ok();
+    attributes.number("nvlinks", links.filter(|_| !gpu.nvlinks.is_empty()));
+    attributes.number("powerLimitMilliwatts", gpu.power.limit_milliwatts);
+    attributes.flag("ecc", gpu.ecc.map(|ecc| ecc.enabled));
+    attributes.flag("replayed", inventory.replayed.then_some(true));
+    let memory =
+        DeviceCapacity { value: Quantity(gpu.memory_bytes.to_string()), ..DeviceCapacity::default() };
+    Device {
+        name: gpu.uuid.to_lowercase(),
+        attributes: Some(attributes.0),
+        capacity: Some(BTreeMap::from([("memory".to_owned(), memory)])),
+        ..Device::default()
+    }
+}
+
+#[derive(Default)]
+struct Attributes(BTreeMap<String, DeviceAttribute>);
+
+impl Attributes {
+    fn put(&mut self, name: &str, value: DeviceAttribute) {
+        self.0.insert(name.to_owned(), value);
+    }
+
+    fn text(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value.filter(|value| !value.is_empty() && value.len() <= TEXT_MAX) {
+            self.put(name, DeviceAttribute { string: Some(value.to_owned()), ..DeviceAttribute::default() });
+        }
+    }
+
+    /// As semantic versioning has it: three numbers without zeros in front.
+    fn version(&mut self, name: &str, value: Option<&str>) {
+        let Some(value) = value else { return };
+        let mut numbers: Vec<u64> = value.split('.').map_while(|part| part.parse().ok()).take(3).collect();
+        numbers.resize(3, 0);
+        let version = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(".");
+        self.put(name, DeviceAttribute { version: Some(version), ..DeviceAttribute::default() });
+    }
+
+    fn number(&mut self, name: &str, value: Option<u32>) {
+        if let Some(value) = value {
+            self.put(name, DeviceAttribute { int: Some(value.into()), ..DeviceAttribute::default() });
+        }
+    }
+
+    fn flag(&mut self, name: &str, value: Option<bool>) {
+        if let Some(value) = value {
+            self.put(name, DeviceAttribute { bool: Some(value), ..DeviceAttribute::default() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Inventory {
+        let gpu = |uuid: &str| Gpu {
+            uuid: uuid.to_owned(),
+            model: "NVIDIA H100 80GB HBM3".to_owned(),
+            memory_bytes: 80 << 30,
+            ..Gpu::default()
+        };
+        Inventory {
+            driver_version: Some("580.159.04".to_owned()),
+            gpus: vec![gpu("GPU-A"), gpu("GPU-B")],
+            ..Inventory::default()
+        }
+    }
+
+    fn owner(uid: &str) -> OwnerReference {
+        OwnerReference { uid: uid.to_owned(), ..OwnerReference::default() }
+    }
+
+    #[test]
+    fn a_slice_lists_the_gpus_that_are_offered_with_what_tells_them_apart() {
+        let mut machine = machine();
+        machine.gpus[0].withheld = Some("broken".to_owned());
+        let slice = next("gpu-02", owner("u"), &machine, None).unwrap();
+        assert_eq!(slice.metadata.name.as_deref(), Some("gpu-02-gpu.clawbernetes.io"));
+        assert_eq!(slice.spec.node_name.as_deref(), Some("gpu-02"));
+        let devices = slice.spec.devices.unwrap();
+        assert_eq!(devices.len(), 1);
+        assert_eq!(devices[0].name, "gpu-b");
+        let attributes = devices[0].attributes.as_ref().unwrap();
+        assert_eq!(attributes["driverVersion"].version.as_deref(), Some("580.159.4"));
+        assert_eq!(attributes["productName"].string.as_deref(), Some("NVIDIA H100 80GB HBM3"));
+        assert!(!attributes.contains_key("replayed") && !attributes.contains_key("numaNode"));
+        assert_eq!(devices[0].capacity.as_ref().unwrap()["memory"].value.0, (80_u64 << 30).to_string());
+    }
+
+    #[test]
+    fn a_slice_is_written_when_it_changes_and_then_counts_on() {
+        let mut machine = machine();
+        let first = next("n", owner("u"), &machine, None).unwrap();
+        machine.gpus[0].temperature_celsius = Some(80);
+        assert_eq!(
+            next("n", owner("u"), &machine, Some(&first)),
+            None,
+            "figures that come and go are no news"
+        );
+        machine.gpus[0].withheld = Some("broken".to_owned());
+        let second = next("n", owner("u"), &machine, Some(&first)).unwrap();
+        assert_eq!((first.spec.pool.generation, second.spec.pool.generation), (1, 2));
+        assert!(next("n", owner("other"), &machine, Some(&second)).is_some(), "the Node was made anew");
+    }
+}
