@@ -34,6 +34,10 @@ const SESSION_GOOD: Duration = Duration::from_secs(30);
 /// How long the server may take to open a session, and to take a message.
 const SERVER_PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long the server may take to read what it was told when the agent ends a session. A log that is being followed
+/// keeps a session half open, so this is waited out then.
+const HANG_UP_LIMIT: Duration = Duration::from_secs(3);
+
 /// Messages on their way out: a burst of every pod's status waits in the outbox, not here.
 const OUTGOING_MAX: usize = 64;
 
@@ -113,8 +117,10 @@ async fn run(
             },
             () = shared.outbox.changed() => session.flush().await?,
             () = changed(&mut gpus) => if self::node(shared)? != node {
-                // A new session says it all anew; nothing of this one is lost.
+                // A new session says it all anew.
                 tracing::info!(node = %shared.config.node_name, "the machine has changed; telling the server");
+                drop(session);
+                hang_up(incoming).await;
                 return Ok(());
             },
             _ = heartbeat.tick() => {
@@ -205,6 +211,13 @@ async fn send(outgoing: &mpsc::Sender<AgentMessage>, message: AgentMessage) -> R
 
 fn timeout(what: &str) -> ApiError {
     ApiError::new(Reason::Timeout, format!("the server took more than {SERVER_PATIENCE:?} {what}"))
+}
+
+/// Lets the server read to the end what this session has said, of which events are said once; then it hangs up as well.
+/// What it says meanwhile comes again in the next session.
+async fn hang_up(mut incoming: ServerMessages) {
+    let read_to_the_end = async { while let Some(Ok(_)) = incoming.next().await {} };
+    let _ = tokio::time::timeout(HANG_UP_LIMIT, read_to_the_end).await;
 }
 
 /// Returns when the GPUs may have changed.
