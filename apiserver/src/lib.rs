@@ -29,4 +29,4 @@ pub mod validation;
 
 pub use error::Error;
 pub use file_lock::FileLock;
-pub use server::{Config, Server, StoreKind};
+pub use server::{Config, Core, Server, StoreKind};

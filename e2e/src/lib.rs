@@ -4,14 +4,18 @@
 //! another crate's private parts: what they see is what a user sees.
 
 pub mod binary;
+pub mod capacity;
 pub mod cluster;
+pub mod dice;
 pub mod gated;
+pub mod history;
 pub mod host;
 pub mod http;
 pub mod kubectl;
 pub mod load;
 pub mod need;
 pub mod node;
+pub mod promises;
 pub mod python;
 pub mod states;
 pub mod unreliable;

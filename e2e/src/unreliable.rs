@@ -2,13 +2,7 @@
 //!
 //! It invents nothing: whatever a client sees has happened, only later, or without an answer.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use claw_client::{
@@ -17,6 +11,8 @@ use claw_client::{
 };
 use claw_schemas::status::Reason;
 use futures::StreamExt as _;
+
+use crate::dice::Dice;
 
 /// How bad the network is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,22 +29,14 @@ pub struct Faults {
 pub struct Unreliable {
     inner: Arc<dyn Transport>,
     faults: Faults,
-    state: Arc<AtomicU64>,
+    dice: Arc<Dice>,
 }
 
 impl Unreliable {
     /// In front of `inner`; the same seed draws the same faults, though not at the same moments.
     pub fn new(inner: Arc<dyn Transport>, faults: Faults, seed: u64) -> Self {
-        Self { inner, faults, state: Arc::new(AtomicU64::new(seed)) }
+        Self { inner, faults, dice: Arc::new(Dice::new(seed)) }
     }
-}
-
-/// A number below `limit`: Weyl sequence, mixed as in SplitMix64.
-fn draw(state: &AtomicU64, limit: u64) -> u64 {
-    let mut z = state.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    (z ^ (z >> 31)) % limit.max(1)
 }
 
 fn lost() -> ApiError {
@@ -58,7 +46,7 @@ fn lost() -> ApiError {
 #[async_trait]
 impl Transport for Unreliable {
     async fn call(&self, request: Request) -> Result<Response, ApiError> {
-        let fate = draw(&self.state, 100);
+        let fate = self.dice.below(100);
         let write = !matches!(request.verb, Verb::Get | Verb::List(_));
         if write && fate < self.faults.lost_percent {
             return Err(lost());
@@ -74,9 +62,9 @@ impl Transport for Unreliable {
         view: View,
     ) -> Result<WatchStream, ApiError> {
         let stream = self.inner.watch(resource, options, view).await?;
-        let (state, lag) = (Arc::clone(&self.state), self.faults.lag_ms_max);
+        let (dice, lag) = (Arc::clone(&self.dice), self.faults.lag_ms_max);
         let late = stream.then(move |event| {
-            let delay = Duration::from_millis(draw(&state, lag + 1));
+            let delay = Duration::from_millis(dice.below(lag + 1));
             async move {
                 tokio::time::sleep(delay).await;
                 event
@@ -85,7 +73,7 @@ impl Transport for Unreliable {
         if self.faults.events_max == 0 {
             return Ok(late.boxed());
         }
-        let events = usize::try_from(draw(&self.state, self.faults.events_max) + 1).unwrap_or(1);
+        let events = usize::try_from(self.dice.below(self.faults.events_max) + 1).unwrap_or(1);
         Ok(late.take(events).boxed())
     }
 

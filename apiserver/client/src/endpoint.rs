@@ -2,11 +2,11 @@
 //!
 //! Must never know: what is asked of the server.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::{Uri, uri::Scheme};
 
-use crate::error::ConfigError;
+use crate::{error::ConfigError, network::Network};
 
 /// How long a request may take, watches and logs aside. kubectl's own figure is 32 s.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(32);
@@ -30,6 +30,8 @@ pub struct Endpoint {
     pub request_timeout: Duration,
     /// Name and version of the program, for the server's log.
     pub user_agent: String,
+    /// What connections are opened over; `None`: the machine's TCP.
+    pub network: Option<Arc<dyn Network>>,
 }
 
 /// Which server certificates are believed.
@@ -100,6 +102,7 @@ impl Endpoint {
             token: None,
             request_timeout: REQUEST_TIMEOUT,
             user_agent: concat!("clawbernetes/", env!("CARGO_PKG_VERSION")).to_owned(),
+            network: None,
         }
     }
 
@@ -121,6 +124,13 @@ impl Endpoint {
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Token::Text(token.into()));
+        self
+    }
+
+    /// The same, over another network.
+    #[must_use]
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = Some(network);
         self
     }
 

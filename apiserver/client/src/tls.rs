@@ -26,6 +26,7 @@ use crate::{
     credentials::FILE_SECONDS,
     endpoint::{CertificateFiles, ClientCertificate, Endpoint, Trust},
     error::ConfigError,
+    network::Connector,
 };
 
 /// Bundles of authorities, where the usual systems keep them.
@@ -56,7 +57,7 @@ pub(crate) enum Http {
 }
 
 /// A pooling, reconnecting HTTP client with request bodies of type `B`.
-pub(crate) type Pool<B> = Client<HttpsConnector<HttpConnector>, B>;
+pub(crate) type Pool<B> = Client<HttpsConnector<Connector>, B>;
 
 /// The connections to one server. When the files of our certificate are replaced, new requests go over new connections.
 pub(crate) struct Connections<B> {
@@ -138,6 +139,10 @@ where
         })?;
         builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
     }
+    let tcp = match &endpoint.network {
+        Some(network) => Connector::Brought(Arc::clone(network)),
+        None => Connector::Machine(tcp),
+    };
     let connector = match http {
         Http::Any => builder.enable_all_versions().wrap_connector(tcp),
         Http::Two => builder.enable_http2().wrap_connector(tcp),
@@ -145,7 +150,7 @@ where
     Ok(Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        .http2_only(http == Http::Two)
+        .http2_only(http == Http::Two || endpoint.network.as_ref().is_some_and(|network| network.is_http2()))
         .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
         .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(PING_INTERVAL)

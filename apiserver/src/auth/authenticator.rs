@@ -37,6 +37,11 @@ impl Peer {
         Self { certificate }
     }
 
+    /// A peer whose identity was proven in another way than by TLS, as good as a certificate until `not_after`.
+    pub const fn proven(identity: Identity, not_after: SystemTime) -> Self {
+        Self { certificate: Some((identity, not_after)) }
+    }
+
     /// A peer that showed no certificate.
     pub const fn unknown() -> Self {
         Self { certificate: None }

@@ -1,4 +1,4 @@
-//! The accept loop and the life of a connection: TLS, then HTTP/1.1 or HTTP/2.
+//! The accept loop and the life of a connection: TLS, then HTTP/1.1 or HTTP/2, through the [`Door`].
 //!
 //! Whatever a stranger does before a whole request has arrived costs one task with a deadline.
 //!
@@ -12,7 +12,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
@@ -64,15 +64,20 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const NOT_PLAIN_HTTP: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nThis port speaks HTTPS only: use https://\n";
 
-/// HTTP on both versions, chosen by ALPN.
+/// What is behind TLS: HTTP on both versions, and the gate.
 #[derive(Clone)]
-struct Http {
+pub struct Door {
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
+    gate: Arc<Gate>,
+    stop: Stop,
 }
 
-impl Http {
-    fn new() -> Self {
+/// Why a connection ended badly.
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+impl Door {
+    pub fn new(gate: Arc<Gate>, stop: Stop) -> Self {
         let mut http1 = auto::Builder::new(TokioExecutor::new()).http1_only();
         http1
             .http1()
@@ -89,24 +94,37 @@ impl Http {
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
             .max_header_list_size(u32::try_from(HEADERS_BYTES_MAX).expect("64 KiB fits 32 bits"));
-        Self { http1, http2 }
+        Self { http1, http2, gate, stop }
+    }
+
+    /// Answers the requests of one connection until either side ends it.
+    pub async fn serve<S>(&self, stream: S, peer: Peer, is_http2: bool) -> Ended
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let builder = if is_http2 { &self.http2 } else { &self.http1 };
+        let (gate, peer) = (self.gate.clone(), Arc::new(peer));
+        let service = service_fn(move |request| {
+            let (gate, peer) = (gate.clone(), peer.clone());
+            async move { Ok::<_, Infallible>(gate.answer(&peer, request).await) }
+        });
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = self.stop.drain.cancelled() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await
     }
 }
 
 /// Accepts connections until told to stop. Connections run as tasks of `tasks`.
-pub async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    gate: Arc<Gate>,
-    stop: Stop,
-    tasks: TaskTracker,
-) {
+pub async fn accept(listener: TcpListener, acceptor: TlsAcceptor, door: Door, tasks: TaskTracker) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let http = Http::new();
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.drain.cancelled() => return,
+            () = door.stop.drain.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
@@ -114,7 +132,7 @@ pub async fn accept(
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");
                 tokio::select! {
-                    () = stop.drain.cancelled() => return,
+                    () = door.stop.drain.cancelled() => return,
                     () = sleep(ACCEPT_RETRY_DELAY) => continue,
                 }
             }
@@ -124,22 +142,14 @@ pub async fn accept(
             tracing::warn!("refused a connection: {CONNECTIONS_MAX} are open");
             continue;
         };
-        let connection = connection(stream, slot, acceptor.clone(), http.clone(), gate.clone(), stop.clone());
-        tasks.spawn(Again::new(connection));
+        tasks.spawn(Again::new(connection(stream, slot, acceptor.clone(), door.clone())));
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    _slot: OwnedSemaphorePermit,
-    acceptor: TlsAcceptor,
-    http: Http,
-    gate: Arc<Gate>,
-    stop: Stop,
-) {
+async fn connection(stream: TcpStream, _slot: OwnedSemaphorePermit, acceptor: TlsAcceptor, door: Door) {
     let ended = tokio::select! {
-        () = stop.cut.cancelled() => Ok(()),
-        ended = serve(stream, &acceptor, &http, gate, &stop) => ended,
+        () = door.stop.cut.cancelled() => Ok(()),
+        ended = serve(stream, &acceptor, &door) => ended,
     };
     // Clients go away all the time; it is worth a line only to somebody who looks for it.
     if let Err(error) = ended {
@@ -147,36 +157,20 @@ async fn connection(
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    acceptor: &TlsAcceptor,
-    http: &Http,
-    gate: Arc<Gate>,
-    stop: &Stop,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn serve(stream: TcpStream, acceptor: &TlsAcceptor, door: &Door) -> Ended {
     // Small writes matter here: one watch event is one packet.
     stream.set_nodelay(true)?;
     let handshake = tokio::select! {
-        () = stop.drain.cancelled() => return Ok(()),
+        () = door.stop.drain.cancelled() => return Ok(()),
         handshake = timeout(HANDSHAKE_LIMIT, shake_hands(stream, acceptor)) => handshake,
     };
     let Some(stream) = handshake.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? else {
         return Ok(());
     };
     let (_, session) = stream.get_ref();
-    let builder = if session.alpn_protocol() == Some(ALPN_HTTP2) { &http.http2 } else { &http.http1 };
-    let peer = Arc::new(Peer::from_certificates(session.peer_certificates()));
-    let service = service_fn(move |request| {
-        let (gate, peer) = (gate.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(gate.answer(&peer, request).await) }
-    });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = stop.drain.cancelled() => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    connection.await
+    let is_http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
+    let peer = Peer::from_certificates(session.peer_certificates());
+    door.serve(stream, peer, is_http2).await
 }
 
 /// The TLS handshake. `None` when the peer does not speak TLS, which it is told in words it may understand.

@@ -7,6 +7,7 @@
 mod again;
 mod answer;
 mod audit;
+mod core;
 mod fairness;
 mod gate;
 mod listener;
@@ -22,31 +23,20 @@ use std::{
 };
 
 use claw_client::{Transport, node::NodeLink};
-use claw_schemas::{ApiError, Registry};
+use claw_schemas::ApiError;
 use tokio::net::TcpListener;
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio_util::sync::CancellationToken;
+
+pub use self::core::Core;
 
 use crate::{
-    auth::{
-        Access, Authenticator, Identity, JoinTokens,
-        service_accounts::{ServiceAccounts, SigningKey},
-    },
+    auth::Identity,
     error::Error,
-    grpc,
     local::LocalTransport,
-    nodes::{Hub, HubConfig},
     pki::{self, Pki},
-    rest,
     service::ObjectService,
     store::{self, Store},
 };
-
-/// How long requests under way may take to finish when the server stops. Unary calls take milliseconds and
-/// watches are ended at once, so what is left after 10 s hangs on a client that does not read.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often the server looks at the age of its certificate. Leaves are renewed with 30 days left.
 const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
@@ -105,15 +95,8 @@ pub struct Server {
     data_dir: PathBuf,
     ca_pem: String,
     ca_hash: String,
-    service: Arc<ObjectService>,
-    hub: Arc<Hub>,
-    tokens: JoinTokens,
-    health: grpc::Health,
-    stop: Stop,
     shutdown_delay: Duration,
-    /// A server that is dropped without [`Self::shutdown`] stops too.
-    _stop_on_drop: [DropGuard; 3],
-    tasks: TaskTracker,
+    core: Core,
     _lock: lock::DataLock,
 }
 
@@ -147,58 +130,16 @@ impl Server {
         let names = pki::server_names(address, config.advertise.as_deref());
         let (pki, store) = open_files(&config, names.clone(), url.clone()).await?;
 
-        let accounts = Arc::new(ServiceAccounts::new(signing_key(&pki)?, store.clone()));
-        let access = Access::start(store.clone()).await?;
-        let service = Arc::new(ObjectService::new(store, Registry::builtin(), access.clone()));
-        service.set_service_accounts(accounts.clone());
-        service.ensure_bootstrap_objects().await?;
-        service.serve_definitions().await?;
-        let tokens = JoinTokens::new(service.clone());
-        let hub_config = HubConfig { node_grace: config.node_grace };
-        let hub = Hub::start(service.clone(), hub_config).await?;
-        // Already now: if the start fails further on, the hub must let go of the store.
-        let stop_hub = hub.stop_on_drop();
-        service.set_node_streams(hub.streams());
-        access.set_pods(hub.bound_pods());
+        let core = Core::start(store, &pki, config.node_grace).await?;
 
-        let stop = Stop::default();
-        let tasks = TaskTracker::new();
         let (ca_pem, ca_hash) = (pki.authority().certificate().to_owned(), pki.authority().hash());
         let certificates = tls::Certificates::new(&pki)?;
         let acceptor = certificates.acceptor(pki.authority())?;
-        let join = crate::nodes::Join::new(hub.clone(), tokens.clone(), pki.authority().clone());
-        let (grpc_routes, health) = grpc::routes(service.clone(), hub.clone(), join).await?;
-        let gate = gate::Gate::new(
-            Authenticator::new(pki.admin_token(), tokens.clone(), accounts),
-            access.clone(),
-            service.metrics().clone(),
-            rest::router(service.clone()),
-            grpc_routes,
-        );
-        tasks.spawn(listener::accept(listener, acceptor, Arc::new(gate), stop.clone(), tasks.clone()));
-        tasks.spawn(service.clone().follow_definitions());
-        tasks.spawn(service.clone().keep_quotas());
-        tasks.spawn(access.follow(stop.drain.clone()));
-        tasks.spawn(renew_certificates(pki, names, certificates, stop.drain.clone()));
-        service.set_ready(true);
+        core.tasks.spawn(listener::accept(listener, acceptor, core.door.clone(), core.tasks.clone()));
+        core.tasks.spawn(renew_certificates(pki, names, certificates, core.stop.drain.clone()));
         tracing::info!(%url, data_dir = %config.data_dir.display(), "the API server is ready");
-        let stop_on_drop = [stop.drain.clone().drop_guard(), stop.cut.clone().drop_guard(), stop_hub];
-        Ok(Self {
-            address,
-            url,
-            data_dir: config.data_dir,
-            ca_pem,
-            ca_hash,
-            service,
-            hub,
-            tokens,
-            health,
-            _stop_on_drop: stop_on_drop,
-            stop,
-            shutdown_delay: config.shutdown_delay,
-            tasks,
-            _lock: lock,
-        })
+        let (data_dir, shutdown_delay) = (config.data_dir, config.shutdown_delay);
+        Ok(Self { address, url, data_dir, ca_pem, ca_hash, shutdown_delay, core, _lock: lock })
     }
 
     /// Where it listens.
@@ -213,22 +154,22 @@ impl Server {
 
     /// The object service.
     pub fn service(&self) -> &Arc<ObjectService> {
-        &self.service
+        &self.core.service
     }
 
     /// A transport within this process, for a component of the control plane.
     pub fn transport(&self, component: &str) -> Arc<dyn Transport> {
-        Arc::new(LocalTransport::new(self.service.clone(), Identity::loopback(component)))
+        Arc::new(LocalTransport::new(self.core.service.clone(), Identity::loopback(component)))
     }
 
     /// The NodeLink of a node agent within this process: the same hub and rules as over the wire.
     pub fn node_link(&self, node_name: &str) -> Arc<dyn NodeLink> {
-        self.hub.local_link(node_name)
+        self.core.hub.local_link(node_name)
     }
 
     /// A transport within this process with the rights of a node agent.
     pub fn node_transport(&self, node_name: &str) -> Arc<dyn Transport> {
-        Arc::new(LocalTransport::new(self.service.clone(), Identity::of_node(node_name)))
+        Arc::new(LocalTransport::new(self.core.service.clone(), Identity::of_node(node_name)))
     }
 
     /// The certificate authority that clients trust, PEM.
@@ -251,26 +192,14 @@ impl Server {
     /// # Errors
     /// When it cannot be stored.
     pub async fn create_join_token(&self, ttl: Duration) -> Result<String, ApiError> {
-        self.tokens.create(ttl).await
+        self.core.tokens.create(ttl).await
     }
 
     /// Stops: `/readyz` fails at once; after [`Config::shutdown_delay`] there are no new connections, watches and sessions
-    /// end cleanly, requests under way finish (at most `DRAIN_LIMIT`), then the store closes. The store refuses whoever still holds a transport.
+    /// end cleanly, requests under way finish (10 s at most), then the store closes. The store refuses whoever still holds a transport.
     pub async fn shutdown(self) {
-        self.service.set_ready(false);
-        self.health.stopping().await;
-        tokio::time::sleep(self.shutdown_delay).await;
-        self.stop.drain.cancel();
-        self.service.close_watches();
-        self.hub.stop();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN_LIMIT, self.tasks.wait()).await.is_err() {
-            tracing::warn!("some connections did not finish in {DRAIN_LIMIT:?} and are cut");
-            self.stop.cut.cancel();
-            self.tasks.wait().await;
-        }
-        self.hub.stopped().await;
-        self.service.store().close().await;
+        self.core.stop(self.shutdown_delay).await;
+        self.core.service.store().close().await;
     }
 }
 
@@ -298,13 +227,6 @@ async fn open_files(
         Ok((pki, store))
     })
     .await
-}
-
-fn signing_key(pki: &Pki) -> Result<SigningKey, Error> {
-    SigningKey::from_pem(pki.token_key()).map_err(|problem| Error::Certificate {
-        path: pki.token_key_path(),
-        problem: format!("{problem}; restore it from a backup, or delete it: a new one is made at the next start, and all tokens of service accounts are void"),
-    })
 }
 
 /// Keeps the server's certificate young while it runs.

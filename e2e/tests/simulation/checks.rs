@@ -1,0 +1,87 @@
+//! The questions at the end: does everybody know what is, are pods where they should be, was every promise kept.
+
+use std::collections::BTreeMap;
+
+use claw_e2e::{
+    capacity::Books,
+    history::{History, revision_of},
+};
+use serde_json::Value;
+
+use super::{cluster::GPU, world::World};
+
+/// What is not as it should be once nothing goes wrong any more. `lost` is a node that never came back.
+pub fn unsettled(world: &World, lost: Option<&str>) -> Option<String> {
+    uninformed(world).or_else(|| undeployed(world, lost))
+}
+
+/// Who does not know what is.
+fn uninformed(world: &World) -> Option<String> {
+    let truth = world.disk.present("", "configmaps", "default");
+    let there = truth.iter().map(|(place, object)| {
+        let name = place.rsplit('/').next().unwrap_or_default();
+        (name.to_owned(), revision_of(object).unwrap_or(0))
+    });
+    let there: BTreeMap<_, _> = there.collect();
+    world.note(|notes| {
+        for (name, seen) in &notes.watched {
+            let last = seen.last().map(History::present);
+            if last != Some(&truth) {
+                return Some(format!("{name} is told of {last:?} where there is {truth:?}"));
+            }
+        }
+        let lagging = notes.cached.iter().find(|(_, cached)| **cached != there);
+        lagging.map(|(name, cached)| format!("{name} has cached {cached:?} where there is {there:?}"))
+    })
+}
+
+/// Which deployment has not the pods it wants, on nodes that live.
+fn undeployed(world: &World, lost: Option<&str>) -> Option<String> {
+    let deployments = world.disk.present("apps", "deployments", "default");
+    let pods = world.disk.present("", "pods", "default");
+    deployments.iter().find_map(|(name, deployment)| {
+        let (wanted, app) = (&deployment["spec"]["replicas"], &deployment["metadata"]["name"]);
+        let template = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+        let works = |pod: &&Value| {
+            pod["metadata"]["labels"]["app"] == *app
+                && pod["metadata"]["deletionTimestamp"].is_null()
+                && pod["spec"]["containers"][0]["image"] == *template
+                && pod["status"]["phase"] == "Running"
+                && pod["spec"]["nodeName"].as_str() != lost
+        };
+        let running = pods.values().filter(works).count() as u64;
+        let status = &deployment["status"];
+        let says = status["availableReplicas"].as_u64().unwrap_or(0);
+        let observed = status["observedGeneration"] == deployment["metadata"]["generation"];
+        let wanted = wanted.as_u64().unwrap_or(1);
+        let right = running == wanted && says == wanted && observed;
+        (!right).then(|| format!("{name} has {running} of {wanted} pods running, and says {status}"))
+    })
+}
+
+/// What must hold of everything that happened.
+pub fn check(world: &World) {
+    let truth = world.disk.history("", "configmaps", "default");
+    let (promises, watched) = world.note(|notes| (notes.promises.clone(), notes.watched.clone()));
+    world.must("a promise is broken", promises.kept(&truth));
+    for (name, seen) in &watched {
+        for history in seen {
+            world.must(name, history.is_part_of(&truth));
+        }
+    }
+    account(world);
+}
+
+/// Goes through everything that ever was bound.
+fn account(world: &World) {
+    let mut books = Books::of(GPU);
+    let parse = |bytes: &[u8]| -> Value { serde_json::from_slice(bytes).expect("the server stores JSON") };
+    world.disk.each(|stored| match stored.key.group_and_plural() {
+        ("", "nodes") => books.node(&parse(&stored.value)),
+        ("", "pods") => {
+            let told = books.pod(&parse(&stored.value), stored.gone);
+            world.must(&format!("at {}", stored.revision), told);
+        }
+        _ => {}
+    });
+}

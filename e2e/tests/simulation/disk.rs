@@ -1,0 +1,197 @@
+//! The store of the simulated server: in memory, outlives the server, takes as long as a disk, and remembers every change,
+//! so that there is somebody to ask what really happened.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use claw_apiserver::store::{
+    self, Change as Deed, Expect, Figures, Key, Page, Record, Revision, Store, StoreError, Watch, Write,
+};
+use claw_e2e::{
+    dice::Dice,
+    history::{Change, History, bare, place_of},
+};
+use futures::FutureExt as _;
+use serde_json::Value;
+
+use super::trace::{Trace, What, hash_of};
+
+/// A commit takes up to this long before it is durable, and as long again before it is acknowledged.
+const COMMIT_MS_MAX: u64 = 4;
+
+/// One change as it was stored.
+pub struct Stored {
+    pub revision: Revision,
+    pub key: Key,
+    pub value: Bytes,
+    pub gone: bool,
+}
+
+/// What a store can have wrong, to see that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// It is sound.
+    None,
+    /// A write in thirty is acknowledged and forgotten.
+    Forgets,
+    /// A write in thirty of those that must find a revision is carried out whatever is there.
+    Overwrites,
+    /// A watch begins one change too late.
+    Skips,
+    /// What is read is what was there before the last few writes.
+    Lags,
+}
+
+/// The store.
+pub struct Disk {
+    sabotage: Sabotage,
+    inner: Arc<dyn Store>,
+    log: Mutex<Vec<Stored>>,
+    dice: Dice,
+    trace: Arc<Trace>,
+}
+
+impl Disk {
+    pub fn new(seed: u64, trace: Arc<Trace>, sabotage: Sabotage) -> Self {
+        Self { sabotage, inner: store::memory(), log: Mutex::default(), dice: Dice::new(seed), trace }
+    }
+
+    /// Whether something is to go wrong now.
+    fn strikes(&self, sabotage: Sabotage) -> bool {
+        self.sabotage == sabotage && self.dice.below(30) == 0
+    }
+
+    /// The same writes, whatever is there.
+    async fn forced(&self, mut writes: Vec<Write>) -> Result<Vec<Write>, StoreError> {
+        for write in &mut writes {
+            if let (Expect::Revision(_), Some(found)) = (write.expect, self.inner.get(&write.key).await?) {
+                write.expect = Expect::Revision(found.revision);
+            }
+        }
+        Ok(writes)
+    }
+
+    /// What happened to a kind in a namespace since the beginning.
+    pub fn history(&self, group: &str, plural: &str, namespace: &str) -> History {
+        let prefix = Key::collection(group, plural, Some(namespace));
+        let mut history = History::default();
+        for stored in self.log.lock().expect("no panic while logging").iter().filter(|s| s.key.is_in(&prefix))
+        {
+            let object: Value = serde_json::from_slice(&stored.value).expect("the server stores JSON");
+            let change = Change { name: place_of(&object), object: bare(&object), gone: stored.gone };
+            history.push(stored.revision, change);
+        }
+        history
+    }
+
+    /// What there is of a kind in a namespace now, by `namespace/name`.
+    pub fn present(&self, group: &str, plural: &str, namespace: &str) -> BTreeMap<String, Value> {
+        let prefix = Key::collection(group, plural, Some(namespace));
+        let page = self.inner.list(&prefix, None, 0, None).now_or_never();
+        let page = page.expect("the store in memory waits for nothing").expect("it is open");
+        let objects = page.items.iter().map(|record| serde_json::from_slice(&record.value));
+        let objects = objects.map(|object: Result<Value, _>| object.expect("the server stores JSON"));
+        objects.map(|object| (place_of(&object), bare(&object))).collect()
+    }
+
+    /// Looks at every change in turn.
+    pub fn each(&self, look: impl FnMut(&Stored)) {
+        self.log.lock().expect("no panic while logging").iter().for_each(look);
+    }
+
+    /// A record as it was before its last change.
+    fn earlier(&self, key: &Key) -> Option<Record> {
+        let log = self.log.lock().expect("no panic while logging");
+        let before = log.iter().rev().filter(|stored| stored.key == *key).nth(1)?;
+        let (key, revision, value) = (before.key.clone(), before.revision, before.value.clone());
+        (!before.gone).then_some(Record { key, revision, value })
+    }
+
+    async fn takes_a_while(&self) {
+        tokio::time::sleep(Duration::from_millis(self.dice.below(COMMIT_MS_MAX + 1))).await;
+    }
+
+    /// Remembers the writes of a transaction whose last one got this revision.
+    fn remember(&self, writes: Vec<Write>, last: Revision) {
+        let count = writes.iter().filter(|write| !matches!(write.change, Deed::Check)).count() as u64;
+        let mut revision = last - count;
+        for Write { key, change, .. } in writes {
+            let (draft, gone) = match change {
+                Deed::Put(draft) => (draft, false),
+                Deed::Delete(draft) => (draft, true),
+                Deed::Check => continue,
+            };
+            revision += 1;
+            let value = draft.at(revision);
+            let (text, hash) = (key.as_str().to_owned(), hash_of(&value));
+            self.trace.add(What::Commit { revision, key: text, hash });
+            self.log.lock().expect("no panic while logging").push(Stored { revision, key, value, gone });
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Disk {
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        if self.strikes(Sabotage::Lags)
+            && let Some(old) = self.earlier(key)
+        {
+            return Ok(Some(old));
+        }
+        self.inner.get(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, StoreError> {
+        self.inner.list(prefix, after, limit, at).await
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        self.takes_a_while().await;
+        let is_write = writes.iter().any(|write| !matches!(write.change, Deed::Check));
+        if is_write && self.strikes(Sabotage::Forgets) {
+            return Ok(self.inner.revision() + writes.len() as u64);
+        }
+        let writes = if self.strikes(Sabotage::Overwrites) { self.forced(writes).await? } else { writes };
+        // The store in memory commits without waiting for anything, so nobody comes between it and the log.
+        let revision = self.inner.commit(writes.clone()).await?;
+        self.remember(writes, revision);
+        self.takes_a_while().await;
+        Ok(revision)
+    }
+
+    fn watch(&self, prefix: &Key, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
+        self.inner.watch(prefix, if self.sabotage == Sabotage::Skips { after + 1 } else { after })
+    }
+
+    fn revision(&self) -> Revision {
+        self.inner.revision()
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.inner.compact(revision).await
+    }
+
+    async fn snapshot(&self, to: &Path) -> Result<Revision, StoreError> {
+        self.inner.snapshot(to).await
+    }
+
+    fn figures(&self) -> Option<&Figures> {
+        self.inner.figures()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

@@ -1,0 +1,146 @@
+//! A seeded simulation of a whole cluster: the real server, controllers, agents and clients on one simulated network, clock
+//! and dice, with faults. Whatever happens, the invariants of `claw_e2e::{history, promises, capacity}` hold.
+//!
+//! A seed decides everything, so a run that failed can be run again: [`SEED`] names one seed, [`SEEDS`] how many.
+
+#![cfg(target_os = "linux")]
+
+mod checks;
+mod cluster;
+mod deployers;
+mod disk;
+mod electors;
+mod faults;
+mod net;
+mod os;
+mod run;
+mod server;
+mod trace;
+mod watchers;
+mod world;
+mod writers;
+
+use std::{
+    env,
+    process::Command,
+    sync::{
+        Arc, Once,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use claw_apiserver::pki::Pki;
+
+use self::{disk::Sabotage, run::Report};
+
+/// Runs this seed alone, and tells of it.
+const SEED: &str = "SIM_SEED";
+/// Runs so many seeds.
+const SEEDS: &str = "SIM_SEEDS";
+/// What a run of the tests can afford.
+const SEEDS_DEFAULT: u64 = 100;
+/// Futures of a debug build are large.
+const STACK_BYTES: usize = 32 << 20;
+
+#[test]
+fn every_seed_holds_what_was_promised() {
+    let number =
+        |name| env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")));
+    let seeds = match number(SEED) {
+        Some(seed) => seed..seed + 1,
+        None => 0..number(SEEDS).unwrap_or(SEEDS_DEFAULT),
+    };
+    let (next, pki) = (AtomicU64::new(seeds.start), pki());
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let work = || {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds.end {
+                    return;
+                }
+                let report = simulate(seed, &pki, Sabotage::None);
+                if seeds.end - seeds.start == 1 {
+                    println!("{}", told(&report));
+                }
+                assert!(report.violations.is_empty(), "{}", complaint(&report));
+                assert!(report.answers > 20, "seed {seed} proves nothing: {} answers", report.answers);
+            }
+        };
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let failed = threads.into_iter().filter_map(|thread| thread.join().err()).next();
+        if let Some(failed) = failed {
+            std::panic::resume_unwind(failed);
+        }
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_here_and_in_another_process() {
+    let pki = pki();
+    let [first, again, other] = [7, 7, 8].map(|seed| simulate(seed, &pki, Sabotage::None));
+    assert_eq!(told(&first), told(&again), "in one process");
+    assert_ne!(first.fingerprint, other.fingerprint, "another seed");
+    let this = env::current_exe().expect("a test knows itself");
+    let mut child = Command::new(this);
+    child.args(["--exact", "every_seed_holds_what_was_promised", "--nocapture"]).env(SEED, "7");
+    let output = child.output().expect("it starts");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains(&told(&first)), "{} here, and in another process\n{printed}", told(&first));
+}
+
+#[test]
+fn what_a_broken_store_does_is_found_within_a_few_seeds() {
+    const PATIENCE: u64 = 20;
+    let pki = pki();
+    for sabotage in [Sabotage::Forgets, Sabotage::Overwrites, Sabotage::Skips, Sabotage::Lags] {
+        let found = (0..PATIENCE).find(|seed| !simulate(*seed, &pki, sabotage).violations.is_empty());
+        let found = found.unwrap_or_else(|| panic!("{sabotage:?} went unnoticed in {PATIENCE} seeds"));
+        println!("{sabotage:?} was found by seed {found}");
+    }
+}
+
+/// Runs a seed in a thread of its own, which lives in the simulation from its first breath.
+fn simulate(seed: u64, pki: &Arc<Pki>, sabotage: Sabotage) -> Report {
+    watch_for_panics();
+    let pki = pki.clone();
+    let builder = thread::Builder::new().name(format!("seed-{seed}")).stack_size(STACK_BYTES);
+    let thread = builder.spawn(move || {
+        os::enter(seed);
+        run::run(seed, pki, sabotage)
+    });
+    thread.expect("a thread starts").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A task that panics takes nobody with it; here it must not go unnoticed.
+fn watch_for_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            os::panicked();
+            before(panic);
+        }));
+    });
+}
+
+/// Keys, which nobody looks at: they are made once, with the real clock and entropy.
+fn pki() -> Arc<Pki> {
+    let folder = tempfile::tempdir().expect("a folder");
+    Arc::new(Pki::open(folder.path(), &["localhost".to_owned()].into()).expect("keys"))
+}
+
+fn told(report: &Report) -> String {
+    let Report { seed, events, fingerprint, answers, .. } = report;
+    format!("seed {seed}: {events} events, {answers} answers, trace {fingerprint:016x}")
+}
+
+fn complaint(report: &Report) -> String {
+    let Report { seed, violations, tail, .. } = report;
+    format!(
+        "seed {seed} broke its promises:\n{}\nThe end of it:\n{tail}{}\nTo see it again: make sim SEED={seed}",
+        violations.join("\n"),
+        told(report),
+    )
+}
