@@ -20,8 +20,8 @@ use super::{
 const DEPLOYMENTS: u64 = 3;
 const REPLICAS_MAX: u64 = 3;
 
-/// Between two changes.
-const PAUSE_MS: (u64, u64) = (1000, 6000);
+/// Between two changes of one client. A change makes a dozen pods come and go, which costs more than all that writers do.
+const PAUSE_MS: (u64, u64) = (4000, 16_000);
 
 /// How long a pod stays on a node that is not heard of.
 const PATIENCE_SECONDS: u64 = 5;

@@ -22,8 +22,11 @@ use serde_json::Value;
 
 use super::trace::{Trace, What, hash_of};
 
-/// A commit takes up to this long before it is durable, and as long again before it is acknowledged.
-const COMMIT_MS_MAX: u64 = 4;
+/// A commit takes up to so long before it is durable, and as long again before it is acknowledged: mostly the first, now and
+/// then, so that others come between, the second.
+const COMMIT_MS_MAX: [u64; 2] = [4, 100];
+/// How many of a hundred are slow.
+const SLOW_PERCENT: u64 = 10;
 
 /// One change as it was stored.
 pub struct Stored {
@@ -40,7 +43,7 @@ pub enum Sabotage {
     None,
     /// A write in thirty is acknowledged and forgotten.
     Forgets,
-    /// A write in thirty of those that must find a revision is carried out whatever is there.
+    /// Writes that must find a revision are carried out whatever is there.
     Overwrites,
     /// A watch begins one change too late.
     Skips,
@@ -114,7 +117,8 @@ impl Disk {
     }
 
     async fn takes_a_while(&self) {
-        tokio::time::sleep(Duration::from_millis(self.dice.below(COMMIT_MS_MAX + 1))).await;
+        let limit = COMMIT_MS_MAX[usize::from(self.dice.percent(SLOW_PERCENT))];
+        tokio::time::sleep(Duration::from_millis(self.dice.below(limit + 1))).await;
     }
 
     /// Remembers the writes of a transaction whose last one got this revision.
@@ -163,7 +167,7 @@ impl Store for Disk {
         if is_write && self.strikes(Sabotage::Forgets) {
             return Ok(self.inner.revision() + writes.len() as u64);
         }
-        let writes = if self.strikes(Sabotage::Overwrites) { self.forced(writes).await? } else { writes };
+        let writes = if self.sabotage == Sabotage::Overwrites { self.forced(writes).await? } else { writes };
         // The store in memory commits without waiting for anything, so nobody comes between it and the log.
         let revision = self.inner.commit(writes.clone()).await?;
         self.remember(writes, revision);

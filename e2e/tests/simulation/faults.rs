@@ -23,6 +23,9 @@ use super::{
 /// Between two faults.
 const PAUSE_MS: (u64, u64) = (50, 1200);
 
+/// How many of a hundred faults befall the server. Each makes everybody list and watch anew, which is most of what a run costs.
+const SERVER_PERCENT: u64 = 10;
+
 /// How long a fault lasts. The longest outlast a lease, and the patience of pings.
 const LASTS_MS: [(u64, u64); 3] = [(20, 300), (300, 3000), (3000, 25_000)];
 
@@ -70,7 +73,7 @@ impl Faults {
             os::set_wall_clock_ahead(Duration::from_secs(hours * 3600));
             return world.trace.add(What::Fault(format!("the clock is set {hours} h ahead")));
         }
-        let (host, wire) = match self.dice.percent(20) {
+        let (host, wire) = match self.dice.percent(SERVER_PERCENT) {
             true => (SERVER.to_owned(), Wire::Http1),
             false => self.dice.pick(hosts).clone(),
         };
