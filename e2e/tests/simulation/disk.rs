@@ -51,6 +51,11 @@ pub enum Sabotage {
     Lags,
 }
 
+impl Sabotage {
+    /// Every way to be broken.
+    pub const ALL: [Self; 4] = [Self::Forgets, Self::Overwrites, Self::Skips, Self::Lags];
+}
+
 /// The store.
 pub struct Disk {
     sabotage: Sabotage,

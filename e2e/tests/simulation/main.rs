@@ -36,12 +36,16 @@ use self::{disk::Sabotage, run::Report};
 
 /// Runs this seed alone, and tells of it.
 const SEED: &str = "SIM_SEED";
+/// Breaks the store of that seed on purpose, in one of the ways of [`Sabotage`].
+const SABOTAGE: &str = "SIM_SABOTAGE";
 /// Runs so many seeds.
 const SEEDS: &str = "SIM_SEEDS";
 /// What a run of the tests can afford.
 const SEEDS_DEFAULT: u64 = 100;
 /// A run with fewer answers has been spent in the dark.
 const ANSWERS_MIN: usize = 10;
+/// What is said of a seed that failed.
+const BROKEN: &str = "broke its promises";
 /// Futures of a debug build are large.
 const STACK_BYTES: usize = 32 << 20;
 
@@ -50,7 +54,7 @@ fn every_seed_holds_what_was_promised() {
     let number =
         |name| env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")));
     if let Some(seed) = number(SEED) {
-        let report = simulate(seed, &pki(), Sabotage::None);
+        let report = simulate(seed, sabotage());
         println!("{}", told(&report));
         assert!(report.violations.is_empty(), "{}", complaint(&report));
         assert!(report.answers >= ANSWERS_MIN, "seed {seed} proves nothing");
@@ -59,7 +63,7 @@ fn every_seed_holds_what_was_promised() {
     let (next, seeds) = (AtomicU64::new(0), number(SEEDS).unwrap_or(SEEDS_DEFAULT));
     let work = || {
         while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds) {
-            alone(seed).unwrap_or_else(|said| panic!("{said}"));
+            alone(seed, Sabotage::None).unwrap_or_else(|said| panic!("{said}"));
         }
     };
     thread::scope(|scope| {
@@ -72,17 +76,18 @@ fn every_seed_holds_what_was_promised() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
-    let [first, again, other] = [7, 7, 8].map(|seed| alone(seed).unwrap_or_else(|said| panic!("{said}")));
+    let run = |seed| alone(seed, Sabotage::None).unwrap_or_else(|said| panic!("{said}"));
+    let [first, again, other] = [7, 7, 8].map(run);
     assert_eq!(first, again);
     assert_ne!(first.rsplit(' ').next(), other.rsplit(' ').next(), "another seed");
 }
 
 #[test]
 fn what_a_broken_store_does_is_found_within_a_few_seeds() {
-    const PATIENCE: u64 = 20;
-    let pki = pki();
-    for sabotage in [Sabotage::Forgets, Sabotage::Overwrites, Sabotage::Skips, Sabotage::Lags] {
-        let found = (0..PATIENCE).find(|seed| !simulate(*seed, &pki, sabotage).violations.is_empty());
+    const PATIENCE: u64 = 30;
+    for sabotage in Sabotage::ALL {
+        let found =
+            (0..PATIENCE).find(|seed| alone(*seed, sabotage).is_err_and(|said| said.contains(BROKEN)));
         let found = found.unwrap_or_else(|| panic!("{sabotage:?} went unnoticed in {PATIENCE} seeds"));
         println!("{sabotage:?} was found by seed {found}");
     }
@@ -90,10 +95,11 @@ fn what_a_broken_store_does_is_found_within_a_few_seeds() {
 
 /// Runs a seed in a process of its own: whatever a process keeps for good, such as maps made when they are first needed, is
 /// the same for every seed then, and for whoever repeats one. Gives the line that tells of it, or all it said.
-fn alone(seed: u64) -> Result<String, String> {
+fn alone(seed: u64, sabotage: Sabotage) -> Result<String, String> {
     let mut child = Command::new(env::current_exe().expect("a test knows itself"));
     child.args(["--exact", "every_seed_holds_what_was_promised", "--nocapture"]);
-    let output = child.env(SEED, seed.to_string()).output().expect("it starts");
+    child.env(SEED, seed.to_string()).env(SABOTAGE, format!("{sabotage:?}"));
+    let output = child.output().expect("it starts");
     let (said, complained) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let told = said.lines().find(|line| line.starts_with("seed "));
@@ -104,15 +110,21 @@ fn alone(seed: u64) -> Result<String, String> {
 }
 
 /// Runs a seed in a thread of its own, which lives in the simulation from its first breath.
-fn simulate(seed: u64, pki: &Arc<Pki>, sabotage: Sabotage) -> Report {
+fn simulate(seed: u64, sabotage: Sabotage) -> Report {
     watch_for_panics();
-    let pki = pki.clone();
+    let pki = pki();
     let builder = thread::Builder::new().name(format!("seed-{seed}")).stack_size(STACK_BYTES);
     let thread = builder.spawn(move || {
         os::enter(seed);
         run::run(seed, pki, sabotage)
     });
     thread.expect("a thread starts").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// What is wrong with the store on purpose.
+fn sabotage() -> Sabotage {
+    let named = env::var(SABOTAGE).unwrap_or_default();
+    Sabotage::ALL.into_iter().find(|sabotage| format!("{sabotage:?}") == named).unwrap_or(Sabotage::None)
 }
 
 /// A task that panics takes nobody with it; here it must not go unnoticed.
@@ -141,7 +153,7 @@ fn told(report: &Report) -> String {
 fn complaint(report: &Report) -> String {
     let Report { seed, violations, tail, .. } = report;
     format!(
-        "seed {seed} broke its promises:\n{}\nThe end of it:\n{tail}{}\nTo see it again: make sim SEED={seed}",
+        "seed {seed} {BROKEN}:\n{}\nThe end of it:\n{tail}{}\nTo see it again: make sim SEED={seed}",
         violations.join("\n"),
         told(report),
     )

@@ -24,7 +24,7 @@ use super::{
 const TICK: Duration = Duration::from_millis(20);
 
 /// How long things go wrong.
-const FAULTS_MS: u64 = 16_000;
+const FAULTS_MS: u64 = 12_000;
 
 /// How long it may take after that until everybody knows everything: two pings that find a dead connection, the longest
 /// pause of whoever tries again, and a watch that has to be opened anew.

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// So few objects that clients meet at them all the time.
-const OBJECTS: u64 = 6;
+const OBJECTS: u64 = 2;
 
 /// Between two requests of one client.
 const PAUSE_MS: (u64, u64) = (100, 1500);
