@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use claw_controllers::Options;
-use claw_e2e::{dice::Dice, in_process::Warp};
+use claw_e2e::{dice::Dice, warp::Warp};
 use claw_nodeagent::{Agent, AgentConfig, runtime::hollow::Hollow};
 use claw_schemas::quantity::Quantity;
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,8 @@ use claw_client::{
     ApiError, Client,
     request::{DeleteOptions, PatchKind, Propagation},
 };
-use claw_e2e::{dice::Dice, in_process::object};
+use claw_e2e::dice::Dice;
+use claw_testing::object;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use claw_e2e::{dice::Dice, in_process::Warp};
+use claw_e2e::{dice::Dice, warp::Warp};
 use claw_runtime::lease::Election;
 
 use super::{
