@@ -87,18 +87,27 @@ impl ObjectService {
             }
             other => other?,
         };
-        let given = start.given.saturating_add(found.items.len());
+        let given = self.given(&prefix, &start, &found).await?;
         let token = found.more_after.map(|last| paging::token(&prefix, &last, found.revision, given));
         let meta = ListMeta {
             revision: found.revision,
-            // Exact on pages of one state; what goes on in a newer one is at least not said to be over.
-            remaining: found
-                .total
-                .filter(|_| token.is_some())
-                .map(|total| total.saturating_sub(given).max(1)),
+            remaining: found.total.filter(|_| token.is_some()).map(|total| total.saturating_sub(given)),
             continue_token: token.unwrap_or_default(),
         };
         Ok(ok(view::list(&target.kind, view, &found.items, &meta).await))
+    }
+
+    /// How many objects of a collection come before what a page left.
+    async fn given(&self, prefix: &Key, start: &Start, found: &Found) -> Result<usize, ScanError> {
+        let goes_on_elsewhere = start.continued && start.at.is_none();
+        match (found.total, &found.more_after) {
+            // The pages before were of another state, so what they gave says nothing here: count what follows.
+            (Some(total), Some(last)) if goes_on_elsewhere => {
+                let rest = self.store.list(prefix, Some(last), 0, Some(found.revision)).await?;
+                Ok(total.saturating_sub(rest.items.len()))
+            }
+            _ => Ok(start.given.saturating_add(found.items.len())),
+        }
     }
 
     /// Collects selected records in key order. `limit` 0 means all.
@@ -196,7 +205,7 @@ fn expired_page(prefix: &Key, start: &Start) -> ApiError {
          remainder: objects written or deleted since the first page may then be missing or appear twice.",
     );
     if let Some(after) = &start.after {
-        error.continue_token = paging::token(prefix, after, 0, start.given).into();
+        error.continue_token = paging::token(prefix, after, 0, 0).into();
     }
     error
 }
