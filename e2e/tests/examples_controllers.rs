@@ -220,7 +220,8 @@ impl Stage {
         let pods = self.list().await;
         let (mut run, mut wanted): (Vec<_>, Vec<_>) =
             (pods.iter().map(value_of).collect(), values.iter().map(ToString::to_string).collect());
-        (run.sort(), wanted.sort());
+        run.sort();
+        wanted.sort();
         assert_eq!(run, wanted);
         let sweep = self.sweeps.get("s").await.expect("it is there");
         let status = sweep.status.expect("it says how it went");

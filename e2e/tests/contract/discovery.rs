@@ -127,7 +127,7 @@ async fn every_resource_has_its_names_verbs_and_subresources() {
             assert!(resource["kind"].is_string() && resource["namespaced"].is_boolean(), "{resource}");
             assert!(!array(&resource["verbs"]).is_empty(), "{resource}");
             let is_sub = resource["name"].as_str().unwrap().contains('/');
-            assert!(is_sub != !resource["singularName"].as_str().unwrap().is_empty(), "{resource}");
+            assert!(is_sub == resource["singularName"].as_str().unwrap().is_empty(), "{resource}");
         }
     }
 }
