@@ -1,6 +1,6 @@
 # Every target is at most three lines; what is longer lives in a script beside what it serves.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test sim lint fmt bench generated ci clean
+.PHONY: help deps build demo test sim soak lint fmt bench generated ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ test: ## every test; those that need root, kubectl or Python say so when they ca
 
 sim: ## simulated clusters with faults; SEEDS=1000 of them, or the one that SEED=n names
 	SIM_SEEDS=$(or $(SEEDS),1000) $(if $(SEED),SIM_SEED=$(SEED)) cargo test --locked --workspace --test simulation every_seed -- --nocapture
+
+soak: ## a server through half an hour of kills, cuts and lost history; SOAK_SECONDS=n for another time
+	SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) cargo test --locked --workspace --test soak -- --nocapture
 
 lint: ## formatting, clippy, and the dependency policy where cargo-deny is installed
 	cargo fmt --all --check
