@@ -28,11 +28,8 @@ async fn gpus_are_shown_given_kept_over_restarts_and_freed() {
     if !need::all(story, &[Need::Root, Need::Kubectl]) {
         return;
     }
-    let mut cluster = Cluster::start(Options::up(0));
-    let recording = Recorded::new(&cluster);
-    cluster.join_node("worker", &["--gpu-replay", &recording.path.to_string_lossy()]);
-    let (kubectl, http) = (cluster.kubectl(), Http::admin(&cluster));
-    cluster.node("worker").becomes(&http, "True").await;
+    let (mut cluster, _, http) = with_a_worker().await;
+    let kubectl = cluster.kubectl();
 
     let described = kubectl.ok(&["describe", "node", "worker"]);
     for line in
@@ -95,11 +92,8 @@ async fn a_gpu_that_breaks_is_withheld_and_its_pod_goes_on() {
     if !need::all("a_gpu_that_breaks_is_withheld_and_its_pod_goes_on", &[Need::Root, Need::Kubectl]) {
         return;
     }
-    let mut cluster = Cluster::start(Options::up(0));
-    let recording = Recorded::new(&cluster);
-    cluster.join_node("worker", &["--gpu-replay", &recording.path.to_string_lossy()]);
-    let (kubectl, http) = (cluster.kubectl(), Http::admin(&cluster));
-    cluster.node("worker").becomes(&http, "True").await;
+    let (cluster, recording, http) = with_a_worker().await;
+    let kubectl = cluster.kubectl();
     kubectl.ok_with(&["apply", "-f", "-"], &holder("one", ""));
     kubectl.ok(&["wait", "--for=condition=Ready", "pod/one", "--timeout=120s"]);
     let (pid, _) = container(&cluster, "one").expect("it runs");
@@ -129,6 +123,16 @@ async fn a_gpu_that_breaks_is_withheld_and_its_pod_goes_on() {
     assert_eq!(container(&cluster, "one").map(|(pid, _)| pid), Some(pid), "who runs goes on");
     recording.replace(&two_gpus());
     becomes(&http, ("2", "2"), "True").await;
+}
+
+/// A cluster with one machine, which replays.
+async fn with_a_worker() -> (Cluster, Recorded, Http) {
+    let mut cluster = Cluster::start(Options::up(0));
+    let recording = Recorded::new(&cluster);
+    cluster.join_node("worker", &["--gpu-replay", &recording.path.to_string_lossy()]);
+    let http = Http::admin(&cluster);
+    cluster.node("worker").becomes(&http, "True").await;
+    (cluster, recording, http)
 }
 
 /// A recording in the story's own folder, so that the story can break its GPUs.

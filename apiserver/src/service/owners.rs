@@ -121,11 +121,6 @@ pub(super) fn take(object: &mut Value) -> Option<Value> {
     metadata_mut(object).remove(FIELD)
 }
 
-/// Puts back what [`take`] took.
-pub(super) fn give_back(object: &mut Value, fields: Option<Value>) {
-    put(object, fields);
-}
-
 /// Now, as entries say it.
 pub(super) fn now() -> String {
     time_text(Timestamp::now())
@@ -197,7 +192,8 @@ fn rewritten(target: &Target, old: &Value, new: &Value, sent: &Value, manager: &
     entries
 }
 
-fn put(object: &mut Value, fields: Option<Value>) {
+/// Writes the entries, or what [`take`] took.
+pub(super) fn put(object: &mut Value, fields: Option<Value>) {
     match fields {
         Some(fields) => drop(metadata_mut(object).insert(FIELD.to_owned(), fields)),
         None => drop(metadata_mut(object).remove(FIELD)),

@@ -288,7 +288,7 @@ async fn changed_by(
     while hooks.change(old, new, &mut rounds).await? {
         let owners = owners::take(new);
         settle(target, part, old, new);
-        owners::give_back(new, owners);
+        owners::put(new, owners);
         if rounds.are_over() {
             break;
         }

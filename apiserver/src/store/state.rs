@@ -70,9 +70,10 @@ impl State {
         let start = after.filter(|after| *after >= prefix).map_or(Bound::Included(prefix), Bound::Excluded);
         let mut records = self.range(prefix, start);
         let limit = if limit == 0 { usize::MAX } else { limit };
-        let items = records.by_ref().take(limit).map(|record| Record::clone(record)).collect();
+        let items: Vec<_> = records.by_ref().take(limit).map(|record| Record::clone(record)).collect();
         let more = records.next().is_some();
-        Page { items, revision: self.revision, more, total: self.count(prefix) }
+        let total = if after.is_none() && !more { items.len() } else { self.count(prefix) };
+        Page { items, revision: self.revision, more, total }
     }
 
     fn range<'a>(&'a self, prefix: &'a Key, start: Bound<&'a Key>) -> impl Iterator<Item = &'a Arc<Record>> {

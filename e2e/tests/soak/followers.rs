@@ -37,20 +37,24 @@ impl Followers {
         Self { all, tasks }
     }
 
+    /// Fails when one of them was told a contradiction.
+    pub fn are_well(&mut self) {
+        while let Some(done) = self.tasks.try_join_next() {
+            done.expect("no follower was told a contradiction");
+        }
+    }
+
     /// Waits until everybody knows what is listed, and compares what they were told. Gives how often history was lost and how
     /// many changes there were.
     pub async fn end(mut self, list: &Value) -> (usize, usize) {
         let target = revision_of(list).unwrap();
         until_async("every follower is told everything", LATER, || {
+            self.are_well();
             let behind =
                 self.all.iter().map(|told| told.lock().unwrap().last().map_or(0, History::revision)).min();
             std::future::ready(check(behind >= Some(target), format!("{behind:?} of {target}")))
         })
         .await;
-        // A follower that found a contradiction has panicked.
-        while let Some(done) = self.tasks.try_join_next() {
-            done.expect("no follower was told a contradiction");
-        }
         let all: Vec<Vec<History>> = self.all.iter().map(|told| told.lock().unwrap().clone()).collect();
         let whole = together(&all);
         let trimmed = json!({"metadata": list["metadata"], "items": list["items"].as_array().unwrap().iter().map(trimmed).collect::<Vec<_>>()});

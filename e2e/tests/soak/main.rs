@@ -66,9 +66,9 @@ async fn whatever_goes_wrong_every_client_ends_with_what_the_server_has() {
     let proxy = Proxy::in_front_of(cluster.address()).await;
     let direct = Http::admin(&cluster);
     let http = Http::to(&proxy.url(), &Credentials::of(&cluster));
-    let followers = Followers::start(&http);
+    let mut followers = Followers::start(&http);
     let pictures = Pictures::start(&cluster, &proxy).await;
-    let writers = Writers::start(&http, &dice);
+    let mut writers = Writers::start(&http, &dice);
 
     let start = Instant::now();
     // Each kind of fault once in every round, in an order of its own.
@@ -82,6 +82,8 @@ async fn whatever_goes_wrong_every_client_ends_with_what_the_server_has() {
         let fault = round.swap_remove(next);
         println!("{:>5} s: {fault:?}", start.elapsed().as_secs());
         befall(fault, &mut cluster, &proxy, &direct, &dice).await;
+        followers.are_well();
+        writers.are_well();
     }
     let written = writers.stop().await;
     let list = direct.get(PATH).await.unwrap();

@@ -52,6 +52,13 @@ impl Writers {
         Self { tasks, over }
     }
 
+    /// Fails when a promise to one of them was broken: until they are stopped, none ends.
+    pub fn are_well(&mut self) {
+        while let Some(one) = self.tasks.try_join_next() {
+            one.expect("no writer found a broken promise");
+        }
+    }
+
     /// Ends them, and gives what they were promised.
     pub async fn stop(mut self) -> Promises {
         self.over.cancel();
