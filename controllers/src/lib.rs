@@ -9,6 +9,7 @@ mod claim;
 pub mod cluster_roles;
 pub mod deployment;
 pub mod disruption;
+pub mod endpoints;
 pub mod event_ttl;
 pub mod garbage;
 pub mod namespace;
@@ -63,6 +64,7 @@ fn controllers(runtime: &Runtime, root_ca: Option<Arc<str>>) -> Vec<BoxFuture<'s
         runtime.drive(replicaset::ReplicaSets).boxed(),
         runtime.drive(cluster_roles::ClusterRoles).boxed(),
         runtime.drive(disruption::Budgets).boxed(),
+        runtime.drive(endpoints::Endpoints).boxed(),
         runtime.drive(node_lifecycle::NodeLifecycle).boxed(),
         scheduler::run(runtime.clone()).boxed(),
         garbage::run(runtime.clone(), Arc::clone(&registry)).boxed(),
