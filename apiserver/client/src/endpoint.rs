@@ -106,6 +106,13 @@ impl Endpoint {
         }
     }
 
+    /// `host:port` of the server; `None` if its address is no address.
+    pub fn authority(&self) -> Option<String> {
+        let uri: Uri = self.server.parse().ok()?;
+        let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 });
+        Some(format!("{}:{port}", uri.host()?))
+    }
+
     /// The same, trusting what this says.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {

@@ -31,7 +31,7 @@ pub fn may(node: &str, action: &Action<'_>, pods: Option<&dyn BoundPods>) -> boo
     let uses = |kind: Kind| !name.is_empty() && bound(&|pod| refers(&pod["spec"], kind, name));
     let runs_as = || !name.is_empty() && bound(&|pod| pod["spec"]["serviceAccountName"] == name);
     match (group, plural, subresource) {
-        ("", "namespaces" | "services", "") => read,
+        ("", "namespaces" | "services", "") | ("discovery.k8s.io", "endpointslices", "") => read,
         ("", "nodes", "" | "status") => name == node && (read || change),
         ("", "pods", "") if name.is_empty() => read && action.pinned("spec.nodeName") == Some(node),
         ("", "pods", "") => read && bound(&|pod| pod["metadata"]["name"] == name),

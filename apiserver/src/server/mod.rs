@@ -16,7 +16,7 @@ mod tls;
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -34,7 +34,7 @@ use crate::{
     error::Error,
     local::LocalTransport,
     pki::{self, Pki},
-    service::ObjectService,
+    service::{ObjectService, SERVER_ADDRESS},
     store::{self, Store},
 };
 
@@ -127,10 +127,16 @@ impl Server {
         let address =
             listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
         let url = server_url(address, config.advertise.as_deref());
-        let names = pki::server_names(address, config.advertise.as_deref());
+        let mut names = pki::server_names(address, config.advertise.as_deref());
+        names.insert(SERVER_ADDRESS.to_string());
         let (pki, store) = open_files(&config, names.clone(), url.clone()).await?;
 
         let core = Core::start(store, &pki, config.node_grace).await?;
+        if let Err(error) =
+            core.service.publish_itself(public_address(address, config.advertise.as_deref())).await
+        {
+            tracing::warn!(%error, "pods do not find the API server as the service \"kubernetes\"");
+        }
 
         let (ca_pem, ca_hash) = (pki.authority().certificate().to_owned(), pki.authority().hash());
         let certificates = tls::Certificates::new(&pki)?;
@@ -270,9 +276,41 @@ fn server_url(address: SocketAddr, advertise: Option<&str>) -> String {
     }
 }
 
+/// The address at which other machines reach the server; `None` if they do not, or by a name only.
+fn public_address(listen: SocketAddr, advertise: Option<&str>) -> Option<SocketAddr> {
+    let address = match advertise {
+        Some(text) => match text.parse() {
+            Ok(address) => address,
+            Err(_) => SocketAddr::new(pki::host_of(text).parse().ok()?, listen.port()),
+        },
+        None if listen.ip().is_unspecified() => SocketAddr::new(own_address()?, listen.port()),
+        None => listen,
+    };
+    (!address.ip().is_loopback() && !address.ip().is_unspecified()).then_some(address)
+}
+
+/// The address by which this machine would call others. Nothing is sent: the destination, which is nobody's (RFC 5737), only
+/// chooses the route.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_address_that_others_can_call_is_told() {
+        let listen = |text: &str| text.parse().unwrap();
+        assert_eq!(public_address(listen("127.0.0.1:6443"), None), None);
+        assert_eq!(public_address(listen("192.0.2.7:6443"), None), Some(listen("192.0.2.7:6443")));
+        let advertised = |text: &str| public_address(listen("0.0.0.0:6443"), Some(text));
+        assert_eq!(advertised("192.0.2.7"), Some(listen("192.0.2.7:6443")));
+        assert_eq!(advertised("192.0.2.7:443"), Some(listen("192.0.2.7:443")));
+        assert_eq!(advertised("gpu.example.com"), None);
+    }
 
     #[test]
     fn the_url_can_be_dialled() {

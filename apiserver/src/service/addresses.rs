@@ -22,6 +22,9 @@ const NETWORK: u32 = Ipv4Addr::new(10, 96, 0, 0).to_bits();
 const PREFIX_BITS: u32 = 16;
 const SIZE: u32 = 1 << (32 - PREFIX_BITS);
 
+/// The API server's own, as clients in containers know it.
+pub const SERVER_ADDRESS: Ipv4Addr = Ipv4Addr::from_bits(NETWORK + 1);
+
 /// The first addresses are given last, so that people can choose among them. Kubernetes' own figure for this size.
 const CHOSEN_BY_PEOPLE: u32 = 256;
 

@@ -47,7 +47,7 @@ impl ObjectService {
     }
 
     /// Whether the object was missing and is made.
-    async fn ensure(&self, collection: ResourceRef, object: &Value) -> Result<bool, ApiError> {
+    pub(super) async fn ensure(&self, collection: ResourceRef, object: &Value) -> Result<bool, ApiError> {
         let target = self.kinds.resolve(collection)?;
         let options = WriteOptions { field_manager: Some("clawbernetes".to_owned()), ..Default::default() };
         match self.create(&target, object.to_string().as_bytes(), &options, View::Object).await {

@@ -28,6 +28,7 @@ mod form;
 mod guard;
 mod health;
 mod hooks;
+mod itself;
 mod kinds;
 pub mod limits;
 mod list;
@@ -62,6 +63,7 @@ use claw_client::{
 use claw_schemas::{ApiError, Registry};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::addresses::SERVER_ADDRESS;
 use self::{
     apply::Asked,
     definitions::Definitions,

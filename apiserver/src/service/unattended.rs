@@ -21,7 +21,6 @@ use Also::{Condition, Nowhere};
 
 /// (group, kind, where else it is said, what is missing)
 static UNATTENDED: &[(&str, &str, Also, &str)] = &[
-    ("", "Endpoints", Nowhere, "nothing routes to Endpoints"),
     ("", "PersistentVolume", Nowhere, "nothing binds or mounts PersistentVolumes"),
     (
         "",
@@ -30,7 +29,6 @@ static UNATTENDED: &[(&str, &str, Also, &str)] = &[
         "nothing provisions or binds volumes for PersistentVolumeClaims",
     ),
     ("", "ReplicationController", Condition, "no controller for ReplicationControllers runs"),
-    ("", "Service", Condition, "nothing routes to Services, and no DNS resolves them"),
     ("apps", "DaemonSet", Condition, "no controller for DaemonSets runs"),
     ("apps", "StatefulSet", Condition, "no controller for StatefulSets runs"),
     ("autoscaling", "HorizontalPodAutoscaler", Condition, "no controller for HorizontalPodAutoscalers runs"),
@@ -42,7 +40,6 @@ static UNATTENDED: &[(&str, &str, Also, &str)] = &[
         Nowhere,
         "no signer acts on CertificateSigningRequests",
     ),
-    ("discovery.k8s.io", "EndpointSlice", Nowhere, "nothing routes to EndpointSlices"),
     ("networking.k8s.io", "Ingress", Nowhere, "no controller serves Ingresses"),
     ("networking.k8s.io", "IngressClass", Nowhere, "no controller serves Ingresses"),
     ("networking.k8s.io", "NetworkPolicy", Nowhere, "NetworkPolicies are not enforced"),

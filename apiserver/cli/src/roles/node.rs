@@ -123,7 +123,7 @@ fn start(
     let link: Arc<dyn NodeLink> = Arc::new(GrpcNodeLink::new(&endpoint)?);
     let client = Client::connect(&endpoint, "clawbernetes-node")?;
     tracing::info!(node = member.node_name(), server = %endpoint.server, "the node agent starts");
-    let config = config.clone();
+    let config = AgentConfig { server: endpoint.authority(), ..config.clone() };
     Ok(tokio::spawn(async move {
         match runtime {
             Some(runtime) => Agent::run(config, link, client, runtime as Arc<dyn Runtime>, cancel).await?,

@@ -1,7 +1,12 @@
 //! `clawbernetes up`: server, controllers and nodes in one process. What a separate process of each would do over
 //! the network happens here over channels, by the same code.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail, ensure};
 use claw_apiserver::Server;
@@ -144,7 +149,8 @@ impl Parts {
         data_dir: &Path,
         machine: &node::Machine,
     ) -> anyhow::Result<()> {
-        let config = machine.agent_config()?;
+        let mut config = machine.agent_config()?;
+        config.server = Some(dialled(server.address()).to_string());
         let runtime = machine.open_containers(data_dir).await?;
         let link = server.node_link(&config.node_name);
         let client = Client::new(server.node_transport(&config.node_name), "clawbernetes-node");
@@ -191,6 +197,14 @@ impl Parts {
             }
         }
     }
+}
+
+/// Where this machine itself reaches a listener.
+fn dialled(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        return SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port());
+    }
+    address
 }
 
 /// Waits until every node has registered and is ready: `ready` means that pods can run.
