@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Options, complain, say};
+use crate::{Options, complain, resolve::resolve, say};
 
 /// A client that sends nothing must not hold a thread for ever.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -19,6 +19,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest request line or header line, and most headers: 100 × 8 KiB bounds a request's memory.
 const LINE_BYTES_MAX: u64 = 8 * 1024;
 const HEADERS_MAX: usize = 100;
+
+/// What is read of an answer.
+const BODY_BYTES_MAX: u64 = 1 << 20;
 
 pub(crate) struct Settings {
     port: u16,
@@ -200,37 +203,70 @@ impl State {
 
 /// One GET. Exit code 0 for a status below 400, 1 otherwise.
 pub(crate) fn check(url: &str) -> Result<u8, String> {
-    let rest = url.strip_prefix("http://").ok_or(format!("{url}: only http:// is supported"))?;
-    let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-    // A static program cannot ask the system's resolver; this is the one name probes use.
-    let address = address.replacen("localhost", "127.0.0.1", 1);
-    let address =
-        address.parse().map_err(|_| format!("{url}: the host must be an IP address or localhost"))?;
-    match get(&address, host, path) {
-        Ok(status) if status < 400 => Ok(0),
-        Ok(status) => {
+    match fetch(url) {
+        Ok((status, _)) if status < 400 => Ok(0),
+        Ok((status, _)) => {
             complain(&format!("{url}: status {status}"));
             Ok(1)
         }
-        Err(error) => {
-            complain(&format!("{url}: {error}"));
+        Err(Problem::Usage(why)) => Err(why),
+        Err(Problem::Call(why)) => {
+            complain(&format!("{url}: {why}"));
             Ok(1)
         }
     }
 }
 
-fn get(address: &std::net::SocketAddr, host: &str, path: &str) -> io::Result<u16> {
+/// GETs, with what they answer printed. Exit code 1 if one of them could not be made.
+pub(crate) fn print(url: &str, times: u64) -> Result<u8, String> {
+    let mut code = 0;
+    for _ in 0..times {
+        match fetch(url) {
+            Ok((_, body)) => say(body.trim_end()),
+            Err(Problem::Usage(why)) => return Err(why),
+            Err(Problem::Call(why)) => {
+                complain(&format!("{url}: {why}"));
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+enum Problem {
+    Usage(String),
+    Call(String),
+}
+
+/// Status and body of one GET.
+fn fetch(url: &str) -> Result<(u16, String), Problem> {
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| Problem::Usage(format!("{url}: only http:// is supported")))?;
+    let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) => {
+            (name, port.parse().map_err(|_| Problem::Usage(format!("{url}: {port} is no port")))?)
+        }
+        None => (host, 80),
+    };
+    let address = resolve(name).map_err(Problem::Call)?;
+    get(&SocketAddr::new(address, port), host, path).map_err(|error| Problem::Call(error.to_string()))
+}
+
+fn get(address: &SocketAddr, host: &str, path: &str) -> io::Result<(u16, String)> {
     let mut connection = TcpStream::connect_timeout(address, IDLE_TIMEOUT)?;
     connection.set_read_timeout(Some(IDLE_TIMEOUT))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes())?;
     let mut reader = BufReader::new(&connection);
     let line = read_line(&mut reader)?;
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .ok_or_else(|| io::Error::other(format!("not an HTTP answer: {line:?}")))
+    let status = line.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| io::Error::other("the answer is not HTTP"))?;
+    while !read_line(&mut reader)?.trim().is_empty() {}
+    let mut body = String::new();
+    reader.take(BODY_BYTES_MAX).read_to_string(&mut body)?;
+    Ok((status, body))
 }
 
 #[cfg(test)]

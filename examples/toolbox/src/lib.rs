@@ -8,6 +8,7 @@
 //! Must never know: anything about clusters.
 
 mod http;
+mod resolve;
 
 use std::{
     io::{self, Write as _},
@@ -28,6 +29,8 @@ const USAGE: &str = "usage: toolbox COMMAND [--option value]
   write FILE TEXT                        writes TEXT and a newline to FILE
   copy FROM TO                           copies a file
   check URL                              one HTTP GET; exits 0 on a status below 400
+  get URL [--times N]                    HTTP GETs, and prints what they answer
+  resolve NAME                           the first address of a name
   true, false                            exit 0, exit 1";
 
 /// Runs the command named by the first argument.
@@ -74,6 +77,11 @@ fn run(arguments: &[String]) -> Result<u8, String> {
             std::fs::copy(from, to).map_err(|error| format!("copying {from} to {to}: {error}")).map(|_| 0)
         }
         "check" => http::check(options.positional(0, "URL")?),
+        "get" => http::print(options.positional(0, "URL")?, options.number("times", 1)?),
+        "resolve" => resolve::resolve(options.positional(0, "NAME")?).map(|address| {
+            say(&address.to_string());
+            0
+        }),
         "true" => Ok(0),
         "false" => Ok(1),
         other => Err(format!("unknown command \"{other}\"\n{USAGE}")),
