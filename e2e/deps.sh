@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is needed here, and only what is missing.
 #
-#   deps.sh build    what building needs: a C compiler, pkg-config, libseccomp-dev (the container runtime links it)
+#   deps.sh build    what building needs: a C compiler, pkg-config, libseccomp-dev (the container runtime links it);
+#                    and nftables, by which a node routes services
 #   deps.sh          the same, and what only tests and benchmarks use:
 #     .tools/kubectl   Debian's kubectl 1.20, the oldest client that is tested; beside any other kubectl
 #     .tools/venv      the Python client and kopf, which are tested
@@ -64,6 +65,7 @@ missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v pkg-config >/dev/null || missing+=(pkg-config)
 [ -e /usr/include/seccomp.h ] || missing+=(libseccomp-dev)
+command -v nft >/dev/null || missing+=(nftables)
 [ ${#missing[@]} = 0 ] || install "${missing[@]}"
 [ "${1:-}" != build ] || exit 0
 

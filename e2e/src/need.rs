@@ -7,6 +7,7 @@ use std::{
     env, fmt,
     io::{self, Write as _},
     path::Path,
+    process::Command,
 };
 
 use crate::kubectl::Kubectl;
@@ -20,6 +21,8 @@ pub enum Need {
     Kubectl,
     /// The Python client and kopf in `.tools/venv`.
     Python,
+    /// The program that loads rules into the kernel.
+    Nft,
 }
 
 impl fmt::Display for Need {
@@ -28,6 +31,7 @@ impl fmt::Display for Need {
             Self::Root => "root and writable cgroups (run the tests as root)",
             Self::Kubectl => "kubectl (run `make deps`)",
             Self::Python => "the Python client and kopf (run `make deps`)",
+            Self::Nft => "nft (run `make deps`)",
         })
     }
 }
@@ -38,6 +42,7 @@ impl Need {
             Self::Root => nix::unistd::geteuid().is_root() && cgroups_are_writable(),
             Self::Kubectl => !Kubectl::installed().is_empty(),
             Self::Python => crate::binary::workspace().join(".tools/venv/bin/python").exists(),
+            Self::Nft => Command::new("nft").arg("--version").output().is_ok(),
         }
     }
 }

@@ -13,18 +13,19 @@ use claw_e2e::{
 type Story = fn(&Kubectl);
 
 /// Every file, and what holds once it is applied.
-const STORIES: [(&str, Story); 6] = [
+const STORIES: [(&str, Story); 7] = [
     ("hello.yaml", hello_answers_from_three_pods),
     ("init.yaml", init_hands_its_file_over),
     ("limits.yaml", limits_kill_and_throttle),
     ("quota.yaml", a_quota_holds_the_third_pod_back),
     ("restart.yaml", a_crashing_container_is_restarted_and_its_last_words_are_kept),
+    ("service.yaml", a_name_is_answered_by_its_servers),
     ("secret.yaml", secrets_arrive_as_file_and_as_variable),
 ];
 
 #[test]
 fn every_example_does_what_it_says() {
-    if !need::all("every_example_does_what_it_says", &[Need::Root, Need::Kubectl]) {
+    if !need::all("every_example_does_what_it_says", &[Need::Root, Need::Kubectl, Need::Nft]) {
         return;
     }
     let cluster = Cluster::start(Options::up(1));
@@ -65,6 +66,12 @@ fn hello_answers_from_three_pods(kubectl: &Kubectl) {
 fn init_hands_its_file_over(kubectl: &Kubectl) {
     phase(kubectl, "init", "Succeeded");
     assert_eq!(kubectl.ok(&["logs", "init", "-c", "main"]), "prepared by the init container\n");
+}
+
+fn a_name_is_answered_by_its_servers(kubectl: &Kubectl) {
+    phase(kubectl, "caller", "Succeeded");
+    let said = kubectl.ok(&["logs", "caller"]);
+    assert_eq!(said.lines().filter(|line| line.contains("echo-")).count(), 100, "{said}");
 }
 
 fn secrets_arrive_as_file_and_as_variable(kubectl: &Kubectl) {

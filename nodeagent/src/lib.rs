@@ -13,6 +13,7 @@ pub mod join;
 mod logs;
 pub mod pod;
 pub mod runtime;
+pub mod services;
 pub mod shim;
 
 pub use agent::{Agent, AgentConfig};

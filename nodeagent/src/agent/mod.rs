@@ -12,6 +12,7 @@ mod log_stream;
 mod node_info;
 pub mod outbox;
 mod report;
+mod services;
 mod session;
 mod worker;
 
@@ -57,6 +58,8 @@ pub struct AgentConfig {
     pub host_ip: IpAddr,
     /// First delay between restarts of a container that keeps exiting.
     pub restart_backoff: Duration,
+    /// Where the API server is dialled, `host:port`: pods are led there.
+    pub server: Option<String>,
 }
 
 impl AgentConfig {
@@ -69,6 +72,7 @@ impl AgentConfig {
             capacity: BTreeMap::new(),
             host_ip: IpAddr::from([127, 0, 0, 1]),
             restart_backoff: RESTART_BACKOFF_BASE,
+            server: None,
         }
     }
 }
@@ -119,8 +123,9 @@ impl Agent {
         for recovered in shared.runtime.recover().await? {
             pods.adopt(recovered);
         }
-        let gpus = gpus::keep(Arc::clone(&shared), client, cancel.clone());
-        tokio::join!(session::keep(&shared, &link, &pods, &cancel), gpus);
+        let gpus = gpus::keep(Arc::clone(&shared), client.clone(), cancel.clone());
+        let services = services::keep(Arc::clone(&shared), client, cancel.clone());
+        tokio::join!(session::keep(&shared, &link, &pods, &cancel), gpus, services);
         pods.join().await;
         shared.runtime.close().await
     }

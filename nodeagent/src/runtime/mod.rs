@@ -29,10 +29,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use self::{machine::Machine, probe::ProbeTarget, resources::Qos, sources::Sources};
 pub use crate::shim::{ExecReply, ExitReason, ExitRecord};
-use crate::{Error, gpu::Inventory};
+use crate::{Error, gpu::Inventory, services::Services};
 
 /// Names one run of one container of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -157,6 +158,20 @@ pub trait Runtime: Send + Sync + 'static {
     /// The GPUs of the machine, as they change; `None` where there never are any.
     fn gpus(&self) -> Option<watch::Receiver<Arc<Inventory>>> {
         None
+    }
+
+    /// Whether pods here can be led to services.
+    fn routes_services(&self) -> bool {
+        false
+    }
+
+    /// Leads pods to services as these change, and to the API server at `server` (`host:port`), until cancelled.
+    async fn route(
+        &self,
+        _services: watch::Receiver<Arc<Services>>,
+        _server: Option<String>,
+        _cancel: CancellationToken,
+    ) {
     }
 
     /// Makes what the pod's containers share: namespaces, network, volumes.

@@ -223,7 +223,7 @@ fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> 
     } else {
         linux.masked_paths(get_default_maskedpaths()).readonly_paths(get_default_readonly_paths())
     };
-    SpecBuilder::default()
+    let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .root(
             RootBuilder::default()
@@ -234,7 +234,10 @@ fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> 
         .process(process.build()?)
         .mounts(mounts(plan)?)
         .linux(linux.build()?)
-        .build()
+        .build()?;
+    // The namespace has its name already, and a pod on the host's must not change it. The builder has a name of its own.
+    spec.set_hostname(None);
+    Ok(spec)
 }
 
 /// `command` replaces the image's entry point; `args` follow it.

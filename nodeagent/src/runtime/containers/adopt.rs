@@ -29,7 +29,7 @@ impl Containers {
         }
         if let Some(ip) = sandbox.as_ref().and_then(|sandbox| sandbox.ip).filter(|_| !uses_host_network(&pod))
         {
-            self.network.adopt(&pod_uid, ip);
+            self.network.adopt(&pod_uid, &pod, ip);
         }
         self.adopt_gpus(folder, &pod_uid)?;
         let mut instances = Vec::new();

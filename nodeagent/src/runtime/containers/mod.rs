@@ -34,6 +34,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use self::host_files::{names, remove_if_there, unmount_below};
 use super::{
@@ -41,7 +42,7 @@ use super::{
     Sandbox, Sources, StartFailure, StartRequest, cgroups,
     environment::{self, Fields},
     image::{Image, Images},
-    network::{Network, namespace},
+    network::{self, Network, namespace},
     pod_files, probe, records,
     spec::{self, Bind},
     termination, volumes,
@@ -50,6 +51,7 @@ use crate::{
     Error,
     gpu::{Driver, Gpus, Inventory, Recording, ledger::Ledger},
     ids::hex,
+    services::Services,
     shim::{self, ExecJob, RunJob, client::Starter, files},
 };
 
@@ -304,6 +306,19 @@ impl Runtime for Containers {
         Some(self.gpus.subscribe())
     }
 
+    fn routes_services(&self) -> bool {
+        true
+    }
+
+    async fn route(
+        &self,
+        services: watch::Receiver<Arc<Services>>,
+        server: Option<String>,
+        cancel: CancellationToken,
+    ) {
+        network::keep(Arc::clone(&self.network), services, server, cancel).await;
+    }
+
     async fn recover(&self) -> Result<Vec<RecoveredPod>, Error> {
         self.starter.outlive_earlier().await?;
         let folder = self.root_dir.join("pods");
@@ -554,8 +569,8 @@ fn make_sandbox(folder: &Path, pod: &Pod, host: &Host, network: &Network) -> Res
     remove_if_there(&pins)?;
     let own_network = !uses_host_network(pod);
     namespace::create(&pins, &environment::hostname(pod), own_network)?;
-    let ip = if own_network { network.attach(uid(pod)?, &pins.join("net"))? } else { host.ip };
-    pod_files::write(folder, pod, ip)?;
+    let ip = if own_network { network.attach(uid(pod)?, pod, &pins.join("net"))? } else { host.ip };
+    pod_files::write(folder, pod, ip, network.resolver())?;
     let sandbox = Sandbox { ip: Some(ip), created_at: Timestamp::now() };
     records::write_durably(&record, &sandbox)?;
     Ok(sandbox)

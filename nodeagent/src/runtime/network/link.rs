@@ -1,14 +1,15 @@
 //! Bridges and veth pairs, over rtnetlink.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     net::{IpAddr, Ipv4Addr},
     os::fd::AsRawFd as _,
     path::Path,
 };
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -18,7 +19,7 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
-use super::{Wire, namespace};
+use super::{Wire, namespace, rules::SERVICE_RANGE};
 use crate::Error;
 
 /// Routing table `main`.
@@ -28,13 +29,19 @@ const MAIN_TABLE: u8 = 254;
 const LOOPBACK_INDEX: u32 = 1;
 const POD_INDEX: u32 = 2;
 
+/// How much of an address names the network.
+const BRIDGE_BITS: u8 = 24;
+const POD_BITS: u8 = 32;
+
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
 pub(super) fn exists(name: &str) -> bool {
     Path::new("/sys/class/net").join(name).exists()
 }
 
 fn index(name: &str) -> Result<u32, Error> {
     let path = Path::new("/sys/class/net").join(name).join("ifindex");
-    let text = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
+    let text = fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
     text.trim().parse().map_err(|_| Error::Network(format!("{} holds no number", path.display())))
 }
 
@@ -58,7 +65,10 @@ pub(super) fn create_bridge(name: &str, alias: &str, address: Ipv4Addr) -> Resul
     message.header.change_mask = LinkFlags::Up;
     message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
     netlink.ask(RouteNetlinkMessage::SetLink(message), 0, &doing)?;
-    netlink.add_address(index, address)
+    netlink.add_address(index, address, BRIDGE_BITS)?;
+    netlink.add_service_route(index, address)?;
+    // Pods talk to each other through the host, too.
+    switch(FORWARDING, "1")
 }
 
 /// Makes a veth pair with one end on the bridge and the other, configured, in the pod's namespace.
@@ -83,20 +93,44 @@ pub(super) fn connect(wire: &Wire) -> Result<(), Error> {
     ]));
     let doing = format!("creating the veth pair {}", wire.host_end);
     Netlink::open()?.ask(RouteNetlinkMessage::NewLink(outer), NLM_F_CREATE | NLM_F_EXCL, &doing)?;
+    // Where the machine has bridged packets rewritten (bridge-nf-call-iptables), a pod that calls a service and is chosen
+    // itself would not hear itself: a bridge sends nothing back to where it came from.
+    switch(&format!("/sys/class/net/{}/brport/hairpin_mode", wire.host_end), "1")?;
     let (address, gateway) = (wire.address, wire.gateway);
     namespace::run_inside(&namespace, move || configure_pod_end(address, gateway))
 }
 
+/// The pod's own address and nothing else is on its link, so that all it sends goes through the gateway.
 fn configure_pod_end(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), Error> {
     let netlink = Netlink::open()?;
-    netlink.add_address(POD_INDEX, address)?;
+    netlink.add_address(POD_INDEX, address, POD_BITS)?;
     netlink.set_up(POD_INDEX)?;
+    // The host would tell it of shorter ways, past what rewrites its packets.
+    for name in ["all", "eth0"] {
+        switch(&format!("/proc/sys/net/ipv4/conf/{name}/accept_redirects"), "0")?;
+    }
+    netlink.add_link_route(POD_INDEX, gateway)?;
     netlink.add_default_route(gateway)
+}
+
+/// Sets a switch of the kernel, for the calling thread's network namespace.
+fn switch(path: &str, value: &str) -> Result<(), Error> {
+    fs::write(path, value).map_err(Error::io("writing", path))
 }
 
 /// Brings up the loopback interface of the calling thread's network namespace.
 pub(super) fn enable_loopback() -> Result<(), Error> {
     Netlink::open()?.set_up(LOOPBACK_INDEX)
+}
+
+fn route(scope: RouteScope) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = MAIN_TABLE;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = scope;
+    message.header.kind = RouteType::Unicast;
+    message
 }
 
 /// A netlink socket in the calling thread's network namespace.
@@ -120,10 +154,10 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::SetLink(message), 0, "bringing an interface up")
     }
 
-    fn add_address(&self, index: u32, address: Ipv4Addr) -> Result<(), Error> {
+    fn add_address(&self, index: u32, address: Ipv4Addr, bits: u8) -> Result<(), Error> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
-        message.header.prefix_len = 24;
+        message.header.prefix_len = bits;
         message.header.index = index;
         message.attributes.push(AddressAttribute::Local(IpAddr::V4(address)));
         message.attributes.push(AddressAttribute::Address(IpAddr::V4(address)));
@@ -131,19 +165,34 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE, &doing)
     }
 
+    /// An address that is on an interface's link.
+    fn add_link_route(&self, index: u32, address: Ipv4Addr) -> Result<(), Error> {
+        let mut message = route(RouteScope::Link);
+        message.header.destination_prefix_length = POD_BITS;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+        message.attributes.push(RouteAttribute::Oif(index));
+        let message = RouteNetlinkMessage::NewRoute(message);
+        self.ask(message, NLM_F_CREATE | NLM_F_REPLACE, "adding the route to the gateway")
+    }
+
     fn add_default_route(&self, gateway: Ipv4Addr) -> Result<(), Error> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.table = MAIN_TABLE;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = RouteType::Unicast;
+        let mut message = route(RouteScope::Universe);
         message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
-        self.ask(
-            RouteNetlinkMessage::NewRoute(message),
-            NLM_F_CREATE | NLM_F_REPLACE,
-            "adding the default route",
-        )
+        let message = RouteNetlinkMessage::NewRoute(message);
+        self.ask(message, NLM_F_CREATE | NLM_F_REPLACE, "adding the default route")
+    }
+
+    /// Lets the host itself call services: a packet needs a route before it is rewritten. One bridge of the machine has it.
+    fn add_service_route(&self, index: u32, source: Ipv4Addr) -> Result<(), Error> {
+        let (range, bits) = SERVICE_RANGE;
+        let mut message = route(RouteScope::Link);
+        message.header.destination_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(range)));
+        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(source)));
+        message.attributes.push(RouteAttribute::Oif(index));
+        let message = RouteNetlinkMessage::NewRoute(message);
+        // Appended, so that there is one left when the bridge that came first goes.
+        self.ask(message, NLM_F_CREATE | NLM_F_APPEND, "adding the route to services")
     }
 
     /// Sends one request and waits for the kernel's verdict.

@@ -2,11 +2,19 @@
 //! by a veth pair.
 //!
 //! Every agent on a machine has a bridge of its own, `claw0`, `claw1`, ..., with the addresses
-//! `10.88.0.0/24`, `10.88.1.0/24`, ...; the bridge's alias names its owner. The host reaches pods by
-//! the bridge, pods reach each other and the host. There is no way out of the machine yet.
+//! `10.88.0.0/24`, `10.88.1.0/24`, ...; the bridge's alias names its owner. A pod has its address alone and sends everything
+//! to the bridge, so that the kernel of the host sees both directions of every connection: what it rewrites on the way
+//! to a service ([`rules`]) it can rewrite on the way back, and servers see who really calls. What leaves the machine carries the
+//! machine's address. Between machines there is no way yet: whoever makes one gives each its own numbers ([`Network::open`])
+//! and routes them.
 
+mod dns;
+mod door;
+mod keeper;
+mod kernel;
 mod link;
 pub(super) mod namespace;
+mod rules;
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +23,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
+pub(in crate::runtime) use self::keeper::keep;
+use self::rules::HostPort;
 use super::records;
-use crate::{Error, ids::hex};
+use crate::{Error, ids::hex, services::Protocol};
 
 /// Held while a bridge is chosen and made, by all agents of the machine.
 const MACHINE_LOCK: &str = "/run/clawbernetes-network.lock";
@@ -39,6 +51,8 @@ pub(super) struct Network {
     /// First two bytes of all pod addresses.
     prefix: [u8; 2],
     state: Mutex<State>,
+    /// Counts whatever concerns the rules of the kernel: the bridge, ports of the machine that pods have.
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -46,6 +60,8 @@ struct State {
     bridge: Option<Bridge>,
     /// Address → pod.
     used: BTreeMap<Ipv4Addr, String>,
+    /// Pod → its ports of the machine.
+    host_ports: BTreeMap<String, Vec<HostPort>>,
     /// Where the search for a free address goes on, so that addresses are not reused at once.
     next: u8,
 }
@@ -68,19 +84,52 @@ impl Bridge {
 impl Network {
     pub(super) fn open(root_dir: &Path, prefix: [u8; 2]) -> Result<Self, Error> {
         let bridge = records::read(&root_dir.join(RECORD))?;
-        let state = State { bridge, used: BTreeMap::new(), next: FIRST_HOST };
-        Ok(Self { root_dir: root_dir.to_owned(), prefix, state: Mutex::new(state) })
+        let state = State { bridge, next: FIRST_HOST, ..State::default() };
+        let changes = watch::Sender::new(0);
+        Ok(Self { root_dir: root_dir.to_owned(), prefix, state: Mutex::new(state), changes })
     }
 
     /// An earlier run gave this address to a pod that still has it.
-    pub(super) fn adopt(&self, pod_uid: &str, ip: IpAddr) {
-        if let IpAddr::V4(ip) = ip {
-            self.state.lock().used.insert(ip, pod_uid.to_owned());
+    pub(super) fn adopt(&self, pod_uid: &str, pod: &Pod, ip: IpAddr) {
+        let IpAddr::V4(ip) = ip else { return };
+        let mut state = self.state.lock();
+        state.used.insert(ip, pod_uid.to_owned());
+        state.host_ports.insert(pod_uid.to_owned(), host_ports(pod, ip));
+    }
+
+    /// The bridge's name and address, if there is one.
+    fn place(&self) -> Option<(String, Ipv4Addr)> {
+        let bridge = self.state.lock().bridge.filter(|bridge| link::exists(&bridge.name()))?;
+        Some((bridge.name(), bridge.address(self.prefix, 1)))
+    }
+
+    /// Where pods ask for names: the address of the bridge.
+    pub(super) fn resolver(&self) -> Option<Ipv4Addr> {
+        self.place().map(|(_, gateway)| gateway)
+    }
+
+    /// Returns once there is a bridge.
+    async fn has_bridge(&self) {
+        let mut changes = self.changes.subscribe();
+        while self.place().is_none() {
+            // The sender is ours.
+            let _ = changes.changed().await;
         }
     }
 
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn host_ports(&self) -> Vec<HostPort> {
+        let state = self.state.lock();
+        let mut ports: Vec<HostPort> = state.host_ports.values().flatten().cloned().collect();
+        ports.sort();
+        ports
+    }
+
     /// Connects a pod's network namespace, and returns its address.
-    pub(super) fn attach(&self, pod_uid: &str, namespace: &Path) -> Result<IpAddr, Error> {
+    pub(super) fn attach(&self, pod_uid: &str, pod: &Pod, namespace: &Path) -> Result<IpAddr, Error> {
         let mut state = self.state.lock();
         let bridge = match state.bridge {
             Some(bridge) if link::exists(&bridge.name()) => bridge,
@@ -97,7 +146,11 @@ impl Network {
         });
         if wired.is_err() {
             state.used.remove(&address);
+        } else {
+            state.host_ports.insert(pod_uid.to_owned(), host_ports(pod, address));
         }
+        drop(state);
+        self.changes.send_modify(|count| *count += 1);
         wired.map(|()| IpAddr::V4(address))
     }
 
@@ -111,7 +164,11 @@ impl Network {
             // Still there: not merely gone with its namespace in this moment.
             return Err(error);
         }
-        self.state.lock().used.retain(|_, owner| owner != pod_uid);
+        let mut state = self.state.lock();
+        state.used.retain(|_, owner| owner != pod_uid);
+        state.host_ports.remove(pod_uid);
+        drop(state);
+        self.changes.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -123,6 +180,9 @@ impl Network {
         }
         let Some(bridge) = state.bridge.take() else { return Ok(()) };
         if self.owns(bridge) {
+            if let Err(error) = kernel::remove(&bridge.name()) {
+                tracing::debug!(error = %error.full(), "no rules to remove");
+            }
             link::delete(&bridge.name())?;
         }
         let record = self.root_dir.join(RECORD);
@@ -186,6 +246,28 @@ impl Network {
     fn alias(&self) -> String {
         format!("clawbernetes {}", &hex(&Sha256::digest(self.root_dir.as_os_str().as_encoded_bytes()))[..32])
     }
+}
+
+/// The ports of the machine that a pod asks for.
+fn host_ports(pod: &Pod, ip: Ipv4Addr) -> Vec<HostPort> {
+    let spec = pod.spec.iter();
+    let containers =
+        spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let one = |port: &ContainerPort| {
+        Some(HostPort {
+            protocol: Protocol::from_api(port.protocol.as_deref()),
+            // All addresses, however it is written.
+            address: port
+                .host_ip
+                .as_deref()
+                .and_then(|ip| ip.parse().ok())
+                .filter(|ip: &Ipv4Addr| !ip.is_unspecified()),
+            port: port.host_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?,
+            to: (ip, u16::try_from(port.container_port).ok()?),
+        })
+    };
+    ports.filter_map(one).collect()
 }
 
 /// What connects a pod.

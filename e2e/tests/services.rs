@@ -1,0 +1,246 @@
+//! Services on one machine: names, addresses, weights, affinity, ports of the host, and the API server itself, while
+//! agents die and come back.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    path::PathBuf,
+    process::Command,
+};
+
+use claw_e2e::{
+    Cluster, Kubectl, Options,
+    binary::workspace,
+    need::{self, Need},
+    wait,
+};
+use nix::sched::{CloneFlags, setns};
+
+/// Two servers, one of them shy: it answers, and is never ready.
+const STICKY: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: sticky}
+spec:
+  selector: {app: echo}
+  sessionAffinity: ClientIP
+  ports: [{port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: each}
+spec:
+  clusterIP: None
+  selector: {app: echo}
+  ports: [{name: http, port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nobody}
+spec:
+  selector: {app: nobody}
+  ports: [{port: 80}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: at-the-host}
+spec:
+  containers:
+    - name: main
+      image: clawbernetes.io/toolbox
+      args: [serve, --port, "8080"]
+      ports: [{containerPort: 8080, hostPort: 28080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: on-the-host}
+spec:
+  hostNetwork: true
+  containers:
+    - name: main
+      image: clawbernetes.io/toolbox
+      args: [serve, --port, "28081"]
+      ports: [{containerPort: 28081}]
+"#;
+
+#[test]
+fn services_lead_to_their_pods_and_go_on_while_the_agent_is_away() {
+    let story = "services_lead_to_their_pods_and_go_on_while_the_agent_is_away";
+    if !need::all(story, &[Need::Root, Need::Kubectl, Need::Nft]) {
+        return;
+    }
+    let mut cluster = Cluster::start(Options::up(1));
+    let kubectl = cluster.kubectl();
+    let example: PathBuf = workspace().join("examples/service.yaml");
+    let warned = kubectl.run(&["apply", "-f", &example.to_string_lossy()]);
+    assert!(warned.stderr.is_empty(), "nothing is missing: {}", warned.stderr);
+    kubectl.ok_with(&["apply", "-f", "-"], STICKY);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod", "-l", "app=echo", "--timeout=180s"]);
+    // Both are there from its first call on.
+    kubectl.ok(&["delete", "pod", "caller", "--now"]);
+    kubectl.ok(&["apply", "-f", &example.to_string_lossy()]);
+    for pod in ["at-the-host", "on-the-host"] {
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=180s"]);
+    }
+    a_pod_calls_by_name_and_weights_decide_who_answers(&kubectl);
+    let echo = address(&kubectl, "echo");
+    the_host_calls(&kubectl, echo);
+    pods_call(&cluster, &kubectl, echo);
+
+    // What the kernel was told holds without us.
+    cluster.kill();
+    assert!(get((echo, 80)).is_ok_and(|answer| answer.contains("echo-")), "the agent is away");
+    cluster.restart();
+    what_becomes_unready_is_left_out(&kubectl, echo);
+    kubectl.ok(&["delete", "service", "echo"]);
+    wait::until("a service that is gone leads nowhere", wait::SOON, || {
+        wait::check(get((echo, 80)).is_err(), "it still answers")
+    });
+    let bridge = format!("claw{}", address_of_pod(&kubectl, "echo-light").octets()[2]);
+    assert!(traces(&bridge).iter().all(|trace| trace.contains(&bridge)), "{:?}", traces(&bridge));
+    cluster.stop();
+    assert!(!traces(&bridge).iter().any(|trace| trace.contains(&bridge)), "{:?}", traces(&bridge));
+}
+
+/// Tables of rules, and links, as the machine has them.
+fn traces(bridge: &str) -> [String; 2] {
+    [run("nft", &["list", "tables"]), run("ip", &["-brief", "link", "show", "dev", bridge])]
+}
+
+fn a_pod_calls_by_name_and_weights_decide_who_answers(kubectl: &Kubectl) {
+    let said = wait::until("the caller has called", wait::LATER, || {
+        let phase = kubectl.ok(&["get", "pod", "caller", "-o", "jsonpath={.status.phase}"]);
+        let said = kubectl.run(&["logs", "caller"]).stdout;
+        wait::check(phase == "Succeeded", format!("{phase}: {said}")).map(|()| said)
+    });
+    let mut answers: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in said.lines() {
+        let who = ["echo-light", "echo-heavy"].into_iter().find(|who| line.contains(who));
+        *answers.entry(who.unwrap_or(line)).or_default() += 1;
+    }
+    // 25 and 75 of 100 are expected; half and half comes once in ten million times.
+    let of = |who: &str| answers.get(who).copied().unwrap_or(0);
+    assert!(of("echo-light") > 0 && of("echo-light") < of("echo-heavy") && answers.len() == 2, "{answers:?}");
+}
+
+fn the_host_calls(kubectl: &Kubectl, echo: Ipv4Addr) {
+    assert!(get((echo, 80)).unwrap().contains("echo-"));
+    let refused = get((address(kubectl, "nobody"), 80)).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{refused}");
+    let own = own_address();
+    wait::until("the port of the host leads to its pod", wait::SOON, || {
+        get((own, 28080)).and_then(|answer| match answer.contains("at-the-host") {
+            true => Ok(()),
+            false => Err(std::io::Error::other(answer)),
+        })
+    });
+    assert!(get((Ipv4Addr::LOCALHOST, 28081)).unwrap().contains("28081") || get((own, 28081)).is_ok());
+    // The API server, by its service's address and certificate.
+    let version = kubectl.ok(&["--server", "https://10.96.0.1", "get", "--raw", "/version"]);
+    assert!(version.contains("gitVersion"), "{version}");
+}
+
+/// From inside the network of `echo-heavy`.
+fn pods_call(cluster: &Cluster, kubectl: &Kubectl, echo: Ipv4Addr) {
+    let uid = kubectl.ok(&["get", "pod", "echo-heavy", "-o", "jsonpath={.metadata.uid}"]);
+    let network = cluster.data_dir().join(format!("node/pods/{uid}/ns/net"));
+    let sticky = address(kubectl, "sticky");
+    let own = address_of_pod(kubectl, "echo-heavy");
+    inside(network, move || {
+        // One of both is itself: it must not see itself as the caller.
+        for who in ["echo-light", "echo-heavy"] {
+            wait::until(who, wait::LATER, || {
+                let answer = get((echo, 80)).unwrap();
+                wait::check(answer.contains(who), answer)
+            });
+        }
+        let first = get((sticky, 80)).unwrap();
+        for _ in 0..20 {
+            assert_eq!(get((sticky, 80)).unwrap(), first, "the client comes back to the same");
+        }
+        TcpStream::connect((Ipv4Addr::new(10, 96, 0, 1), 443)).expect("the API server is in reach");
+        // The names of the headless service, from the resolver of the node.
+        let gateway = Ipv4Addr::from_bits(own.to_bits() & 0xffff_ff00 | 1);
+        let found = ask(gateway, "each.default.svc.cluster.local");
+        assert_eq!((found.0, found.1), (0, 2), "two pods behind a name");
+        assert_eq!(ask(gateway, "nobody-knows.default.svc.cluster.local").0, 3);
+    });
+}
+
+fn what_becomes_unready_is_left_out(kubectl: &Kubectl, echo: Ipv4Addr) {
+    let heavy = address_of_pod(kubectl, "echo-heavy");
+    let request = get_path((heavy, 9090), "/control?healthy=false").unwrap();
+    assert!(request.contains("healthy=false"), "{request}");
+    wait::until("only the other one is asked", wait::LATER, || {
+        let answers: Vec<String> = (0..20).filter_map(|_| get((echo, 80)).ok()).collect();
+        let only = answers.len() == 20 && answers.iter().all(|answer| answer.contains("echo-light"));
+        wait::check(only, format!("{answers:?}"))
+    });
+    let said =
+        kubectl.ok(&["get", "endpoints", "echo", "-o", "jsonpath={.subsets[*].notReadyAddresses[*].ip}"]);
+    assert_eq!(said, heavy.to_string());
+}
+
+fn address(kubectl: &Kubectl, service: &str) -> Ipv4Addr {
+    kubectl.ok(&["get", "service", service, "-o", "jsonpath={.spec.clusterIP}"]).parse().unwrap()
+}
+
+fn address_of_pod(kubectl: &Kubectl, pod: &str) -> Ipv4Addr {
+    kubectl.ok(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"]).parse().unwrap()
+}
+
+/// The address by which this machine would call others.
+fn own_address() -> Ipv4Addr {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").expect("the machine has a route");
+    match socket.local_addr().unwrap() {
+        SocketAddr::V4(address) => *address.ip(),
+        SocketAddr::V6(address) => panic!("{address}"),
+    }
+}
+
+fn get(address: (Ipv4Addr, u16)) -> std::io::Result<String> {
+    get_path(address, "/")
+}
+
+fn get_path(address: (Ipv4Addr, u16), path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address.into(), wait::SOON)?;
+    stream.set_read_timeout(Some(wait::SOON))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Code and number of answers to a question for addresses.
+fn ask(server: Ipv4Addr, name: &str) -> (u8, u16) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(wait::SOON)).unwrap();
+    let mut query = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len()).unwrap());
+        query.extend(label.bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    socket.send_to(&query, (server, 53)).unwrap();
+    let mut answer = [0; 1500];
+    socket.recv(&mut answer).expect("the node answers questions");
+    (answer[3] & 15, u16::from_be_bytes([answer[6], answer[7]]))
+}
+
+/// Runs something in a network namespace, in a thread of its own.
+fn inside(namespace: PathBuf, work: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        let file = File::open(&namespace).unwrap_or_else(|error| panic!("{}: {error}", namespace.display()));
+        setns(file, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
+        work();
+    };
+    std::thread::spawn(run).join().expect("what was done in the pod's network went well");
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().expect("the program starts");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

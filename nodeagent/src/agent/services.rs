@@ -1,0 +1,56 @@
+//! Follows Services and EndpointSlices, and hands what they mean for this node to the runtime.
+
+use std::{sync::Arc, time::Duration};
+
+use claw_client::{Client, Store, api::Object, reflector::Reflector};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::services::Services;
+
+/// Changes that come together are worked out together: a rollout changes endpoints many times a second.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Runs until cancelled; at once over where pods are not led to services.
+pub(super) async fn keep(shared: Arc<Shared>, client: Client, cancel: CancellationToken) {
+    if !shared.runtime.routes_services() {
+        return;
+    }
+    let changes = watch::Sender::new(0_u64);
+    let (services, run_services) = follow::<Service>(&client, &changes, &cancel);
+    let (slices, run_slices) = follow::<EndpointSlice>(&client, &changes, &cancel);
+    let told = watch::Sender::new(Arc::new(Services::default()));
+    let route = async {
+        // Until everything is known, what an earlier run has told the kernel is better than half of it.
+        if services.synced().await.is_err() || slices.synced().await.is_err() {
+            return;
+        }
+        let node = &shared.config.node_name;
+        let mut changed = changes.subscribe();
+        told.send_replace(Arc::new(Services::of(&services.list(), &slices.list(), node)));
+        let follow_on = async {
+            while changed.changed().await.is_ok() {
+                sleep(SETTLE).await;
+                changed.borrow_and_update();
+                told.send_replace(Arc::new(Services::of(&services.list(), &slices.list(), node)));
+            }
+        };
+        let route = shared.runtime.route(told.subscribe(), shared.config.server.clone(), cancel.clone());
+        tokio::join!(cancel.run_until_cancelled(follow_on), route);
+    };
+    tokio::join!(run_services, run_slices, route);
+}
+
+/// A cache of all objects of a kind, and what keeps it.
+fn follow<K: Object>(
+    client: &Client,
+    changes: &watch::Sender<u64>,
+    cancel: &CancellationToken,
+) -> (Store<K>, impl Future<Output = ()> + use<K>) {
+    let reflector = Reflector::<K>::new(&client.all());
+    let (store, changes) = (reflector.store(), changes.clone());
+    store.subscribe(move |_| changes.send_modify(|count| *count += 1));
+    (store, reflector.run(cancel.clone()))
+}

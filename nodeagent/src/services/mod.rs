@@ -1,0 +1,201 @@
+//! What services mean for one node: where their addresses lead, and what their names stand for.
+//!
+//! Pure: from Services and EndpointSlices to routes ([`Route`]) and names ([`Name`]).
+//!
+//! Must never know: packets, sockets, how a rule or an answer is written.
+
+mod names;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use k8s_openapi::api::{
+    core::v1::{Service, ServicePort, ServiceSpec},
+    discovery::v1::{Endpoint, EndpointSlice},
+};
+
+pub use self::names::{Answer, Data, Kind, Name, NamedEndpoint, NamedPort, ZONE};
+
+/// The label by which a slice says whose it is.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Annotation of a slice: how many connections each of its endpoints gets where others get one.
+const WEIGHT: &str = "clawbernetes.io/weight";
+
+/// How long a client is remembered where the service does not say. Kubernetes' figure: three hours.
+const AFFINITY_S: u32 = 10_800;
+
+/// The service through which pods reach the API server.
+pub const API_SERVICE: (&str, &str) = ("default", "kubernetes");
+
+/// All services, as one node sees them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Services {
+    /// Ordered by service and port.
+    pub routes: Vec<Route>,
+    /// By namespace and name.
+    pub names: BTreeMap<(String, String), Name>,
+}
+
+/// Where one port of a service leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Namespace and name of the service.
+    pub service: (String, String),
+    /// Name of the port, empty if it has none.
+    pub port_name: String,
+    /// The addresses of the service itself.
+    pub addresses: BTreeSet<Ipv4Addr>,
+    pub protocol: Protocol,
+    pub port: u16,
+    /// For how many seconds a client comes to the endpoint it came to before.
+    pub affinity_s: Option<u32>,
+    /// Each once, in order.
+    pub backends: BTreeMap<(Ipv4Addr, u16), u32>,
+}
+
+/// What a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// From the API's word; no word means TCP.
+    pub fn from_api(word: Option<&str>) -> Self {
+        match word {
+            Some("UDP") => Self::Udp,
+            Some("SCTP") => Self::Sctp,
+            _ => Self::Tcp,
+        }
+    }
+
+    /// As rules and names of DNS have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+impl Services {
+    /// What `node` makes of these.
+    pub fn of(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &str) -> Self {
+        let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
+        for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
+            let labels = slice.metadata.labels.as_ref();
+            let Some(name) = labels.and_then(|labels| labels.get(SERVICE_NAME)) else { continue };
+            let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+            by_service.entry((namespace, name)).or_default().push(slice);
+        }
+        let mut all = Self::default();
+        for service in services {
+            let (Some(namespace), Some(name), Some(spec)) =
+                (&service.metadata.namespace, &service.metadata.name, &service.spec)
+            else {
+                continue;
+            };
+            let key = (namespace.clone(), name.clone());
+            let slices = by_service.get(&(&**namespace, &**name)).map_or(&[][..], Vec::as_slice);
+            all.names.insert(key.clone(), names::name(spec, slices));
+            let addresses = addresses(spec);
+            if addresses.is_empty() {
+                continue;
+            }
+            let ports = spec.ports.iter().flatten();
+            all.routes.extend(ports.filter_map(|port| route(&key, &addresses, spec, port, slices, node)));
+        }
+        all.routes.sort_by(|one, other| {
+            (&one.service, &one.port_name, one.port).cmp(&(&other.service, &other.port_name, other.port))
+        });
+        all
+    }
+}
+
+/// The addresses that lead to a service: none for headless ones and for names of others.
+fn addresses(spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return BTreeSet::new();
+    }
+    let Some(own) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()) else { return BTreeSet::new() };
+    let external = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok());
+    external.chain([own]).collect()
+}
+
+fn route(
+    key: &(String, String),
+    addresses: &BTreeSet<Ipv4Addr>,
+    spec: &ServiceSpec,
+    port: &ServicePort,
+    slices: &[&EndpointSlice],
+    node: &str,
+) -> Option<Route> {
+    let port_name = port.name.clone().unwrap_or_default();
+    let protocol = Protocol::from_api(port.protocol.as_deref());
+    let local = spec.internal_traffic_policy.as_deref() == Some("Local");
+    let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
+        let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+        config
+            .and_then(|config| config.timeout_seconds)
+            .and_then(|s| u32::try_from(s).ok())
+            .unwrap_or(AFFINITY_S)
+    });
+    let here = |endpoint: &Endpoint| !local || endpoint.node_name.as_deref() == Some(node);
+    let serving = |wanted: fn(&Endpoint) -> bool| -> BTreeMap<(Ipv4Addr, u16), u32> {
+        let mut backends = BTreeMap::new();
+        for slice in slices {
+            let Some(number) = port_of(slice, &port_name, protocol) else { continue };
+            let endpoints = slice.endpoints.iter().flatten().filter(|one| here(one) && wanted(one));
+            let addresses = endpoints.filter_map(|one| one.addresses.first()?.parse().ok());
+            backends.extend(addresses.map(|address| ((address, number), weight(slice))));
+        }
+        backends
+    };
+    let mut backends = serving(is_ready);
+    if backends.is_empty() {
+        // Better one that is on its way out and still serves than none.
+        backends = serving(still_serves);
+    }
+    Some(Route {
+        service: key.clone(),
+        port_name,
+        addresses: addresses.clone(),
+        protocol,
+        port: u16::try_from(port.port).ok()?,
+        affinity_s: affinity,
+        backends,
+    })
+}
+
+fn port_of(slice: &EndpointSlice, name: &str, protocol: Protocol) -> Option<u16> {
+    let mut ports = slice.ports.iter().flatten();
+    let port = ports.find(|port| {
+        port.name.as_deref().unwrap_or_default() == name
+            && Protocol::from_api(port.protocol.as_deref()) == protocol
+    });
+    port.and_then(|port| u16::try_from(port.port?).ok())
+}
+
+/// Whoever does not say is ready.
+fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false)
+}
+
+fn still_serves(endpoint: &Endpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    conditions.is_some_and(|one| one.serving == Some(true) && one.terminating == Some(true))
+}
+
+fn weight(slice: &EndpointSlice) -> u32 {
+    let annotation = slice.metadata.annotations.as_ref().and_then(|all| all.get(WEIGHT));
+    annotation.and_then(|text| text.parse().ok()).map_or(1, |weight: u32| weight.clamp(1, 100))
+}
