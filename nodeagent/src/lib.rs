@@ -15,6 +15,7 @@ pub mod pod;
 pub mod runtime;
 pub mod services;
 pub mod shim;
+mod tree;
 
 pub use agent::{Agent, AgentConfig};
 pub use error::Error;

@@ -3,9 +3,8 @@
 //! The format is the shim's: `TIME STREAM TAG TEXT`.
 
 use std::{
-    collections::VecDeque,
     fs::File,
-    io::{self, BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Seek as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -33,7 +32,11 @@ pub struct Selection {
 /// A place in the log of one run.
 pub struct LogReader {
     folder: PathBuf,
+    /// The log before the present one, while it is not read to its end.
+    older: Option<BufReader<File>>,
     file: Option<BufReader<File>>,
+    /// Lines to leave out before the tail.
+    skip: usize,
     /// A line that is not complete yet.
     partial: Vec<u8>,
     selection: Selection,
@@ -47,7 +50,9 @@ impl LogReader {
     pub fn new(folder: &Path, selection: Selection) -> Self {
         Self {
             folder: folder.to_owned(),
+            older: None,
             file: None,
+            skip: 0,
             partial: Vec::new(),
             selection,
             sent: 0,
@@ -55,42 +60,41 @@ impl LogReader {
         }
     }
 
-    /// Everything there is now, tail applied. Follow with [`Self::more`].
+    /// The beginning of what was asked for, at most one chunk; empty if there is nothing. Follow with [`Self::more`].
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn start(&mut self) -> io::Result<Vec<u8>> {
-        let mut lines: VecDeque<Vec<u8>> = VecDeque::new();
-        let tail = self.selection.tail;
-        let mut keep = |text: Vec<u8>| {
-            lines.push_back(text);
-            if tail.is_some_and(|tail| lines.len() > tail) {
-                lines.pop_front();
-            }
+        // Both stay open, so that a rotation meanwhile loses nothing and counts nothing twice.
+        self.older = match File::open(self.folder.join(files::LOG_ROTATED)) {
+            Ok(file) => Some(BufReader::new(file)),
+            Err(_) => None,
         };
-        if let Ok(rotated) = File::open(self.folder.join(files::LOG_ROTATED)) {
-            let mut reader = BufReader::new(rotated);
-            while let Some(line) = self.next_line(&mut reader)? {
-                if let Some(text) = self.render(&line) {
-                    keep(text);
-                }
-            }
-            self.partial.clear();
-        }
         self.open()?;
-        if let Some(mut reader) = self.file.take() {
-            while let Some(line) = self.next_line(&mut reader)? {
-                if let Some(text) = self.render(&line) {
-                    keep(text);
-                }
-            }
-            self.file = Some(reader);
+        if let Some(tail) = self.selection.tail {
+            self.skip = self.count()?.saturating_sub(tail);
         }
-        let out = lines.into_iter().flatten().collect();
-        Ok(self.limited(out))
+        self.more()
     }
 
-    /// What was written since, at most one chunk; empty if nothing.
+    /// How many lines there are to choose the last from. They are counted first and read again, so that no log has to fit
+    /// into memory.
+    fn count(&mut self) -> io::Result<usize> {
+        let mut count = 0;
+        let (mut older, mut file) = (self.older.take(), self.file.take());
+        for reader in [&mut older, &mut file].into_iter().flatten() {
+            while let Some(line) = self.next_line(reader)? {
+                count += usize::from(self.render(&line).is_some());
+            }
+            self.partial.clear();
+            self.mid_line = false;
+            reader.rewind()?;
+        }
+        (self.older, self.file) = (older, file);
+        Ok(count)
+    }
+
+    /// What comes next, at most one chunk; empty if there is no more yet.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -100,17 +104,36 @@ impl LogReader {
             self.open()?;
         }
         while out.len() < CHUNK_BYTES {
-            let Some(mut reader) = self.file.take() else { break };
-            let line = self.next_line(&mut reader)?;
-            let rotated = line.is_none() && self.was_rotated(reader.get_ref())?;
-            self.file = Some(reader);
-            match line {
-                Some(line) => out.extend(self.render(&line).unwrap_or_default()),
-                None if rotated => self.open()?,
-                None => break,
+            let Some(line) = self.advance()? else { break };
+            let text = self.render(&line);
+            match text {
+                Some(_) if self.skip > 0 => self.skip -= 1,
+                text => out.extend(text.unwrap_or_default()),
             }
         }
         Ok(self.limited(out))
+    }
+
+    /// The next line of either file.
+    fn advance(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if let Some(mut older) = self.older.take() {
+            if let Some(line) = self.next_line(&mut older)? {
+                self.older = Some(older);
+                return Ok(Some(line));
+            }
+            // The rotated file is complete.
+            self.partial.clear();
+        }
+        loop {
+            let Some(mut reader) = self.file.take() else { return Ok(None) };
+            let line = self.next_line(&mut reader)?;
+            let rotated = line.is_none() && self.was_rotated(reader.get_ref())?;
+            self.file = Some(reader);
+            if line.is_some() || !rotated {
+                return Ok(line);
+            }
+            self.open()?;
+        }
     }
 
     /// The byte limit is used up.
@@ -192,7 +215,16 @@ mod tests {
     }
 
     fn read(folder: &Path, selection: Selection) -> String {
-        String::from_utf8(LogReader::new(folder, selection).start().unwrap()).unwrap()
+        let mut reader = LogReader::new(folder, selection);
+        let mut all = reader.start().unwrap();
+        loop {
+            let more = reader.more().unwrap();
+            if more.is_empty() {
+                return String::from_utf8(all).unwrap();
+            }
+            assert!(more.len() < 2 * CHUNK_BYTES, "a chunk of {} bytes", more.len());
+            all.extend(more);
+        }
     }
 
     const LINES: [&str; 3] = [
@@ -233,6 +265,21 @@ mod tests {
         fs::rename(&path, folder.path().join(files::LOG_ROTATED)).unwrap();
         fs::write(&path, "2026-01-01T00:00:05.000000000Z stdout F after\n").unwrap();
         assert_eq!(reader.more().unwrap(), b"before\nafter\n");
+    }
+
+    #[test]
+    fn a_long_log_comes_in_chunks_and_its_tail_is_counted_from_the_end() {
+        let lines: Vec<String> =
+            (0..20_000).map(|n| format!("2026-01-01T00:00:01.000000000Z stdout F line {n}")).collect();
+        let (older, newer) = lines.split_at(15_000);
+        let of = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(files::LOG_ROTATED), of(older)).unwrap();
+        fs::write(folder.path().join(files::LOG), of(newer)).unwrap();
+        let all = read(folder.path(), Selection::default());
+        assert_eq!((all.lines().count(), all.lines().last()), (20_000, Some("line 19999")));
+        let tail = read(folder.path(), Selection { tail: Some(6_000), ..Selection::default() });
+        assert_eq!((tail.lines().count(), tail.lines().next()), (6_000, Some("line 14000")));
     }
 
     #[test]

@@ -136,23 +136,23 @@ async fn follow(
     reader: LogReader,
     frames: &mpsc::Sender<StreamFrame>,
 ) -> std::io::Result<()> {
-    let (mut reader, bytes) = read(reader, true).await?;
-    if !send(frames, &bytes).await {
-        return Ok(());
-    }
-    while job.request.follow && !reader.is_full() {
-        // Asked before reading: what was written before the end is then read for certain.
-        let over = is_over(job, run);
-        let (next, bytes) = read(reader, false).await?;
-        reader = next;
+    // Asked before reading: what was written before the end is then read for certain.
+    let mut over = is_over(job, run);
+    let (mut reader, mut bytes) = read(reader, true).await?;
+    loop {
         if bytes.is_empty() {
-            if over {
+            if over || !job.request.follow {
                 break;
             }
             tokio::time::sleep(FOLLOW_POLL).await;
         } else if !send(frames, &bytes).await {
             break;
         }
+        if reader.is_full() {
+            break;
+        }
+        over = is_over(job, run);
+        (reader, bytes) = read(reader, false).await?;
     }
     Ok(())
 }

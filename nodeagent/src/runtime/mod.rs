@@ -19,6 +19,7 @@ mod pod_files;
 mod probe;
 mod resources;
 mod spec;
+mod sub_path;
 mod termination;
 mod volumes;
 

@@ -143,11 +143,13 @@ pub(super) fn linux(container: &Container, privileged: bool) -> Result<LinuxReso
 
 /// 1024 for each CPU requested.
 fn shares(milli_cpus: i128) -> u64 {
-    u64::try_from(milli_cpus * 1024 / 1000).unwrap_or(0).clamp(CPU_SHARES_MIN, 262_144)
+    u64::try_from(milli_cpus.saturating_mul(1024) / 1000).unwrap_or(0).clamp(CPU_SHARES_MIN, 262_144)
 }
 
 fn quota_us(milli_cpus: i128) -> i64 {
-    i64::try_from(milli_cpus * i128::from(CPU_PERIOD_US) / 1000).unwrap_or(i64::MAX).max(CPU_QUOTA_MIN_US)
+    i64::try_from(milli_cpus.saturating_mul(i128::from(CPU_PERIOD_US)) / 1000)
+        .unwrap_or(i64::MAX)
+        .max(CPU_QUOTA_MIN_US)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::{
     Sources, StartFailure,
     environment::{Environment, Fields},
     spec::Bind,
+    sub_path,
 };
 use crate::Error;
 
@@ -428,15 +429,17 @@ fn replace_link(target: &str, link: &Path) -> Result<(), Error> {
     std::os::unix::fs::symlink(target, link).map_err(Error::io("linking", link))
 }
 
-/// The bind mounts of a container's `volumeMounts`.
+/// The bind mounts of a container's `volumeMounts`, in the folder of its pod.
 pub(super) fn binds(
-    folder: &Path,
+    pod_folder: &Path,
     pod: &Pod,
     container: &Container,
     environment: &Environment,
 ) -> Result<Vec<Bind>, StartFailure> {
     let mut all = Vec::new();
-    for wanted in container.volume_mounts.iter().flatten() {
+    let folder = pod_folder.join("volumes");
+    let parts = pod_folder.join(sub_path::FOLDER).join(&container.name);
+    for (number, wanted) in container.volume_mounts.iter().flatten().enumerate() {
         let config_error = |why: String| StartFailure::new("CreateContainerConfigError", why);
         let volume = volumes(pod)
             .find(|volume| volume.name == wanted.name)
@@ -445,18 +448,22 @@ pub(super) fn binds(
             Some(host_path) => PathBuf::from(&host_path.path),
             None => folder.join(&volume.name),
         };
-        let sub_path = match (&wanted.sub_path, &wanted.sub_path_expr) {
+        let part = match (&wanted.sub_path, &wanted.sub_path_expr) {
             (Some(plain), _) if !plain.is_empty() => plain.clone(),
             (_, Some(template)) if !template.is_empty() => environment.expand(template),
             _ => String::new(),
         };
-        let source = if sub_path.is_empty() {
+        let source = if part.is_empty() {
             base
         } else {
             let writable = volume.empty_dir.is_some() || volume.host_path.is_some();
-            sub_folder(&base, &sub_path, writable).map_err(|why| {
+            let target = parts.join(number.to_string());
+            let opened = sub_path::open(&base, &part, writable);
+            let mounted = opened.and_then(|part| part.mount_at(&target).map_err(|error| error.full()));
+            mounted.map_err(|why| {
                 config_error(format!("failed to prepare subPath for volumeMount \"{}\": {why}", wanted.name))
-            })?
+            })?;
+            target
         };
         let from_api = volume.host_path.is_none() && volume.empty_dir.is_none();
         let propagation = match wanted.mount_propagation.as_deref() {
@@ -475,30 +482,6 @@ pub(super) fn binds(
         });
     }
     Ok(all)
-}
-
-/// A path inside a volume, resolved, and never outside of it. Missing folders of a writable volume are made.
-fn sub_folder(base: &Path, sub_path: &str, create: bool) -> Result<PathBuf, String> {
-    if !is_inside(sub_path) {
-        return Err(format!("\"{sub_path}\" must be relative and must not contain \"..\""));
-    }
-    let base = fs::canonicalize(base).map_err(|error| error.to_string())?;
-    let path = base.join(sub_path);
-    if create && fs::symlink_metadata(&path).is_err() {
-        // Only below what already resolves inside the volume.
-        let known = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(&base);
-        let resolved = fs::canonicalize(known).map_err(|error| error.to_string())?;
-        if !resolved.starts_with(&base) {
-            return Err(format!("\"{sub_path}\" leads out of the volume"));
-        }
-        fs::create_dir_all(&path).map_err(|error| error.to_string())?;
-    }
-    let resolved = fs::canonicalize(&path).map_err(|error| format!("\"{sub_path}\": {error}"))?;
-    if resolved.starts_with(&base) {
-        Ok(resolved)
-    } else {
-        Err(format!("\"{sub_path}\" leads out of the volume"))
-    }
 }
 
 #[cfg(test)]
@@ -561,11 +544,5 @@ mod tests {
         for path in ["", "/etc", "..", "a/../../b"] {
             assert!(!is_inside(path), "{path}");
         }
-        let folder = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/etc", folder.path().join("out")).unwrap();
-        assert!(sub_folder(folder.path(), "out/passwd", false).unwrap_err().contains("leads out"));
-        assert!(sub_folder(folder.path(), "out/new", true).unwrap_err().contains("leads out"));
-        let made = sub_folder(folder.path(), "new/folder", true).unwrap();
-        assert!(made.is_dir() && made.ends_with("new/folder"));
     }
 }

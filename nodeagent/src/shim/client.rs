@@ -196,7 +196,18 @@ fn launch(lock: &Path) -> Result<Running, Error> {
         .map_err(Error::io("creating", lock))?;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .map_err(Error::system("making a socket for the container starter"))?;
-    let mut command = Command::new("/proc/self/exe");
+    let sealed = sys::sealed_program();
+    if sealed.is_none() {
+        tracing::warn!(
+            "this kernel cannot keep containers from writing to the agent's program; Linux 5.12 can"
+        );
+    }
+    // It is executed before it is closed on exec.
+    let program = match &sealed {
+        Some(program) => format!("/proc/self/fd/{}", program.as_raw_fd()),
+        None => "/proc/self/exe".to_owned(),
+    };
+    let mut command = Command::new(program);
     command.arg(STARTER_ARGUMENT).arg(lock).env_clear().current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     sys::command_with_descriptor(&mut command, theirs);

@@ -11,7 +11,7 @@ use nix::{
 };
 
 use super::{RunJob, files};
-use crate::Error;
+use crate::{Error, tree};
 
 /// Leaves the host's mount namespace and mounts the container's root.
 pub(super) fn enter_own_namespace(job: &RunJob) -> Result<(), Error> {
@@ -41,7 +41,7 @@ pub(super) fn remove_root(job: &RunJob) {
         return;
     }
     for folder in [files::ROOTFS, files::UPPER, files::WORK] {
-        let _ = fs::remove_dir_all(job.bundle.join(folder));
+        let _ = tree::remove(&job.bundle.join(folder));
     }
 }
 

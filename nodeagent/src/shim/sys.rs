@@ -85,7 +85,7 @@ pub(super) fn become_subreaper() {
 /// Takes over a descriptor that came as a number (inherited, or in a message).
 ///
 /// The caller must be its only owner.
-pub(super) fn own(descriptor: RawFd) -> OwnedFd {
+pub(crate) fn own(descriptor: RawFd) -> OwnedFd {
     // SAFETY: callers pass descriptors that this process just received and nobody else owns.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
@@ -115,6 +115,39 @@ pub(super) fn command_with_descriptor(command: &mut std::process::Command, descr
     };
     // SAFETY: between fork and exec it only calls dup2 or fcntl, which are async-signal-safe.
     unsafe { command.pre_exec(place) };
+}
+
+/// This program's file, to be executed in a way that nobody can write to it by `/proc/PID/exe`: a container's root, who sees
+/// that link while a process enters the container, would else change the program of the host (CVE-2019-5736). It is a
+/// mount of the file alone, read-only and nowhere in the tree, so it costs no copy. `None`: the kernel is older than 5.12.
+pub(super) fn sealed_program() -> Option<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    let (path, empty) = (c"/proc/self/exe", c"");
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned();
+    // SAFETY: the path is a C string that lives through the call.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let tree = own(RawFd::try_from(tree).ok().filter(|descriptor| *descriptor >= 0)?);
+    let attributes =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the structure is of the size that is said, and lives through the call.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            empty.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if set != 0 {
+        return None;
+    }
+    // Away from the number at which the starter finds its socket.
+    let moved =
+        nix::fcntl::fcntl(tree.as_raw_fd(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(STARTER_SOCKET + 1))
+            .ok()?;
+    Some(own(moved))
 }
 
 /// Where the starter finds its socket.

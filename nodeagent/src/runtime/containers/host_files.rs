@@ -7,12 +7,12 @@ use std::{
 
 use nix::mount::{MntFlags, umount2};
 
-use crate::Error;
+use crate::{Error, tree};
 
 /// Removes a file or a folder with all that is in it.
 pub(super) fn remove_if_there(path: &Path) -> Result<(), Error> {
     let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(metadata) if metadata.is_dir() => tree::remove(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };

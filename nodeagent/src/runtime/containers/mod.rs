@@ -10,6 +10,7 @@
 //!              /sandbox.json             its address
 //!              /ns/{net,ipc,uts}         its namespaces, pinned
 //!              /volumes/NAME/            its volumes
+//!              /subpaths/CONTAINER/N     parts of volumes, mounted
 //!              /etc/{hosts,…}            files every container gets
 //!              /containers/NAME/ATTEMPT/ one run: run.json, config.json, log, shim.json, exit.json
 //! ```
@@ -45,7 +46,7 @@ use super::{
     network::{self, Network, namespace},
     pod_files, probe, records,
     spec::{self, Bind},
-    termination, volumes,
+    sub_path, termination, volumes,
 };
 use crate::{
     Error,
@@ -209,7 +210,7 @@ impl Containers {
         let environment =
             environment::resolve(container, &image.environment, &fields, request.sources).await?;
         let mut mounts = pod_files::binds(&folder, pod);
-        mounts.extend(volumes::binds(&folder.join("volumes"), pod, container, &environment)?);
+        mounts.extend(volumes::binds(&folder, pod, container, &environment)?);
         mounts.push(termination::bind(bundle, container));
         let mut spec = spec::build(&spec::Plan {
             pod,
@@ -479,7 +480,7 @@ impl Runtime for Containers {
     async fn discard(&self, key: &InstanceKey) -> Result<(), Error> {
         let Ok((bundle, run)) = self.run_record(key) else { return Ok(()) };
         self.end_shim(&bundle, &run).await?;
-        blocking(move || fs::remove_dir_all(&bundle).map_err(Error::io("removing", &bundle))).await
+        blocking(move || remove_if_there(&bundle)).await
     }
 
     async fn release(&self, pod_uid: &str) -> Result<(), Error> {
@@ -497,7 +498,7 @@ impl Runtime for Containers {
         blocking(move || {
             network.detach(&pod_uid)?;
             unmount_below(&folder)?;
-            for name in ["ns", "volumes", "etc"] {
+            for name in ["ns", "volumes", "etc", sub_path::FOLDER] {
                 remove_if_there(&folder.join(name))?;
             }
             remove_if_there(&folder.join(SANDBOX_RECORD))
