@@ -11,9 +11,7 @@ use super::{
     objects::{self, ATTEMPTS_MAX},
     reports::now,
 };
-
-/// Labels that only administrators may set: an agent must not be able to draw pods to itself with them.
-const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io/";
+use crate::service::may_label;
 
 /// Fields of `spec` that an agent states for a node that is new.
 const INITIAL_SPEC: [&str; 4] = ["podCIDR", "podCIDRs", "providerID", "taints"];
@@ -120,8 +118,8 @@ fn new_node(name: &str, hello: &Value) -> Value {
         "kind": "Node",
         "metadata": {
             "name": name,
-            "labels": allowed(hello, "labels"),
-            "annotations": allowed(hello, "annotations"),
+            "labels": labels(hello),
+            "annotations": stated(hello, "annotations"),
         },
         "spec": spec,
     })
@@ -132,12 +130,13 @@ fn new_node(name: &str, hello: &Value) -> Value {
 fn with_labels(node: &Value, hello: &Value) -> Option<Value> {
     let mut changed = node.clone();
     let found = node["metadata"]["annotations"][FOUND_LABELS].as_str().unwrap_or_default();
-    let said = allowed(hello, "labels");
+    let said = labels(hello);
     if let Some(labels) = changed["metadata"]["labels"].as_object_mut() {
-        labels.retain(|name, _| said.contains_key(name) || !found.split(',').any(|found| found == name));
+        // The list is an annotation, which an agent can write: it takes no label off that the agent may not touch.
+        let is_lost = |name: &str| may_label(name) && found.split(',').any(|found| found == name);
+        labels.retain(|name, _| said.contains_key(name) || !is_lost(name));
     }
-    for field in ["labels", "annotations"] {
-        let news = allowed(hello, field);
+    for (field, news) in [("labels", said), ("annotations", stated(hello, "annotations"))] {
         let metadata = changed.get_mut("metadata")?.as_object_mut()?;
         if !news.is_empty() {
             let there = metadata.entry(field).or_insert_with(|| json!({}));
@@ -147,14 +146,15 @@ fn with_labels(node: &Value, hello: &Value) -> Option<Value> {
     (changed != *node).then_some(changed)
 }
 
-fn allowed(hello: &Value, field: &str) -> Map<String, Value> {
-    let given = hello.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_object);
-    given
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| !name.contains(RESTRICTED_LABELS))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+/// The labels that an agent gives its node: none that it could not give it by a patch. It must not draw pods to itself.
+fn labels(hello: &Value) -> Map<String, Value> {
+    let mut labels = stated(hello, "labels");
+    labels.retain(|name, _| may_label(name));
+    labels
+}
+
+fn stated(hello: &Value, field: &str) -> Map<String, Value> {
+    hello["metadata"][field].as_object().cloned().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -171,6 +171,28 @@ mod tests {
         assert_eq!(merged["metadata"]["labels"], json!({ "team": "vision", "kubernetes.io/arch": "amd64" }));
         assert_eq!(merged["spec"], node["spec"]);
         assert_eq!(with_labels(&merged, &hello), None);
+    }
+
+    #[test]
+    fn an_agent_says_by_hello_no_more_of_its_labels_than_by_a_patch() {
+        let hello = json!({ "metadata": { "labels": {
+            "example.com/rack": "7", "node-role.kubernetes.io/control-plane": "", "k8s.io/x": "y",
+            "team.node-restriction.kubernetes.io/tenant": "a",
+        } } });
+        assert_eq!(new_node("a", &hello)["metadata"]["labels"], json!({ "example.com/rack": "7" }));
+        let merged = with_labels(&json!({ "metadata": { "name": "a" } }), &hello).unwrap();
+        assert_eq!(merged["metadata"]["labels"], json!({ "example.com/rack": "7" }));
+    }
+
+    #[test]
+    fn an_agent_takes_no_label_off_that_fences_it_in() {
+        let fenced = "example.node-restriction.kubernetes.io/fenced";
+        let node = json!({ "metadata": {
+            "name": "a", "labels": { fenced: "yes", "node-role.kubernetes.io/gpu": "", "nvidia.com/gpu.count": "2" },
+            "annotations": { FOUND_LABELS: format!("{fenced},node-role.kubernetes.io/gpu,nvidia.com/gpu.count") },
+        } });
+        let merged = with_labels(&node, &json!({})).unwrap();
+        assert_eq!(merged["metadata"]["labels"], json!({ fenced: "yes", "node-role.kubernetes.io/gpu": "" }));
     }
 
     #[test]

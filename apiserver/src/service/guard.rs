@@ -194,6 +194,12 @@ fn guard_node(target: &Target, node: &str, old: &Value, new: &Value) -> Result<(
     if old["spec"]["taints"] != new["spec"]["taints"] {
         return forbidden(format!("node \"{node}\" is not allowed to modify taints"), "spec.taints");
     }
+    // With an owner that does not exist the collector would delete the Node, and the next hello make one without what
+    // administrators had put on it.
+    if owners_of(old) != owners_of(new) {
+        let why = format!("node \"{node}\" is not allowed to modify ownerReferences");
+        return forbidden(why, "metadata.ownerReferences");
+    }
     let (was, is) = (&old["metadata"]["labels"], &new["metadata"]["labels"]);
     let keys = [was, is].into_iter().filter_map(Value::as_object).flat_map(|labels| labels.keys());
     let mut touched: Vec<&str> = keys.filter(|key| was[*key] != is[*key]).map(String::as_str).collect();
@@ -207,8 +213,12 @@ fn guard_node(target: &Target, node: &str, old: &Value, new: &Value) -> Result<(
     forbidden(why, "metadata.labels")
 }
 
-/// Whether a node may change a label of its own.
-fn may_label(key: &str) -> bool {
+fn owners_of(object: &Value) -> &[Value] {
+    object["metadata"]["ownerReferences"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Whether a node may change a label of its own, by whatever way it asks.
+pub(crate) fn may_label(key: &str) -> bool {
     let domain = key.split_once('/').map_or("", |(domain, _)| domain);
     let is_in =
         |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|sub| sub.ends_with('.'));

@@ -76,6 +76,7 @@ pub use self::{
     health::Check,
     pods::{decode_delete_options, propagation},
 };
+pub(crate) use self::guard::may_label;
 use crate::{
     admission,
     auth::{Authorizer, Identity, service_accounts::ServiceAccounts},

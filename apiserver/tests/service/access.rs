@@ -441,6 +441,23 @@ async fn a_node_cannot_choose_who_comes_to_it() {
 }
 
 #[tokio::test]
+async fn a_node_cannot_have_itself_collected() {
+    let (world, _) = guarded().await;
+    let nodes = || ResourceRef::collection("", "v1", "nodes");
+    world.create(nodes(), &json!({"metadata": {"name": "n1"}})).await.unwrap();
+    let n1 = World { service: world.service.clone(), who: Identity::of_node("n1") };
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "gone"});
+    let owned = json!({"metadata": {"ownerReferences": [owner]}});
+    let error = n1.merge(nodes().named("n1"), &owned).await.unwrap_err();
+    assert_eq!(error.code, 403);
+    assert!(error.message.contains("node \"n1\" is not allowed to modify ownerReferences"), "{error}");
+    n1.merge(nodes().named("n1"), &json!({"metadata": {"ownerReferences": []}})).await.unwrap();
+    world.merge(nodes().named("n1"), &owned).await.unwrap();
+    let free = json!({"metadata": {"ownerReferences": null}});
+    assert_eq!(n1.merge(nodes().named("n1"), &free).await.unwrap_err().code, 403);
+}
+
+#[tokio::test]
 async fn a_node_creates_no_lease_but_its_own() {
     let (world, _) = guarded().await;
     let leases =
