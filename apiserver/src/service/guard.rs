@@ -120,7 +120,8 @@ impl ObjectService {
             "ClusterRole" => ("clusterroles", None),
             _ => ("roles", Some(namespace)),
         };
-        if self.authorizer.allows(who, &on_role("bind", plural, of.unwrap_or_default(), &role.name)) {
+        // Asked where the binding is, for roles of the cluster too: so somebody may bind these in one namespace alone.
+        if self.authorizer.allows(who, &on_role("bind", plural, namespace, &role.name)) {
             return Ok(());
         }
         let rules = self

@@ -74,6 +74,13 @@ async fn give(world: &World, user: &str, rules: &[Value]) {
     world.create(rbac("rolebindings").in_namespace("default"), &binding).await.unwrap();
 }
 
+/// Gives a user a rule everywhere.
+async fn give_cluster(world: &World, user: &str, name: &str, rule: &Value) {
+    world.create(rbac("clusterroles"), &role(name, std::slice::from_ref(rule))).await.unwrap();
+    let binding = binding(name, "ClusterRole", name, user);
+    world.create(rbac("clusterrolebindings"), &binding).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_denial_says_what_is_missing_and_how_it_is_given() {
     let (world, _) = guarded().await;
@@ -181,6 +188,26 @@ async fn nobody_binds_a_role_that_holds_more_than_they() {
     world.create(rbac("clusterrolebindings"), &binding("b", "ClusterRole", "binder", "eve")).await.unwrap();
     eve.create(bindings(), &binding("view", "ClusterRole", "view", "eve")).await.unwrap();
     assert_eq!(eve.create(bindings(), &admin).await.unwrap_err().code, 403);
+}
+
+#[tokio::test]
+async fn who_may_bind_roles_in_one_namespace_binds_roles_of_the_cluster_there_and_nowhere_else() {
+    let (world, _) = guarded().await;
+    let binds = json!({"apiGroups": [RBAC], "resources": ["clusterroles"], "verbs": ["bind"],
+                       "resourceNames": ["admin", "edit", "view"]});
+    let writes = json!({"apiGroups": [RBAC], "resources": ["rolebindings"], "verbs": ["create"]});
+    world.create(rbac("clusterroles"), &role("role-grantor", &[binds, writes])).await.unwrap();
+    let to_eve = binding("role-grantor", "ClusterRole", "role-grantor", "eve");
+    world.create(rbac("rolebindings").in_namespace("default"), &to_eve).await.unwrap();
+    let eve = as_user(&world, "eve", &[]);
+    let grant = binding("grant", "ClusterRole", "view", "mallory");
+    eve.create(rbac("rolebindings").in_namespace("default"), &grant).await.unwrap();
+    let more = binding("more", "ClusterRole", "cluster-admin", "mallory");
+    assert_eq!(eve.create(rbac("rolebindings").in_namespace("default"), &more).await.unwrap_err().code, 403);
+    give_cluster(&world, "eve", "writer", &json!({"apiGroups": [RBAC], "resources": ["rolebindings", "clusterrolebindings"], "verbs": ["create"]})).await;
+    let elsewhere = rbac("rolebindings").in_namespace("kube-system");
+    assert_eq!(eve.create(elsewhere, &grant).await.unwrap_err().code, 403);
+    assert_eq!(eve.create(rbac("clusterrolebindings"), &grant).await.unwrap_err().code, 403);
 }
 
 #[tokio::test]
