@@ -6,6 +6,10 @@ use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
+/// Bytes of a selector: as many as the headers of a request may have, and so as much as a URL could ever carry. Each of
+/// its conditions is looked at for every object of a list, and again for every change that a watch sees.
+pub const SELECTOR_BYTES_MAX: usize = 64 * 1024;
+
 /// One condition on labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Requirement {
@@ -28,8 +32,9 @@ impl LabelSelector {
     /// Parses the text form. An empty string selects everything.
     ///
     /// # Errors
-    /// Names the part of the text that is not a requirement.
+    /// Names the part of the text that is not a requirement, or says that it is too long.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        check_length("label", text)?;
         split_outside_parentheses(text)
             .into_iter()
             .map(str::trim)
@@ -111,6 +116,16 @@ impl fmt::Display for LabelSelector {
         }
         Ok(())
     }
+}
+
+fn check_length(which: &str, text: &str) -> Result<(), SelectorError> {
+    if text.len() <= SELECTOR_BYTES_MAX {
+        return Ok(());
+    }
+    Err(SelectorError(format!(
+        "the {which} selector has {} bytes, and may have {SELECTOR_BYTES_MAX}: ask for less at a time",
+        text.len()
+    )))
 }
 
 fn split_outside_parentheses(text: &str) -> Vec<&str> {
@@ -198,8 +213,9 @@ impl FieldSelector {
     /// Parses the text form. Which paths a kind allows is the caller's to check.
     ///
     /// # Errors
-    /// Names the part that has no operator.
+    /// Names the part that has no operator, or says that the text is too long.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        check_length("field", text)?;
         let mut all = Vec::new();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (path, value, equal) = if let Some((path, value)) = part.split_once("!=") {
@@ -275,6 +291,20 @@ mod tests {
             let error = LabelSelector::parse(text).unwrap_err().to_string();
             assert!(error.contains("unable to parse requirement"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_selector_is_no_longer_than_a_url_could_carry() {
+        let (labels, fields) = ("!a,".repeat(SELECTOR_BYTES_MAX / 3), "a=b,".repeat(SELECTOR_BYTES_MAX / 4));
+        assert!(LabelSelector::parse(&labels).is_ok() && FieldSelector::parse(&fields).is_ok());
+        for error in [LabelSelector::parse(&(labels + "!a")), LabelSelector::parse(&"a".repeat(1 << 20))] {
+            assert!(error.unwrap_err().to_string().starts_with("the label selector has"));
+        }
+        let error = FieldSelector::parse(&(fields + "a=b")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the field selector has 65539 bytes, and may have 65536: ask for less at a time"
+        );
     }
 
     #[test]
