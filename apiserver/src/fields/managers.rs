@@ -3,7 +3,10 @@
 //! A manager is a name, an operation, a subresource and, for updates, the version it wrote in. What it owns stays in the
 //! form in which it is stored until somebody must look into it.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use serde_json::{Map, Value, json};
 
@@ -21,7 +24,7 @@ pub const BEFORE_APPLY: &str = "before-first-apply";
 const FIELDS_TYPE: &str = "FieldsV1";
 
 /// How a manager came by its fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// By server-side apply.
     Apply,
@@ -30,7 +33,7 @@ pub enum Operation {
 }
 
 /// Who owns fields.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Manager {
     /// `kubectl`
     pub name: String,
@@ -66,6 +69,14 @@ impl Manager {
             && self.operation == other.operation
             && self.subresource == other.subresource
             && (self.operation == Operation::Apply || self.api_version == other.api_version)
+    }
+
+    /// The same for two managers if, and only if, one [`Self::is`] the other.
+    fn identity(&self) -> Self {
+        match self.operation {
+            Operation::Apply => Self { api_version: String::new(), ..self.clone() },
+            Operation::Update => self.clone(),
+        }
     }
 }
 
@@ -113,6 +124,17 @@ impl Entry {
         }
     }
 
+    /// Takes over what another owns.
+    fn take_in(&mut self, other: Self) {
+        let mut set = match std::mem::replace(&mut self.fields, Fields::Read(Set::default())) {
+            Fields::Read(set) => set,
+            Fields::Stored(fields) => Set::from_json(&fields).unwrap_or_default(),
+        };
+        set.add(other.set().into_owned());
+        self.fields = Fields::Read(set);
+        self.time = self.time.take().max(other.time);
+    }
+
     fn into_json(self) -> Value {
         let fields = match self.fields {
             Fields::Read(set) => set.to_json(),
@@ -146,16 +168,20 @@ pub fn decode(stored: Value) -> Vec<Entry> {
 /// # Errors
 /// Says what is malformed.
 pub fn parse(sent: &Value) -> Result<Vec<Entry>, String> {
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<Option<Entry>> = Vec::new();
+    let mut last = HashMap::new();
     for entry in sent.as_array().into_iter().flatten() {
         let mut entry = read(entry.clone())?;
         if let Fields::Stored(fields) = &entry.fields {
             entry.fields = Fields::Read(Set::from_json(fields)?);
         }
-        entries.retain(|other| !other.manager.is(&entry.manager));
-        entries.push(entry);
+        // Of two entries of one manager the later counts.
+        if let Some(before) = last.insert(entry.manager.identity(), entries.len()) {
+            entries[before] = None;
+        }
+        entries.push(Some(entry));
     }
-    Ok(entries)
+    Ok(entries.into_iter().flatten().collect())
 }
 
 fn read(mut entry: Value) -> Result<Entry, String> {
@@ -200,7 +226,7 @@ pub fn same_but_times(a: &Value, b: &Value) -> bool {
         for entry in &mut entries {
             entry.as_object_mut().map(|entry| entry.remove("time"));
         }
-        entries.sort_by_key(|entry| entry.to_string());
+        entries.sort_by_cached_key(Value::to_string);
         entries
     };
     list(a) == list(b)
@@ -213,36 +239,54 @@ pub(super) fn cap(entries: &mut Vec<Entry>) {
     if surplus == 0 {
         return;
     }
-    let mut oldest: Vec<Manager> = {
-        let mut updaters: Vec<&Entry> = entries.iter().filter(|entry| is_updater(entry)).collect();
-        updaters.sort_by(|a, b| a.time.cmp(&b.time).then_with(|| a.manager.cmp(&b.manager)));
-        updaters.into_iter().map(|entry| entry.manager.clone()).collect()
-    };
-    while surplus > 0 && !oldest.is_empty() {
-        let first = oldest.remove(0);
-        let alike = |manager: &Manager| manager.api_version == first.api_version;
-        let Some(at) = oldest.iter().position(alike) else { continue };
-        let second = oldest.remove(at);
-        oldest.insert(0, merge_two(entries, &first, &second));
-        surplus -= 1;
+    let mut oldest: Vec<usize> = (0..entries.len()).filter(|at| is_updater(&entries[*at])).collect();
+    oldest.sort_by(|a, b| {
+        let (a, b) = (&entries[*a], &entries[*b]);
+        a.time.cmp(&b.time).then_with(|| a.manager.cmp(&b.manager))
+    });
+    let mut alike: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for at in oldest {
+        if surplus == 0 {
+            break;
+        }
+        let alike = alike.entry(entries[at].manager.api_version.clone()).or_default();
+        alike.push(at);
+        // The first of a version stays, as the one into which the others go.
+        surplus -= usize::from(alike.len() > 1);
     }
+    alike.retain(|_, alike| alike.len() > 1);
+    merge_alike(entries, alike);
 }
 
-/// Merges two updaters into the one for ancient changes of their version, as old as the younger.
-fn merge_two(entries: &mut Vec<Entry>, first: &Manager, second: &Manager) -> Manager {
-    let bucket = Manager { name: ANCIENT.to_owned(), subresource: String::new(), ..first.clone() };
-    let mut set = Set::default();
-    let mut time = None;
-    entries.retain(|entry| {
-        let merged = [first, second, &bucket].into_iter().any(|one| entry.manager.is(one));
-        if merged {
-            set.add(entry.set().into_owned());
-            time = time.take().max(entry.time.clone());
+/// Merges updaters, each into the one for ancient changes of its version, which is as old as the youngest.
+fn merge_alike(entries: &mut Vec<Entry>, alike: BTreeMap<String, Vec<usize>>) {
+    let mut buckets: Vec<Entry> =
+        alike.keys().map(|version| Entry::new(bucket(version), None, Set::default())).collect();
+    let bucket_of: HashMap<usize, usize> = alike
+        .into_values()
+        .enumerate()
+        .flat_map(|(bucket, alike)| alike.into_iter().map(move |at| (at, bucket)))
+        .collect();
+    let mut kept = Vec::with_capacity(entries.len());
+    for (at, entry) in std::mem::take(entries).into_iter().enumerate() {
+        let known = bucket_of.get(&at).copied();
+        match known.or_else(|| buckets.iter().position(|bucket| entry.manager.is(&bucket.manager))) {
+            Some(bucket) => buckets[bucket].take_in(entry),
+            None => kept.push(entry),
         }
-        !merged
-    });
-    entries.push(Entry::new(bucket.clone(), time, set));
-    bucket
+    }
+    kept.append(&mut buckets);
+    *entries = kept;
+}
+
+/// The manager of ancient changes of a version.
+fn bucket(api_version: &str) -> Manager {
+    Manager {
+        name: ANCIENT.to_owned(),
+        operation: Operation::Update,
+        api_version: api_version.to_owned(),
+        subresource: String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -306,6 +350,35 @@ mod tests {
         cap(&mut entries);
         assert_eq!(entries.len(), UPDATERS_MAX);
         assert!(!names(&entries).contains(&"m03"), "{:?}", names(&entries));
+    }
+
+    #[test]
+    fn very_many_updaters_are_merged_by_their_versions_in_one_pass() {
+        let mut entries: Vec<Entry> = (0..100_000).map(|n| updater(&format!("m{n:05}"), n % 60)).collect();
+        entries.iter_mut().step_by(2).for_each(|entry| entry.manager.api_version = "v2".to_owned());
+        cap(&mut entries);
+        assert_eq!(entries.len(), UPDATERS_MAX);
+        let mut versions: Vec<&str> = entries
+            .iter()
+            .filter(|entry| entry.manager.name == ANCIENT)
+            .map(|entry| entry.manager.api_version.as_str())
+            .collect();
+        versions.sort_unstable();
+        assert_eq!(versions, ["v1", "v2"]);
+        let owned: usize = entries.iter().map(|entry| entry.set().to_json().as_object().unwrap().len()).sum();
+        assert_eq!(owned, 100_000);
+    }
+
+    #[test]
+    fn of_very_many_entries_of_few_managers_the_last_of_each_counts() {
+        let entry = |n: usize| {
+            json!({"manager": format!("m{}", n % 3), "operation": "Update", "apiVersion": "v1",
+                   "fieldsType": "FieldsV1", "fieldsV1": {format!("f:{n}"): {}}})
+        };
+        let sent: Vec<Value> = (0..100_000).map(entry).collect();
+        let entries = parse(&sent.into()).unwrap();
+        assert_eq!(names(&entries), ["m1", "m2", "m0"]);
+        assert_eq!(entries[2].set().to_json(), json!({"f:99999": {}}));
     }
 
     #[test]

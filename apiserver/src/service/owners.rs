@@ -19,6 +19,9 @@ use crate::fields::{self, Entry, Manager, Operation, Scope, Subject};
 /// Longest name of a manager, as upstream has it.
 const MANAGER_BYTES_MAX: usize = 128;
 
+/// Entries that a client may write itself. An object has a dozen; every one is compared with every change.
+const ENTRIES_MAX: usize = 1_000;
+
 /// Who writes when nobody says so.
 const UNKNOWN: &str = "unknown";
 
@@ -141,6 +144,9 @@ pub(super) fn settle_new(kind: &Served, object: &mut Value, claims: &Claims) {
 }
 
 /// Says who owns the fields of a changed object. `sent` is what [`take`] took out of it.
+///
+/// # Errors
+/// When that has too many entries.
 pub(super) fn settle(
     target: &Target,
     part: Part,
@@ -148,9 +154,10 @@ pub(super) fn settle(
     new: &mut Value,
     sent: Option<Value>,
     claims: Claims,
-) {
+) -> Result<(), ApiError> {
     let stored = old["metadata"].get(FIELD);
     let by_hand = sent.filter(|sent| part == Part::Main && Some(sent) != stored);
+    check_count(target, by_hand.as_ref())?;
     let decided = match (claims, by_hand) {
         (Claims::Kept, _) => None,
         (Claims::Applied(entries), _) => Some((entries, true)),
@@ -172,6 +179,20 @@ pub(super) fn settle(
             }
         }
     }
+    Ok(())
+}
+
+fn check_count(target: &Target, sent: Option<&Value>) -> Result<(), ApiError> {
+    let count = sent.and_then(Value::as_array).map_or(0, Vec::len);
+    if count <= ENTRIES_MAX {
+        return Ok(());
+    }
+    let cause = Cause {
+        reason: "FieldValueTooMany".to_owned(),
+        message: format!("Too many: {count}: must have at most {ENTRIES_MAX} items"),
+        field: "metadata.managedFields".to_owned(),
+    };
+    Err(target.kind.invalid(&target.name, vec![cause]))
 }
 
 /// The entries after a client has written them itself. An empty list, or one empty entry, ends the account.

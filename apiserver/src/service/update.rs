@@ -142,7 +142,7 @@ impl ObjectService {
             check_preconditions(target, &record, &old, &new)?;
             let owners = owners::take(&mut new);
             settle(target, part, &old, &mut new);
-            owners::settle(target, part, &old, &mut new, owners, claims);
+            owners::settle(target, part, &old, &mut new, owners, claims)?;
             let hooks = self.hooks_of_change(target, part, options).await?;
             if let Some(hooks) = &hooks {
                 changed_by(hooks, target, part, &old, &mut new).await?;

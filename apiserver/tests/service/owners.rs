@@ -214,3 +214,24 @@ async fn new_objects_do_not_inherit_entries() {
     let verb = Verb::Create { body: object.to_string().into(), options: by("a") };
     assert_eq!(owned(&world.ask(configmaps(), verb).await.unwrap()).len(), 1);
 }
+
+#[tokio::test]
+async fn a_client_that_writes_more_owners_than_anybody_needs_is_refused() {
+    let world = world().await;
+    let mut object = create(&world, "kubectl", &json!({"k": "1"})).await;
+    let entry = |n: usize| {
+        json!({"manager": format!("m{n}"), "operation": "Apply", "apiVersion": "v1",
+               "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:k": {}}}})
+    };
+    let mut write = async |count: usize| {
+        object["metadata"]["managedFields"] = (0..count).map(entry).collect();
+        object["metadata"]["resourceVersion"] = Value::Null;
+        world.update(configmaps().named("x"), &object).await
+    };
+    let error = write(1_001).await.unwrap_err();
+    assert_eq!(error.code, 422);
+    let cause = &error.details.causes[0];
+    assert_eq!(cause.field, "metadata.managedFields");
+    assert_eq!(cause.message, "Too many: 1001: must have at most 1000 items");
+    assert_eq!(managed(&write(1_000).await.unwrap()).len(), 1_000);
+}
