@@ -356,3 +356,29 @@ fn a_merge_of_endless_lists_is_refused_instead_of_compared() {
     assert!(strategic_on("v1", "ConfigMap", &finalizers(100_000), &finalizers(1000)).is_err());
     assert!(strategic_on("v1", "ConfigMap", &finalizers(200), &finalizers(200)).is_ok());
 }
+
+#[test]
+fn a_json_patch_that_would_keep_a_core_busy_is_refused() {
+    let target = json!({"x": vec![0; 200_000], "y": {"z": vec![0; 200_000]}});
+    let many = |operation: Value| {
+        let patch = Value::from(vec![operation; 1_000]).to_string();
+        apply(PatchKind::Json, &target, patch.as_bytes(), None)
+    };
+    for operation in [
+        json!({"op": "add", "path": "/x/0", "value": 0}),
+        json!({"op": "remove", "path": "/x/0"}),
+        json!({"op": "move", "from": "/x/1", "path": "/x/0"}),
+        json!({"op": "move", "from": "/y", "path": "/y"}),
+    ] {
+        let error = many(operation.clone()).expect_err(&operation.to_string());
+        assert_eq!(error.code, 413, "{operation}: {error}");
+        assert!(error.message.contains("send fewer operations at a time"), "{error}");
+    }
+    for operation in [
+        json!({"op": "replace", "path": "/x/0", "value": 1}),
+        json!({"op": "add", "path": "/y/a", "value": 1}),
+        json!({"op": "test", "path": "/x/0", "value": 0}),
+    ] {
+        many(operation.clone()).expect(&operation.to_string());
+    }
+}
