@@ -228,7 +228,7 @@ fn leaf(scalar: Scalar, payload: Payload<'_>) -> Result<Value, ProtobufError> {
             Payload::Fixed64(bits) => f64::from_bits(bits).into(),
             _ => return Err(ProtobufError::Damaged("a number is none")),
         },
-        Scalar::Time => time(payload.bytes()?)?,
+        Scalar::Time | Scalar::MicroTime => time(payload.bytes()?)?,
         Scalar::Quantity => match first(payload.bytes()?)? {
             Some(text) => utf8(text.bytes()?)?.into(),
             None => "0".into(),

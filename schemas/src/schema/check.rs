@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::{Place, Scalar, Shape};
+use super::{Place, Scalar, Shape, time};
 use crate::{
     ApiError,
     quantity::Quantity,
@@ -141,7 +141,7 @@ impl Scalar {
         let ok = match self {
             Self::String => text.is_some(),
             Self::Bytes => text.is_some_and(is_base64),
-            Self::Time => text.is_some_and(|text| text.parse::<jiff::Timestamp>().is_ok()),
+            Self::Time | Self::MicroTime => text.is_some_and(|text| time::read(text).is_some()),
             Self::Int32 => value.as_i64().is_some_and(fits_32_bits),
             Self::Int64 => value.is_i64(),
             Self::Number => value.is_number(),
@@ -160,7 +160,7 @@ impl Scalar {
         match self {
             Self::String => "must be a string",
             Self::Bytes => "must be a string in standard base64",
-            Self::Time => "must be a time as in RFC 3339, such as 2006-01-02T15:04:05Z",
+            Self::Time | Self::MicroTime => "must be a time as in RFC 3339, such as 2006-01-02T15:04:05Z",
             Self::Int32 => "must be an integer of 32 bits",
             Self::Int64 => "must be an integer of 64 bits",
             Self::Number => "must be a number",

@@ -8,6 +8,7 @@ use super::{Field, NodeId, Ownership, Scalar, Schema, Shape, Struct, ownership, 
 
 const REFERENCE: &str = "#/$defs/";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
 
 pub(super) fn compile(source: &Value) -> Schema {
     let mut compiler = Compiler::new(source);
@@ -78,6 +79,9 @@ impl<'a> Compiler<'a> {
     fn definition(&mut self, name: &'a str) -> NodeId {
         if name == QUANTITY {
             return self.leaf("quantity", Scalar::Quantity);
+        }
+        if name == MICRO_TIME {
+            return self.leaf("micro-time", Scalar::MicroTime);
         }
         if let Some(id) = self.named.get(name) {
             return *id;

@@ -116,7 +116,7 @@ impl Custom {
 /// A custom kind checks formats itself, and does not know quantities.
 fn plain((key, scalar): (&'static str, Scalar)) -> (&'static str, Scalar) {
     match scalar {
-        Scalar::Bytes | Scalar::Time => ("string", Scalar::String),
+        Scalar::Bytes | Scalar::Time | Scalar::MicroTime => ("string", Scalar::String),
         Scalar::Int32 => ("int64", Scalar::Int64),
         other => (key, other),
     }

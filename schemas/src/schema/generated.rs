@@ -86,7 +86,7 @@ fn leaf(scalar: Scalar, choices: &mut Choices) -> Value {
     choices.one_of(&match scalar {
         Scalar::String => [json!(""), json!("text"), json!("ünï")],
         Scalar::Bytes => [json!(""), json!("aGk="), json!("AAAA")],
-        Scalar::Time => [
+        Scalar::Time | Scalar::MicroTime => [
             json!("2026-01-02T03:04:05Z"),
             json!("2026-01-02T03:04:05.123456Z"),
             json!("2026-01-02T03:04:05+02:00"),

@@ -12,6 +12,7 @@ pub(crate) mod custom;
 mod normalize;
 mod ownership;
 mod rules;
+mod time;
 mod yaml;
 
 use std::sync::{Arc, OnceLock};
@@ -59,8 +60,10 @@ pub enum Scalar {
     String,
     /// Base64 of bytes.
     Bytes,
-    /// RFC 3339.
+    /// RFC 3339, stored in seconds of UTC.
     Time,
+    /// The same, stored in microseconds.
+    MicroTime,
     /// An integer that fits 32 bits.
     Int32,
     /// An integer that fits 64 bits.
@@ -123,7 +126,7 @@ impl Schema {
     }
 
     /// Brings an object that [`Self::check`] found well typed into the form that is stored: unknown fields go, nulls
-    /// become absent (or the zero value, inside maps and lists), quantities take their canonical form. Outside of its
+    /// become absent (or the zero value, inside maps and lists), quantities and times take their canonical form. Outside of its
     /// metadata, an object of a custom kind only loses its unknown fields.
     pub fn normalize(&self, object: &mut serde_json::Value) {
         if self.is_custom {

@@ -1,8 +1,9 @@
 //! Brings a well-typed object into the form that is stored.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Place, Scalar, Shape};
+use super::{Place, Scalar, Shape, time};
 use crate::quantity;
 
 pub(super) fn normalize(place: Place<'_>, value: &mut Value) {
@@ -31,7 +32,15 @@ pub(super) fn normalize(place: Place<'_>, value: &mut Value) {
                 *value = Value::String(text);
             }
         }
+        (Shape::Scalar(Scalar::Time), Value::String(text)) => rewrite(text, time::in_seconds),
+        (Shape::Scalar(Scalar::MicroTime), Value::String(text)) => rewrite(text, time::in_micros),
         _ => {}
+    }
+}
+
+fn rewrite(text: &mut String, write: impl FnOnce(Timestamp) -> String) {
+    if let Some(time) = time::read(text) {
+        *text = write(time);
     }
 }
 
@@ -73,6 +82,7 @@ fn zero(scalar: Scalar) -> Value {
         Scalar::String | Scalar::Bytes => Value::from(""),
         // Go's zero time: what a client in Go reads back as a time that was never set.
         Scalar::Time => Value::from("0001-01-01T00:00:00Z"),
+        Scalar::MicroTime => Value::from("0001-01-01T00:00:00.000000Z"),
         Scalar::Int32 | Scalar::Int64 | Scalar::Number | Scalar::IntOrString => Value::from(0),
         Scalar::Boolean => Value::from(false),
         Scalar::Quantity => Value::from("0"),

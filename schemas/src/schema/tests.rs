@@ -146,6 +146,21 @@ fn normalizing_drops_what_is_unknown_or_null_and_writes_quantities_one_way() {
 }
 
 #[test]
+fn times_are_stored_as_upstream_stores_them() {
+    let mut lease = json!({
+        "metadata": {"creationTimestamp": "2026-01-02T03:04:05.678+01:00"},
+        "spec": {"acquireTime": "2026-01-02T03:04:05Z", "renewTime": "2026-01-02T03:04:05.1234567+01:00"},
+    });
+    with_schema("coordination.k8s.io/v1", "Lease", |schema| {
+        assert_eq!(schema.check(&lease), Report::default());
+        schema.normalize(&mut lease);
+    });
+    assert_eq!(lease["metadata"]["creationTimestamp"], "2026-01-02T02:04:05Z");
+    assert_eq!(lease["spec"]["acquireTime"], "2026-01-02T03:04:05.000000Z");
+    assert_eq!(lease["spec"]["renewTime"], "2026-01-02T02:04:05.123456Z");
+}
+
+#[test]
 fn a_normalized_object_decodes_as_the_typed_kind() {
     let mut object = json!({
         "apiVersion": "v1",
