@@ -756,3 +756,15 @@ async fn webhooks_judge_the_objects_of_custom_kinds_too() {
     let made = world.patch(things.named("t"), PatchKind::Merge, &json!({})).await;
     assert_eq!(made.unwrap_err().reason, Reason::NotFound);
 }
+
+#[tokio::test]
+async fn a_patch_that_leaves_no_object_is_told_and_harms_nobody() {
+    for left in [json!([]), json!(7), json!("text"), json!(null)] {
+        let program = saying(patch(&json!([{"op": "replace", "path": "", "value": left}]))).await;
+        let world = world().await;
+        configure(&world, "mutating", "m", &[webhook(&program, "m.example.com", &json!({}))]).await;
+        let error = refused(&world).await;
+        let why = "admission webhook \"m.example.com\" made an invalid object: its patch leaves no object";
+        assert!(error.code == 500 && error.message.contains(why), "{left}: {error}");
+    }
+}

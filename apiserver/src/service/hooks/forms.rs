@@ -76,9 +76,12 @@ impl Hooks<'_> {
         resource: &Resource,
     ) -> Result<(), ApiError> {
         let target = self.target;
+        if !patched.is_object() {
+            return Err(ApiError::bad_request("its patch leaves no object"));
+        }
         match target.sub {
             Some(Sub::Scale) => *object = scale::scaled(target, object, &patched)?,
-            Some(Sub::Binding | Sub::Eviction | Sub::Token) if patched.is_object() => *object = patched,
+            Some(Sub::Binding | Sub::Eviction | Sub::Token) => *object = patched,
             _ => {
                 let patched = match self.other(resource)? {
                     Some(other) => other.shown_as(&target.kind, &patched).await?,
