@@ -20,7 +20,10 @@ use std::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 
-use crate::store::{self, Key, Record, Revision, StoreError};
+use crate::{
+    private,
+    store::{self, Key, Record, Revision, StoreError},
+};
 
 /// Where a running server gives it out.
 pub const PATH: &str = "/clawbernetes/backup";
@@ -173,6 +176,7 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Restored, BackupError> {
     let mut records = Vec::new();
     let backup = read(BufReader::new(File::open(file)?), |record| records.push(record))?;
     let revision = backup.revision + REVISIONS_SKIPPED;
+    private::folder(data_dir)?;
     store::restore(&data_dir.join("store"), revision, records)?;
     Ok(Restored { backup, revision })
 }
@@ -232,6 +236,8 @@ impl<R: Read> Hashed<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn backup() -> Vec<u8> {
@@ -265,6 +271,34 @@ mod tests {
         }
         let longer = [&*whole, b"x"].concat();
         assert!(read(&*longer, |_| ()).unwrap_err().to_string().contains("follows its end"));
+    }
+
+    /// The modes of a folder and of all that is in it, with a path for each.
+    fn modes(path: &Path) -> Vec<(u32, String)> {
+        let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let mut found = vec![(mode, path.display().to_string())];
+        for entry in path.is_dir().then(|| fs::read_dir(path).unwrap()).into_iter().flatten() {
+            found.extend(modes(&entry.unwrap().path()));
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_is_its_owners_alone_in_a_folder_that_was_open_to_all_before() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (file, data) = (scratch.path().join("backup"), scratch.path().join("data"));
+        fs::write(&file, backup()).unwrap();
+        fs::create_dir(&data).unwrap();
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+        restore(&file, &data).unwrap();
+        let store = data.join("store");
+        assert_eq!(modes(&data)[0].0, 0o700);
+        for (mode, path) in modes(&store).into_iter().filter(|(_, path)| !Path::new(path).is_dir()) {
+            assert_eq!(mode, 0o600, "{path}");
+        }
+        fs::set_permissions(&store, fs::Permissions::from_mode(0o755)).unwrap();
+        store::open_sled(&store).unwrap().close().await;
+        assert_eq!(modes(&store)[0].0, 0o700);
     }
 
     #[tokio::test]

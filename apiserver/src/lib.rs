@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod nodes;
 pub mod patch;
 pub mod pki;
+mod private;
 mod quota;
 mod ranges;
 pub mod rest;

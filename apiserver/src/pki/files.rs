@@ -1,13 +1,13 @@
 //! Small files that survive a power cut: written aside, synced, renamed, and the folder synced after them.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
-use crate::error::Error;
+use crate::{error::Error, private};
 
 /// Mode of keys, tokens and kubeconfigs.
 pub const PRIVATE: u32 = 0o600;
@@ -16,7 +16,7 @@ pub const PUBLIC: u32 = 0o644;
 
 /// Makes a folder that only its owner may enter, and its parents.
 pub fn private_folder(path: &Path) -> Result<(), Error> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::file("create the folder", path))
+    private::folder(path).map_err(Error::file("create the folder", path))
 }
 
 /// The text of a file, or `None` when there is none.

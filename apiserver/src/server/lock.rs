@@ -1,8 +1,8 @@
 //! One server a data folder.
 
-use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path};
+use std::path::Path;
 
-use crate::{error::Error, file_lock::FileLock};
+use crate::{error::Error, file_lock::FileLock, private};
 
 /// Holds `DIR/lock` as long as it lives.
 pub struct DataLock {
@@ -10,13 +10,10 @@ pub struct DataLock {
 }
 
 impl DataLock {
-    /// Takes the lock, making the folder if it is not there. Call it where blocking is allowed.
+    /// Takes the lock, making the folder if it is not there, and its owner's alone if it is not. Call it where blocking is allowed.
     pub fn take(data_dir: &Path) -> Result<Self, Error> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(data_dir)
-            .map_err(Error::file("create the data folder", data_dir))?;
+        private::folder(data_dir)
+            .map_err(Error::file("create the data folder, or close it to others,", data_dir))?;
         let path = data_dir.join("lock");
         match FileLock::take(&path).map_err(Error::file("lock", &path))? {
             Some(file) => Ok(Self { _file: file }),

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{Revision, StoreError};
-use crate::file_lock::FileLock;
+use crate::{file_lock::FileLock, private};
 
 /// What FORMAT holds. A change that this program's predecessors would misread gets the next number.
 const FORMAT: &str = "clawbernetes-store 1\n";
@@ -35,7 +35,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Opens a folder, made first if it is not there. Whether there is a store in it is for [`Self::holds_store`] to say.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(path).map_err(failed("create", path))?;
+        private::folder(path).map_err(failed("create, or close to others,", path))?;
         let name = path.join("LOCK");
         match FileLock::take(&name).map_err(failed("lock", &name))? {
             Some(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
@@ -174,7 +174,8 @@ impl Folder {
 /// Writes a small file so that it is there whole or not at all.
 fn write_whole(name: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let partial = name.with_extension("partial");
-    let mut file = File::create(&partial).map_err(failed("create", &partial))?;
+    let mut file = private::open(&partial).map_err(failed("create", &partial))?;
+    file.set_len(0).map_err(failed("empty", &partial))?;
     file.write_all(bytes).map_err(failed("write", &partial))?;
     file.sync_all().map_err(failed("sync", &partial))?;
     fs::rename(&partial, name).map_err(failed("rename", &partial))?;
@@ -186,13 +187,14 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(failed("sync", path))
 }
 
-/// Makes everything in a folder durable, and the folder itself.
+/// Makes everything in a folder durable and its owner's alone, and the folder itself.
 pub(super) fn sync_tree(path: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(path).map_err(failed("read", path))? {
         let entry = entry.map_err(failed("read", path))?.path();
         if entry.is_dir() {
             sync_tree(&entry)?;
         } else {
+            private::file(&entry).map_err(failed("close to others", &entry))?;
             File::open(&entry).and_then(|file| file.sync_all()).map_err(failed("sync", &entry))?;
         }
     }

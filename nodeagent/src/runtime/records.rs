@@ -1,14 +1,18 @@
 //! Small JSON records on disk, replaced whole: a reader sees the old one or the new one.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::Error;
+
+/// Records hold what containers are given, Secrets among it: they are for the agent alone.
+const PRIVATE: u32 = 0o600;
 
 /// Replaces the record. It survives the death of any process, not a power cut: for what is about
 /// processes, which a power cut ends too.
@@ -26,7 +30,10 @@ fn replace<T: Serialize>(path: &Path, record: &T, durably: bool) -> Result<(), E
         serde_json::to_vec(record).map_err(|source| Error::Record { path: path.to_owned(), source })?;
     let temporary = path.with_extension("tmp");
     let result = (|| -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
+        let mut file =
+            File::options().write(true).create(true).truncate(true).mode(PRIVATE).open(&temporary)?;
+        // What is left of an earlier one has the mode it had.
+        file.set_permissions(Permissions::from_mode(PRIVATE))?;
         file.write_all(&text)?;
         if durably {
             file.sync_all()?;
@@ -70,6 +77,16 @@ mod tests {
         write(&path, &1).unwrap();
         write_durably(&path, &2).unwrap();
         assert_eq!(read::<u32>(&path).unwrap(), Some(2));
+    }
+
+    #[test]
+    fn a_record_is_the_agents_alone_even_where_another_left_its_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record.json");
+        fs::write(path.with_extension("tmp"), "half").unwrap();
+        fs::set_permissions(path.with_extension("tmp"), Permissions::from_mode(0o644)).unwrap();
+        write(&path, &1).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{BufReader, Write as _},
+    io::{BufReader, ErrorKind, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -62,13 +62,13 @@ pub async fn save(options: Backup, global: Global) -> anyhow::Result<()> {
 /// Writes a file and reads it back.
 async fn write_checked(path: &Path, mut pieces: ByteStream) -> anyhow::Result<Summary> {
     let writing = || format!("writing {}", path.display());
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(writing)?;
+    // What an earlier one left may be open to others, and the mode counts only for a file that is made.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(writing),
+        _ => {}
+    }
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(writing)?;
     while let Some(piece) = pieces.try_next().await.context("the backup broke off")? {
         file.write_all(&piece).with_context(writing)?;
     }

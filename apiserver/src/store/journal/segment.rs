@@ -16,6 +16,7 @@ use super::{
     },
     frame::Salt,
 };
+use crate::private;
 
 /// Where frames begin: a block of its own for the header, so that no append ever rewrites it.
 pub(super) const START: u64 = 4096;
@@ -40,8 +41,7 @@ impl Segment {
         if let Some(old) = old {
             fs::rename(old, &partial).map_err(failed("rename", old))?;
         }
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(&partial);
-        let file = file.map_err(failed("open", &partial))?;
+        let file = private::open(&partial).map_err(failed("open", &partial))?;
         let mut salt = Salt::default();
         getrandom::fill(&mut salt).map_err(|error| StoreError::Disk(format!("no random bytes: {error}")))?;
         // Never zero, or the zeros of a new segment would look like the head of a frame.
