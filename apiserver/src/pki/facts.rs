@@ -7,6 +7,7 @@ use std::{
 };
 
 use der::{Decode as _, Encode as _, oid::ObjectIdentifier};
+use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject as _};
 use x509_cert::{
     Certificate,
     attr::AttributeTypeAndValue,
@@ -14,6 +15,7 @@ use x509_cert::{
         AuthorityKeyIdentifier, SubjectAltName, SubjectKeyIdentifier,
         name::{DirectoryString, GeneralName},
     },
+    request::CertReq,
 };
 
 /// `id-at-commonName`, X.520.
@@ -78,6 +80,17 @@ impl Facts {
     pub fn outlives(&self, now: SystemTime, margin: Duration) -> bool {
         self.not_after.duration_since(now).is_ok_and(|left| left > margin)
     }
+}
+
+/// The subject's organizations in a request for a certificate, PEM.
+///
+/// # Errors
+/// When it is none.
+pub fn organizations_of_request(pem: &[u8]) -> Result<Vec<String>, String> {
+    let request = CertificateSigningRequestDer::from_pem_slice(pem).map_err(|error| error.to_string())?;
+    let request = CertReq::from_der(&request).map_err(|error| error.to_string())?;
+    let organizations = request.info.subject.iter().filter(|one| one.oid == ORGANIZATION);
+    organizations.map(text_of).collect::<Result<_, _>>().map_err(|error| error.to_string())
 }
 
 fn text_of(attribute: &AttributeTypeAndValue) -> Result<String, der::Error> {

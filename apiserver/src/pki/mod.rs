@@ -21,7 +21,7 @@ use std::{
 };
 
 pub use authority::Authority;
-pub use facts::Facts;
+pub use facts::{Facts, organizations_of_request};
 pub use kubeconfig::CONTEXT;
 pub use leaf::Leaf;
 

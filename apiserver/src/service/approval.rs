@@ -1,16 +1,60 @@
 //! Certificate signing requests: who asks is for the server to say, and deciding is apart from signing.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{kinds::Served, object::time_text};
-use crate::auth::Identity;
+use super::{kinds::Served, object::time_text, update::Part};
+use crate::{
+    auth::{Identity, MASTERS},
+    pki,
+};
 
 /// Conditions that only the approval endpoint sets.
 const DECISIONS: [&str; 2] = ["Approved", "Denied"];
 
 pub(super) fn is_request(kind: &Served) -> bool {
-    kind.descriptor.group == "certificates.k8s.io" && kind.descriptor.kind == "CertificateSigningRequest"
+    kind.descriptor.group == GROUP && kind.descriptor.kind == "CertificateSigningRequest"
+}
+
+/// Group whose kinds these are, and of the signers about whom rights are given.
+pub(super) const GROUP: &str = "certificates.k8s.io";
+
+/// Signs certificates of clients that the server knows by their names and organisations.
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+
+/// What somebody must be allowed to do with the request's signer who makes this change, if anything.
+pub(super) fn deed(part: Part, old: &Value, new: &Value) -> Option<&'static str> {
+    let (was, is) = (&old["status"], &new["status"]);
+    match part {
+        Part::Approval => Some("approve"),
+        Part::Status if ["certificate", "conditions"].iter().any(|field| was[field] != is[field]) => {
+            Some("sign")
+        }
+        _ => None,
+    }
+}
+
+/// The names by which a right is given about a signer: its own, and that of all in its domain.
+pub(super) fn names_of(signer: &str) -> [String; 2] {
+    let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
+    [signer.to_owned(), format!("{domain}/*")]
+}
+
+/// Why a request may not even be made: nobody becomes an administrator by a certificate that others approve in passing.
+pub(super) fn refusal(request: &Value) -> Option<String> {
+    let spec = &request["spec"];
+    if spec["signerName"] != CLIENT_SIGNER {
+        return None;
+    }
+    let pem = STANDARD.decode(spec["request"].as_str().unwrap_or_default()).unwrap_or_default();
+    match pki::organizations_of_request(&pem) {
+        Err(why) => Some(format!("the request cannot be read: {why}")),
+        Ok(organizations) if organizations.iter().any(|one| one == MASTERS) => {
+            Some(format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"))
+        }
+        Ok(_) => None,
+    }
 }
 
 /// Writes down who asks for a certificate, whatever the request claims.

@@ -8,7 +8,7 @@ use claw_schemas::{ApiError, gpu, status::Cause};
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
 use serde_json::Value;
 
-use super::{ObjectService, kinds::Target, object::text, update::Part};
+use super::{ObjectService, approval, kinds::Target, object::text, update::Part};
 use crate::auth::{
     Action, Identity, What,
     rbac::{self, escalation},
@@ -38,6 +38,11 @@ const NODE_LABEL_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes
 
 impl ObjectService {
     pub(super) fn guard_create(&self, target: &Target, object: &Value) -> Result<(), ApiError> {
+        if approval::is_request(&target.kind)
+            && let Some(why) = approval::refusal(object)
+        {
+            return Err(target.kind.forbidden(text(object, "name"), &why));
+        }
         let Some(who) = judged(target) else { return Ok(()) };
         if target.kind.descriptor.group == rbac::GROUP {
             self.guard_grant(target, who, &Value::Null, object)?;
@@ -62,6 +67,9 @@ impl ObjectService {
         if target.kind.descriptor.group == rbac::GROUP {
             self.guard_grant(target, who, old, new)?;
         }
+        if approval::is_request(&target.kind) {
+            self.guard_signer(target, who, approval::deed(part, old, new), text_of_signer(old))?;
+        }
         if let Some(node) = who.node() {
             guard_slice(target, node, text(new, "name"), new)?;
         }
@@ -69,6 +77,36 @@ impl ObjectService {
             guard_node(target, node, old, new)?;
         }
         Ok(())
+    }
+
+    /// Who decides about requests for certificates, and who answers them, does so for the signers that are theirs.
+    fn guard_signer(
+        &self,
+        target: &Target,
+        who: &Identity,
+        deed: Option<&str>,
+        signer: &str,
+    ) -> Result<(), ApiError> {
+        let Some(verb) = deed else { return Ok(()) };
+        let may = |name: &String| {
+            let what = What::Objects {
+                group: approval::GROUP,
+                plural: "signers",
+                subresource: "",
+                namespace: "",
+                name,
+            };
+            self.authorizer.allows(who, &Action { verb, what, fields: None })
+        };
+        if approval::names_of(signer).iter().any(may) {
+            return Ok(());
+        }
+        let why = format!(
+            "user not permitted to {verb} requests with signerName {signer:?}: a ClusterRole gives it with apiGroups: \
+             [{}], resources: [signers], resourceNames: [{signer}], verbs: [{verb}]",
+            approval::GROUP
+        );
+        Err(target.kind.forbidden(&target.name, &why))
     }
 
     fn guard_grant(&self, target: &Target, who: &Identity, old: &Value, new: &Value) -> Result<(), ApiError> {
@@ -154,6 +192,10 @@ fn judged(target: &Target) -> Option<&Identity> {
 fn on_role<'a>(verb: &'a str, plural: &'a str, namespace: &'a str, name: &'a str) -> Action<'a> {
     let what = What::Objects { group: rbac::GROUP, plural, subresource: "", namespace, name };
     Action { verb, what, fields: None }
+}
+
+fn text_of_signer(request: &Value) -> &str {
+    request["spec"]["signerName"].as_str().unwrap_or_default()
 }
 
 fn rules_of(role: &Value) -> Vec<PolicyRule> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use claw_apiserver::{
     auth::{
         Access, BoundPods, Identity,
@@ -518,6 +519,69 @@ async fn a_node_speaks_for_its_own_devices() {
     assert_eq!(own["spec"]["nodeName"], "n1");
     let error = n1.get(slices().named(&gpu::slice_name("n2"))).await.unwrap_err();
     assert_eq!(error.reason, Reason::Forbidden, "{error}");
+}
+
+fn signing_requests() -> ResourceRef {
+    ResourceRef::collection("certificates.k8s.io", "v1", "certificatesigningrequests")
+}
+
+/// A request for a certificate of somebody in an organisation.
+fn signing_request(name: &str, signer: &str, organization: &str) -> Value {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
+    let request = params.serialize_request(&key).unwrap().pem().unwrap();
+    json!({"metadata": {"name": name}, "spec": {
+        "signerName": signer, "usages": ["client auth"], "request": STANDARD.encode(request),
+    }})
+}
+
+#[tokio::test]
+async fn nobody_asks_for_the_certificate_of_an_administrator() {
+    let (world, _) = guarded().await;
+    let clients = "kubernetes.io/kube-apiserver-client";
+    let error =
+        world.create(signing_requests(), &signing_request("a", clients, "system:masters")).await.unwrap_err();
+    assert_eq!(error.code, 403);
+    assert!(error.message.contains("with system:masters group is not allowed"), "{error}");
+    let mut junk = signing_request("b", clients, "dev");
+    let text = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----";
+    junk["spec"]["request"] = STANDARD.encode(text).into();
+    assert_eq!(world.create(signing_requests(), &junk).await.unwrap_err().code, 403);
+    world.create(signing_requests(), &signing_request("c", clients, "dev")).await.unwrap();
+    world.create(signing_requests(), &signing_request("d", "example.com/s", "system:masters")).await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_are_approved_and_signed_by_those_who_may_for_their_signer() {
+    let (world, _) = guarded().await;
+    let signers = |verb: &str, name: &str| {
+        json!({"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "verbs": [verb],
+               "resourceNames": [name]})
+    };
+    let parts = ["certificatesigningrequests/approval", "certificatesigningrequests/status"];
+    let writes =
+        json!({"apiGroups": ["certificates.k8s.io"], "resources": parts, "verbs": ["patch", "update"]});
+    give_cluster(&world, "eve", "writes", &writes).await;
+    give_cluster(&world, "eve", "other", &signers("approve", "example.com/other")).await;
+    let eve = as_user(&world, "eve", &[]);
+    let request = || signing_requests().named("a");
+    world.create(signing_requests(), &signing_request("a", "example.com/s", "dev")).await.unwrap();
+
+    let approved = json!({"status": {"conditions": [{"type": "Approved", "status": "True"}]}});
+    let error = eve.merge(request().sub("approval"), &approved).await.unwrap_err();
+    assert_eq!(error.code, 403);
+    let why = "user not permitted to approve requests with signerName \"example.com/s\"";
+    assert!(error.message.contains(why), "{error}");
+    give_cluster(&world, "eve", "approve", &signers("approve", "example.com/s")).await;
+    eve.merge(request().sub("approval"), &approved).await.unwrap();
+
+    let signed = json!({"status": {"certificate": STANDARD.encode("-----BEGIN CERTIFICATE-----")}});
+    let error = eve.merge(request().sub("status"), &signed).await.unwrap_err();
+    assert!(error.code == 403 && error.message.contains("not permitted to sign"), "{error}");
+    eve.merge(request().sub("status"), &json!({"metadata": {}})).await.unwrap();
+    give_cluster(&world, "eve", "sign", &signers("sign", "example.com/*")).await;
+    eve.merge(request().sub("status"), &signed).await.unwrap();
 }
 
 #[tokio::test]
