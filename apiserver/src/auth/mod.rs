@@ -31,6 +31,7 @@ pub use authenticator::{Authenticator, Peer};
 pub use identity::{Identity, Who};
 pub use join_tokens::{JoinTokens, new_join_token};
 pub use nodes::BoundPods;
+pub(crate) use nodes::refers_to_secrets;
 pub(crate) use random::{digest, random_hex, sha256_hex};
 
 /// Group of everyone who is somebody.

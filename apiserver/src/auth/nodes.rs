@@ -28,7 +28,7 @@ pub fn may(node: &str, action: &Action<'_>, pods: Option<&dyn BoundPods>) -> boo
         let pods = pods.map(|pods| pods.bound_pods(node, namespace)).unwrap_or_default();
         pods.iter().any(|pod| serde_json::from_slice(pod).is_ok_and(|pod: Value| holds(&pod)))
     };
-    let uses = |kind: Kind| !name.is_empty() && bound(&|pod| refers(&pod["spec"], kind, name));
+    let uses = |kind: Kind| !name.is_empty() && bound(&|pod| refers(&pod["spec"], kind, Some(name)));
     let runs_as = || !name.is_empty() && bound(&|pod| pod["spec"]["serviceAccountName"] == name);
     match (group, plural, subresource) {
         ("", "namespaces" | "services", "") | ("discovery.k8s.io", "endpointslices", "") => read,
@@ -84,9 +84,14 @@ enum Kind {
     Claim,
 }
 
-/// Whether a part of a pod's spec refers to an object, wherever in it references may stand. Keys that users choose
+/// Whether a pod's spec refers to any Secret.
+pub fn refers_to_secrets(spec: &Value) -> bool {
+    refers(spec, Kind::Secret, None)
+}
+
+/// Whether a part of a pod's spec refers to an object, or to any of the kind, wherever in it references may stand. Keys that users choose
 /// (labels of nodes, names of resources) have plain values, which refer to nothing.
-fn refers(spec: &Value, kind: Kind, name: &str) -> bool {
+fn refers(spec: &Value, kind: Kind, name: Option<&str>) -> bool {
     match spec {
         Value::Array(items) => items.iter().any(|item| refers(item, kind, name)),
         Value::Object(fields) => {
@@ -97,16 +102,17 @@ fn refers(spec: &Value, kind: Kind, name: &str) -> bool {
 }
 
 /// Whether one field is a reference.
-fn names(field: &str, value: &Value, kind: Kind, name: &str) -> bool {
+fn names(field: &str, value: &Value, kind: Kind, name: Option<&str>) -> bool {
+    let is = |found: &Value| name.map_or(!found.is_null(), |name| found == name);
     match (kind, field) {
-        (Kind::Secret, "secret") => value["secretName"] == name || value["name"] == name,
-        (Kind::Secret, "secretRef" | "secretKeyRef" | "nodePublishSecretRef") => value["name"] == name,
+        (Kind::Secret, "secret") => is(&value["secretName"]) || is(&value["name"]),
+        (Kind::Secret, "secretRef" | "secretKeyRef" | "nodePublishSecretRef") => is(&value["name"]),
         (Kind::Secret, "imagePullSecrets") => {
-            value.as_array().into_iter().flatten().any(|secret| secret["name"] == name)
+            value.as_array().into_iter().flatten().any(|secret| is(&secret["name"]))
         }
-        (Kind::Secret, "azureFile") => value["secretName"] == name,
-        (Kind::ConfigMap, "configMap" | "configMapRef" | "configMapKeyRef") => value["name"] == name,
-        (Kind::Claim, "persistentVolumeClaim") => value["claimName"] == name,
+        (Kind::Secret, "azureFile") => is(&value["secretName"]),
+        (Kind::ConfigMap, "configMap" | "configMapRef" | "configMapKeyRef") => is(&value["name"]),
+        (Kind::Claim, "persistentVolumeClaim") => is(&value["claimName"]),
         _ => false,
     }
 }

@@ -11,7 +11,7 @@ use super::{
     kinds::Target,
     object::{self, text},
 };
-use crate::store::Key;
+use crate::{auth, store::Key};
 
 const DEFAULT_ACCOUNT: &str = "default";
 
@@ -27,14 +27,18 @@ const TOKEN_SECONDS: i64 = 3_607;
 /// Permissions of the files: 0644.
 const FILE_MODE: i64 = 0o644;
 
-/// Marks a pod that a node runs by itself, and which so is nobody here.
+/// Marks a pod that a node runs by itself, and which so is nobody here. Said by anybody else it means nothing.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 impl ObjectService {
     /// Completes a new pod by what it has as an account.
     pub(super) async fn admit_account(&self, target: &Target, pod: &mut Value) -> Result<(), ApiError> {
-        if !target.kind.is_pod() || !pod["metadata"]["annotations"][MIRROR].is_null() {
+        if !target.kind.is_pod() {
             return Ok(());
+        }
+        if is_mirror(target, pod) {
+            let refused = refusal(&pod["spec"]).map(|why| target.kind.forbidden(text(pod, "name"), why));
+            return refused.map_or(Ok(()), Err);
         }
         let name = account_name(&pod["spec"]);
         let key = Key::object("", "serviceaccounts", &target.namespace, &name);
@@ -62,6 +66,29 @@ impl ObjectService {
         }
         Ok(())
     }
+}
+
+fn is_mirror(target: &Target, pod: &Value) -> bool {
+    let is_of_node = target.by.as_ref().is_some_and(|who| who.node().is_some());
+    is_of_node && !pod["metadata"]["annotations"][MIRROR].is_null()
+}
+
+/// Why a pod cannot be the image of one that a node runs by itself: what such a pod uses is on the node.
+fn refusal(spec: &Value) -> Option<&'static str> {
+    if ["serviceAccountName", "serviceAccount"]
+        .iter()
+        .any(|field| spec[field].as_str().is_some_and(|name| !name.is_empty()))
+    {
+        return Some("a mirror pod may not reference service accounts");
+    }
+    if auth::refers_to_secrets(spec) {
+        return Some("a mirror pod may not reference secrets");
+    }
+    let volumes = spec["volumes"].as_array().into_iter().flatten();
+    let mut sources =
+        volumes.flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
+    let has_token = sources.any(|source| !source["serviceAccountToken"].is_null());
+    has_token.then_some("a mirror pod may not use service account token projections")
 }
 
 fn account_name(spec: &Value) -> String {

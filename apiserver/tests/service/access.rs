@@ -408,6 +408,47 @@ async fn a_pod_runs_as_an_account_and_is_given_its_token() {
     assert_eq!(made["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));
 }
 
+#[tokio::test]
+async fn nobody_but_a_node_makes_a_pod_without_an_account_by_calling_it_a_mirror() {
+    let (world, _) = guarded().await;
+    let creates = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]});
+    for user in ["eve", "system:node:n1"] {
+        let name = user.replace(':', "-");
+        give_cluster(&world, user, &name, &creates).await;
+    }
+    let (eve, n1) = (as_user(&world, "eve", &[]), as_user(&world, "system:node:n1", &["system:nodes"]));
+    let mirror = |name: &str, spec: Value| {
+        let mut pod = pod(name);
+        pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("x");
+        pod["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        pod
+    };
+    for user in [&world, &eve] {
+        let made = user.create(pods(), &mirror(&user.who.user.replace(':', "-"), json!({}))).await.unwrap();
+        assert_eq!(made["spec"]["serviceAccountName"], "default");
+        let error =
+            user.create(pods(), &mirror("x", json!({"serviceAccountName": "none"}))).await.unwrap_err();
+        assert!(error.message.contains("serviceaccount \"none\" not found"), "{error}");
+    }
+    let made = n1.create(pods(), &mirror("own", json!({}))).await.unwrap();
+    assert!(made["spec"]["serviceAccountName"].is_null() && made["spec"]["volumes"].is_null(), "{made}");
+    for (spec, why) in [
+        (json!({"serviceAccountName": "default"}), "a mirror pod may not reference service accounts"),
+        (
+            json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}),
+            "a mirror pod may not reference secrets",
+        ),
+        (json!({"imagePullSecrets": [{"name": "s"}]}), "a mirror pod may not reference secrets"),
+        (
+            json!({"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}),
+            "a mirror pod may not use service account token projections",
+        ),
+    ] {
+        let error = n1.create(pods(), &mirror("y", spec)).await.unwrap_err();
+        assert!(error.code == 403 && error.message.ends_with(why), "{error}");
+    }
+}
+
 /// The pods that the test bound.
 struct Bound(Vec<Value>);
 
