@@ -50,4 +50,4 @@ pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 /// What the user name of a machine with a join token begins with; the token's id follows.
 pub const BOOTSTRAP_USER_PREFIX: &str = "system:bootstrap:";
 /// User name of everybody who shows no credentials.
-const ANONYMOUS: &str = "system:anonymous";
+pub const ANONYMOUS: &str = "system:anonymous";

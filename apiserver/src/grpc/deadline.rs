@@ -18,7 +18,7 @@ use super::status;
 const HEADER: &str = "grpc-timeout";
 
 /// When a call is over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
 impl Deadline {
@@ -33,6 +33,12 @@ impl Deadline {
         })?;
         // Past the end of the clock there is no deadline.
         Ok(Instant::now().checked_add(time).map(Self))
+    }
+
+    /// The one that a client set, but no later than `limit` from now.
+    pub fn within(told: Option<Self>, limit: Duration) -> Self {
+        let latest = Self(Instant::now() + limit);
+        told.map_or(latest, |told| told.min(latest))
     }
 
     /// The answer, if it comes in time.

@@ -18,7 +18,7 @@ use claw_schemas::ApiError;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
-use crate::metrics::Fairness as Figures;
+use crate::{auth::ANONYMOUS, metrics::Fairness as Figures};
 
 /// Requests at a time. One takes 0.1 ms in memory and a few on the disk, so this many keep every core and the disk
 /// busy; each may hold a body of 3 MiB, which is 1.5 GiB, and what the few that are decoded at a time take as trees.
@@ -26,6 +26,10 @@ const SEATS: usize = 512;
 
 /// Of these, for one user: a quarter, so that three that do their worst leave as much to all others.
 const SEATS_A_USER: usize = SEATS / 4;
+
+/// Of these, for all together who say nothing of themselves: what everybody may ask for takes no seat, so hardly anybody
+/// comes here without credentials who will not be turned away.
+const SEATS_OF_STRANGERS: usize = SEATS / 32;
 
 /// Requests of one user that wait. More than this takes longer than a client should wait to be told.
 const QUEUE_MAX: usize = 512;
@@ -47,7 +51,15 @@ pub struct Fairness {
 struct Limits {
     seats: usize,
     a_user: usize,
+    strangers: usize,
     queue: usize,
+}
+
+impl Limits {
+    /// The seats that a user may have.
+    fn of(self, user: &str) -> usize {
+        if user == ANONYMOUS { self.strangers } else { self.a_user }
+    }
 }
 
 #[derive(Default)]
@@ -76,13 +88,14 @@ pub struct Seat {
 impl Fairness {
     /// With the usual limits.
     pub fn new(figures: Arc<Figures>) -> Arc<Self> {
-        Self::with(Limits { seats: SEATS, a_user: SEATS_A_USER, queue: QUEUE_MAX }, figures)
+        let (a_user, strangers) = (SEATS_A_USER, SEATS_OF_STRANGERS);
+        Self::with(Limits { seats: SEATS, a_user, strangers, queue: QUEUE_MAX }, figures)
     }
 
     /// With one seat, and nobody who may wait long for it.
     #[cfg(test)]
     pub fn of_one() -> Arc<Self> {
-        Self::with(Limits { seats: 1, a_user: 1, queue: 10 }, Arc::default())
+        Self::with(Limits { seats: 1, a_user: 1, strangers: 1, queue: 10 }, Arc::default())
     }
 
     fn with(limits: Limits, figures: Arc<Figures>) -> Arc<Self> {
@@ -135,7 +148,7 @@ impl Fairness {
         let flow = flows.entry(user.clone()).or_default();
         // Those who gave up do not count.
         flow.waiting.retain(|turn| !turn.is_closed());
-        if *taken < self.limits.seats && flow.taken < self.limits.a_user && flow.waiting.is_empty() {
+        if *taken < self.limits.seats && flow.taken < self.limits.of(&user) && flow.waiting.is_empty() {
             *taken += 1;
             flow.taken += 1;
             self.figures.seated.add(1);
@@ -173,7 +186,7 @@ impl Fairness {
             let Some(user) = state.turns.pop_front() else { return };
             let Some(flow) = state.flows.get_mut(&user) else { continue };
             let mut seated = false;
-            while flow.taken < self.limits.a_user && !seated {
+            while flow.taken < self.limits.of(&user) && !seated {
                 let Some(turn) = flow.waiting.pop_front() else { break };
                 seated = self.give(turn, &user);
                 flow.taken += usize::from(seated);
@@ -228,7 +241,7 @@ mod tests {
     use super::*;
 
     fn fairness(seats: usize, a_user: usize, queue: usize) -> Arc<Fairness> {
-        Fairness::with(Limits { seats, a_user, queue }, Arc::default())
+        Fairness::with(Limits { seats, a_user, strangers: 1, queue }, Arc::default())
     }
 
     type Waiting = BoxFuture<'static, Result<Seat, ApiError>>;
@@ -243,6 +256,17 @@ mod tests {
 
     fn seated(waiting: &mut Waiting) -> Option<Seat> {
         waiting.now_or_never().map(Result::unwrap)
+    }
+
+    #[tokio::test]
+    async fn all_strangers_together_have_fewer_seats_than_one_user() {
+        let fairness = fairness(10, 5, 10);
+        let first = fairness.seat(ANONYMOUS).await.unwrap();
+        let mut second = waiting(&fairness, ANONYMOUS);
+        let _user = [fairness.seat("a").await.unwrap(), fairness.seat("a").await.unwrap()];
+        drop(first);
+        let _second = seated(&mut second).expect("the seat that became free");
+        waiting(&fairness, ANONYMOUS);
     }
 
     #[tokio::test]

@@ -3,7 +3,10 @@
 //!
 //! Must never know: objects, or how identities are proven.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
@@ -30,6 +33,8 @@ const PUBLIC_GRPC: &str = "/grpc.health.v1.Health/";
 const JOIN: &str = "/clawbernetes.v1.NodeLink/Join";
 /// What nodes open once and keep.
 const NODE_LINK: &str = "/clawbernetes.v1.NodeLink/";
+/// Of it, what goes on for as long as the node likes, and is answered when the node has said the first word.
+const SESSIONS: [&str; 2] = ["/clawbernetes.v1.NodeLink/Session", "/clawbernetes.v1.NodeLink/Stream"];
 /// The service that decides itself who may do what.
 const OBJECTS: &str = "/clawbernetes.v1.Objects/";
 /// Its answers without a size that may be large and are no streams.
@@ -38,9 +43,22 @@ const GRPC_LARGE: [&str; 2] = ["/clawbernetes.v1.Objects/List", "/clawbernetes.v
 /// Codes that say that the server failed: Unknown, Internal, Unavailable, DataLoss.
 const GRPC_FAILURES: [u16; 4] = [2, 13, 14, 15];
 
+/// How long a call by gRPC may take until its answer begins, with the time in the queue and until its message is here
+/// and read: upstream's limit for a request. REST has limits of its own, since it knows who asks before it reads.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+
 /// When the client stops waiting, which only gRPC says.
 fn deadline<B>(request: &Request<B>, is_grpc: bool) -> Result<Option<grpc::Deadline>, ApiError> {
     if is_grpc { grpc::Deadline::of(request.headers()) } else { Ok(None) }
+}
+
+/// When the server stops working for an answer to begin. What an answer that is a stream does after that is bounded by
+/// what the client said alone.
+fn limit<B>(request: &Request<B>, told: Option<grpc::Deadline>, is_grpc: bool) -> Option<grpc::Deadline> {
+    match is_grpc && !SESSIONS.contains(&request.uri().path()) {
+        true => Some(grpc::Deadline::within(told, CALL_LIMIT)),
+        false => told,
+    }
 }
 
 /// The way in.
@@ -85,8 +103,9 @@ impl Gate {
         let (user, mut response) = match deadline(&request, is_grpc) {
             Ok(deadline) => {
                 // The time in the queue counts: to the client it is all one wait.
+                let limit = limit(&request, deadline, is_grpc);
                 let worked = self.work_on(peer, request, deadline, is_grpc);
-                grpc::Deadline::keep(deadline, worked)
+                grpc::Deadline::keep(limit, worked)
                     .await
                     .unwrap_or_else(|over| (None, refuse(&over, is_grpc)))
             }

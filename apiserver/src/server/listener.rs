@@ -69,7 +69,7 @@ const NOT_PLAIN_HTTP: &[u8] =
 pub struct Door {
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
     stop: Stop,
 }
 

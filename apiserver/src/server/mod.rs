@@ -12,6 +12,8 @@ mod fairness;
 mod gate;
 mod listener;
 mod lock;
+#[cfg(test)]
+mod stories;
 mod tls;
 
 use std::{
