@@ -1,6 +1,12 @@
 //! Who is asking: a client certificate, a bearer token, or nobody.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
 
 use claw_schemas::{ApiError, status::Reason};
 use http::{HeaderMap, header};
@@ -17,6 +23,8 @@ use crate::pki::{ADMIN_USER, Facts};
 /// What the TLS handshake of a connection proved. The chain is verified by then.
 pub struct Peer {
     certificate: Option<(Identity, SystemTime)>,
+    /// Whether somebody has asked by this connection who was recognised.
+    is_known: AtomicBool,
 }
 
 impl Peer {
@@ -34,17 +42,22 @@ impl Peer {
                 None
             }
         });
-        Self { certificate }
+        Self { certificate, is_known: AtomicBool::new(false) }
     }
 
     /// A peer whose identity was proven in another way than by TLS, as good as a certificate until `not_after`.
     pub const fn proven(identity: Identity, not_after: SystemTime) -> Self {
-        Self { certificate: Some((identity, not_after)) }
+        Self { certificate: Some((identity, not_after)), is_known: AtomicBool::new(false) }
     }
 
     /// A peer that showed no certificate.
     pub const fn unknown() -> Self {
-        Self { certificate: None }
+        Self { certificate: None, is_known: AtomicBool::new(false) }
+    }
+
+    /// Whether it is somebody: by its certificate, or by the token of a request that came before.
+    pub fn is_known(&self) -> bool {
+        self.certificate.is_some() || self.is_known.load(Ordering::Relaxed)
     }
 }
 
@@ -83,7 +96,9 @@ impl Authenticator {
             Some(value) => {
                 let token = bearer(value.as_bytes())
                     .ok_or_else(|| unauthorized("the Authorization header must be \"Bearer TOKEN\""))?;
-                self.token(token).await
+                let who = self.token(token).await?;
+                peer.is_known.store(true, Ordering::Relaxed);
+                Ok(who)
             }
         }
     }
@@ -142,7 +157,7 @@ mod tests {
     }
 
     fn peer(not_after: SystemTime) -> Peer {
-        Peer { certificate: Some((Identity::of_node("gpu-02"), not_after)) }
+        Peer::proven(Identity::of_node("gpu-02"), not_after)
     }
 
     fn with_token(value: &str) -> HeaderMap {

@@ -4,7 +4,7 @@
 //!
 //! Must never know: what requests mean.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future, io, pin::pin, sync::Arc, time::Duration};
 
 use hyper::service::service_fn;
 use hyper_util::{
@@ -53,6 +53,14 @@ const HTTP2_STREAMS_MAX: u32 = 4_096;
 /// connection 1 MiB.
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// How long a connection stays open by which nobody has shown who they are. Whoever has a certificate or a token shows it
+/// with the first request; a probe without credentials connects again. So a stranger who opens connections to keep them
+/// must open them again and again.
+const STRANGER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a stranger's requests may still take then: probes take milliseconds.
+const STRANGER_LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// When the process is out of file descriptors, accepting waits for some to come back.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -104,17 +112,30 @@ impl Door {
     {
         let builder = if is_http2 { &self.http2 } else { &self.http1 };
         let (gate, peer) = (self.gate.clone(), Arc::new(peer));
+        let stays_strange = stays_strange(peer.clone());
         let service = service_fn(move |request| {
             let (gate, peer) = (gate.clone(), peer.clone());
             async move { Ok::<_, Infallible>(gate.answer(&peer, request).await) }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        tokio::select! {
+        let is_stranger = tokio::select! {
             ended = connection.as_mut() => return ended,
-            () = self.stop.drain.cancelled() => {}
-        }
+            () = self.stop.drain.cancelled() => false,
+            () = stays_strange => true,
+        };
         connection.as_mut().graceful_shutdown();
+        if is_stranger {
+            return timeout(STRANGER_LEAVE_LIMIT, connection).await?;
+        }
         connection.await
+    }
+}
+
+/// Comes to an end if the peer is nobody for too long.
+async fn stays_strange(peer: Arc<Peer>) {
+    sleep(STRANGER_LIMIT).await;
+    if peer.is_known() {
+        future::pending().await
     }
 }
 

@@ -7,7 +7,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use claw_schemas::proto;
 use futures::stream;
 use http::{Request, Response, header};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{Instant, timeout};
 
 use super::{NODE_GRACE_DEFAULT, core::Core};
@@ -72,3 +73,42 @@ async fn a_watch_goes_on_for_as_long_as_its_client_likes() {
     assert!(next.is_err(), "it has ended: {next:?}");
 }
 
+type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
+
+/// A connection without a certificate.
+async fn connect(core: &Core) -> (Sender, tokio::task::JoinHandle<()>) {
+    let (near, far) = tokio::io::duplex(64 << 10);
+    core.serve(far, Peer::unknown(), true);
+    let connected = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await;
+    let (sender, connection) = connected.unwrap();
+    (sender, tokio::spawn(async move { drop(connection.await) }))
+}
+
+async fn get(sender: &mut Sender, token: Option<&str>) -> u16 {
+    let mut request = Request::get("https://localhost/livez");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let answer = sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+    answer.status().as_u16()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_of_nobody_is_closed_after_a_minute_whatever_it_asks() {
+    let (core, _) = core().await;
+    let (_idle, first) = connect(&core).await;
+    let (mut busy, second) = connect(&core).await;
+    assert_eq!(get(&mut busy, None).await, 200);
+    for connection in [first, second] {
+        timeout(2 * MINUTE, connection).await.expect("it is closed").unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_of_somebody_stays_open() {
+    let (core, token) = core().await;
+    let (mut sender, connection) = connect(&core).await;
+    assert_eq!(get(&mut sender, Some(&token)).await, 200);
+    assert!(timeout(10 * MINUTE, connection).await.is_err(), "it was closed");
+    assert_eq!(get(&mut sender, None).await, 200);
+}
