@@ -92,13 +92,15 @@ impl proto::objects_server::Objects for Objects {
             send_initial_events: message.send_initial_events,
             timeout_seconds: (timeout_seconds > 0).then_some(timeout_seconds),
         };
-        let events = self
+        let (events, initial) = self
             .service
-            .watch(&who, resource, options, View::Object)
+            .open_watch(&who, resource, options, View::Object)
             .await
             .map_err(|error| status(&error))?;
         let events = events.map(|event| event.map(watch_event).map_err(|error| status(&error)));
-        Ok(Reply::new(deadline::until(deadline, events.boxed())))
+        let mut reply = Reply::new(deadline::until(deadline, events.boxed()));
+        reply.extensions_mut().insert(initial);
+        Ok(reply)
     }
 
     async fn create(&self, request: tonic::Request<proto::CreateRequest>) -> Answer<proto::Object> {

@@ -153,8 +153,11 @@ async fn on_resource(
             let comma = if options.field_selector.is_empty() { "" } else { "," };
             options.field_selector += &format!("{comma}metadata.name={name}");
         }
-        let events = state.service.watch(who, resource, options, view).await?;
-        return Ok(stream::watch(events, view));
+        let (events, initial) = state.service.open_watch(who, resource, options, view).await?;
+        let mut response = stream::watch(events, view);
+        // Whoever gave the request a place holds it until what exists is read.
+        response.extensions_mut().insert(initial);
+        return Ok(response);
     }
     if let Some(asked) = write_verb(&parts.method, resource.name.is_some()) {
         // Before the body: nobody may make the server hold and decode what it will refuse.

@@ -2,7 +2,7 @@
 //!
 //! A list waits in memory until it is read, and a client may ask for thousands over one connection and read none. So a
 //! large answer goes out in pieces, keeps its seat until the last one is taken, and is given up when none is taken for
-//! a while.
+//! a while. What a watch begins with is such an answer, too, until all of it is taken.
 //!
 //! Must never know: what is in it.
 
@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::fairness::Seat;
+use crate::service::Initial;
 
 /// Smaller answers are handed over whole: what a connection holds anyway.
 const LARGE_BYTES: u64 = 256 << 10;
@@ -33,11 +34,12 @@ const PIECE_BYTES: usize = 64 << 10;
 const PIECE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The same answer, which keeps its seat if it is large. One without a size may be a stream, which is bounded otherwise;
-/// `is_large` says that it is none.
-pub fn held(answer: Response<Body>, seat: Option<Seat>, is_large: bool) -> Response<Body> {
+/// `is_large` says that it is none. Of a watch, what existed before is held.
+pub fn held(mut answer: Response<Body>, seat: Option<Seat>, is_large: bool) -> Response<Body> {
     let bytes = answer.body().size_hint().exact();
-    match bytes.map_or(is_large, |bytes| bytes > LARGE_BYTES) {
-        true => answer.map(|body| Body::new(Held::new(body, bytes, seat))),
+    let initial = answer.extensions_mut().remove::<Initial>().filter(|initial| !initial.is_over());
+    match initial.is_some() || bytes.map_or(is_large, |bytes| bytes > LARGE_BYTES) {
+        true => answer.map(|body| Body::new(Held::new(body, bytes, seat, initial))),
         false => answer,
     }
 }
@@ -57,12 +59,25 @@ struct Rest {
     /// Bytes of both, if that is known.
     bytes: Option<u64>,
     taken: Instant,
-    _seat: Option<Seat>,
+    seat: Option<Seat>,
+    /// Of a watch: how far it is. From when it has told what existed, it is held no longer.
+    initial: Option<Initial>,
+    is_free: bool,
+}
+
+impl Rest {
+    /// Lets go of the seat when all is told that has to be read in time.
+    fn settle(&mut self) {
+        if self.initial.as_ref().is_some_and(Initial::is_over) {
+            (self.seat, self.initial, self.is_free) = (None, None, true);
+        }
+    }
 }
 
 impl Held {
-    fn new(body: Body, bytes: Option<u64>, seat: Option<Seat>) -> Self {
-        let rest = Rest { body, data: Bytes::new(), bytes, taken: Instant::now(), _seat: seat };
+    fn new(body: Body, bytes: Option<u64>, seat: Option<Seat>, initial: Option<Initial>) -> Self {
+        let (data, taken) = (Bytes::new(), Instant::now());
+        let rest = Rest { body, data, bytes, taken, seat, initial, is_free: false };
         let rest = Arc::new(Mutex::new(Some(rest)));
         Self { _guard: AbortOnDropHandle::new(tokio::spawn(guard(Arc::downgrade(&rest)))), rest }
     }
@@ -70,7 +85,11 @@ impl Held {
 
 /// Gives the rest up when the client takes too long for a piece.
 async fn guard(rest: Weak<Mutex<Option<Rest>>>) {
-    let limit = || rest.upgrade()?.lock().as_ref().map(|rest| rest.taken + PIECE_LIMIT);
+    let limit = || {
+        let rest = rest.upgrade()?;
+        let rest = rest.lock();
+        rest.as_ref().filter(|rest| !rest.is_free).map(|rest| rest.taken + PIECE_LIMIT)
+    };
     while let Some(limit) = limit() {
         if Instant::now() < limit {
             sleep_until(limit).await;
@@ -98,7 +117,9 @@ impl http_body::Body for Held {
             return Poll::Ready(Some(Err(axum::Error::new(std::io::Error::other(why)))));
         };
         if rest.data.is_empty() {
-            match ready!(Pin::new(&mut rest.body).poll_frame(context)).transpose()?.map(Frame::into_data) {
+            let frame = Pin::new(&mut rest.body).poll_frame(context);
+            rest.settle();
+            match ready!(frame).transpose()?.map(Frame::into_data) {
                 Some(Ok(data)) => rest.data = data,
                 Some(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
                 None => return Poll::Ready(None),
@@ -122,7 +143,7 @@ impl http_body::Body for Held {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
+    use futures::{FutureExt as _, StreamExt as _, stream};
     use http_body_util::BodyExt as _;
 
     use super::*;
@@ -172,6 +193,44 @@ mod tests {
             assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "piece");
             assert!(is_free(&fairness));
         }
+    }
+
+    /// A watch that has `count` objects to tell and then waits.
+    async fn watch(fairness: &Arc<Fairness>, count: usize) -> Response<Body> {
+        let initial = Initial::default();
+        let told = initial.clone();
+        let events = stream::iter(vec![Bytes::from_static(b"event"); count]).map(Ok::<_, std::io::Error>);
+        let end = stream::poll_fn(move |_| {
+            told.end();
+            Poll::Pending
+        });
+        let seat = fairness.seat("slow").await.unwrap();
+        let mut answer = Response::new(Body::from_stream(events.chain(end)));
+        answer.extensions_mut().insert(initial);
+        held(answer, Some(seat), false)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_keeps_its_seat_until_what_existed_is_read_and_may_be_silent_then() {
+        let fairness = Fairness::of_one();
+        let mut watch = watch(&fairness, 3).await;
+        for _ in 0..3 {
+            assert!(!is_free(&fairness));
+            assert_eq!(watch.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "event");
+        }
+        let silent = tokio::time::timeout(10 * PIECE_LIMIT, watch.body_mut().frame()).await;
+        assert!(silent.is_err() && is_free(&fairness), "it goes on, without a seat");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_whose_beginning_nobody_reads_is_given_up() {
+        let fairness = Fairness::of_one();
+        let mut watch = watch(&fairness, 3).await;
+        watch.body_mut().frame().await.unwrap().unwrap();
+        tokio::time::sleep(PIECE_LIMIT + Duration::from_millis(1)).await;
+        assert!(is_free(&fairness));
+        let error = watch.body_mut().frame().await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("nothing of the answer was read"), "{error}");
     }
 
     #[tokio::test]

@@ -1,18 +1,27 @@
 //! The gate and the door of a whole server, on a clock that stands still while anybody works.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use claw_client::{
+    self as client, ResourceRef, Verb,
+    request::{View, WriteOptions},
+};
 use claw_schemas::proto;
 use futures::stream;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::{NODE_GRACE_DEFAULT, core::Core};
-use crate::{auth::Peer, pki::Pki, store};
+use crate::{
+    auth::{Identity, Peer},
+    pki::Pki,
+    store,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -71,6 +80,32 @@ async fn a_watch_goes_on_for_as_long_as_its_client_likes() {
     assert!(answer.headers().get("grpc-status").is_none(), "{answer:?}");
     let next = timeout(10 * MINUTE, answer.body_mut().frame()).await;
     assert!(next.is_err(), "it has ended: {next:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_has_a_seat_until_its_beginning_is_read() {
+    let (core, _) = core().await;
+    let reader = json!({"metadata": {"name": "reader"}, "rules": [
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["watch"]},
+    ]});
+    let binding = json!({
+        "metadata": {"name": "reader"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"}],
+    });
+    for (plural, object) in [("clusterroles", reader), ("clusterrolebindings", binding)] {
+        let verb = Verb::Create { body: object.to_string().into(), options: WriteOptions::default() };
+        let resource = ResourceRef::collection("rbac.authorization.k8s.io", "v1", plural);
+        let request = client::Request { resource, verb, view: View::Object };
+        core.service.call(&Identity::loopback("test"), request).await.unwrap();
+    }
+    let eve = Peer::proven(Identity::of("eve", &[]), SystemTime::now() + 60 * MINUTE);
+    let seated = || core.service.metrics().fairness.seated.get();
+    let request = Request::get("/api/v1/namespaces?watch=1").body(Body::empty()).unwrap();
+    let mut answer = core.door.gate.answer(&eve, request).await;
+    assert_eq!((answer.status().as_u16(), seated()), (200, 1));
+    while timeout(MINUTE / 2, answer.body_mut().frame()).await.is_ok() {}
+    assert_eq!(seated(), 0);
 }
 
 type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;

@@ -23,6 +23,7 @@ mod documents;
 mod encode;
 mod errors;
 mod evictions;
+mod existing;
 mod facts;
 mod form;
 mod guard;
@@ -64,6 +65,7 @@ use claw_schemas::{ApiError, Registry};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::addresses::SERVER_ADDRESS;
+pub(crate) use self::guard::may_label;
 use self::{
     apply::Asked,
     definitions::Definitions,
@@ -73,10 +75,10 @@ use self::{
     watches::Watches,
 };
 pub use self::{
+    existing::Initial,
     health::Check,
     pods::{decode_delete_options, propagation},
 };
-pub(crate) use self::guard::may_label;
 use crate::{
     admission,
     auth::{Authorizer, Identity, service_accounts::ServiceAccounts},

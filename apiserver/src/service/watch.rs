@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ObjectService, encode, errors,
+    existing::{Existing, Initial},
     kinds::{Served, Target, Term},
     limits::{BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, LIST_CHUNK, WATCH_LIFE_MAX, WATCH_LIFE_MIN},
-    list::{ScanError, narrowed},
+    list::narrowed,
     memo::Memo,
     select::Selection,
     view::{self, ListMeta},
@@ -36,7 +37,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// Where a watch starts.
 enum Start {
-    /// With what exists.
+    /// With what exists, selected or not, as it is stored.
     Existing(Vec<Record>, Revision),
     /// After a revision.
     After(Revision),
@@ -54,6 +55,20 @@ impl ObjectService {
         options: WatchOptions,
         view: View,
     ) -> Result<WatchStream, ApiError> {
+        self.open_watch(who, resource, options, view).await.map(|(events, _)| events)
+    }
+
+    /// The same, and how far it is with what existed before.
+    ///
+    /// # Errors
+    /// See [`Self::watch`].
+    pub async fn open_watch(
+        &self,
+        who: &Identity,
+        resource: ResourceRef,
+        options: WatchOptions,
+        view: View,
+    ) -> Result<(WatchStream, Initial), ApiError> {
         self.authorize(who, "watch", &resource, &options.field_selector)?;
         let target = self.kinds.resolve(resource)?;
         if target.sub.is_some() || !target.name.is_empty() {
@@ -66,24 +81,29 @@ impl ObjectService {
         let watching = self.watches.enter(who)?;
         let start = match self.watch_start(&target, &selection, &options).await? {
             Ok(start) => start,
-            Err(expired) => return Ok(only(expired)),
+            Err(expired) => return Ok((only(expired), Initial::over())),
         };
         let after = match &start {
             Start::Existing(_, revision) | Start::After(revision) => *revision,
         };
         let watch = match self.store.watch(&narrowed(&target, &selection), after) {
             Ok(watch) => watch,
-            Err(StoreError::Compacted { asked, oldest }) => return Ok(only(errors::expired(asked, oldest))),
+            Err(StoreError::Compacted { asked, oldest }) => {
+                return Ok((only(errors::expired(asked, oldest)), Initial::over()));
+            }
             Err(error) => return Err(errors::from_store(error)),
         };
         let sent = self.metrics.watch_events(&target.kind.descriptor);
-        let session = Session::new(self, target, selection, view, start, watch, &options, watching);
-        Ok(stream::unfold((Box::new(session), sent), |(mut session, sent)| async move {
+        let mut session = Session::new(self, target, selection, view, start, watch, &options, watching);
+        // What cannot be converted at all is still an answer of its own.
+        session.existing.prepare(&session.kind, &session.selection).await?;
+        let initial = session.initial.clone();
+        let events = stream::unfold((Box::new(session), sent), |(mut session, sent)| async move {
             let event = session.next().await?;
             sent.inc();
             Some((Ok(event), (session, sent)))
-        })
-        .boxed())
+        });
+        Ok((events.boxed(), initial))
     }
 
     /// The inner error is an expired start, which travels as an event.
@@ -104,12 +124,10 @@ impl ObjectService {
         if asked > current {
             return Err(errors::ahead(asked, current));
         }
-        match self.scan(target, selection, 0, None, None).await {
-            Ok(found) => Ok(Ok(Start::Existing(found.items, found.revision))),
-            Err(ScanError::Store(StoreError::Compacted { asked, oldest })) => {
-                Ok(Err(errors::expired(asked, oldest)))
-            }
-            Err(error) => Err(error.into()),
+        match self.store.list(&narrowed(target, selection), None, 0, None).await {
+            Ok(page) => Ok(Ok(Start::Existing(page.items, page.revision))),
+            Err(StoreError::Compacted { asked, oldest }) => Ok(Err(errors::expired(asked, oldest))),
+            Err(error) => Err(errors::from_store(error)),
         }
     }
 }
@@ -125,7 +143,8 @@ struct Session {
     selection: Selection,
     view: View,
     memo: Arc<Memo>,
-    initial: std::vec::IntoIter<Record>,
+    existing: Existing,
+    initial: Initial,
     /// The revision of the bookmark that is to end the initial events.
     initial_end: Option<Revision>,
     watch: Box<dyn Watch>,
@@ -154,9 +173,12 @@ impl Session {
     ) -> Self {
         let now = Instant::now();
         let deadline = now + life(options.timeout_seconds);
-        let (initial, initial_end) = match start {
-            Start::Existing(records, revision) => (records, options.send_initial_events.then_some(revision)),
-            Start::After(_) => (Vec::new(), None),
+        let (existing, initial, initial_end) = match start {
+            Start::Existing(records, revision) => {
+                let end = options.send_initial_events.then_some(revision);
+                (Existing::new(records), Initial::default(), end)
+            }
+            Start::After(_) => (Existing::default(), Initial::over(), None),
         };
         let next_bookmark = options.allow_bookmarks.then(|| bookmark_after(now, deadline)).flatten();
         Self {
@@ -165,7 +187,8 @@ impl Session {
             selection,
             view,
             memo: service.memo.clone(),
-            initial: initial.into_iter(),
+            existing,
+            initial,
             initial_end,
             watch,
             columns_sent: false,
@@ -179,13 +202,23 @@ impl Session {
     }
 
     async fn next(&mut self) -> Option<WatchEvent> {
-        if let Some(record) = self.initial.next() {
-            let item = view::item(&self.kind, self.view, &record.value);
-            return Some(WatchEvent::Added(self.framed(item.into(), record.revision)));
+        match self.existing.next(&self.kind, &self.selection).await {
+            Ok(Some(record)) => {
+                let item = view::item(&self.kind, self.view, &record.value);
+                return Some(WatchEvent::Added(self.framed(item.into(), record.revision)));
+            }
+            Ok(None) if self.initial.is_over() => {}
+            // The watch may live for a day: it keeps nothing of what it began with.
+            Ok(None) => self.existing = Existing::default(),
+            Err(error) => {
+                tracing::warn!(kind = %self.kind.descriptor.kind, %error, "a watch ends: what exists cannot be converted");
+                return None;
+            }
         }
         if let Some(revision) = self.initial_end.take() {
             return Some(self.bookmark(revision, true));
         }
+        self.initial.end();
         // Asked here too, because changes that never cease would never let the alarm below have its turn.
         if self.closing.is_cancelled() || Instant::now() >= self.deadline {
             return None;
