@@ -266,7 +266,7 @@ mod tests {
         let _user = [fairness.seat("a").await.unwrap(), fairness.seat("a").await.unwrap()];
         drop(first);
         let _second = seated(&mut second).expect("the seat that became free");
-        waiting(&fairness, ANONYMOUS);
+        drop(waiting(&fairness, ANONYMOUS));
     }
 
     #[tokio::test]
