@@ -2,7 +2,7 @@
 
 use claw_client::{
     Client, WatchEvent,
-    request::{DeleteOptions, PatchKind, WatchOptions},
+    request::{DeleteOptions, ListOptions, PatchKind, WatchOptions},
 };
 use claw_schemas::status::Reason;
 use futures::{StreamExt as _, stream};
@@ -58,6 +58,22 @@ async fn objects_are_written_read_and_watched() {
         matches!(next().await, WatchEvent::Modified(body) if serde_json::from_slice::<ConfigMap>(&body).unwrap() == patched)
     );
     assert!(matches!(next().await, WatchEvent::Deleted(_)));
+}
+
+#[tokio::test]
+async fn a_selector_that_no_url_could_carry_is_refused() {
+    let server = TestServer::start().await;
+    let maps = Client::new(grpc(&server.admin()), "test").namespaced::<ConfigMap>("default");
+    let (labels, fields) = ("!a,".repeat(30_000), "metadata.name=a,".repeat(5_000));
+    let by_labels = ListOptions { label_selector: labels.clone(), ..ListOptions::default() };
+    let by_fields = ListOptions { field_selector: fields, ..ListOptions::default() };
+    for options in [by_labels, by_fields] {
+        let error = maps.list(options).await.unwrap_err();
+        assert_eq!((error.code, error.reason), (400, Reason::BadRequest), "{error}");
+    }
+    let error =
+        maps.watch(WatchOptions { label_selector: labels, ..Default::default() }).await.err().unwrap();
+    assert_eq!(error.reason, Reason::BadRequest, "{error}");
 }
 
 #[tokio::test]
