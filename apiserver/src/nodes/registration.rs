@@ -131,7 +131,8 @@ fn with_labels(node: &Value, hello: &Value) -> Option<Value> {
     let mut changed = node.clone();
     let found = node["metadata"]["annotations"][FOUND_LABELS].as_str().unwrap_or_default();
     let said = labels(hello);
-    if let Some(labels) = changed["metadata"]["labels"].as_object_mut() {
+    // Indexing would leave a null where there are no labels.
+    if let Some(labels) = changed.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         // The list is an annotation, which an agent can write: it takes no label off that the agent may not touch.
         let is_lost = |name: &str| may_label(name) && found.split(',').any(|found| found == name);
         labels.retain(|name, _| said.contains_key(name) || !is_lost(name));
