@@ -79,6 +79,7 @@ pub fn apply(kind: &Descriptor, object: &mut Value) {
 pub fn inherit(kind: &Descriptor, old: &Value, new: &mut Value) {
     let Value::Object(new) = new else { return };
     match (&*kind.group, &*kind.kind) {
+        ("", "Pod") => pod::inherit(&old["spec"], child(new, "spec")),
         ("", "Service") => service::inherit(&old["spec"], child(new, "spec")),
         // What was asked for, and by whom, stays: only the answer changes.
         ("certificates.k8s.io", "CertificateSigningRequest") => {

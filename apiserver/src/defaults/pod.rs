@@ -29,14 +29,19 @@ pub(super) fn pod(object: &mut Object) {
 pub(super) fn admit(object: &mut Object) {
     let pod = child(object, "spec");
     tolerate_node_trouble(pod);
-    if is_unset(pod.get("priorityClassName")) {
-        value(pod, "priority", 0);
-    }
-    text(pod, "preemptionPolicy", "PreemptLowerPriority");
     let class = qos::class(pod);
     let status = child(object, "status");
     text(status, "phase", "Pending");
     text(status, "qosClass", class);
+}
+
+/// What follows from a pod's class once and for all: an update need not repeat it.
+pub(super) fn inherit(old: &Value, new: &mut Object) {
+    for field in ["priority", "preemptionPolicy"] {
+        if is_unset(new.get(field)) && !old[field].is_null() {
+            new.insert(field.to_owned(), old[field].clone());
+        }
+    }
 }
 
 /// The part that pods and templates share.

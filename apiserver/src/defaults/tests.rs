@@ -113,7 +113,6 @@ fn a_pod_gets_requests_tolerations_and_a_status() {
     assert_eq!(spec["containers"][0]["imagePullPolicy"], "IfNotPresent");
     assert_eq!(spec["containers"][0]["resources"]["requests"], json!({"cpu": "1", "memory": "64Mi"}));
     assert_eq!(spec["enableServiceLinks"], true);
-    assert_eq!(spec["priority"], 0);
     let keys: Vec<_> = spec["tolerations"].as_array().unwrap().iter().map(|t| t["key"].clone()).collect();
     assert_eq!(keys, ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
     assert_eq!(object["status"], json!({"phase": "Pending", "qosClass": "Guaranteed"}));

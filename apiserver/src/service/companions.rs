@@ -26,6 +26,11 @@ impl ObjectService {
         let mut writes = self.address_writes(target, old, new.as_deref_mut()).await?;
         let charged = self.charge(target, old, new.as_deref()).await?;
         writes.extend(charged.writes);
-        Ok(Companions { writes, turn: charged.turn })
+        // No object of the cluster uses quotas, so there is one turn at most.
+        let turn = match charged.turn {
+            Some(turn) => Some(turn),
+            None => self.admit_default_class(target, new.as_deref()).await?,
+        };
+        Ok(Companions { writes, turn })
     }
 }

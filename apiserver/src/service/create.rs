@@ -115,8 +115,9 @@ impl ObjectService {
         Ok(())
     }
 
-    /// What the namespace adds to a new object.
+    /// What its class and its namespace add to a new object.
     async fn admit_new(&self, target: &Target, object: &mut Value) -> Result<(), ApiError> {
+        self.admit_priority(target, object).await?;
         self.admit_account(target, object).await?;
         self.admit_amounts(target, object).await
     }

@@ -44,12 +44,12 @@ const PLURAL: &str = "resourcequotas";
 /// The right to change the accounts of a namespace, until it is dropped.
 pub(super) type Turn = OwnedMutexGuard<()>;
 
-/// Who changes accounts now, by namespace.
+/// Who changes accounts now, by namespace; or something else that there must be one of, by a name that no namespace has.
 #[derive(Default)]
 pub(super) struct Turns(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl Turns {
-    async fn take(&self, namespace: &str) -> Turn {
+    pub async fn take(&self, namespace: &str) -> Turn {
         let turn = {
             let mut turns = self.0.lock();
             turns.retain(|_, turn| turn.strong_count() > 0);

@@ -47,7 +47,6 @@ static UNATTENDED: &[(&str, &str, Also, &str)] = &[
     ("resource.k8s.io", "ResourceClaim", Nowhere, "devices are not allocated to claims"),
     ("resource.k8s.io", "ResourceClaimTemplate", Nowhere, "no claims are made from ResourceClaimTemplates"),
     ("resource.k8s.io", "ResourceSlice", Nowhere, "devices are not allocated to claims"),
-    ("scheduling.k8s.io", "PriorityClass", Nowhere, "pods get no priority from PriorityClasses"),
     ("storage.k8s.io", "StorageClass", Nowhere, "nothing provisions volumes"),
 ];
 

@@ -15,6 +15,7 @@ mod garbage;
 mod lists;
 mod owners;
 mod policies;
+mod priorities;
 mod programs;
 mod quotas;
 mod races;

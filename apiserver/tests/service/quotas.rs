@@ -257,6 +257,8 @@ async fn a_quota_of_some_pods_leaves_the_others_alone() {
         world.create(pods(), &ending).await.unwrap_err(),
         "exceeded quota: batch, requested: pods=1, used: pods=0, limited: pods=0",
     );
+    let classes = ResourceRef::collection("scheduling.k8s.io", "v1", "priorityclasses");
+    world.create(classes, &json!({"metadata": {"name": "high"}, "value": 7})).await.unwrap();
     let mut important = pod("important", json!({}));
     important["spec"]["priorityClassName"] = json!("high");
     refused(
