@@ -39,6 +39,89 @@ metadata: {name: tone}
 spec: {policyName: tone, validationActions: [Warn]}
 ";
 
+/// What becomes of ConfigMaps.
+const MUTATIONS: &str = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: {name: team}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [''], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [configmaps]}]
+    namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: default}}
+  matchConditions: [{name: bare, expression: \"!has(object.metadata.labels) || !('team' in object.metadata.labels)\"}]
+  reinvocationPolicy: Never
+  mutations:
+  - patchType: ApplyConfiguration
+    applyConfiguration: {expression: \"Object{metadata: Object.metadata{labels: {'team': 'green'}}}\"}
+  - patchType: JSONPatch
+    jsonPatch:
+      expression: >
+        [JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('example.com/keys'), value: has(object.data) ?
+        string(size(object.data)) : '0'}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata: {name: team}
+spec: {policyName: team}
+";
+
+#[test]
+fn every_kubectl_sees_what_mutating_policies_make_of_its_objects() {
+    let name = "every_kubectl_sees_what_mutating_policies_make_of_its_objects";
+    if !need::all(name, &[Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::server());
+    for kubectl in &cluster.kubectls() {
+        eprintln!("--- {}", kubectl.name);
+        let applied = kubectl.run_with(&["apply", "-f", "-"], MUTATIONS);
+        assert_eq!((applied.code, applied.stderr.as_str()), (0, ""), "nobody warns: somebody acts on them");
+        let policy = "mutatingadmissionpolicies.admissionregistration.k8s.io";
+        let table = kubectl.ok(&["get", policy]);
+        assert!(table.contains("MUTATIONS") && table.contains("team"), "{table}");
+        let labels = "jsonpath={.metadata.labels.team} {.metadata.labels.example\\.com/keys}";
+        let dry = ["create", "configmap", "m", "--from-literal=k=v", "--dry-run=server", "-o", labels];
+        assert_eq!(kubectl.ok(&dry), "green 1");
+        kubectl.ok(&["create", "configmap", "m", "--from-literal=k=v"]);
+        assert_eq!(kubectl.ok(&["get", "configmap", "m", "-o", labels]), "green 1");
+        kubectl.ok(&["label", "configmap", "m", "team-"]);
+        assert_eq!(kubectl.ok(&["get", "configmap", "m", "-o", labels]), "green 1", "it comes back at once");
+        kubectl.ok(&["create", "configmap", "m", "-n", "kube-public"]);
+        assert_eq!(kubectl.ok(&["get", "configmap", "m", "-n", "kube-public", "-o", labels]), " ");
+        let red = configmap(&json!({"name": "own", "labels": {"team": "red"}}));
+        kubectl.ok_with(&["apply", "--server-side", "-f", "-"], &red);
+        assert_eq!(kubectl.ok(&["get", "configmap", "own", "-o", labels]), "red ");
+        let broken = r#"[{"op": "replace", "path": "/spec/mutations/0/applyConfiguration/expression", "value": "Object{metadata: Object.metadata{labels: {'team': object.missing}}}"}]"#;
+        kubectl.ok(&["patch", policy, "team", "--type=json", "-p", broken]);
+        let said = kubectl.fails(&["create", "configmap", "n"], "");
+        assert!(said.contains("policy 'team' with binding 'team' denied request: expression"), "{said}");
+        let misspelt = broken.replace("Object.metadata{", "Objekt{");
+        let said = kubectl.fails(&["patch", policy, "team", "--type=json", "-p", &misspelt], "");
+        assert!(said.contains("compilation failed: undeclared reference to 'Objekt'"), "{said}");
+        kubectl.ok(&["delete", "mutatingadmissionpolicybindings.admissionregistration.k8s.io", "team"]);
+        kubectl.ok(&["delete", policy, "team"]);
+        kubectl.ok(&["create", "configmap", "n"]);
+        kubectl.ok(&["delete", "configmap", "m", "n", "own"]);
+        kubectl.ok(&["delete", "configmap", "m", "-n", "kube-public"]);
+        priorities(kubectl);
+    }
+}
+
+fn priorities(kubectl: &Kubectl) {
+    kubectl.ok(&["create", "priorityclass", "high", "--value=1000", "--preemption-policy=Never"]);
+    let pod = |class: &str| {
+        let spec = json!({"priorityClassName": class, "containers": [{"name": "c", "image": "clawbernetes.io/toolbox:1"}]});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}).to_string()
+    };
+    let said = kubectl.fails(&["create", "-f", "-"], &pod("unknown"));
+    assert!(said.contains("pods \"p\" is forbidden: no PriorityClass with name unknown was found"), "{said}");
+    kubectl.ok_with(&["create", "-f", "-"], &pod("high"));
+    let standing = "jsonpath={.spec.priority} {.spec.preemptionPolicy}";
+    assert_eq!(kubectl.ok(&["get", "pod", "p", "-o", standing]), "1000 Never");
+    kubectl.ok(&["delete", "pod", "p", "--force", "--grace-period=0"]);
+    kubectl.ok(&["delete", "priorityclass", "high"]);
+}
+
 /// Refuses objects with the label `bad`, and gives those without labels one.
 fn answer(request: &Value) -> Value {
     let labels = &request["object"]["metadata"]["labels"];

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    custom::cel::{Evaluation, Given, Gives, Names, Program},
+    custom::cel::{Evaluation, Given, Gives, Inputs, Names, Program},
     validation::faults::{Faults, Path},
 };
 
@@ -11,15 +11,6 @@ use crate::{
 pub(crate) struct Conditions {
     /// Why they cannot be judged, where they were stored by somebody who did not compile them.
     all: Result<Vec<Program>, String>,
-}
-
-/// Whether conditions hold.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Met {
-    Yes,
-    No,
-    /// Nobody knows; why.
-    Unclear(String),
 }
 
 impl Conditions {
@@ -34,25 +25,26 @@ impl Conditions {
         self.all.as_ref().is_ok_and(Vec::is_empty)
     }
 
-    /// One that does not hold decides, whatever is wrong with others.
-    pub fn met(&self, evaluation: &Evaluation<'_, '_>) -> Met {
-        let all = match &self.all {
-            Ok(all) => all,
-            Err(why) => return Met::Unclear(format!("compilation failed: {why}")),
-        };
+    /// Whether they hold. One that does not decides, whatever is wrong with others.
+    ///
+    /// # Errors
+    /// Why nobody knows.
+    pub fn hold(&self, inputs: Inputs<'_>) -> Result<bool, String> {
+        let all = self.all.as_ref().map_err(|why| format!("compilation failed: {why}"))?;
+        let evaluation = Evaluation::new(inputs, &[]);
         let mut troubles = Vec::new();
         for program in all {
             match evaluation.evaluate(program) {
                 Ok(Given::Bool(true)) => {}
-                Ok(Given::Bool(false)) => return Met::No,
+                Ok(Given::Bool(false)) => return Ok(false),
                 Ok(_) => troubles.push(format!("expression '{}' gave no bool", program.text())),
                 Err(trouble) => troubles.push(trouble.to_string()),
             }
         }
         match troubles.as_slice() {
-            [] => Met::Yes,
-            [one] => Met::Unclear(one.clone()),
-            many => Met::Unclear(format!("[{}]", many.join(", "))),
+            [] => Ok(true),
+            [one] => Err(one.clone()),
+            many => Err(format!("[{}]", many.join(", "))),
         }
     }
 }

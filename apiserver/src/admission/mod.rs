@@ -5,15 +5,21 @@
 //! | `attributes` | what is told about a request |
 //! | `matching` | which requests somebody is asked about (pure) |
 //! | `conditions` | what else must hold, in CEL (pure) |
-//! | `policy` | policies in CEL and their bindings: what is wrong with a request (pure) |
+//! | `frame` | what policies of either kind have in common, and their bindings |
+//! | `policy` | validating policies in CEL: what is wrong with a request (pure) |
+//! | `mutation` | mutating policies in CEL: what is to become of an object (pure) |
+//! | `typing` | what validating policies say of kinds that these do not have (pure) |
 //! | `webhook` | a webhook: what it is asked, what its answer means |
 //!
 //! Must never know: how objects are stored, and what is done with an answer.
 
 mod attributes;
 mod conditions;
+mod frame;
 mod matching;
+mod mutation;
 mod policy;
+mod typing;
 mod webhook;
 
 use std::sync::Arc;
@@ -23,9 +29,12 @@ use serde_json::Value;
 
 pub(crate) use self::{
     attributes::{Attributes, Kind, Operation, Resource},
-    conditions::{Conditions, Met, judge},
+    conditions::{Conditions, judge},
+    frame::{Binding, Frame, Reference},
     matching::{Matching, selects},
-    policy::{Binding, Judgement, Policy, Reference, Refusal},
+    mutation::{Change, Mutation, Mutator},
+    policy::{Judgement, Policy, Refusal},
+    typing::checked,
     webhook::{Answer, Trouble, Webhook, internal},
 };
 use crate::store::{Record, Revision};
@@ -53,6 +62,8 @@ pub(crate) fn is_exempt(group: &str, plural: &str) -> bool {
 pub(crate) struct Configuration {
     entries: Vec<(Revision, Entry)>,
     /// In the order in which they are asked.
+    pub mutators: Vec<Arc<Mutator>>,
+    pub mutator_bindings: Vec<Arc<Binding>>,
     pub mutating: Vec<Arc<Webhook>>,
     pub validating: Vec<Arc<Webhook>>,
     pub policies: Vec<Arc<Policy>>,
@@ -62,6 +73,8 @@ pub(crate) struct Configuration {
 /// What one stored object comes to.
 #[derive(Clone)]
 enum Entry {
+    Mutator(Arc<Mutator>),
+    MutatorBinding(Arc<Binding>),
     Mutating(Vec<Arc<Webhook>>),
     Validating(Vec<Arc<Webhook>>),
     Policy(Arc<Policy>),
@@ -97,6 +110,8 @@ impl Configuration {
         let mut new = Self::default();
         for (_, entry) in &entries {
             match entry {
+                Entry::Mutator(policy) => new.mutators.push(policy.clone()),
+                Entry::MutatorBinding(binding) => new.mutator_bindings.push(binding.clone()),
                 Entry::Mutating(webhooks) => new.mutating.extend(webhooks.iter().cloned()),
                 Entry::Validating(webhooks) => new.validating.extend(webhooks.iter().cloned()),
                 Entry::Policy(policy) => new.policies.push(policy.clone()),
@@ -124,6 +139,8 @@ impl Entry {
             Value::Null
         });
         match record.key.group_and_plural().1 {
+            "mutatingadmissionpolicies" => Self::Mutator(Arc::new(Mutator::new(&object))),
+            "mutatingadmissionpolicybindings" => Self::MutatorBinding(Arc::new(Binding::new(&object))),
             "mutatingwebhookconfigurations" => Self::Mutating(webhook::all(&object)),
             "validatingwebhookconfigurations" => Self::Validating(webhook::all(&object)),
             "validatingadmissionpolicies" => Self::Policy(Arc::new(Policy::new(&object))),

@@ -1,26 +1,27 @@
-//! Admission policies: expressions in CEL that objects must comply with, and the bindings that put them into force.
+//! Validating admission policies: expressions in CEL that objects must comply with.
 //!
-//! Source: the Kubernetes documentation "Validating Admission Policy". A policy without a binding does nothing.
+//! Source: the Kubernetes documentation "Validating Admission Policy".
 
-use claw_schemas::{selector::LabelSelector, status::Reason};
+use std::time::{Duration, Instant};
+
+use claw_schemas::status::Reason;
 use serde_json::Value;
 
-use super::{Conditions, Matching, Met, matching};
-use crate::custom::cel::{Evaluation, Given, Gives, Inputs, Names, Program};
+use super::{
+    Frame,
+    frame::{list, text},
+};
+use crate::{
+    custom::cel::{Evaluation, Given, Gives, Inputs, Names, Program, Trouble},
+    metrics::Outcome,
+};
 
 /// Longest message that an expression may give. Upstream's figure.
 const MESSAGE_BYTES_MAX: usize = 5 * 1024;
 
 /// What objects must comply with.
 pub(crate) struct Policy {
-    pub name: String,
-    pub matching: Matching,
-    /// The kind of its parameters: `apiVersion` and `kind`.
-    pub parameters: Option<(String, String)>,
-    /// Whether it counts as a yes when it cannot be judged.
-    pub ignores_failures: bool,
-    conditions: Conditions,
-    variables: Vec<(String, Program)>,
+    pub frame: Frame,
     validations: Vec<Validation>,
     /// Key and value.
     annotations: Vec<(String, Program)>,
@@ -35,33 +36,14 @@ struct Validation {
     reason: Reason,
 }
 
-/// What puts a policy into force.
-pub(crate) struct Binding {
-    pub name: String,
-    pub policy: String,
-    /// `None` for all that the policy is about.
-    pub matching: Option<Matching>,
-    pub parameters: Option<Reference>,
-    pub denies: bool,
-    pub warns: bool,
-    pub audits: bool,
-}
-
-/// Which parameters a binding means.
-pub(crate) struct Reference {
-    /// Without one they are selected.
-    pub name: Option<String>,
-    pub namespace: Option<String>,
-    pub selector: LabelSelector,
-    /// Whether it is a failure when there are none.
-    pub must_be: bool,
-}
-
 /// What an object does not comply with.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Refusal {
     pub message: String,
     pub reason: Reason,
+    /// What came of the expression, and how long it took.
+    pub outcome: Outcome,
+    pub took: Duration,
 }
 
 /// What a policy says about a request.
@@ -72,21 +54,30 @@ pub(crate) struct Judgement {
     pub annotations: Vec<(String, String)>,
     /// Why there is no value, where that is a failure: refusals whatever the binding wants.
     pub troubles: Vec<Refusal>,
+    /// The same, where it is none.
+    pub ignored: Vec<Refusal>,
 }
 
 impl Refusal {
     /// What is wrong with a policy, not with an object.
-    pub fn failed(message: String) -> Self {
-        Self { message, reason: Reason::Invalid }
+    pub fn failed(message: String, outcome: Outcome, took: Duration) -> Self {
+        Self { message, reason: Reason::Invalid, outcome, took }
+    }
+
+    /// An expression without a value.
+    fn without_value(trouble: &Trouble, took: Duration) -> Self {
+        let outcome = match trouble {
+            Trouble::Spent => Outcome::Spent,
+            Trouble::Error(_) => Outcome::Failed,
+        };
+        Self::failed(trouble.to_string(), outcome, took)
     }
 }
 
 impl Policy {
     pub fn new(object: &Value) -> Self {
         let spec = &object["spec"];
-        let kind = &spec["paramKind"];
-        let mut names = Names::of_policies(!kind.is_null());
-        let variables = compiled_variables(&spec["variables"], &mut names);
+        let (frame, names, broken) = Frame::new(object);
         let validations = list(&spec["validations"]).map(|one| Validation::new(one, &names));
         let validations = validations.collect::<Result<Vec<_>, _>>();
         let annotation = |one: &Value| {
@@ -98,58 +89,65 @@ impl Policy {
             Ok((text(&one["key"]).to_owned(), program?))
         };
         let annotations = list(&spec["auditAnnotations"]).map(annotation).collect::<Result<Vec<_>, String>>();
-        let troubles = [variables.as_ref().err(), validations.as_ref().err(), annotations.as_ref().err()];
-        let broken = troubles.into_iter().flatten().next().cloned();
-        Self {
-            name: text(&object["metadata"]["name"]).to_owned(),
-            matching: Matching::of_policy(&spec["matchConstraints"]),
-            parameters: kind
-                .is_object()
-                .then(|| (text(&kind["apiVersion"]).to_owned(), text(&kind["kind"]).to_owned())),
-            ignores_failures: spec["failurePolicy"] == "Ignore",
-            conditions: Conditions::of(&spec["matchConditions"], &Names::of_policies(!kind.is_null())),
-            variables: variables.unwrap_or_default(),
-            validations: validations.unwrap_or_default(),
-            annotations: annotations.unwrap_or_default(),
-            broken,
-        }
+        let troubles = [validations.as_ref().err(), annotations.as_ref().err()];
+        let broken = broken.or_else(|| troubles.into_iter().flatten().next().cloned());
+        let (validations, annotations) = (validations.unwrap_or_default(), annotations.unwrap_or_default());
+        Self { frame, validations, annotations, broken }
     }
 
     /// Holds a request against it.
     pub fn judge(&self, inputs: Inputs<'_>) -> Judgement {
+        let begun = Instant::now();
+        let mut judgement = self.judged(inputs, begun);
+        if self.frame.ignores_failures {
+            let (refusals, ignored) =
+                judgement.refusals.into_iter().partition(|refusal| refusal.outcome == Outcome::Fine);
+            (judgement.refusals, judgement.ignored) = (refusals, ignored);
+            judgement.ignored.append(&mut judgement.troubles);
+        }
+        judgement
+    }
+
+    fn judged(&self, inputs: Inputs<'_>, begun: Instant) -> Judgement {
         let mut judgement = Judgement::default();
-        let failed = |why: String| (!self.ignores_failures).then(|| Refusal::failed(why));
         if let Some(why) = &self.broken {
-            judgement.refusals.extend(failed(format!("compilation failed: {why}")));
+            let why = format!("compilation failed: {why}");
+            judgement.refusals.push(Refusal::failed(why, Outcome::Uncompiled, begun.elapsed()));
             return judgement;
         }
-        match self.conditions.met(&Evaluation::new(inputs, &[])) {
-            Met::Yes => {}
-            Met::No => return judgement,
-            Met::Unclear(why) => {
-                judgement.refusals.extend(failed(why));
+        match self.frame.conditions.hold(inputs) {
+            Ok(true) => {}
+            Ok(false) => return judgement,
+            Err(why) => {
+                judgement.refusals.push(Refusal::failed(why, Outcome::Failed, begun.elapsed()));
                 return judgement;
             }
         }
-        let evaluation = Evaluation::new(inputs, &self.variables);
+        let evaluation = self.frame.evaluation(inputs);
         for validation in &self.validations {
+            let begun = Instant::now();
             match evaluation.evaluate(&validation.expression) {
                 Ok(Given::Bool(true)) => {}
-                Ok(_) => judgement.refusals.push(validation.refusal(&evaluation)),
-                Err(trouble) => judgement.refusals.extend(failed(trouble.to_string())),
+                Ok(_) => judgement.refusals.push(validation.refusal(&evaluation, begun)),
+                Err(trouble) => {
+                    judgement.refusals.push(Refusal::without_value(&trouble, begun.elapsed()));
+                }
             }
         }
         for (key, program) in &self.annotations {
+            let begun = Instant::now();
             match evaluation.evaluate(program) {
                 Ok(Given::Text(value)) if !value.trim().is_empty() => {
                     judgement.annotations.push((key.clone(), value.trim().to_owned()));
                 }
                 Ok(Given::Text(_) | Given::Null) => {}
-                Ok(_) => judgement.troubles.extend(failed(format!(
-                    "valueExpression '{}' must give a string or null",
-                    program.text()
-                ))),
-                Err(trouble) => judgement.troubles.extend(failed(trouble.to_string())),
+                Ok(_) => {
+                    let why = format!("valueExpression '{}' must give a string or null", program.text());
+                    judgement.troubles.push(Refusal::failed(why, Outcome::Failed, begun.elapsed()));
+                }
+                Err(trouble) => {
+                    judgement.troubles.push(Refusal::without_value(&trouble, begun.elapsed()));
+                }
             }
         }
         judgement
@@ -171,7 +169,7 @@ impl Validation {
         })
     }
 
-    fn refusal(&self, evaluation: &Evaluation<'_, '_>) -> Refusal {
+    fn refusal(&self, evaluation: &Evaluation<'_, '_>, begun: Instant) -> Refusal {
         let given = self.message_expression.as_ref().and_then(|program| match evaluation.evaluate(program) {
             Ok(Given::Text(text)) => Some(text.trim().to_owned()),
             _ => None,
@@ -180,54 +178,8 @@ impl Validation {
             .filter(|text| !text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n'))
             .or_else(|| self.message.clone());
         let message = given.unwrap_or_else(|| format!("failed expression: {}", self.expression.text()));
-        Refusal { message, reason: self.reason }
+        Refusal { message, reason: self.reason, outcome: Outcome::Fine, took: begun.elapsed() }
     }
-}
-
-impl Binding {
-    pub fn new(object: &Value) -> Self {
-        let spec = &object["spec"];
-        let does = |action: &str| list(&spec["validationActions"]).any(|one| one == action);
-        let matched = &spec["matchResources"];
-        Self {
-            name: text(&object["metadata"]["name"]).to_owned(),
-            policy: text(&spec["policyName"]).to_owned(),
-            matching: matched.is_object().then(|| Matching::of_policy(matched)),
-            parameters: spec["paramRef"].is_object().then(|| Reference::new(&spec["paramRef"])),
-            denies: does("Deny"),
-            warns: does("Warn"),
-            audits: does("Audit"),
-        }
-    }
-}
-
-impl Reference {
-    fn new(declared: &Value) -> Self {
-        let given = |field: &str| Some(text(&declared[field]).to_owned()).filter(|text| !text.is_empty());
-        Self {
-            name: given("name"),
-            namespace: given("namespace"),
-            selector: matching::selector(&declared["selector"]),
-            must_be: declared["parameterNotFoundAction"] == "Deny",
-        }
-    }
-}
-
-fn compiled_variables(declared: &Value, names: &mut Names) -> Result<Vec<(String, Program)>, String> {
-    let mut compiled = Vec::new();
-    for one in list(declared) {
-        let name = text(&one["name"]);
-        compiled.push((name.to_owned(), Program::variable(name, text(&one["expression"]), names)?));
-    }
-    Ok(compiled)
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -235,13 +187,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::custom::cel::{Authorizing, Question};
+    use crate::custom::cel::{About, Authorizing, Question};
 
     struct Nobody;
 
     impl Authorizing for Nobody {
-        fn decide(&self, _: &Question, verb: &str) -> (bool, String) {
-            (verb == "get", format!("about {verb}"))
+        fn decide(&self, question: &Question, verb: &str) -> (bool, String) {
+            let About::Resource { fields, .. } = &question.about else {
+                return (verb == "get", format!("about {verb}"));
+            };
+            (verb == "get" || fields == "spec.nodeName=n1", format!("about {verb}"))
         }
     }
 
@@ -291,7 +246,8 @@ mod tests {
             ["expression 'variables.bad == 1' resulted in error: no such key: missing"]
         );
         let ignored = json!({"failurePolicy": "Ignore", "validations": spec["validations"], "variables": spec["variables"]});
-        assert_eq!(judged(&ignored, &json!({"n": 1})), Judgement::default());
+        let judgement = judged(&ignored, &json!({"n": 1}));
+        assert_eq!((judgement.refusals, judgement.ignored.len()), (Vec::new(), 1));
     }
 
     #[test]
@@ -301,9 +257,12 @@ mod tests {
             {"expression": "authorizer.requestResource.check('delete').allowed()"},
             {"expression": "authorizer.path('/x').check('get').reason() == 'about get'"},
             {"expression": "authorizer.serviceAccount('a', 'b').group('').resource('pods').check('get').errored()"},
+            {"expression": "authorizer.group('').resource('pods').labelSelector('a=b').fieldSelector('spec.nodeName=n1').check('list').allowed()"},
+            {"expression": "authorizer.group('').resource('pods').fieldSelector('spec.nodeName=n2').check('list').allowed()"},
         ]);
         let judgement = judged(&json!({"validations": validations}), &json!({}));
-        assert_eq!(judgement.refusals.len(), 2, "{judgement:?}");
+        assert_eq!(judgement.refusals.len(), 3, "{judgement:?}");
+        assert!(messages(&judgement)[2].contains("n2"));
         assert!(messages(&judgement)[0].contains("requestResource"));
     }
 

@@ -33,12 +33,16 @@ fn matching(matched: &mut Object, rules: &[&str]) {
 }
 
 pub(super) fn policy(object: &mut Object) {
+    mutating_policy(object);
+    child(object, "status");
+}
+
+pub(super) fn mutating_policy(object: &mut Object) {
     let spec = child(object, "spec");
     text(spec, "failurePolicy", "Fail");
     if let Some(constraints) = existing(spec, "matchConstraints") {
         matching(constraints, &["resourceRules", "excludeResourceRules"]);
     }
-    child(object, "status");
 }
 
 pub(super) fn policy_binding(object: &mut Object) {

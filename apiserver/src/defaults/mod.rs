@@ -61,6 +61,8 @@ static FILLERS: &[(&str, &str, Filler)] = &[
     ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", admission::mutating_webhooks),
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", admission::policy),
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", admission::policy_binding),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", admission::mutating_policy),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", admission::policy_binding),
     ("resource.k8s.io", "ResourceClaim", device::claim),
     ("resource.k8s.io", "ResourceClaimTemplate", device::claim_template),
     (custom::GROUP, "CustomResourceDefinition", custom::defaults),

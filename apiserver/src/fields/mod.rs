@@ -2,6 +2,7 @@
 //!
 //! * [`Set`] is a set of fields with its algebra, and its `FieldsV1` form.
 //! * [`extract`], [`compare`], [`merge`] and [`prune`] walk objects by their schema.
+//! * [`overlay()`] changes an object without anybody coming to own anything.
 //! * [`managers`] keeps what each manager owns; [`apply()`] and [`track()`] are the two ways to come by fields.
 //!
 //! Rules: KEP-555, the Kubernetes page "Server-Side Apply", and the documentation of structured-merge-diff. Pure.
@@ -16,6 +17,7 @@ mod form;
 mod last_applied;
 mod managers;
 mod merge;
+mod overlay;
 mod prune;
 mod set;
 mod subject;
@@ -28,6 +30,7 @@ pub use last_applied::{LAST_APPLIED, apply_over_last};
 pub use managers::{
     ANCIENT, BEFORE_APPLY, Entry, Manager, Operation, UPDATERS_MAX, decode, encode, parse, same_but_times,
 };
+pub use overlay::overlay;
 pub use set::{Node, Set};
 pub use subject::{Scope, Subject};
 pub use track::track;

@@ -3,10 +3,12 @@
 //! Whoever counts holds its own figures and adds to them without a lock ([`figure`]); they are put into words only when
 //! somebody asks. A request looks its labels up once ([`requests`]). Names are those of Kubernetes where it has the
 //! figure, and begin with `clawbernetes_` where it has not. Labels are taken from fixed lists and from the kinds that
-//! are served, never from what a client wrote, so that nobody can make the server remember more.
+//! are served, never from what a request brings, so that nobody can make the server remember more; those of [`admission`] are
+//! names of stored objects, and counted.
 //!
 //! Must never know: who reads them.
 
+mod admission;
 pub mod figure;
 mod process;
 mod requests;
@@ -18,6 +20,7 @@ use claw_schemas::Descriptor;
 use parking_lot::{Mutex, RwLock};
 
 pub use self::{
+    admission::{Admission, Asked, Outcome},
     figure::{Counter, Gauge, Histogram},
     requests::{Requests, Series, verb_of},
     text::Text,
@@ -59,6 +62,8 @@ pub struct Metrics {
     pub requests: Requests,
     /// Of the queue in front of them.
     pub fairness: Arc<Fairness>,
+    /// Of those who have a say in writes.
+    pub admission: Admission,
     watch_events: RwLock<BTreeMap<[String; 3], Arc<Counter>>>,
     sources: Mutex<Vec<Source>>,
 }
@@ -113,6 +118,7 @@ impl Metrics {
             text.sample("apiserver_watch_events_total", &labels, counter.get());
         }
         self.fairness.write(text);
+        self.admission.write(text);
         process::write(text);
         for source in &*self.sources.lock() {
             source(text);

@@ -14,7 +14,7 @@ use claw_schemas::{
     status::{Cause, Reason},
 };
 use json_patch::{
-    PatchOperation,
+    PatchErrorKind, PatchOperation,
     jsonptr::{Pointer, index::Index},
 };
 use serde_json::Value;
@@ -88,6 +88,17 @@ fn unsupported(schema: Option<&Schema>) -> ApiError {
             "the body of the request was in an unknown format - accepted media types include: {accepted}"
         ),
     )
+}
+
+/// Whether a JSON patch was refused because one of its tests did not hold.
+pub fn is_failed_test(error: &ApiError) -> bool {
+    let failed = PatchErrorKind::TestFailed.to_string();
+    error.details.causes.iter().any(|cause| cause.message == failed)
+}
+
+/// Whether a value has more levels than could be read back.
+pub fn is_too_deep(value: &Value) -> bool {
+    depth(value) > DEPTH_MAX
 }
 
 /// A patch that must be a JSON object. `serde_json` bounds its depth, the request limits bound its size.

@@ -138,6 +138,7 @@ impl ObjectService {
         }
         self.check_amounts(target, &object).await?;
         kind.change_as_stored(&mut object, unattended::mark);
+        self.observe_policy(target, &mut object);
         self.guard_create(target, &object)?;
         if let Some(hooks) = hooks {
             hooks.judge(&Value::Null, &object).await?;

@@ -39,6 +39,7 @@ mod object;
 mod owners;
 mod paging;
 mod pods;
+mod policies;
 mod priorities;
 mod quotas;
 mod ranges;

@@ -147,6 +147,9 @@ impl ObjectService {
             if let Some(hooks) = &hooks {
                 changed_by(hooks, target, part, &old, &mut new).await?;
             }
+            if part == Part::Main {
+                self.observe_policy(target, &mut new);
+            }
             judge(target, part, &old, &new)?;
             self.guard_update(target, part, &old, &new)?;
             if let Some(hooks) = &hooks {

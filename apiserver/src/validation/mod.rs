@@ -99,6 +99,8 @@ static JUDGES: &[(&str, &str, Judge)] = &[
     (ADMISSION, "MutatingWebhookConfiguration", admission::webhooks),
     (ADMISSION, "ValidatingAdmissionPolicy", admission::policy::policy),
     (ADMISSION, "ValidatingAdmissionPolicyBinding", admission::policy::binding),
+    (ADMISSION, "MutatingAdmissionPolicy", admission::policy::mutating),
+    (ADMISSION, "MutatingAdmissionPolicyBinding", admission::policy::mutating_binding),
     (RESOURCE, "ResourceSlice", device::slice::slice),
     (RESOURCE, "DeviceClass", device::class),
     (RESOURCE, "ResourceClaim", device::claim),

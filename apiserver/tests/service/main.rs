@@ -13,6 +13,7 @@ mod deletes;
 mod evictions;
 mod garbage;
 mod lists;
+mod mutations;
 mod owners;
 mod policies;
 mod priorities;

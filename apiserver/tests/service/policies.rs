@@ -324,3 +324,41 @@ async fn whoever_makes_a_policy_is_not_told_that_nobody_acts_on_it() {
     assert_eq!(made.warnings, Vec::<String>::new());
     assert_eq!(world.get(policies().named("p")).await.unwrap()["status"]["conditions"], Value::Null);
 }
+
+#[tokio::test]
+async fn a_policy_says_what_its_expressions_say_of_fields_that_are_not_there() {
+    let world = world().await;
+    let made = world.create(policies(), &policy("p", &validation("object.dota.k == 'x'"))).await.unwrap();
+    let warning = json!({"fieldRef": "spec.validations[0].expression", "warning": "/v1, Kind=ConfigMap: undefined field 'dota'\n"});
+    assert_eq!(
+        made["status"],
+        json!({"observedGeneration": 1, "typeChecking": {"expressionWarnings": [warning]}})
+    );
+    let owned = made["metadata"]["managedFields"].to_string();
+    assert!(!owned.contains("f:typeChecking"), "nobody owns what the server says: {owned}");
+    let mended = world
+        .merge(
+            policies().named("p"),
+            &json!({"spec": {"validations": [{"expression": "object.data.k == 'x'"}]}}),
+        )
+        .await
+        .unwrap();
+    assert_eq!(mended["status"], json!({"observedGeneration": 2, "typeChecking": {}}));
+    let labelled =
+        world.merge(policies().named("p"), &json!({"metadata": {"labels": {"a": "b"}}})).await.unwrap();
+    assert_eq!(labelled["status"], mended["status"]);
+}
+
+#[tokio::test]
+async fn expressions_ask_about_objects_with_certain_fields_or_labels() {
+    let world = ruled_by(
+        &json!({"validations": [
+            {"expression": "authorizer.group('').resource('pods').fieldSelector('spec.nodeName=n1').check('list').allowed()", "message": "all"},
+            {"expression": "authorizer.group('').resource('pods').labelSelector('a=b').fieldSelector('?').check('list').allowed()", "message": "any"},
+            {"expression": "authorizer.group('').resource('pods').fieldSelector('metadata.name=spared').check('list').reason() == ''", "message": "reason"},
+        ]}),
+        &json!({}),
+    )
+    .await;
+    world.create(configmaps(), &configmap("a", "x")).await.unwrap();
+}

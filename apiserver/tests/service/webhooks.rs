@@ -47,7 +47,7 @@ async fn saying(response: Value) -> Arc<Program> {
 }
 
 /// A program that appends a letter to an annotation.
-async fn appending(letter: &'static str) -> Arc<Program> {
+pub async fn appending(letter: &'static str) -> Arc<Program> {
     Program::start(move |review| {
         let annotations = &review["request"]["object"]["metadata"]["annotations"];
         let so_far = annotations["trail"].as_str().unwrap_or_default();
@@ -67,7 +67,7 @@ fn rules(group: &str, resources: &[&str]) -> Value {
 }
 
 /// A webhook that is asked about ConfigMaps, unless `more` says otherwise.
-fn webhook(program: &Program, name: &str, more: &Value) -> Value {
+pub fn webhook(program: &Program, name: &str, more: &Value) -> Value {
     let mut webhook = json!({
         "name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None",
         "clientConfig": program.client_config(), "rules": rules("", &["configmaps"]),

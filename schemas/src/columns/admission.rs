@@ -19,23 +19,37 @@ pub fn webhooks_cells(object: &Value, now: Timestamp) -> Vec<Value> {
 
 /// NAME VALIDATIONS PARAMKIND AGE
 pub fn policy() -> Vec<Column> {
-    vec![
-        name(),
-        column("Validations", "integer", "How many rules there are."),
-        column("ParamKind", "string", "Kind of the objects that parameterize the policy."),
-        age_column(),
-    ]
+    of_policy(column("Validations", "integer", "How many rules there are."))
 }
 
 /// Cells for [`policy`].
 pub fn policy_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    cells_of_policy(object, "validations", now)
+}
+
+/// NAME MUTATIONS PARAMKIND AGE
+pub fn mutating_policy() -> Vec<Column> {
+    of_policy(column("Mutations", "integer", "How many changes there are."))
+}
+
+/// Cells for [`mutating_policy`].
+pub fn mutating_policy_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    cells_of_policy(object, "mutations", now)
+}
+
+fn of_policy(count: Column) -> Vec<Column> {
+    let kind = column("ParamKind", "string", "Kind of the objects that parameterize the policy.");
+    vec![name(), count, kind, age_column()]
+}
+
+fn cells_of_policy(object: &Value, counted: &str, now: Timestamp) -> Vec<Value> {
     let kind = &object["spec"]["paramKind"];
     let kind = match kind.is_object() {
         true => format!("{}/{}", text(&kind["apiVersion"]), text(&kind["kind"])),
         false => UNSET.to_owned(),
     };
-    let validations = items(&object["spec"]["validations"]).count();
-    vec![object["metadata"]["name"].clone(), json!(validations), kind.into(), created(object, now)]
+    let count = items(&object["spec"][counted]).count();
+    vec![object["metadata"]["name"].clone(), json!(count), kind.into(), created(object, now)]
 }
 
 /// NAME POLICYNAME PARAMREF AGE

@@ -122,6 +122,7 @@ fn headers_are_those_of_kubectl() {
         ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "NAME WEBHOOKS AGE + "),
         ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "NAME WEBHOOKS AGE + "),
         ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "NAME VALIDATIONS PARAMKIND AGE + "),
+        ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy", "NAME MUTATIONS PARAMKIND AGE + "),
         (
             "admissionregistration.k8s.io/v1",
             "ValidatingAdmissionPolicyBinding",

@@ -40,5 +40,21 @@ pub(super) fn all() -> Vec<Descriptor> {
             ..Kind::of::<api::ValidatingAdmissionPolicyBinding>()
         }
         .describe(),
+        Kind {
+            categories: &["api-extensions"],
+            columns: columns::admission::mutating_policy(),
+            cells: columns::admission::mutating_policy_cells,
+            has_generation: true,
+            ..Kind::of::<api::MutatingAdmissionPolicy>()
+        }
+        .describe(),
+        Kind {
+            categories: &["api-extensions"],
+            columns: columns::admission::policy_binding(),
+            cells: columns::admission::policy_binding_cells,
+            has_generation: true,
+            ..Kind::of::<api::MutatingAdmissionPolicyBinding>()
+        }
+        .describe(),
     ]
 }

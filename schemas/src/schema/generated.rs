@@ -174,6 +174,8 @@ proptest! {
         decodes::<admission::MutatingWebhookConfiguration>(seed);
         decodes::<admission::ValidatingAdmissionPolicy>(seed);
         decodes::<admission::ValidatingAdmissionPolicyBinding>(seed);
+        decodes::<admission::MutatingAdmissionPolicy>(seed);
+        decodes::<admission::MutatingAdmissionPolicyBinding>(seed);
         decodes::<apps::Deployment>(seed);
         decodes::<apps::ReplicaSet>(seed);
         decodes::<apps::DaemonSet>(seed);

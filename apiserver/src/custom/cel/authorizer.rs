@@ -33,6 +33,8 @@ pub(crate) enum About {
         subresource: String,
         namespace: String,
         name: String,
+        /// Only objects with these fields, as a selector.
+        fields: String,
     },
 }
 
@@ -46,6 +48,7 @@ impl Question {
             subresource: text(&request["subResource"]),
             namespace: text(&request["namespace"]),
             name: text(&request["name"]),
+            fields: String::new(),
         };
         Rc::new(Self { own: Rc::new(own), ..Self::default() })
     }
@@ -80,12 +83,17 @@ impl Question {
                 let About::Group(group) = std::mem::take(about) else {
                     return Err(Failure::overload(function));
                 };
-                let (subresource, namespace, name) = (String::new(), String::new(), String::new());
-                *about = About::Resource { group, plural: plural.clone(), subresource, namespace, name };
+                let (subresource, namespace) = (String::new(), String::new());
+                let (name, fields) = (String::new(), String::new());
+                *about =
+                    About::Resource { group, plural: plural.clone(), subresource, namespace, name, fields };
             }
             ("subresource", [text], About::Resource { subresource, .. }) => subresource.clone_from(text),
             ("namespace", [text], About::Resource { namespace, .. }) => namespace.clone_from(text),
             ("name", [text], About::Resource { name, .. }) => name.clone_from(text),
+            ("fieldSelector", [text], About::Resource { fields, .. }) => fields.clone_from(text),
+            // No rule is about labels, here or upstream: selecting fewer objects is no more allowed for it.
+            ("labelSelector", [_], About::Resource { .. }) => {}
             ("check", [verb], About::Path(_) | About::Resource { .. }) => {
                 let surroundings = surroundings.ok_or_else(|| Failure::overload(function))?;
                 next.answer = Some(surroundings.decide(self, verb));

@@ -2,12 +2,15 @@
 
 use std::{cmp::Ordering, collections::HashMap, rc::Rc};
 
-use kube_cel::cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
+use kube_cel::cel::common::ast::{
+    CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, StructExpr, operators,
+};
 use regex::Regex;
 
 use super::{
     authorizer::Question,
     budget::{Budget, Spent},
+    build::Built,
     functions, parse,
     program::VARIABLES,
     value::Val,
@@ -102,14 +105,37 @@ impl<'a, 'e> Evaluator<'a, 'e> {
             }
             Expr::Map(map) => {
                 let mut entries = Vec::with_capacity(map.entries.len());
-                for (key, value) in parse::entries(&map.entries) {
-                    entries.push((self.evaluate(key)?, self.evaluate(value)?));
+                for entry in parse::entries(&map.entries) {
+                    let key = self.evaluate(&entry.key)?;
+                    if let Some(value) = self.given(&entry.value, entry.optional)? {
+                        entries.push((key, value));
+                    }
                 }
                 Ok(Val::Map(Rc::new(entries)))
             }
+            Expr::Struct(made) => self.build(made),
             Expr::Comprehension(inner) => self.comprehend(inner),
-            Expr::Struct(_) | Expr::Unspecified => Err(Failure::overload("{}")),
+            Expr::Unspecified => Err(Failure::overload("{}")),
         }
+    }
+
+    /// The value of a field or an entry. One that is optional may turn out not to be there.
+    fn given(&mut self, value: &'e IdedExpr, is_optional: bool) -> Result<Option<Val<'a>>, Failure> {
+        match self.evaluate(value)? {
+            Val::Optional(value) if is_optional => Ok(value.map(Rc::unwrap_or_clone)),
+            _ if is_optional => Err(Failure::overload("optional")),
+            value => Ok(Some(value)),
+        }
+    }
+
+    fn build(&mut self, made: &'e StructExpr) -> Outcome<'a> {
+        let mut fields = Vec::with_capacity(made.entries.len());
+        for field in parse::fields(&made.entries) {
+            if let Some(value) = self.given(&field.value, field.optional)? {
+                fields.push((field.field.as_str().into(), value));
+            }
+        }
+        Ok(Val::Built(Built { type_name: made.type_name.as_str().into(), fields: Rc::new(fields) }))
     }
 
     /// What a rule at the root can name without `self.`.

@@ -17,6 +17,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::{
     budget::{BYTES_PER_UNIT, Budget},
+    build,
     eval::Failure,
     value::Val,
 };
@@ -35,11 +36,12 @@ const FORMAT_DIGITS_MAX: usize = 2;
 static LIBRARY: LazyLock<Context<'static>> = LazyLock::new(|| Context::default().with_all());
 
 /// Names of the functions that can be called, besides those of the library: what [`native`] knows.
-const NATIVE: [&str; 12] = [
+const NATIVE: [&str; 13] = [
     "contains",
     "dyn",
     "endsWith",
     "hasValue",
+    "jsonpatch.escapeKey",
     "matches",
     "optional.none",
     "optional.of",
@@ -182,7 +184,7 @@ pub(super) fn exists(name: &str) -> bool {
 
 /// Whether a name is that of a group of functions.
 pub(super) fn is_group(name: &str) -> bool {
-    matches!(name, "base64" | "format" | "ip" | "math" | "optional" | "sets" | "strings")
+    matches!(name, "base64" | "format" | "ip" | "jsonpatch" | "math" | "optional" | "sets" | "strings")
 }
 
 /// Calls a function.
@@ -232,6 +234,11 @@ fn native<'a>(
         ("matches", [_, _]) => {
             let (text, source) = texts()?;
             Some(matches(text, source, pattern, budget))
+        }
+        ("jsonpatch.escapeKey", [key]) => {
+            let key = key.as_text()?;
+            let charged = budget.charge(1 + key.len() as u64 / BYTES_PER_UNIT);
+            Some(charged.map(|()| Val::text(build::escaped_key(key))).map_err(Failure::from))
         }
         ("dyn", [value]) => Some(Ok((*value).clone())),
         ("optional.none", []) => Some(Ok(Val::Optional(None))),

@@ -9,11 +9,13 @@
 
 mod authorizer;
 mod budget;
+mod build;
 mod eval;
 mod functions;
 mod parse;
 mod program;
 mod types;
+mod typing;
 mod value;
 
 use std::collections::HashMap;
@@ -25,7 +27,8 @@ use serde_json::Value;
 pub(super) use self::budget::Budget;
 pub(crate) use self::{
     authorizer::{About, Question},
-    program::{Authorizing, Evaluation, Given, Gives, Inputs, Names, Program},
+    program::{Authorizing, Evaluation, Given, Gives, Inputs, Names, Program, Trouble},
+    typing::Sketch,
 };
 use self::{
     eval::{Evaluator, Failure},

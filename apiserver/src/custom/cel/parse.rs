@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kube_cel::cel::{
-    common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue},
+    common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, MapEntryExpr, StructFieldExpr},
     parser::{Expression, Parser},
 };
 use regex::Regex;
@@ -44,27 +44,38 @@ pub(super) fn children(expression: &IdedExpr) -> Vec<&IdedExpr> {
             vec![&inner.iter_range, &inner.accu_init, &inner.loop_cond, &inner.loop_step, &inner.result]
         }
         Expr::List(list) => list.elements.iter().collect(),
-        Expr::Map(map) => entries(&map.entries).flat_map(|(key, value)| [key, value]).collect(),
+        Expr::Map(map) => entries(&map.entries).flat_map(|entry| [&entry.key, &entry.value]).collect(),
+        Expr::Struct(made) => fields(&made.entries).map(|field| &field.value).collect(),
         Expr::Select(select) => vec![&select.operand],
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => Vec::new(),
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
     }
 }
 
-/// Keys and values of a map.
-pub(super) fn entries(
-    entries: &[kube_cel::cel::common::ast::IdedEntryExpr],
-) -> impl Iterator<Item = (&IdedExpr, &IdedExpr)> {
+/// The entries of a map.
+pub(super) fn entries(entries: &[IdedEntryExpr]) -> impl Iterator<Item = &MapEntryExpr> {
     entries.iter().filter_map(|entry| match &entry.expr {
-        EntryExpr::MapEntry(entry) => Some((&entry.key, &entry.value)),
+        EntryExpr::MapEntry(entry) => Some(entry),
         EntryExpr::StructField(_) => None,
     })
+}
+
+/// The fields of a structure.
+pub(super) fn fields(entries: &[IdedEntryExpr]) -> impl Iterator<Item = &StructFieldExpr> {
+    entries.iter().filter_map(|entry| match &entry.expr {
+        EntryExpr::StructField(field) => Some(field),
+        EntryExpr::MapEntry(_) => None,
+    })
+}
+
+/// How many levels an expression has.
+pub(super) fn depth(expression: &IdedExpr) -> usize {
+    1 + children(expression).into_iter().map(depth).max().unwrap_or(0)
 }
 
 /// Refuses what is never evaluated here.
 fn sound(expression: &IdedExpr, depth: usize) -> Result<(), String> {
     match &expression.expr {
         _ if depth > DEPTH_MAX => return Err(format!("the rule nests deeper than {DEPTH_MAX} levels")),
-        Expr::Struct(made) => return Err(format!("undeclared reference to '{}'", made.type_name)),
         Expr::Unspecified => return Err("the rule is empty".to_owned()),
         Expr::Comprehension(inner) if inner.iter_var2.is_some() => {
             return Err("macros with two variables are not supported".to_owned());

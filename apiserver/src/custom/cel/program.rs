@@ -4,7 +4,7 @@
 //! is worked out once, when something first asks for it.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap},
     fmt,
     sync::LazyLock,
@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 use super::{
     authorizer::Question,
     budget::Budget,
+    build,
     eval::{Evaluator, Failure, Outcome, Surroundings},
     parse,
-    types::{self, Ty},
+    types::{self, Scope, Ty},
     value::Val,
 };
 use crate::{
@@ -29,6 +30,10 @@ use crate::{
 
 /// The variable that holds the variables.
 pub(super) const VARIABLES: &str = "variables";
+
+/// Levels of variables that use each other, each with those of its expression. A level takes less than 4 KiB of stack, so that
+/// with the expression itself this is three quarters of a worker's 2 MiB.
+const VARIABLES_DEPTH_MAX: usize = 256;
 
 /// What is known of a request, and of the namespace it is about: upstream's fields.
 static REQUEST: LazyLock<Node> = LazyLock::new(|| {
@@ -74,6 +79,8 @@ fn compiled(schema: &Value) -> Node {
 pub(crate) struct Names {
     known: Vec<(String, Ty<'static>)>,
     variables: BTreeMap<String, Ty<'static>>,
+    /// Whether expressions may build what is to become of an object.
+    builds: bool,
 }
 
 /// What an expression is to give.
@@ -82,6 +89,10 @@ pub(crate) enum Gives {
     Bool,
     Text,
     TextOrNull,
+    /// `Object{...}`
+    Object,
+    /// `[JSONPatch{...}, ...]`
+    Patch,
     Anything,
 }
 
@@ -96,7 +107,7 @@ impl Names {
             ("authorizer", Ty::Authorizer),
         ];
         let known = known.into_iter().map(|(name, ty)| (name.to_owned(), ty)).collect();
-        Self { known, variables: BTreeMap::new() }
+        Self { known, variables: BTreeMap::new(), builds: false }
     }
 
     /// What policies know, too.
@@ -116,10 +127,16 @@ impl Names {
         self
     }
 
-    fn scope(&self) -> Vec<(String, Ty<'static>)> {
-        let mut scope = self.known.clone();
-        scope.push((VARIABLES.to_owned(), Ty::Record(self.variables.clone())));
-        scope
+    /// The same with leave to say what is to become of the object.
+    #[must_use]
+    pub fn with_builders(self) -> Self {
+        Self { builds: true, ..self }
+    }
+
+    pub(super) fn scope(&self) -> Scope<'static> {
+        let mut known = self.known.clone();
+        known.push((VARIABLES.to_owned(), Ty::Record(self.variables.clone())));
+        Scope { known, builds: self.builds }
     }
 }
 
@@ -129,6 +146,8 @@ pub(crate) struct Program {
     text: String,
     expression: Expression,
     patterns: HashMap<String, Regex>,
+    /// Levels of the expression.
+    depth: usize,
 }
 
 impl Program {
@@ -152,23 +171,37 @@ impl Program {
 
     fn typed(text: &str, names: &Names, gives: Gives) -> Result<(Self, Ty<'static>), String> {
         let expression = parse::parse(text)?;
-        let ty = types::type_in(&expression, names.scope())?;
+        let ty = types::type_in(&expression, &mut names.scope())?;
         match (gives, &ty) {
             (Gives::Bool, Ty::Any | Ty::Bool)
             | (Gives::Text, Ty::Any | Ty::Text)
             | (Gives::TextOrNull, Ty::Any | Ty::Text | Ty::Null)
+            | (Gives::Object | Gives::Patch, Ty::Any)
             | (Gives::Anything, _) => {}
+            (Gives::Object, Ty::Built(name)) if name == build::OBJECT => {}
+            (Gives::Patch, Ty::List(item)) if is_operation(item) => {}
+            (Gives::Object, _) => return Err("must evaluate to Object".to_owned()),
+            (Gives::Patch, _) => return Err("must evaluate to list(JSONPatch)".to_owned()),
             (Gives::Bool, _) => return Err("must evaluate to bool".to_owned()),
             (Gives::Text, _) => return Err("must evaluate to string".to_owned()),
             (Gives::TextOrNull, _) => return Err("must evaluate to one of [string null_type]".to_owned()),
         }
         let patterns = parse::patterns(&expression)?;
-        Ok((Self { text: text.trim().to_owned(), expression, patterns }, ty))
+        let depth = parse::depth(&expression);
+        Ok((Self { text: text.trim().to_owned(), expression, patterns, depth }, ty))
     }
 
     /// As it was written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+}
+
+fn is_operation(item: &Ty<'_>) -> bool {
+    match item {
+        Ty::Any => true,
+        Ty::Built(name) => name == build::PATCH,
+        _ => false,
     }
 }
 
@@ -226,12 +259,15 @@ pub(crate) struct Evaluation<'a, 'p> {
     inputs: Inputs<'a>,
     variables: &'p [(String, Program)],
     values: RefCell<HashMap<String, Outcome<'a>>>,
+    /// Levels of the variables that are being worked out, each because the one before it asked.
+    levels: Cell<usize>,
     budget: Budget,
 }
 
 impl<'a, 'p> Evaluation<'a, 'p> {
     pub fn new(inputs: Inputs<'a>, variables: &'p [(String, Program)]) -> Self {
-        Self { inputs, variables, values: RefCell::default(), budget: Budget::of_object() }
+        let (values, levels) = (RefCell::default(), Cell::new(0));
+        Self { inputs, variables, values, levels, budget: Budget::of_object() }
     }
 
     /// Evaluates one.
@@ -239,24 +275,47 @@ impl<'a, 'p> Evaluation<'a, 'p> {
     /// # Errors
     /// Why it has no value.
     pub fn evaluate(&self, program: &Program) -> Result<Given, Trouble> {
-        match self.value(program) {
-            Ok(Val::Bool(value)) => Ok(Given::Bool(value)),
-            Ok(Val::Null) => Ok(Given::Null),
-            Ok(Val::Text(text)) => Ok(Given::Text(text.to_string())),
-            Ok(_) => Ok(Given::Other),
-            Err(Failure::Spent) => {
-                self.budget.spend_all();
-                Err(Trouble::Spent)
-            }
-            Err(Failure::Error(why)) => {
-                Err(Trouble::Error(format!("expression '{}' resulted in error: {why}", program.text)))
-            }
-        }
+        self.told(program, |value| {
+            Ok(match value {
+                Val::Bool(value) => Given::Bool(value),
+                Val::Null => Given::Null,
+                Val::Text(text) => Given::Text(text.to_string()),
+                _ => Given::Other,
+            })
+        })
     }
 
-    fn value(&self, program: &Program) -> Outcome<'a> {
+    /// Evaluates one that gives an object to lay over another.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub fn object(&self, program: &Program) -> Result<Value, Trouble> {
+        self.told(program, |value| build::object(&value, &self.budget))
+    }
+
+    /// Evaluates one that gives a JSON patch.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub fn patch(&self, program: &Program) -> Result<Value, Trouble> {
+        self.told(program, |value| build::patch(&value, &self.budget))
+    }
+
+    fn told<T>(
+        &self,
+        program: &Program,
+        read: impl FnOnce(Val<'a>) -> Result<T, Failure>,
+    ) -> Result<T, Trouble> {
         self.budget.begin_rule();
-        self.inner(program)
+        self.inner(program).and_then(read).map_err(|failure| match failure {
+            Failure::Spent => {
+                self.budget.spend_all();
+                Trouble::Spent
+            }
+            Failure::Error(why) => {
+                Trouble::Error(format!("expression '{}' resulted in error: {why}", program.text))
+            }
+        })
     }
 
     fn inner(&self, program: &Program) -> Outcome<'a> {
@@ -282,7 +341,13 @@ impl<'a> Surroundings<'a> for Evaluation<'a, '_> {
             return Some(known.clone());
         }
         let (_, program) = self.variables.iter().find(|(own, _)| own == name)?;
+        let levels = self.levels.get() + program.depth;
+        if levels > VARIABLES_DEPTH_MAX {
+            return Some(Err(Failure::Error("variables use each other over too many levels".to_owned())));
+        }
+        self.levels.set(levels);
         let outcome = self.inner(program);
+        self.levels.set(levels - program.depth);
         self.values.borrow_mut().insert(name.to_owned(), outcome.clone());
         Some(outcome)
     }

@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use kube_cel::cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
+use claw_schemas::schema::{self, Scalar};
+use kube_cel::cel::common::ast::{
+    CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, StructExpr, operators,
+};
 
-use super::{functions, parse, value::unescaped};
+use super::{build, functions, parse, program::VARIABLES, value::unescaped};
 use crate::custom::{
     format::Format,
     node::{Node, Type},
@@ -34,10 +37,14 @@ pub(super) enum Ty<'n> {
     Other,
     /// A place of the object.
     Place(Place<'n>),
+    /// A place of the object, by the compact schema of its kind.
+    Spot(Spot<'n>),
     List(Box<Ty<'n>>),
     Map,
     /// These fields, and no others.
     Record(BTreeMap<String, Ty<'n>>),
+    /// A structure that is written out, by the name of its type.
+    Built(String),
     /// A question about what somebody may do.
     Authorizer,
     Optional(Box<Ty<'n>>),
@@ -53,6 +60,16 @@ impl PartialEq for Place<'_> {
     }
 }
 
+/// A place of a compact schema, which is one by the address of what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot<'n>(schema::Place<'n>);
+
+impl PartialEq for Spot<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0.ownership(), other.0.ownership())
+    }
+}
+
 type Checked<'n> = Result<Ty<'n>, String>;
 
 /// Checks a rule at a place.
@@ -64,7 +81,8 @@ pub(super) fn check(
 ) -> Result<(), String> {
     let this = of(Some(node));
     let old = if optional_old { Ty::Optional(Box::new(this.clone())) } else { this.clone() };
-    let mut scope = vec![("self".to_owned(), this), ("oldSelf".to_owned(), old)];
+    let known = vec![("self".to_owned(), this), ("oldSelf".to_owned(), old)];
+    let mut scope = Scope { known, builds: false };
     match (type_of(expression, &mut scope)?, wanted) {
         (Ty::Any | Ty::Bool, Wanted::Bool) | (Ty::Any | Ty::Text, Wanted::Text) => Ok(()),
         (_, Wanted::Bool) => Err("must evaluate to a bool".to_owned()),
@@ -73,8 +91,8 @@ pub(super) fn check(
 }
 
 /// The type of an expression in which these names are known.
-pub(super) fn type_in<'n>(expression: &IdedExpr, mut scope: Vec<(String, Ty<'n>)>) -> Result<Ty<'n>, String> {
-    type_of(expression, &mut scope)
+pub(super) fn type_in<'n>(expression: &IdedExpr, scope: &mut Scope<'n>) -> Result<Ty<'n>, String> {
+    type_of(expression, scope)
 }
 
 /// The type of what stands at a place.
@@ -93,6 +111,20 @@ pub(super) fn of(node: Option<&Node>) -> Ty<'_> {
     }
 }
 
+/// The type of what stands at a place of a compact schema.
+pub(super) fn at(place: schema::Place<'_>) -> Ty<'_> {
+    match place.scalar() {
+        Some(Scalar::String) => Ty::Text,
+        Some(Scalar::Bytes | Scalar::Time) => Ty::Other,
+        Some(Scalar::Int32 | Scalar::Int64) => Ty::Int,
+        Some(Scalar::Number) => Ty::Double,
+        Some(Scalar::Boolean) => Ty::Bool,
+        Some(Scalar::IntOrString | Scalar::Quantity) => Ty::Any,
+        None if place.is_any() => Ty::Any,
+        None => Ty::Spot(Spot(place)),
+    }
+}
+
 fn name(ty: &Ty<'_>) -> &'static str {
     match ty {
         Ty::Any => "dyn",
@@ -105,7 +137,9 @@ fn name(ty: &Ty<'_>) -> &'static str {
         Ty::Other => "object",
         Ty::Place(Place(node)) if node.ty == Some(Type::Array) => "list",
         Ty::Place(Place(node)) if node.is_map() => "map",
-        Ty::Place(_) | Ty::Record(_) => "object",
+        Ty::Spot(Spot(place)) if place.items().is_some() => "list",
+        Ty::Spot(Spot(place)) if !place.is_structure() => "map",
+        Ty::Place(_) | Ty::Spot(_) | Ty::Record(_) | Ty::Built(_) => "object",
         Ty::Authorizer => "authorizer",
         Ty::List(_) => "list",
         Ty::Map => "map",
@@ -113,7 +147,29 @@ fn name(ty: &Ty<'_>) -> &'static str {
     }
 }
 
-type Scope<'n> = Vec<(String, Ty<'n>)>;
+/// What an expression may name.
+pub(super) struct Scope<'n> {
+    /// Innermost last.
+    pub known: Vec<(String, Ty<'n>)>,
+    /// Whether it may build what is to become of an object.
+    pub builds: bool,
+}
+
+impl<'n> Scope<'n> {
+    /// Says more of what is known.
+    pub fn set(&mut self, name: &str, ty: Ty<'n>) {
+        if let Some((_, known)) = self.known.iter_mut().find(|(own, _)| own == name) {
+            *known = ty;
+        }
+    }
+
+    /// Makes a shared variable known to expressions after it.
+    pub fn add_variable(&mut self, name: &str, ty: Ty<'n>) {
+        if let Some((_, Ty::Record(variables))) = self.known.iter_mut().find(|(own, _)| own == VARIABLES) {
+            variables.insert(name.to_owned(), ty);
+        }
+    }
+}
 
 fn type_of<'n>(expression: &IdedExpr, scope: &mut Scope<'n>) -> Checked<'n> {
     match &expression.expr {
@@ -134,15 +190,37 @@ fn type_of<'n>(expression: &IdedExpr, scope: &mut Scope<'n>) -> Checked<'n> {
             Ok(Ty::List(Box::new(item.unwrap_or(Ty::Any))))
         }
         Expr::Map(map) => {
-            for (key, value) in parse::entries(&map.entries) {
-                type_of(key, scope)?;
-                type_of(value, scope)?;
+            for entry in parse::entries(&map.entries) {
+                type_of(&entry.key, scope)?;
+                type_of(&entry.value, scope)?;
             }
             Ok(Ty::Map)
         }
+        Expr::Struct(made) => built(made, scope),
         Expr::Comprehension(inner) => comprehension(inner, scope),
-        Expr::Struct(_) | Expr::Unspecified => Ok(Ty::Any),
+        Expr::Unspecified => Ok(Ty::Any),
     }
+}
+
+fn built<'n>(made: &StructExpr, scope: &mut Scope<'n>) -> Checked<'n> {
+    let type_name = &made.type_name;
+    if !scope.builds || !build::is_type(type_name) {
+        return Err(format!("undeclared reference to '{type_name}'"));
+    }
+    for field in parse::fields(&made.entries) {
+        let (own, ty) = (&field.field, type_of(&field.value, scope)?);
+        if !build::has_field(type_name, own) {
+            return Err(format!("undefined field '{own}'"));
+        }
+        let is_text = type_name == build::PATCH && own != "value" && !field.optional;
+        if is_text && !matches!(ty, Ty::Any | Ty::Text) {
+            return Err(format!(
+                "expected type of field '{own}' is 'string' but provided type is '{}'",
+                name(&ty)
+            ));
+        }
+    }
+    Ok(Ty::Built(type_name.clone()))
 }
 
 fn literal_type<'n>(literal: &LiteralValue) -> Ty<'n> {
@@ -158,13 +236,15 @@ fn literal_type<'n>(literal: &LiteralValue) -> Ty<'n> {
 }
 
 fn variable<'n>(ident: &str, scope: &Scope<'n>) -> Checked<'n> {
-    let found = scope.iter().rev().find(|(own, _)| own == ident).map(|(_, ty)| ty.clone());
+    let found = scope.known.iter().rev().find(|(own, _)| own == ident).map(|(_, ty)| ty.clone());
     found.ok_or_else(|| format!("undeclared reference to '{ident}'"))
 }
 
 fn field<'n>(operand: &Ty<'n>, name_of_field: &str) -> Checked<'n> {
     match operand {
         Ty::Any | Ty::Map => Ok(Ty::Any),
+        Ty::Built(type_name) if build::has_field(type_name, name_of_field) => Ok(Ty::Any),
+        Ty::Built(_) => Err(format!("undefined field '{name_of_field}'")),
         Ty::Authorizer if name_of_field == "requestResource" => Ok(Ty::Authorizer),
         Ty::Authorizer => Err(format!("undefined field '{name_of_field}'")),
         Ty::Record(fields) => {
@@ -178,6 +258,14 @@ fn field<'n>(operand: &Ty<'n>, name_of_field: &str) -> Checked<'n> {
                 None if is_of_every_object(&own) => Ok(Ty::Any),
                 None => Err(format!("undefined field '{name_of_field}'")),
             }
+        }
+        Ty::Spot(Spot(place)) if place.is_structure() => match place.field(&unescaped(name_of_field)) {
+            Some(inner) => Ok(at(inner)),
+            None if place.keeps_unknown() => Ok(Ty::Any),
+            None => Err(format!("undefined field '{name_of_field}'")),
+        },
+        Ty::Spot(Spot(place)) if place.items().is_none() => {
+            Ok(place.field(name_of_field).map_or(Ty::Any, at))
         }
         other => Err(format!("type '{}' does not support field selection", name(other))),
     }
@@ -197,6 +285,7 @@ fn items<'n>(range: &Ty<'n>) -> Checked<'n> {
         Ty::List(item) => Ok((**item).clone()),
         Ty::Place(Place(node)) if node.ty == Some(Type::Array) => Ok(of(node.items.as_deref())),
         Ty::Place(Place(node)) if node.is_map() => Ok(Ty::Text),
+        Ty::Spot(Spot(place)) if !place.is_structure() => Ok(place.items().map_or(Ty::Text, at)),
         other => Err(format!("expression of type '{}' cannot be range of a comprehension", name(other))),
     }
 }
@@ -205,15 +294,15 @@ fn comprehension<'n>(inner: &ComprehensionExpr, scope: &mut Scope<'n>) -> Checke
     let range = type_of(&inner.iter_range, scope)?;
     let item = items(&range)?;
     let start = type_of(&inner.accu_init, scope)?;
-    let depth = scope.len();
-    scope.push((inner.accu_var.clone(), start));
-    scope.push((inner.iter_var.clone(), item));
+    let depth = scope.known.len();
+    scope.known.push((inner.accu_var.clone(), start));
+    scope.known.push((inner.iter_var.clone(), item));
     let step = type_of(&inner.loop_cond, scope).and_then(|_| type_of(&inner.loop_step, scope));
     let result = step.and_then(|step| {
-        scope[depth].1 = step;
+        scope.known[depth].1 = step;
         type_of(&inner.result, scope)
     });
-    scope.truncate(depth);
+    scope.known.truncate(depth);
     result
 }
 
@@ -240,7 +329,7 @@ fn call_type<'n>(call: &CallExpr, scope: &mut Scope<'n>) -> Checked<'n> {
     if let Some(Ty::Authorizer) = target {
         return authorizer_type(&full);
     }
-    if !functions::exists(&full) {
+    if !functions::exists(&full) || (full.starts_with("jsonpatch.") && !scope.builds) {
         return Err(format!("undeclared reference to '{full}'"));
     }
     function_type(&full, target.as_ref(), &args)
@@ -248,9 +337,8 @@ fn call_type<'n>(call: &CallExpr, scope: &mut Scope<'n>) -> Checked<'n> {
 
 fn authorizer_type<'n>(function: &str) -> Checked<'n> {
     match function {
-        "path" | "group" | "resource" | "subresource" | "namespace" | "name" | "serviceAccount" | "check" => {
-            Ok(Ty::Authorizer)
-        }
+        "path" | "group" | "resource" | "subresource" | "namespace" | "name" | "serviceAccount"
+        | "fieldSelector" | "labelSelector" | "check" => Ok(Ty::Authorizer),
         "allowed" | "errored" => Ok(Ty::Bool),
         "reason" | "error" => Ok(Ty::Text),
         other => Err(format!("undeclared reference to '{other}'")),
@@ -285,7 +373,7 @@ fn function_type<'n>(full: &str, target: Option<&Ty<'n>>, args: &[Ty<'n>]) -> Ch
             _ => Ok(Ty::Any),
         },
         "isURL" | "isIP" | "isCIDR" | "isQuantity" | "isSemver" | "isSorted" => Ok(Ty::Bool),
-        "string" => Ok(Ty::Text),
+        "string" | "jsonpatch.escapeKey" => Ok(Ty::Text),
         "int" => Ok(Ty::Int),
         "double" => Ok(Ty::Double),
         _ => Ok(Ty::Any),
@@ -377,6 +465,10 @@ fn indexed<'n>(container: &Ty<'n>, index: &Ty<'n>) -> Option<Checked<'n>> {
         Ty::List(item) if whole => Some(Ok((**item).clone())),
         Ty::Place(Place(node)) if node.ty == Some(Type::Array) && whole => {
             Some(Ok(of(node.items.as_deref())))
+        }
+        Ty::Spot(Spot(place)) if whole && place.items().is_some() => place.items().map(|item| Ok(at(item))),
+        Ty::Spot(Spot(place)) if name(container) == "map" && matches!(index, Ty::Any | Ty::Text) => {
+            Some(Ok(place.field("").map_or(Ty::Any, at)))
         }
         Ty::Place(Place(node)) if node.is_map() && matches!(index, Ty::Any | Ty::Text) => {
             Some(Ok(of(node.values.as_deref())))

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{
     authorizer::Question,
     budget::{BYTES_PER_UNIT, Budget, Spent},
+    build::Built,
     eval::Failure,
 };
 use crate::custom::{
@@ -61,6 +62,8 @@ pub(super) enum Val<'a> {
     /// Key, value.
     Map(Rc<Vec<(Val<'a>, Val<'a>)>>),
     Optional(Option<Rc<Val<'a>>>),
+    /// What is to become of an object.
+    Built(Built<'a>),
     /// A question about what somebody may do.
     Authorizer(Rc<Question>),
     /// What only the library knows to handle: times, durations, bytes, quantities, addresses, ...
@@ -150,6 +153,7 @@ impl<'a> Val<'a> {
                 .iter()
                 .find(|(key, _)| key.as_text() == Some(name))
                 .map(|(_, value)| value.clone())),
+            Self::Built(built) => Ok(built.field(name).cloned()),
             Self::Authorizer(question) => question.field(name).map(Some),
             _ => Err(Failure::overload("_._")),
         }
@@ -212,6 +216,16 @@ impl<'a> Val<'a> {
                 (a, b) => a.is_none() && b.is_none(),
             },
             (Self::Foreign(a), Self::Foreign(b)) => a == b,
+            (Self::Built(a), Self::Built(b)) => {
+                let same = a.type_name == b.type_name && a.fields.len() == b.fields.len();
+                for (name, value) in a.fields.iter().filter(|_| same) {
+                    match b.field(name) {
+                        Some(other) if value.equals(other, budget)? => {}
+                        _ => return Ok(false),
+                    }
+                }
+                same
+            }
             (Self::Array(..) | Self::List(_), Self::Array(..) | Self::List(_)) => {
                 if self.size() != other.size() {
                     return Ok(false);
@@ -253,7 +267,7 @@ impl<'a> Val<'a> {
             Ok(Cel::List(Arc::new(items?)))
         };
         Ok(match self {
-            Self::Null | Self::Authorizer(_) => Cel::Null,
+            Self::Null | Self::Authorizer(_) | Self::Built(_) => Cel::Null,
             Self::Bool(value) => Cel::Bool(*value),
             Self::Int(value) => Cel::Int(*value),
             Self::Uint(value) => Cel::UInt(*value),

@@ -43,12 +43,15 @@ impl Hooks<'_> {
         Ok(Asked { resource, request, old, new })
     }
 
+    /// Whether the request is about an object of its kind, and not about another document.
+    pub(super) fn is_about_object(&self) -> bool {
+        !matches!(self.target.sub, Some(Sub::Scale | Sub::Binding | Sub::Eviction | Sub::Token))
+    }
+
     /// The kind as which somebody sees the objects, where it is not the request's own. What is no object of a kind is always
     /// the same.
-    fn other(&self, resource: &Resource) -> Result<Option<Arc<Served>>, ApiError> {
-        let is_object =
-            !matches!(self.target.sub, Some(Sub::Scale | Sub::Binding | Sub::Eviction | Sub::Token));
-        if *resource == self.attributes.resource || !is_object {
+    pub(super) fn other(&self, resource: &Resource) -> Result<Option<Arc<Served>>, ApiError> {
+        if *resource == self.attributes.resource || !self.is_about_object() {
             return Ok(None);
         }
         let path = ResourceRef::collection(&resource.group, &resource.version, &resource.plural);
@@ -68,7 +71,7 @@ impl Hooks<'_> {
         }
     }
 
-    /// Takes over what a webhook made of an object.
+    /// Takes over what a webhook or a policy made of an object.
     pub(super) async fn accept(
         &self,
         object: &mut Value,

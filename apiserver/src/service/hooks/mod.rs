@@ -1,11 +1,12 @@
-//! Asks those who have a say in a write: webhooks that may change the object, then policies and webhooks that may only
-//! refuse it.
+//! Asks those who have a say in a write: policies and webhooks that may change the object, then policies and webhooks that may
+//! only refuse it.
 //!
 //! What is configured is looked up for each write, in one look into a range of the store that is empty in most clusters,
 //! so that a configuration counts from the write that makes it to the one that takes it away. What the server writes for
 //! itself is nobody else's business. Nothing is held while somebody is asked.
 
 mod forms;
+mod mutations;
 mod policies;
 mod request;
 mod webhooks;
@@ -59,13 +60,29 @@ struct Asked {
     new: Value,
 }
 
-/// Which webhooks are to be asked a second time, because others changed what they had seen. There is no third time.
+/// Who may change an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    /// The names of a policy, of its binding, and of a parameter.
+    Policy(String, String, String),
+    /// Its place among all.
+    Webhook(usize),
+}
+
+impl Who {
+    fn policy(policy: &str, binding: &str, params: &Value) -> Self {
+        let params = format!("{}/{}", text(params, "namespace"), text(params, "name"));
+        Self::Policy(policy.to_owned(), binding.to_owned(), params)
+    }
+}
+
+/// Who is to be asked a second time, because others changed what they had seen. There is no third time.
 #[derive(Default)]
 pub(super) struct Rounds {
     done: u8,
     /// Asked since the last change, of those that want to be asked again.
-    asked: Vec<usize>,
-    again: BTreeSet<usize>,
+    asked: Vec<Who>,
+    again: BTreeSet<Who>,
     /// The object as the first round left it.
     left: Value,
 }
@@ -73,6 +90,19 @@ pub(super) struct Rounds {
 impl Rounds {
     pub const fn are_over(&self) -> bool {
         self.done > 1
+    }
+
+    fn wants(&self, who: &Who) -> bool {
+        self.done == 0 || self.again.contains(who)
+    }
+
+    fn was_asked(&mut self, who: Who, has_changed: bool, is_reinvoked: bool) {
+        if has_changed {
+            self.again.extend(self.asked.drain(..));
+        }
+        if is_reinvoked {
+            self.asked.push(who);
+        }
     }
 }
 
@@ -117,26 +147,23 @@ impl ObjectService {
 }
 
 impl Hooks<'_> {
-    /// Lets webhooks change an object, one after the other. True if one did: then the object is to be brought into form
-    /// and shown once more, to those whom the changes after them concern.
+    /// Lets policies and then webhooks change an object, one after the other. True if one did: then the object is to be
+    /// brought into form and shown once more, to those whom the changes after them concern.
     pub async fn change(&self, old: &Value, new: &mut Value, rounds: &mut Rounds) -> Result<bool, ApiError> {
         let is_second = rounds.done > 0;
         if is_second && rounds.left != *new {
             rounds.again.extend(rounds.asked.drain(..));
         }
-        let mut changed = false;
+        let mut changed = self.mutate(old, new, rounds).await?;
         for (index, webhook) in self.configuration.mutating.iter().enumerate() {
-            if is_second && !rounds.again.contains(&index) {
+            let who = Who::Webhook(index);
+            if !rounds.wants(&who) {
                 continue;
             }
             let Some(asked) = self.asked(webhook, old, new, true).await? else { continue };
-            if self.changes(webhook, asked, new).await? {
-                changed = true;
-                rounds.again.extend(rounds.asked.drain(..));
-            }
-            if webhook.is_reinvoked {
-                rounds.asked.push(index);
-            }
+            let has_changed = self.changes(webhook, asked, new).await?;
+            changed |= has_changed;
+            rounds.was_asked(who, has_changed, webhook.is_reinvoked);
         }
         if changed && !is_second {
             rounds.left = new.clone();

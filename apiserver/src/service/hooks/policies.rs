@@ -1,7 +1,9 @@
-//! Holds writes against admission policies: finds what is in force, its parameters, and does what the bindings say about
+//! Holds writes against validating admission policies, and what mutating ones share with that: finds what is in force, its parameters, and does what the bindings say about
 //! what does not comply.
 //!
 //! The words of refusals are those of kube-apiserver.
+
+use std::{fmt, sync::Arc, time::Duration};
 
 use claw_client::ResourceRef;
 use claw_schemas::{ApiError, status::Cause};
@@ -9,16 +11,26 @@ use serde_json::Value;
 
 use super::{Asked, Hooks, NOTHING};
 use crate::{
-    admission::{Binding, Judgement, Policy, Reference, Refusal, selects},
+    admission::{Binding, Frame, Judgement, Policy, Reference, Refusal, selects},
     custom::cel::Inputs,
+    metrics::Outcome,
     service::{encode, errors, kinds::Served},
     store::{Key, Record},
 };
 
-/// Why a policy cannot be held against anything.
-enum Trouble {
+/// Why a policy cannot be asked about anything.
+pub(super) enum Unconfigured {
     Policy(String),
     Binding(String),
+}
+
+impl fmt::Display for Unconfigured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy(why) => write!(f, "failed to configure policy: {why}"),
+            Self::Binding(why) => write!(f, "failed to configure binding: {why}"),
+        }
+    }
 }
 
 impl Hooks<'_> {
@@ -26,21 +38,44 @@ impl Hooks<'_> {
     pub(super) async fn comply(&self, old: &Value, new: &Value) -> Result<(), ApiError> {
         let mut refused = Vec::new();
         for policy in &self.configuration.policies {
-            let bindings = || self.configuration.bindings.iter().filter(|one| one.policy == policy.name);
-            if bindings().next().is_none() {
+            let bindings = &self.configuration.bindings;
+            let Some((asked, bindings)) = self.in_force(&policy.frame, bindings, old, new, false).await?
+            else {
                 continue;
-            }
-            let Some(asked) = self.concerning(&policy.matching, old, new, false).await? else { continue };
-            for binding in bindings() {
-                if self.is_bound(binding, old, new).await? {
-                    refused.extend(self.judged(policy, binding, &asked).await?);
-                }
+            };
+            for binding in bindings {
+                refused.extend(self.judged(policy, binding, &asked).await?);
             }
         }
         match refused.into_iter().next() {
             Some((message, refusal)) => Err(self.denied(new, &message, &refusal)),
             None => Ok(()),
         }
+    }
+
+    /// What a policy is to be asked about, and the bindings that put it into force there.
+    pub(super) async fn in_force<'b>(
+        &self,
+        policy: &Frame,
+        bindings: &'b [Arc<Binding>],
+        old: &Value,
+        new: &Value,
+        may_change: bool,
+    ) -> Result<Option<(Asked, Vec<&'b Binding>)>, ApiError> {
+        let own: Vec<_> = bindings.iter().filter(|one| one.policy == policy.name).collect();
+        if own.is_empty() {
+            return Ok(None);
+        }
+        let Some(asked) = self.concerning(&policy.matching, old, new, may_change).await? else {
+            return Ok(None);
+        };
+        let mut bound = Vec::new();
+        for binding in own {
+            if self.is_bound(binding, old, new).await? {
+                bound.push(&**binding);
+            }
+        }
+        Ok(Some((asked, bound)))
     }
 
     async fn is_bound(&self, binding: &Binding, old: &Value, new: &Value) -> Result<bool, ApiError> {
@@ -50,6 +85,20 @@ impl Hooks<'_> {
         }
     }
 
+    /// What expressions of a policy are about.
+    pub(super) async fn inputs<'a>(
+        &'a self,
+        asked: &'a Asked,
+        params: &'a Value,
+    ) -> Result<Inputs<'a>, ApiError> {
+        let namespace = match self.attributes.namespace.is_empty() || self.attributes.is_namespace() {
+            true => &NOTHING,
+            false => self.namespace().await?,
+        };
+        let Asked { request, old, new, .. } = asked;
+        Ok(Inputs { object: new, old, request, params, namespace, authorizer: self })
+    }
+
     /// What a policy, put into force by a binding, has against a request.
     async fn judged(
         &self,
@@ -57,34 +106,27 @@ impl Hooks<'_> {
         binding: &Binding,
         asked: &Asked,
     ) -> Result<Vec<(String, Refusal)>, ApiError> {
-        let by = format!("ValidatingAdmissionPolicy '{}'", policy.name);
+        let by = format!("ValidatingAdmissionPolicy '{}'", policy.frame.name);
         let bound = format!("{by} with binding '{}'", binding.name);
         let refused =
             |by: &str, refusal: Refusal| (format!("{by} denied request: {}", refusal.message), refusal);
-        let parameters = match self.parameters(policy, binding).await? {
+        let parameters = match self.parameters(&policy.frame, binding).await? {
             Ok(parameters) => parameters,
-            Err(_) if policy.ignores_failures => return Ok(Vec::new()),
-            Err(Trouble::Policy(why)) => {
-                return Ok(vec![refused(&by, Refusal::failed(format!("failed to configure policy: {why}")))]);
+            Err(_) if policy.frame.ignores_failures => return Ok(Vec::new()),
+            Err(trouble) => {
+                let by = if matches!(trouble, Unconfigured::Policy(_)) { &by } else { &bound };
+                let refusal = Refusal::failed(trouble.to_string(), Outcome::Failed, Duration::ZERO);
+                return Ok(vec![refused(by, refusal)]);
             }
-            Err(Trouble::Binding(why)) => {
-                return Ok(vec![refused(
-                    &bound,
-                    Refusal::failed(format!("failed to configure binding: {why}")),
-                )]);
-            }
-        };
-        let namespace = match self.attributes.namespace.is_empty() || self.attributes.is_namespace() {
-            true => &NOTHING,
-            false => self.namespace().await?,
         };
         let mut all = Vec::new();
         for params in &parameters {
-            let Asked { request, old, new, .. } = asked;
-            let Judgement { refusals, annotations, troubles } =
-                policy.judge(Inputs { object: new, old, request, params, namespace, authorizer: self });
+            let inputs = self.inputs(asked, params).await?;
+            let judgement = policy.judge(inputs);
+            self.count(policy, binding, &judgement);
+            let Judgement { refusals, annotations, troubles, ignored: _ } = judgement;
             for (key, value) in annotations {
-                tracing::info!(policy = %policy.name, key, value, "a policy annotates a request");
+                tracing::info!(policy = %policy.frame.name, key, value, "a policy annotates a request");
             }
             self.tell(binding, &bound, &refusals);
             all.extend(troubles.into_iter().map(|refusal| refused(&bound, refusal)));
@@ -94,6 +136,20 @@ impl Hooks<'_> {
             tokio::task::yield_now().await;
         }
         Ok(all)
+    }
+
+    /// Counts what expressions led to. Those that hold lead to nothing, here and upstream.
+    fn count(&self, policy: &Policy, binding: &Binding, judgement: &Judgement) {
+        let count = |refusal: &Refusal, action: &str| {
+            let (policy, figures) = (&policy.frame.name, &self.service.metrics.admission);
+            figures.validated(policy, &binding.name, refusal.outcome, action, refusal.took);
+        };
+        let actions = [("deny", binding.denies), ("warn", binding.warns), ("audit", binding.audits)];
+        for (action, _) in actions.into_iter().filter(|(_, is_taken)| *is_taken) {
+            judgement.refusals.iter().for_each(|refusal| count(refusal, action));
+        }
+        judgement.troubles.iter().for_each(|refusal| count(refusal, "deny"));
+        judgement.ignored.iter().for_each(|refusal| count(refusal, "allow"));
     }
 
     /// What a binding wants said about what does not comply.
@@ -117,17 +173,17 @@ impl Hooks<'_> {
     }
 
     /// With what a policy is to be evaluated, one after the other. A policy without parameters has nothing once.
-    async fn parameters(
+    pub(super) async fn parameters(
         &self,
-        policy: &Policy,
+        policy: &Frame,
         binding: &Binding,
-    ) -> Result<Result<Vec<Value>, Trouble>, ApiError> {
+    ) -> Result<Result<Vec<Value>, Unconfigured>, ApiError> {
         let (Some((api_version, kind)), Some(reference)) = (&policy.parameters, &binding.parameters) else {
             return Ok(Ok(vec![Value::Null]));
         };
         let registry = self.service.registry();
         let Some(descriptor) = registry.kind(api_version, kind) else {
-            return Ok(Err(Trouble::Policy(format!(
+            return Ok(Err(Unconfigured::Policy(format!(
                 "failed to find resource referenced by paramKind: '{api_version}, Kind={kind}'"
             ))));
         };
@@ -135,12 +191,12 @@ impl Hooks<'_> {
         let served = self.service.kinds.resolve(path)?.kind;
         let namespace = match namespace_of(&served, reference, &self.attributes.namespace) {
             Ok(namespace) => namespace,
-            Err(why) => return Ok(Err(Trouble::Binding(why.to_owned()))),
+            Err(why) => return Ok(Err(Unconfigured::Binding(why.to_owned()))),
         };
         let found = self.find_parameters(&served, reference, namespace).await?;
         if found.is_empty() && reference.must_be {
             let why = "no params found for policy binding with `Deny` parameterNotFoundAction";
-            return Ok(Err(Trouble::Binding(why.to_owned())));
+            return Ok(Err(Unconfigured::Binding(why.to_owned())));
         }
         Ok(Ok(found))
     }

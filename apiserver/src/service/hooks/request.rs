@@ -1,7 +1,7 @@
 //! What is told about a request, and who answers what its asker may do.
 
 use claw_client::request::{DeleteOptions, FieldValidation, Propagation};
-use claw_schemas::{Descriptor, Registry};
+use claw_schemas::{Descriptor, Registry, selector::FieldSelector};
 use serde_json::{Value, json};
 
 use super::{Hooks, How};
@@ -16,14 +16,16 @@ impl Authorizing for Hooks<'_> {
     fn decide(&self, question: &Question, verb: &str) -> (bool, String) {
         let account = question.account.as_ref().map(|(namespace, name)| identity_of(namespace, name));
         let who: &Identity = account.as_ref().unwrap_or(&self.attributes.who);
-        let what = match &question.about {
-            About::Path(path) => What::Path(path),
-            About::Resource { group, plural, subresource, namespace, name } => {
-                What::Objects { group, plural, subresource, namespace, name }
+        let (what, fields) = match &question.about {
+            About::Path(path) => (What::Path(path), ""),
+            About::Resource { group, plural, subresource, namespace, name, fields } => {
+                (What::Objects { group, plural, subresource, namespace, name }, fields.as_str())
             }
             About::Nothing | About::Group(_) => return (false, String::new()),
         };
-        let action = Action { verb, what, fields: None };
+        // One that does not parse selects nothing less, as upstream.
+        let fields = FieldSelector::parse(fields).unwrap_or_default();
+        let action = Action { verb, what, fields: None }.selecting(&fields);
         let authorizer = self.service.authorizer();
         (authorizer.allows(who, &action), authorizer.explain(who, &action))
     }

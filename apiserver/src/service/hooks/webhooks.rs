@@ -1,15 +1,20 @@
 //! Asks one webhook, and does what it answers.
 
+use std::time::Instant;
+
 use claw_client::request::PatchKind;
 use claw_schemas::{ApiError, status::Reason};
 use serde_json::Value;
 
 use super::{Asked, Hooks, NOTHING};
 use crate::{
-    admission::{Answer, Met, Trouble, Webhook, internal},
-    custom::cel::{Evaluation, Inputs},
-    patch,
+    admission::{Answer, Trouble, Webhook, internal},
+    custom::cel::Inputs,
+    metrics, patch,
 };
+
+/// As which a webhook that cannot be asked is counted: the code that upstream has for that.
+const UNAVAILABLE: u16 = 503;
 
 impl Hooks<'_> {
     /// What a webhook is to be asked, if it is.
@@ -24,16 +29,16 @@ impl Hooks<'_> {
             return Ok(None);
         };
         match self.met(webhook, &asked) {
-            Met::Yes => Ok(Some(asked)),
-            Met::No => Ok(None),
-            Met::Unclear(_) if webhook.ignores_failures => Ok(None),
-            Met::Unclear(why) => Err(self.forbidden(new, &why)),
+            Ok(true) => Ok(Some(asked)),
+            Ok(false) => Ok(None),
+            Err(_) if webhook.ignores_failures => Ok(None),
+            Err(why) => Err(self.forbidden(new, &why)),
         }
     }
 
-    fn met(&self, webhook: &Webhook, asked: &Asked) -> Met {
+    fn met(&self, webhook: &Webhook, asked: &Asked) -> Result<bool, String> {
         if webhook.conditions.is_empty() {
-            return Met::Yes;
+            return Ok(true);
         }
         let inputs = Inputs {
             object: &asked.new,
@@ -43,7 +48,7 @@ impl Hooks<'_> {
             namespace: &NOTHING,
             authorizer: self,
         };
-        webhook.conditions.met(&Evaluation::new(inputs, &[]))
+        webhook.conditions.hold(inputs)
     }
 
     /// Asks, and hands on what there is to say beside yes or no. `None` is no answer where none is needed.
@@ -59,8 +64,12 @@ impl Hooks<'_> {
         let mut request = asked.request.clone();
         request["object"] = asked.new.clone();
         request["oldObject"] = asked.old.clone();
+        let (begun, figures) = (Instant::now(), &self.service.metrics.admission);
+        let counted = self.counted(webhook, may_change);
         match webhook.ask(request, may_change).await {
             Ok(answer) => {
+                let code = answer.denial.as_ref().map_or(200, |denial| denial.code);
+                figures.answered(counted, code, begun.elapsed());
                 self.target.say(&answer.warnings);
                 if answer.annotations.is_object() {
                     let (webhook, annotations) = (&webhook.name, &answer.annotations);
@@ -68,12 +77,19 @@ impl Hooks<'_> {
                 }
                 Ok(Some(answer))
             }
-            Err(Trouble(why)) if webhook.ignores_failures => {
+            Err(Trouble(why)) => {
+                figures.failed(counted, UNAVAILABLE, webhook.ignores_failures, begun.elapsed());
+                if !webhook.ignores_failures {
+                    return Err(internal(why));
+                }
                 tracing::warn!(%why, "a webhook that may be ignored is ignored");
                 Ok(None)
             }
-            Err(Trouble(why)) => Err(internal(why)),
         }
+    }
+
+    fn counted<'a>(&self, webhook: &'a Webhook, may_change: bool) -> metrics::Asked<'a> {
+        metrics::Asked { name: &webhook.name, may_change, operation: self.attributes.operation.name() }
     }
 
     /// Lets one webhook change an object. True if it did.
@@ -97,12 +113,16 @@ impl Hooks<'_> {
                 tracing::warn!(webhook = %webhook.name, %error, "a patch that may be ignored is ignored");
                 return Ok(false);
             }
-            Err(error) => return Err(internal(error.message)),
+            Err(error) => {
+                self.service.metrics.admission.unusable(self.counted(webhook, true));
+                return Err(internal(error.message));
+            }
         };
         if patched == asked.new {
             return Ok(false);
         }
         self.accept(object, patched, &asked.resource).await.map_err(|error| {
+            self.service.metrics.admission.unusable(self.counted(webhook, true));
             internal(format!(
                 "admission webhook \"{}\" made an invalid object: {}",
                 webhook.name, error.message

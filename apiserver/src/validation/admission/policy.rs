@@ -19,6 +19,38 @@ const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Un
 
 pub(in crate::validation) fn policy(_: Option<&Value>, new: &Value, faults: &mut Faults) {
     let (spec, path) = (&new["spec"], &Path::Root.field("spec"));
+    let names = frame(spec, path, faults);
+    if len(&spec["validations"]) == 0 && len(&spec["auditAnnotations"]) == 0 {
+        let why = "validations or auditAnnotations must contain at least one item";
+        faults.required(&path.field("validations"), why);
+    }
+    each(&spec["validations"], &path.field("validations"), |one, path| {
+        validation(one, &names, path, faults);
+    });
+    let names = names.without_authorizer();
+    each(&spec["auditAnnotations"], &path.field("auditAnnotations"), |one, path| {
+        annotation(one, &names, path, faults);
+    });
+}
+
+pub(in crate::validation) fn mutating(_: Option<&Value>, new: &Value, faults: &mut Faults) {
+    let (spec, path) = (&new["spec"], &Path::Root.field("spec"));
+    let names = frame(spec, path, faults).with_builders();
+    changeable(&spec["matchConstraints"], &path.field("matchConstraints"), faults);
+    if len(&spec["mutations"]) == 0 {
+        faults.required(&path.field("mutations"), "mutations must contain at least one item");
+    }
+    each(&spec["mutations"], &path.field("mutations"), |one, path| mutation(one, &names, path, faults));
+    let reinvocation = &path.field("reinvocationPolicy");
+    if is_set(&spec["reinvocationPolicy"]) {
+        one_of(&spec["reinvocationPolicy"], &["IfNeeded", "Never"], reinvocation, faults);
+    } else {
+        faults.required(reinvocation, "");
+    }
+}
+
+/// What policies of either kind have. Gives the names that expressions know.
+fn frame(spec: &Value, path: &Path<'_>, faults: &mut Faults) -> Names {
     let (kind, kind_path) = (&spec["paramKind"], &path.field("paramKind"));
     for field in ["apiVersion", "kind"].into_iter().filter(|field| !kind.is_null() && is_empty(&kind[*field]))
     {
@@ -33,21 +65,44 @@ pub(in crate::validation) fn policy(_: Option<&Value>, new: &Value, faults: &mut
         }
         resources(&spec["matchConstraints"], constraints, faults);
     }
-    if len(&spec["validations"]) == 0 && len(&spec["auditAnnotations"]) == 0 {
-        let why = "validations or auditAnnotations must contain at least one item";
-        faults.required(&path.field("validations"), why);
-    }
     let mut names = Names::of_policies(!kind.is_null());
     admission::conditions(&spec["matchConditions"], &names, &path.field("matchConditions"), faults);
     variables(&spec["variables"], &mut names, &path.field("variables"), faults);
-    each(&spec["validations"], &path.field("validations"), |one, path| {
-        validation(one, &names, path, faults);
-    });
-    let names = names.without_authorizer();
-    each(&spec["auditAnnotations"], &path.field("auditAnnotations"), |one, path| {
-        annotation(one, &names, path, faults);
-    });
     one_of(&spec["failurePolicy"], &["Fail", "Ignore"], &path.field("failurePolicy"), faults);
+    names
+}
+
+/// Only what is written can be changed: a deletion cannot.
+fn changeable(matched: &Value, path: &Path<'_>, faults: &mut Faults) {
+    let path = &path.field("resourceRules");
+    each(&matched["resourceRules"], path, |rule, _| {
+        each(&rule["operations"], path, |operation, _| {
+            one_of(operation, &["*", "CONNECT", "CREATE", "UPDATE"], &path.field("operations"), faults);
+        });
+    });
+}
+
+fn mutation(mutation: &Value, names: &Names, path: &Path<'_>, faults: &mut Faults) {
+    let (kind, kind_path) = (&mutation["patchType"], &path.field("patchType"));
+    let (field, other, gives) = match text(kind) {
+        "JSONPatch" => ("jsonPatch", "applyConfiguration", Gives::Patch),
+        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch", Gives::Object),
+        "" => return faults.required(kind_path, ""),
+        _ => return one_of(kind, &["ApplyConfiguration", "JSONPatch"], kind_path, faults),
+    };
+    if !mutation[other].is_null() {
+        let why = format_args!("must not be specified when patchType is {}", text(kind));
+        faults.invalid_text(&path.field(other), &format!("{{{other}}}"), why);
+    }
+    if mutation[field].is_null() {
+        return faults
+            .required(&path.field(field), &format!("must be specified when patchType is {}", text(kind)));
+    }
+    let (expression, path) = (text(&mutation[field]["expression"]), &path.field(field));
+    if expression.trim().is_empty() {
+        faults.required(&path.field("expression"), "");
+    }
+    judge(expression, names, gives, &path.field("expression"), faults);
 }
 
 fn annotation(annotation: &Value, names: &Names, path: &Path<'_>, faults: &mut Faults) {
@@ -121,13 +176,7 @@ fn resources(matched: &Value, path: &Path<'_>, faults: &mut Faults) {
 
 pub(in crate::validation) fn binding(_: Option<&Value>, new: &Value, faults: &mut Faults) {
     let (spec, path) = (&new["spec"], &Path::Root.field("spec"));
-    named(names::dns_subdomain, &spec["policyName"], &path.field("policyName"), faults);
-    if !spec["paramRef"].is_null() {
-        parameters(&spec["paramRef"], &path.field("paramRef"), faults);
-    }
-    if !spec["matchResources"].is_null() {
-        resources(&spec["matchResources"], &path.field("matchResources"), faults);
-    }
+    bound(spec, path, faults);
     let (actions, path) = (&spec["validationActions"], &path.field("validationActions"));
     if len(actions) == 0 {
         faults.required(path, "at least one validation action is required");
@@ -138,6 +187,23 @@ pub(in crate::validation) fn binding(_: Option<&Value>, new: &Value, faults: &mu
     if has("Deny") && has("Warn") {
         let why = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
         faults.invalid(path, actions, why);
+    }
+}
+
+pub(in crate::validation) fn mutating_binding(_: Option<&Value>, new: &Value, faults: &mut Faults) {
+    let (spec, path) = (&new["spec"], &Path::Root.field("spec"));
+    bound(spec, path, faults);
+    changeable(&spec["matchResources"], &path.field("matchResources"), faults);
+}
+
+/// What bindings of either kind have.
+fn bound(spec: &Value, path: &Path<'_>, faults: &mut Faults) {
+    named(names::dns_subdomain, &spec["policyName"], &path.field("policyName"), faults);
+    if !spec["paramRef"].is_null() {
+        parameters(&spec["paramRef"], &path.field("paramRef"), faults);
+    }
+    if !spec["matchResources"].is_null() {
+        resources(&spec["matchResources"], &path.field("matchResources"), faults);
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 
-const KINDS: [&str; 36] = [
+const KINDS: [&str; 38] = [
     "Service",
     "Endpoints",
     "EndpointSlice",
@@ -42,6 +42,8 @@ const KINDS: [&str; 36] = [
     "MutatingWebhookConfiguration",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
 ];
 
 #[test]
@@ -789,6 +791,69 @@ fn broken_rules_about_rules_are_named() {
                 "/spec/paramRef",
                 json!({"parameterNotFoundAction": "Deny"}),
                 "spec.paramRef: Required value: one of name or selector must be specified",
+            ),
+        ],
+    );
+    spoil(
+        "MutatingAdmissionPolicy",
+        &[
+            (
+                "/spec/mutations",
+                json!([]),
+                "spec.mutations: Required value: mutations must contain at least one item",
+            ),
+            ("/spec/reinvocationPolicy", json!(null), "spec.reinvocationPolicy: Required value"),
+            (
+                "/spec/reinvocationPolicy",
+                json!("Often"),
+                "spec.reinvocationPolicy: Unsupported value: \"Often\": supported values: \"IfNeeded\", \"Never\"",
+            ),
+            (
+                "/spec/matchConstraints/resourceRules",
+                json!([]),
+                "spec.matchConstraints.resourceRules: Required value",
+            ),
+            (
+                "/spec/matchConstraints/resourceRules/0/operations",
+                json!(["CREATE", "DELETE"]),
+                "spec.matchConstraints.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\", \"CONNECT\", \"CREATE\", \"UPDATE\"",
+            ),
+            ("/spec/mutations/0/patchType", json!(""), "spec.mutations[0].patchType: Required value"),
+            (
+                "/spec/mutations/0/patchType",
+                json!("Merge"),
+                "spec.mutations[0].patchType: Unsupported value: \"Merge\": supported values: \"ApplyConfiguration\", \"JSONPatch\"",
+            ),
+            (
+                "/spec/mutations/0/applyConfiguration",
+                json!(null),
+                "spec.mutations[0].applyConfiguration: Required value: must be specified when patchType is ApplyConfiguration",
+            ),
+            (
+                "/spec/mutations/0/jsonPatch",
+                json!({"expression": "[]"}),
+                "spec.mutations[0].jsonPatch: Invalid value: \"{jsonPatch}\": must not be specified when patchType is ApplyConfiguration",
+            ),
+            (
+                "/spec/mutations/0/applyConfiguration/expression",
+                json!("[]"),
+                "spec.mutations[0].applyConfiguration.expression: Invalid value: \"[]\": compilation failed: must evaluate to Object",
+            ),
+            (
+                "/spec/variables",
+                json!([{"name": "a", "expression": "Object{}"}]),
+                "spec.variables[0].expression: Invalid value: \"Object{}\": compilation failed: undeclared reference to 'Object'",
+            ),
+        ],
+    );
+    spoil(
+        "MutatingAdmissionPolicyBinding",
+        &[
+            ("/spec/policyName", json!(""), "spec.policyName: Required value"),
+            (
+                "/spec/matchResources",
+                json!({"resourceRules": [{"operations": ["DELETE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]}),
+                "spec.matchResources.resourceRules.operations: Unsupported value: \"DELETE\"",
             ),
         ],
     );

@@ -110,6 +110,17 @@ fn sound(kind: &str) -> (&'static str, Value) {
             "admissionregistration.k8s.io/v1",
             json!({"spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]}, "validations": [{"expression": "true"}]}}),
         ),
+        "MutatingAdmissionPolicy" => (
+            "admissionregistration.k8s.io/v1",
+            json!({"spec": {
+                "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]},
+                "reinvocationPolicy": "Never",
+                "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "Object{}"}}],
+            }}),
+        ),
+        "MutatingAdmissionPolicyBinding" => {
+            ("admissionregistration.k8s.io/v1", json!({"spec": {"policyName": "p"}}))
+        }
         "ValidatingAdmissionPolicyBinding" => (
             "admissionregistration.k8s.io/v1",
             json!({"spec": {"policyName": "p", "validationActions": ["Deny"], "paramRef": {"name": "n", "parameterNotFoundAction": "Deny"}}}),

@@ -333,6 +333,7 @@ fn rules_about_rules_show_their_essence() {
             ),
         ],
     );
+    lines(group, "MutatingAdmissionPolicy", &[(json!({"spec": {"mutations": [{}]}}), "1 | <unset> | 2m5s")]);
     lines(
         group,
         "ValidatingAdmissionPolicyBinding",
