@@ -371,7 +371,8 @@ async fn whoever_makes_one_is_not_told_that_nobody_acts_on_it() {
 #[tokio::test]
 async fn what_policies_and_webhooks_do_is_counted_by_their_names() {
     let world = marked_by(&[("a", "Never")]).await;
-    policy(&world, "failing", &[apply("Object{spec: object.missing}")], &json!({"failurePolicy": "Ignore"})).await;
+    policy(&world, "failing", &[apply("Object{spec: object.missing}")], &json!({"failurePolicy": "Ignore"}))
+        .await;
     bind(&world, "failing", &json!({})).await;
     let validating = |plural: &str| ResourceRef::collection("admissionregistration.k8s.io", "v1", plural);
     let no = json!({"matchConstraints": {"resourceRules": rule("", "configmaps")}, "validations": [{"expression": "object.metadata.name != 'no'"}]});
@@ -380,7 +381,8 @@ async fn what_policies_and_webhooks_do_is_counted_by_their_names() {
     let bound = json!({"metadata": {"name": "no"}, "spec": {"policyName": "no", "validationActions": ["Deny", "Audit"]}});
     world.create(validating("validatingadmissionpolicybindings"), &bound).await.unwrap();
     let program = appending("w").await;
-    let hooks = json!({"metadata": {"name": "h"}, "webhooks": [webhook(&program, "w.example.com", &json!({}))]});
+    let hooks =
+        json!({"metadata": {"name": "h"}, "webhooks": [webhook(&program, "w.example.com", &json!({}))]});
     world.create(configurations("mutating"), &hooks).await.unwrap();
     world.create(configmaps(), &configmap("yes")).await.unwrap();
     world.create(configmaps(), &configmap("no")).await.unwrap_err();
