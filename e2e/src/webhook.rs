@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 type Answer = dyn Fn(&Value) -> Value + Send + Sync;
 
-/// A webhook that answers `AdmissionReview`s, until it is dropped.
+/// A webhook that answers reviews, of admission or of conversion, until it is dropped.
 pub struct Webhook {
     /// Where it is.
     pub url: String,
@@ -82,6 +82,6 @@ async fn reviewed(
     let review: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut response = answer(&review["request"]);
     response["uid"] = review["request"]["uid"].clone();
-    let review = json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response});
+    let review = json!({"apiVersion": review["apiVersion"], "kind": review["kind"], "response": response});
     Ok(Response::new(Full::new(review.to_string().into())))
 }

@@ -3,8 +3,9 @@
 use claw_e2e::{
     Cluster, Kubectl, Options,
     need::{self, Need},
+    webhook::Webhook,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn config(data: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: x}}\ndata: {data}\n")
@@ -54,7 +55,7 @@ impl Story<'_> {
         assert!(refused.contains("conflict with \"kubectl\": .data.k"), "{refused}");
         assert!(refused.contains("--force-conflicts"), "kubectl saw a conflict of fields: {refused}");
         self.apply(&[&other[..], &["--force-conflicts"]].concat(), &config("{k: '2'}"));
-        assert_eq!(self.get("configmap/x")["data"], serde_json::json!({"k": "2", "l": "1"}));
+        assert_eq!(self.get("configmap/x")["data"], json!({"k": "2", "l": "1"}));
     }
 
     /// From `apply` to `apply --server-side`.
@@ -68,7 +69,7 @@ impl Story<'_> {
         // And back: the annotation has followed.
         assert_eq!(self.apply(&[], &web(3, "[{name: A, value: '2'}]")), "deployment.apps/web configured\n");
         let container = &self.get("deployment/web")["spec"]["template"]["spec"]["containers"][0];
-        assert_eq!(container["env"], serde_json::json!([{"name": "A", "value": "2"}]));
+        assert_eq!(container["env"], json!([{"name": "A", "value": "2"}]));
     }
 
     /// What would change is shown, and not done.
@@ -102,6 +103,101 @@ fn every_kubectl_applies_on_the_servers_side() {
     }
 }
 
+/// A kind that keeps its color in one field in its first version and in another in its second.
+fn definition(plural: &str, kind: &str, [first, second]: [&str; 2], conversion: &Value) -> String {
+    let version = |name: &str, field: &str, storage: bool| {
+        let properties = json!({field: {"type": "string"}, "size": {"type": "integer"}});
+        let spec = json!({"type": "object", "properties": properties});
+        let schema = json!({"type": "object", "properties": {"spec": spec}});
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": schema}})
+    };
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.example.com")},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": plural, "kind": kind},
+            "versions": [version("v1", first, true), version("v2", second, false)],
+            "conversion": conversion,
+        },
+    })
+    .to_string()
+}
+
+fn converted(request: &Value) -> Value {
+    let wanted = &request["desiredAPIVersion"];
+    let (from, to) = if wanted == "example.com/v2" { ("color", "colour") } else { ("colour", "color") };
+    let mut objects = request["objects"].clone();
+    for object in objects.as_array_mut().into_iter().flatten() {
+        object["apiVersion"] = wanted.clone();
+        // An apply may ask about an object of which nothing is left.
+        if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
+            && let Some(value) = spec.remove(from)
+        {
+            spec.insert(to.to_owned(), value);
+        }
+    }
+    json!({"result": {"status": "Success"}, "convertedObjects": objects})
+}
+
+fn of(kind: &str, version: &str, spec: &str) -> String {
+    format!("apiVersion: example.com/{version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n")
+}
+
+impl Story<'_> {
+    /// Two managers in two versions that a webhook converts.
+    fn owners_of_what_is_converted(&self) {
+        let (mine, other) = (["--server-side"], ["--server-side", "--field-manager=other"]);
+        self.apply(&mine, &of("Paint", "v1", "{color: red, size: 1}"));
+        let refused = self.apply_fails(&other, &of("Paint", "v2", "{colour: blue}"));
+        assert!(refused.contains("conflict with \"kubectl\": .spec.color"), "{refused}");
+        self.apply(&[&other[..], &["--force-conflicts"]].concat(), &of("Paint", "v2", "{colour: blue}"));
+        assert_eq!(self.get("paints.v1.example.com/a")["spec"], json!({"color": "blue", "size": 1}));
+        // The first gives up, in the second version, what it said in the first.
+        self.apply(&mine, &of("Paint", "v2", "{}"));
+        assert_eq!(self.get("paints.v2.example.com/a")["spec"], json!({"colour": "blue"}));
+    }
+
+    /// The same in two versions that differ in nothing but their name.
+    fn owners_of_what_is_renamed(&self) {
+        let (mine, other) = (["--server-side"], ["--server-side", "--field-manager=other"]);
+        self.apply(&mine, &of("Dye", "v1", "{color: red, size: 1}"));
+        let refused = self.apply_fails(&other, &of("Dye", "v2", "{color: blue}"));
+        assert!(refused.contains("conflict with \"kubectl\": .spec.color"), "{refused}");
+        self.apply(&other, &of("Dye", "v2", "{color: red}"));
+        self.apply(&mine, &of("Dye", "v2", "{}"));
+        assert_eq!(self.get("dyes.v1.example.com/a")["spec"], json!({"color": "red"}));
+    }
+}
+
+#[test]
+fn every_kubectl_applies_one_object_in_two_versions() {
+    if !need::all("every_kubectl_applies_one_object_in_two_versions", &[Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::server());
+    let folder = tempfile::tempdir().expect("a folder");
+    let webhook = Webhook::start(folder.path(), converted);
+    let config = json!({"url": webhook.url, "caBundle": webhook.bundle});
+    let asks = json!({"conversionReviewVersions": ["v1"], "clientConfig": config});
+    let kubectls = cluster.kubectls();
+    for (plural, kind, fields, conversion) in [
+        ("paints", "Paint", ["color", "colour"], json!({"strategy": "Webhook", "webhook": asks})),
+        ("dyes", "Dye", ["color", "color"], json!({"strategy": "None"})),
+    ] {
+        kubectls[0].ok_with(&["apply", "-f", "-"], &definition(plural, kind, fields, &conversion));
+        let defined = format!("crd/{plural}.example.com");
+        kubectls[0].ok(&["wait", "--for=condition=Established", &defined, "--timeout=60s"]);
+    }
+    for (number, kubectl) in kubectls.iter().enumerate() {
+        eprintln!("--- {}", kubectl.name);
+        let namespace = format!("versions-{number}");
+        kubectl.ok(&["create", "namespace", &namespace]);
+        let story = Story { kubectl, namespace };
+        story.owners_of_what_is_converted();
+        story.owners_of_what_is_renamed();
+    }
+}
+
 #[test]
 fn a_kubectl_that_moves_the_entries_itself_gives_up_what_it_drops() {
     if !need::all("a_kubectl_that_moves_the_entries_itself_gives_up_what_it_drops", &[Need::Kubectl]) {
@@ -120,7 +216,7 @@ fn a_kubectl_that_moves_the_entries_itself_gives_up_what_it_drops() {
     story.apply(&[], &config("{k: '1', l: '1'}"));
     story.apply(&["--server-side"], &config("{k: '1', l: '1'}"));
     story.apply(&["--server-side"], &config("{k: '1'}"));
-    assert_eq!(story.get("configmap/x")["data"], serde_json::json!({"k": "1"}));
+    assert_eq!(story.get("configmap/x")["data"], json!({"k": "1"}));
     let json = kubectl.ok(&["get", "configmap/x", "-o", "json", "--show-managed-fields"]);
     let object: Value = serde_json::from_str(&json).expect("kubectl prints JSON");
     let entries = object["metadata"]["managedFields"].as_array().expect("entries").clone();

@@ -1,5 +1,7 @@
 //! Ownership by apply: a manager says in full what it wants of an object, and owns just that.
 
+use std::collections::BTreeMap;
+
 use claw_schemas::schema::Place;
 use serde_json::Value;
 
@@ -9,10 +11,11 @@ use super::{
     extract::{self, Fault},
     managers::{Entry, Manager},
     merge::merge,
-    prune::prune,
+    prune::{Last, prune},
     set::Set,
     subject::Subject,
     track::{before_apply, take},
+    versions::{Lack, Versions},
 };
 
 /// An object after an apply.
@@ -42,7 +45,29 @@ pub enum Refusal {
     Conflicts(Vec<Conflict>),
 }
 
-/// Applies a configuration over the live object (`Null` when there is none). With `force`, fields change owners.
+/// Why an apply does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// It is not to be.
+    Refused(Refusal),
+    /// An object is needed in another version first.
+    Lacks(Box<Lack>),
+}
+
+impl From<Refusal> for Halt {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Box<Lack>> for Halt {
+    fn from(lack: Box<Lack>) -> Self {
+        Self::Lacks(lack)
+    }
+}
+
+/// Applies a configuration over the live object (`Null` when there is none), where everybody wrote in one version. With
+/// `force`, fields change owners.
 ///
 /// # Errors
 /// A list whose items cannot be told apart, or conflicts.
@@ -50,75 +75,94 @@ pub fn apply(
     subject: &Subject<'_>,
     live: &Value,
     config: &Value,
-    mut entries: Vec<Entry>,
+    entries: Vec<Entry>,
     manager: &Manager,
     force: bool,
     now: &str,
 ) -> Result<Applied, Refusal> {
+    let applied = apply_in(&Versions::alone(*subject), live, config, entries, manager, force, now);
+    applied.map_err(|halt| match halt {
+        Halt::Refused(refusal) => refusal,
+        Halt::Lacks(_) => unreachable!("nothing is converted where there is one version"),
+    })
+}
+
+/// As [`apply()`], with managers who wrote in other versions.
+///
+/// # Errors
+/// The same, or what is to be converted first.
+pub fn apply_in(
+    versions: &Versions<'_>,
+    live: &Value,
+    config: &Value,
+    mut entries: Vec<Entry>,
+    manager: &Manager,
+    force: bool,
+    now: &str,
+) -> Result<Applied, Halt> {
+    let (subject, own) = (&versions.subject, manager.api_version.as_str());
     let root: Option<Place<'_>> = Some(subject.schema.root());
     extract::check(config, root).map_err(Refusal::Fault)?;
+    versions.reconcile(own, &mut entries);
     if entries.is_empty() && !live.is_null() {
         entries.extend(before_apply(subject, live, manager, now));
     }
     let set = extract::named(subject, config);
     let (last, since) = replace_set(&mut entries, manager, set.clone());
     let mut object = if live.is_null() { config.clone() } else { merge(live, config, root) };
-    if !last.difference(&set).is_empty() {
+    if !last.set.is_empty() && (last.version != own || !last.set.difference(&set).is_empty()) {
         // What names the object has no owner, and is asked for all the same.
-        let asked = extract::children(config, root);
-        let owned = entries.iter().fold(asked, |all, entry| all.union(&entry.set()));
-        object = prune(subject, object, &last, &owned);
+        let mut owned = BTreeMap::from([(own.to_owned(), extract::children(config, root))]);
+        for entry in &entries {
+            owned.entry(entry.manager.api_version.clone()).or_default().add(entry.set().into_owned());
+        }
+        object = prune(versions, own, &object, &last, owned)?;
     }
     let changes = compare(subject, live, &object);
+    let unchanged = changes.is_empty() && last.version == own && last.set == set;
+    let changes = versions.changes(own, &mut entries, (live, &object), changes)?;
     settle(&mut entries, manager, &changes, force).map_err(Refusal::Conflicts)?;
     if let Some(own) = entries.iter_mut().find(|entry| entry.manager.is(manager)) {
-        let unchanged = changes.is_empty() && last == set && since.is_some();
-        own.time = if unchanged { since } else { Some(now.to_owned()) };
+        own.time = if unchanged && since.is_some() { since } else { Some(now.to_owned()) };
     }
     entries.retain(|entry| !entry.is_empty());
     Ok(Applied { object, entries })
 }
 
 /// Makes a set what the manager owns. Gives back what it owned before, and since when.
-fn replace_set(entries: &mut Vec<Entry>, manager: &Manager, set: Set) -> (Set, Option<String>) {
+fn replace_set(entries: &mut Vec<Entry>, manager: &Manager, set: Set) -> (Last, Option<String>) {
     match entries.iter_mut().find(|entry| entry.manager.is(manager)) {
         Some(entry) => {
-            let last = (entry.set().into_owned(), entry.time.take());
+            let (last, since) = (entry.set().into_owned(), entry.time.take());
             entry.own(set);
             // An applier may come back with another version.
-            entry.manager.clone_from(manager);
-            last
+            let before = std::mem::replace(&mut entry.manager, manager.clone());
+            (Last { set: last, version: before.api_version }, since)
         }
         None => {
             entries.push(Entry::new(manager.clone(), None, set));
-            (Set::default(), None)
+            (Last { set: Set::default(), version: manager.api_version.clone() }, None)
         }
     }
 }
 
-/// Takes what changed from the other managers, or says what stands against it.
+/// Takes what changed from the other managers, or says what stands against it. `changes` are told by version.
 fn settle(
     entries: &mut [Entry],
     manager: &Manager,
-    changes: &Changes,
+    changes: &BTreeMap<String, Changes>,
     force: bool,
 ) -> Result<(), Vec<Conflict>> {
-    let others = || entries.iter().filter(|entry| !entry.manager.is(manager));
-    if !force {
-        let mut conflicts = Vec::new();
-        for entry in others().filter(|entry| entry.owns_any(&changes.changed)) {
-            let paths = entry.set().intersection(&changes.changed).paths();
-            let of = |path| Conflict { manager: entry.manager.clone(), path };
-            conflicts.extend(paths.into_iter().map(of));
-        }
-        if !conflicts.is_empty() {
-            conflicts.sort_by(|a, b| a.manager.cmp(&b.manager));
-            return Err(conflicts);
-        }
-    }
+    let mut conflicts = Vec::new();
     for entry in entries.iter_mut().filter(|entry| !entry.manager.is(manager)) {
+        let Some(changes) = changes.get(&entry.manager.api_version) else { continue };
+        if !force && entry.owns_any(&changes.changed) {
+            let paths = entry.set().intersection(&changes.changed).paths();
+            conflicts.extend(paths.into_iter().map(|path| Conflict { manager: entry.manager.clone(), path }));
+        }
         take(entry, &changes.changed);
         take(entry, &changes.removed);
     }
-    Ok(())
+    conflicts.sort_by(|a, b| a.manager.cmp(&b.manager));
+    if conflicts.is_empty() { Ok(()) } else { Err(conflicts) }
 }

@@ -7,12 +7,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    apply::{Applied, Conflict, Refusal, apply},
+    apply::{Applied, Conflict, Halt, Refusal, apply_in},
     compare::compare,
     extract::named,
     managers::{Entry, Manager},
     set::Set,
     subject::Subject,
+    versions::Versions,
 };
 
 /// Where client-side apply keeps the manifest.
@@ -21,30 +22,30 @@ pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration
 /// The manager whose applies go on from the annotation; whoever does not want that takes another name.
 const KUBECTL: &str = "kubectl";
 
-/// As [`apply()`], and kubectl goes on where its client-side apply has stopped. Keeps the annotation up to date, so that
+/// As [`apply_in`], and kubectl goes on where its client-side apply has stopped. Keeps the annotation up to date, so that
 /// the way back stays open.
 ///
 /// # Errors
-/// As [`apply()`].
+/// As [`apply_in`].
 pub fn apply_over_last(
-    subject: &Subject<'_>,
+    versions: &Versions<'_>,
     live: &Value,
     config: &Value,
     entries: Vec<Entry>,
     manager: &Manager,
     force: bool,
     now: &str,
-) -> Result<Applied, Refusal> {
+) -> Result<Applied, Halt> {
     if manager.name != KUBECTL || !manager.subresource.is_empty() {
-        return apply(subject, live, config, entries, manager, force, now);
+        return apply_in(versions, live, config, entries, manager, force, now);
     }
-    let mut applied = match apply(subject, live, config, entries.clone(), manager, force, now) {
-        Err(Refusal::Conflicts(conflicts)) => {
-            let foreign = foreign(conflicts, &unchanged(subject, live));
+    let mut applied = match apply_in(versions, live, config, entries.clone(), manager, force, now) {
+        Err(Halt::Refused(Refusal::Conflicts(conflicts))) => {
+            let foreign = foreign(conflicts, &unchanged(&versions.subject, live));
             if !foreign.is_empty() {
-                return Err(Refusal::Conflicts(foreign));
+                return Err(Refusal::Conflicts(foreign).into());
             }
-            apply(subject, live, config, entries, manager, true, now)?
+            apply_in(versions, live, config, entries, manager, true, now)?
         }
         result => result?,
     };

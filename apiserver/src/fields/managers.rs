@@ -8,9 +8,10 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
+use claw_schemas::schema::Schema;
 use serde_json::{Map, Value, json};
 
-use super::set::Set;
+use super::{set::Set, topology};
 
 /// Managers that only update are kept apart up to so many; older ones are then merged. Upstream's number.
 pub const UPDATERS_MAX: usize = 10;
@@ -98,6 +99,18 @@ impl Entry {
     /// Gives it other fields.
     pub fn own(&mut self, set: Set) {
         self.fields = Fields::Read(set);
+    }
+
+    /// Says what it owns in the pieces into which objects are taken apart now.
+    pub(super) fn reconcile(&mut self, schema: &Schema) {
+        let at = Some(schema.root());
+        let outdated = match &self.fields {
+            Fields::Read(set) => topology::is_outdated(&set.to_json(), at),
+            Fields::Stored(fields) => topology::is_outdated(fields, at),
+        };
+        if outdated {
+            self.own(topology::reconciled(&self.set(), at));
+        }
     }
 
     /// Whether it owns any of these.

@@ -4,6 +4,7 @@
 //! * [`extract`], [`compare`], [`merge`] and [`prune`] walk objects by their schema.
 //! * [`overlay()`] changes an object without anybody coming to own anything.
 //! * [`managers`] keeps what each manager owns; [`apply()`] and [`track()`] are the two ways to come by fields.
+//! * [`Versions`] brings together what was said in different versions of a kind.
 //!
 //! Rules: KEP-555, the Kubernetes page "Server-Side Apply", and the documentation of structured-merge-diff. Pure.
 //!
@@ -21,9 +22,11 @@ mod overlay;
 mod prune;
 mod set;
 mod subject;
+mod topology;
 mod track;
+mod versions;
 
-pub use apply::{Applied, Conflict, Refusal, apply};
+pub use apply::{Applied, Conflict, Halt, Refusal, apply, apply_in};
 pub use element::{Element, Leaf, Path, display};
 pub use extract::Fault;
 pub use last_applied::{LAST_APPLIED, apply_over_last};
@@ -33,7 +36,8 @@ pub use managers::{
 pub use overlay::overlay;
 pub use set::{Node, Set};
 pub use subject::{Scope, Subject};
-pub use track::track;
+pub use track::{track, track_in};
+pub use versions::{Lack, Versions};
 
 #[cfg(test)]
 mod laws;

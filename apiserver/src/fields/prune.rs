@@ -1,5 +1,7 @@
 //! Takes fields out of an object: those that an applier owned, no longer names, and nobody else owns.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -8,23 +10,60 @@ use super::{
     form::{self, At, Form},
     set::{Node, Set},
     subject::Subject,
+    versions::{Lack, Versions},
 };
 
-/// The object without what its applier has given up. `last` is what it owned before, `owned` what is asked for now and
-/// what all managers own.
+/// What an applier owned before, and the version it said so in.
+pub(super) struct Last {
+    pub set: Set,
+    pub version: String,
+}
+
+/// The object without what its applier has given up. `owned` is what is asked for now and what all managers own, by the
+/// version in which they say so; `own` is the version of the object.
 ///
 /// A field goes if it was owned, and neither it nor, for a structure, anything in it is owned any more. What nobody
 /// ever owned goes only with the item, entry or structure that it is in.
-pub(super) fn prune(subject: &Subject<'_>, object: Value, last: &Set, owned: &Set) -> Value {
-    let at = Some(subject.schema.root());
-    let fields = |object: &Value| with_structures(&extract::children(object, at), at);
-    let last = with_structures(last, at);
-    let all = fields(&object);
-    let mut kept = fields(&without(&object, &last, at));
-    kept.add(with_structures(owned, at));
-    let kept = fields(&without(&object, &all.difference(&kept), at));
-    let gone = all.difference(&kept).intersection(&last);
-    if gone.is_empty() { object } else { without(&object, &gone, at) }
+pub(super) fn prune(
+    versions: &Versions<'_>,
+    own: &str,
+    object: &Value,
+    last: &Last,
+    mut owned: BTreeMap<String, Set>,
+) -> Result<Value, Box<Lack>> {
+    // Of a version that is no more, nobody knows what its fields are now.
+    let Some(subject) = versions.subject(own, &last.version) else { return Ok(object.clone()) };
+    let whole = versions.convert(object, &last.version)?;
+    let gone = with_structures(&last.set, root(subject));
+    // What is owned in the same version comes back first: a conversion may need it.
+    let owned_there = owned.remove(&last.version).unwrap_or_default();
+    let mut rest = kept(subject, whole, &without(whole, &gone, root(subject)), &owned_there);
+    for (version, owned) in &owned {
+        let Some(subject) = versions.subject(own, version) else { continue };
+        rest = kept(subject, versions.convert(whole, version)?, versions.convert(&rest, version)?, owned);
+    }
+    let rest = fields_of(versions.convert(&rest, &last.version)?, root(subject));
+    let gone = fields_of(whole, root(subject)).difference(&rest).intersection(&gone);
+    if gone.is_empty() {
+        return Ok(object.clone());
+    }
+    versions.convert(&without(whole, &gone, root(subject)), own).cloned()
+}
+
+fn root<'a>(subject: &Subject<'a>) -> At<'a> {
+    Some(subject.schema.root())
+}
+
+fn fields_of(object: &Value, at: At<'_>) -> Set {
+    with_structures(&extract::children(object, at), at)
+}
+
+/// The whole object but for what is neither in the rest nor owned.
+fn kept(subject: &Subject<'_>, whole: &Value, rest: &Value, owned: &Set) -> Value {
+    let at = root(subject);
+    let mut stays = fields_of(rest, at);
+    stays.add(with_structures(owned, at));
+    without(whole, &fields_of(whole, at).difference(&stays), at)
 }
 
 /// The set with the structures on the way to its members: they are named by what is in them.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::element::{Element, Path};
 
 /// How a node says in `FieldsV1` that it is a member although it has branches.
-const SELF: &str = ".";
+pub(super) const SELF: &str = ".";
 
 /// Deepest set that is read: as deep as `serde_json` reads.
 const DEPTH_MAX: usize = 127;

@@ -153,6 +153,56 @@ fn changing_what_another_owns_is_a_conflict_and_forcing_takes_it() {
 }
 
 #[test]
+fn each_of_the_three_ways_out_of_a_conflict_leads_out_of_it() {
+    let in_conflict = || {
+        let mut tale = Tale::of("Deployment");
+        tale.apply("a", &json!({"spec": {"replicas": 1, "paused": true}})).unwrap();
+        tale.apply_with("b", &json!({"spec": {"replicas": 2, "paused": true}}), true).unwrap();
+        assert!(tale.apply("a", &json!({"spec": {"replicas": 1, "paused": true}})).is_err());
+        tale
+    };
+    let owners = |tale: &Tale| (tale.owned("a"), tale.owned("b"));
+    let (paused, both) =
+        (".spec.paused".to_owned(), vec![".spec.paused".to_owned(), ".spec.replicas".to_owned()]);
+
+    let mut alone = in_conflict();
+    alone.apply_with("a", &json!({"spec": {"replicas": 1, "paused": true}}), true).unwrap();
+    assert_eq!(
+        (&alone.object["spec"]["replicas"], owners(&alone)),
+        (&json!(1), (both.clone(), vec![paused.clone()]))
+    );
+    let mut nobody = in_conflict();
+    nobody.apply("a", &json!({"spec": {"paused": true}})).unwrap();
+    assert_eq!(
+        (&nobody.object["spec"]["replicas"], owners(&nobody)),
+        (&json!(2), (vec![paused], both.clone()))
+    );
+    let mut shared = in_conflict();
+    shared.apply("a", &json!({"spec": {"replicas": 2, "paused": true}})).unwrap();
+    assert_eq!((&shared.object["spec"]["replicas"], owners(&shared)), (&json!(2), (both.clone(), both)));
+}
+
+#[test]
+fn a_shared_field_is_changed_by_neither_of_its_owners_without_a_conflict() {
+    let mut tale = Tale::of("Deployment");
+    tale.apply("a", &replicas(3)).unwrap();
+    tale.apply("b", &replicas(3)).unwrap();
+    for (who, other) in [("a", "b"), ("b", "a")] {
+        let refusal = tale.apply(who, &replicas(4)).unwrap_err();
+        assert_eq!(conflicts(&refusal), [(other.to_owned(), ".spec.replicas".to_owned())]);
+    }
+}
+
+#[test]
+fn what_an_applier_never_named_it_cannot_remove() {
+    let mut tale = Tale::of("ConfigMap");
+    tale.update("u", json!({"data": {"k": "1", "l": "1"}}));
+    tale.apply("a", &json!({"data": {"k": "1"}})).unwrap();
+    tale.apply("a", &json!({})).unwrap();
+    assert_eq!(tale.object, json!({"data": {"k": "1", "l": "1"}}));
+}
+
+#[test]
 fn conflicts_are_listed_for_every_manager_and_field() {
     let mut tale = Tale::of("Deployment");
     tale.apply("b", &containers(&json!([{"name": "x", "image": "1", "tty": true}]))).unwrap();
@@ -371,6 +421,47 @@ fn what_no_schema_knows_is_owned_entry_by_entry_and_list_by_list() {
     assert_eq!(tale.object["spec"], json!({"deep": {"y": 2}}));
 }
 
+/// A kind with one map, which is taken apart or is one piece.
+fn with_map(ty: &str) -> Subject<'static> {
+    let map =
+        json!({"type": "object", "additionalProperties": {"type": "string"}, "x-kubernetes-map-type": ty});
+    let spec = json!({"type": "object", "properties": {"map": map}});
+    let schema = json!({"type": "object", "properties": {"spec": spec}});
+    let schema: &'static Schema = Box::leak(Box::new(Schema::compile_custom(&schema)));
+    Subject { schema, scope: Scope::Main, builtin: false }
+}
+
+fn map(entries: &Value) -> Value {
+    json!({"spec": {"map": entries}})
+}
+
+#[test]
+fn a_map_that_became_one_piece_belongs_to_everybody_who_owned_a_part_of_it() {
+    let mut tale = Tale { subject: with_map("granular"), ..Tale::of("Pod") };
+    tale.apply("a", &map(&json!({"x": "1"}))).unwrap();
+    tale.apply("b", &map(&json!({"y": "1"}))).unwrap();
+    tale.subject = with_map("atomic");
+    let refusal = tale.apply("c", &map(&json!({"z": "1"}))).unwrap_err();
+    let whole = |who: &str| (who.to_owned(), ".spec.map".to_owned());
+    assert_eq!(conflicts(&refusal), [whole("a"), whole("b")]);
+    tale.update("u", map(&json!({"z": "2"})));
+    assert_eq!(tale.owned("u"), [".spec.map"]);
+    assert_eq!(tale.entries.len(), 1, "and an update takes it from all of them");
+}
+
+#[test]
+fn of_a_map_that_is_no_longer_one_piece_its_owner_owns_the_map_and_nobody_the_parts() {
+    let mut tale = Tale { subject: with_map("atomic"), ..Tale::of("Pod") };
+    tale.apply("one", &map(&json!({"key1": "1", "key2": "1"}))).unwrap();
+    tale.subject = with_map("granular");
+    tale.apply("two", &map(&json!({"key1": "2"}))).unwrap();
+    assert_eq!(tale.object, map(&json!({"key1": "2", "key2": "1"})));
+    assert_eq!(
+        (tale.owned("one"), tale.owned("two")),
+        (vec![".spec.map".to_owned()], vec![".spec.map.key1".to_owned()])
+    );
+}
+
 /// What kubectl's client-side apply leaves behind.
 fn applied_by_the_client(replicas: i64, image: &str) -> (Value, Value) {
     let mut config = containers(&json!([{"name": "x", "image": image}]));
@@ -383,10 +474,10 @@ fn applied_by_the_client(replicas: i64, image: &str) -> (Value, Value) {
     (object, config)
 }
 
-fn by_kubectl(tale: &mut Tale, config: &Value) -> Result<(), Refusal> {
-    let manager = manager("kubectl", Operation::Apply);
+fn by_kubectl(tale: &mut Tale, config: &Value) -> Result<(), Halt> {
+    let (manager, versions) = (manager("kubectl", Operation::Apply), Versions::alone(tale.subject));
     let entries = tale.entries.clone();
-    let done = apply_over_last(&tale.subject, &tale.object, config, entries, &manager, false, LATER)?;
+    let done = apply_over_last(&versions, &tale.object, config, entries, &manager, false, LATER)?;
     (tale.object, tale.entries) = (done.object, done.entries);
     Ok(())
 }
@@ -405,6 +496,15 @@ fn kubectl_goes_on_from_its_client_side_apply_without_a_conflict() {
 }
 
 #[test]
+fn who_is_not_kubectl_does_not_go_on_from_client_side_apply() {
+    let mut tale = Tale::of("Deployment");
+    let (object, _) = applied_by_the_client(1, "web:1");
+    tale.update("kubectl-client-side-apply", object);
+    let refusal = tale.apply("my-manager", &replicas(2)).unwrap_err();
+    assert_eq!(conflicts(&refusal), [("kubectl-client-side-apply".to_owned(), ".spec.replicas".to_owned())]);
+}
+
+#[test]
 fn kubectl_does_not_take_what_others_changed_after_its_client_side_apply() {
     let mut tale = Tale::of("Deployment");
     let (mut object, _) = applied_by_the_client(1, "web:1");
@@ -412,7 +512,7 @@ fn kubectl_does_not_take_what_others_changed_after_its_client_side_apply() {
     object["spec"]["replicas"] = json!(5);
     tale.update("hpa", object);
     let (_, next) = applied_by_the_client(2, "web:2");
-    let refusal = by_kubectl(&mut tale, &next).unwrap_err();
+    let Halt::Refused(refusal) = by_kubectl(&mut tale, &next).unwrap_err() else { panic!("no refusal") };
     assert_eq!(conflicts(&refusal), [("hpa".to_owned(), ".spec.replicas".to_owned())]);
 }
 

@@ -7,10 +7,11 @@ use super::{
     managers::{self, BEFORE_APPLY, Entry, Manager},
     set::Set,
     subject::Subject,
+    versions::{Lack, Versions},
 };
 
-/// Settles who owns what after `manager` wrote `new` over `old`, or made it (`old` is `Null`). Says whether anything that
-/// can be owned has changed.
+/// Settles who owns what after `manager` wrote `new` over `old`, or made it (`old` is `Null`), where everybody wrote in one
+/// version. Says whether anything that can be owned has changed.
 pub fn track(
     subject: &Subject<'_>,
     old: &Value,
@@ -19,30 +20,48 @@ pub fn track(
     manager: &Manager,
     now: &str,
 ) -> bool {
-    let changes = compare(subject, old, new);
+    track_in(&Versions::alone(*subject), old, new, entries, manager, now).unwrap_or(false)
+}
+
+/// As [`track()`], with managers who wrote in other versions.
+///
+/// # Errors
+/// What is to be converted first.
+pub fn track_in(
+    versions: &Versions<'_>,
+    old: &Value,
+    new: &Value,
+    entries: &mut Vec<Entry>,
+    manager: &Manager,
+    now: &str,
+) -> Result<bool, Box<Lack>> {
+    let changes = compare(&versions.subject, old, new);
     if changes.is_empty() {
-        return false;
+        return Ok(false);
     }
+    versions.reconcile(&manager.api_version, entries);
+    let all = versions.changes(&manager.api_version, entries, (old, new), changes)?;
+    let own = &all[&manager.api_version];
     let mut known = false;
     for entry in entries.iter_mut() {
         if entry.manager.is(manager) {
             known = true;
-            take(entry, &changes.removed);
-            if !changes.changed.is_empty() {
-                give(entry, &changes.changed);
+            take(entry, &own.removed);
+            if !own.changed.is_empty() {
+                give(entry, &own.changed);
                 entry.time = Some(now.to_owned());
             }
-        } else {
+        } else if let Some(changes) = all.get(&entry.manager.api_version) {
             take(entry, &changes.changed);
             take(entry, &changes.removed);
         }
     }
     entries.retain(|entry| !entry.is_empty());
-    if !known && !changes.changed.is_empty() {
-        entries.push(Entry::new(manager.clone(), Some(now.to_owned()), changes.changed));
+    if !known && !own.changed.is_empty() {
+        entries.push(Entry::new(manager.clone(), Some(now.to_owned()), own.changed.clone()));
     }
     managers::cap(entries);
-    true
+    Ok(true)
 }
 
 /// Takes fields from an entry; one that owns none of them is not even read.

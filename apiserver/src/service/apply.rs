@@ -1,7 +1,7 @@
 //! Server-side apply: a manager sends in full what it wants of an object, which is made if it is not there.
 
 use claw_client::{
-    ResourceRef, Response,
+    Response,
     request::{FieldValidation, View, WriteOptions},
 };
 use claw_schemas::{
@@ -18,13 +18,13 @@ use super::{
     hooks::How,
     kinds::Target,
     limits::CONFLICT_RETRIES_MAX,
-    object::{self, check_name, metadata_mut, text},
+    object::{check_name, metadata_mut, text},
     owners::{self, Claims},
     unattended,
     update::{Part, Proposal},
     view,
 };
-use crate::fields::{self, Conflict, Entry, Manager, Operation, Refusal, Subject};
+use crate::fields::{self, Conflict, Halt, Manager, Operation, Refusal, Subject, Versions};
 
 /// What `apply` is asked for.
 pub(super) struct Asked<'a> {
@@ -75,12 +75,9 @@ impl ObjectService {
         config: &Value,
         manager: &Manager,
     ) -> Result<bytes::Bytes, ApiError> {
-        let make = |_: &_, old: &Value| {
-            let subject = owners::subject(&target.kind, asked.part);
-            let applied = merged(target, &subject, old, config, manager, asked.force)?;
-            let mut object = applied.object;
-            object::place(target, &mut object)?;
-            Ok(Proposal { object, claims: Claims::Applied(applied.entries), warnings: Vec::new() })
+        let make = |_: &_, _: &Value| {
+            let claims = Claims::Wanted { manager: manager.clone(), force: asked.force };
+            Ok(Proposal { object: config.clone(), claims, warnings: Vec::new() })
         };
         Ok(self.change(target, asked.part, asked.options, make).await?.stored)
     }
@@ -102,10 +99,13 @@ impl ObjectService {
             return Err(kind.conflict(&target.name, &why));
         }
         if let Some(who) = &target.by {
-            self.authorize(who, "create", &resource_of(target), "")?;
+            self.authorize(who, "create", &target.resource(), "")?;
         }
-        let subject = owners::subject(kind, Part::Main);
-        let applied = merged(target, &subject, &Value::Null, &config, manager, asked.force)?;
+        let versions = Versions::alone(owners::subject(kind, Part::Main));
+        let (nothing, now) = (Value::Null, owners::now());
+        let applied =
+            fields::apply_over_last(&versions, &nothing, &config, Vec::new(), manager, asked.force, &now);
+        let applied = applied.map_err(|halt| halted(target, halt))?;
         let mut object = applied.object;
         prepare(target, &mut object)?;
         self.admit_into_namespace(target, &target.name).await?;
@@ -130,22 +130,15 @@ pub(super) fn applier(
     owners::manager(target, subresource, options, "PatchOptions", Operation::Apply)
 }
 
-/// Applies to a document form, and puts refusals into the words of the API.
-pub(super) fn merged(
-    target: &Target,
-    subject: &Subject<'_>,
-    live: &Value,
-    config: &Value,
-    manager: &Manager,
-    force: bool,
-) -> Result<fields::Applied, ApiError> {
-    let entries: Vec<Entry> = if live.is_null() { Vec::new() } else { owners::entries(live) };
-    fields::apply_over_last(subject, live, config, entries, manager, force, &owners::now()).map_err(
-        |refusal| match refusal {
-            Refusal::Fault(fault) => untypable(target, Reason::Invalid, &fault.to_string()),
-            Refusal::Conflicts(conflicts) => in_conflict(&conflicts),
-        },
-    )
+/// Puts refusals into the words of the API.
+pub(super) fn halted(target: &Target, halt: Halt) -> ApiError {
+    match halt {
+        Halt::Refused(Refusal::Fault(fault)) => untypable(target, Reason::Invalid, &fault.to_string()),
+        Halt::Refused(Refusal::Conflicts(conflicts)) => in_conflict(&conflicts),
+        Halt::Lacks(lack) => {
+            ApiError::internal(format!("the object is not there in version {}", lack.version))
+        }
+    }
 }
 
 /// Reads a configuration. It must say its type, and nothing about owners.
@@ -186,14 +179,6 @@ fn within(subject: &Subject<'_>, config: Value) -> Value {
         metadata.retain(|name, _| matches!(name.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
     }
     Value::Object(fields)
-}
-
-/// The path of an object, for another look at what its asker may do.
-fn resource_of(target: &Target) -> ResourceRef {
-    let descriptor = &target.kind.descriptor;
-    let resource = ResourceRef::collection(&descriptor.group, &descriptor.version, &descriptor.plural);
-    let namespace = Some(target.namespace.clone()).filter(|namespace| !namespace.is_empty());
-    ResourceRef { namespace, ..resource }.named(&target.name)
 }
 
 fn untypable(target: &Target, reason: Reason, why: &str) -> ApiError {

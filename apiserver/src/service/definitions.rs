@@ -59,6 +59,8 @@ pub(super) struct Definitions {
 struct Made {
     of: Origin,
     kinds: Vec<Arc<Served>>,
+    /// Versions that are not served.
+    unserved: Vec<Arc<Served>>,
     term: Term,
 }
 
@@ -185,7 +187,10 @@ impl ObjectService {
             };
             made.insert(definition.name().to_owned(), new);
         }
-        self.kinds.set_custom(made.values().flat_map(|made| made.kinds.iter().cloned()).collect());
+        self.kinds.set_custom(
+            made.values().flat_map(|made| made.kinds.iter().cloned()).collect(),
+            made.values().flat_map(|made| made.unserved.iter().cloned()).collect(),
+        );
         outdated.into_iter().chain(old.into_values()).map(|made| made.term).collect()
     }
 
@@ -277,8 +282,7 @@ impl Made {
             .collect();
         let storage = format!("{}/{}", definition.group(), definition.storage_version());
         let (versions, converter) = (Arc::new(versions), Arc::new(Converter::of(definition)));
-        let served = definition.versions().filter(|version| version["served"] == true);
-        let kinds = served.map(|version| {
+        let kind_of = |version: &Value| {
             let descriptor = custom::descriptor(definition, names, version);
             let mut kind = Served::new(Arc::new(descriptor));
             let form = CustomForm {
@@ -292,8 +296,12 @@ impl Made {
             kind.form = Some(Arc::new(form));
             kind.term = Some(term.clone());
             Arc::new(kind)
-        });
-        Self { kinds: kinds.collect(), of, term }
+        };
+        let (served, unserved): (Vec<_>, Vec<_>) =
+            definition.versions().partition(|version| version["served"] == true);
+        let kinds = served.into_iter().map(kind_of).collect();
+        let unserved = unserved.into_iter().map(kind_of).collect();
+        Self { kinds, unserved, of, term }
     }
 }
 
@@ -310,7 +318,7 @@ struct CustomForm {
 }
 
 impl CustomForm {
-    async fn converted(&self, objects: Vec<Value>, to: &str) -> Result<Vec<Value>, ApiError> {
+    async fn renewed(&self, objects: Vec<Value>, to: &str) -> Result<Vec<Value>, ApiError> {
         let mut objects = self.converter.convert(objects, to).await?;
         if let Some(version) = self.versions.get(to) {
             objects.iter_mut().for_each(|object| version.renew(object));
@@ -326,7 +334,7 @@ impl Form for CustomForm {
     }
 
     async fn served(&self, stored: Vec<Value>) -> Result<Vec<Value>, ApiError> {
-        self.converted(stored, &self.served).await
+        self.renewed(stored, &self.served).await
     }
 
     fn is_written(&self) -> bool {
@@ -334,7 +342,11 @@ impl Form for CustomForm {
     }
 
     async fn stored(&self, served: Value) -> Result<Value, ApiError> {
-        let mut stored = self.converted(vec![served], &self.storage).await?;
+        let mut stored = self.renewed(vec![served], &self.storage).await?;
         stored.pop().ok_or_else(|| ApiError::internal("a conversion lost the object"))
+    }
+
+    async fn converted(&self, served: &Value, api_version: &str) -> Result<Option<Value>, ApiError> {
+        Ok(self.converter.convert(vec![served.clone()], api_version).await?.pop())
     }
 }

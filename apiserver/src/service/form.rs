@@ -30,6 +30,12 @@ pub(crate) trait Form: Send + Sync {
 
     /// A served object as it is stored.
     async fn stored(&self, served: Value) -> Result<Value, ApiError>;
+
+    /// A served object in another version, with nothing filled in; `None` where that is what [`Self::stored`] and
+    /// [`Self::served`] make of it.
+    async fn converted(&self, _served: &Value, _api_version: &str) -> Result<Option<Value>, ApiError> {
+        Ok(None)
+    }
 }
 
 impl Served {
@@ -78,6 +84,18 @@ impl Served {
                 let mut shown = form.served(vec![stored]).await?;
                 shown.pop().ok_or_else(|| ApiError::internal("a conversion lost the object"))
             }
+        }
+    }
+
+    /// The same with nothing filled in that the object does not say.
+    pub async fn converted(&self, other: &Self, object: &Value) -> Result<Value, ApiError> {
+        let converted = match &self.form {
+            Some(form) => form.converted(object, &other.api_version).await?,
+            None => None,
+        };
+        match converted {
+            Some(converted) => Ok(converted),
+            None => self.shown_as(other, object).await,
         }
     }
 

@@ -79,6 +79,8 @@ struct Current {
     registry: Arc<Registry>,
     /// By `group/version/plural`.
     by_path: HashMap<String, Arc<Served>>,
+    /// Versions of custom kinds that are defined and not served: nobody reads or writes them, but somebody may have.
+    unserved: HashMap<String, Arc<Served>>,
 }
 
 /// What a request is about: a collection, an object, or a subresource of one.
@@ -134,7 +136,10 @@ impl Kinds {
         let served = |descriptor: &Arc<Descriptor>| Arc::new(Served::builtin(descriptor, &builtin));
         let by_path = builtin.iter().map(|descriptor| keyed(served(descriptor))).collect();
         let registry = Arc::new(builtin.clone());
-        Self { builtin, current: ArcSwap::from_pointee(Current { registry, by_path }) }
+        Self {
+            builtin,
+            current: ArcSwap::from_pointee(Current { registry, by_path, unserved: HashMap::new() }),
+        }
     }
 
     /// The kinds served now.
@@ -147,15 +152,26 @@ impl Kinds {
         &self.builtin
     }
 
-    /// Serves these custom kinds, and no others, from now on.
-    pub fn set_custom(&self, custom: Vec<Arc<Served>>) {
+    /// Serves these custom kinds, and no others, from now on. Others may be defined, too.
+    pub fn set_custom(&self, custom: Vec<Arc<Served>>, unserved: Vec<Arc<Served>>) {
         let current = self.current.load();
         let stays = |served: &&Arc<Served>| served.descriptor.builtin;
         let builtin = current.by_path.values().filter(stays).cloned();
         let mut registry = self.builtin.clone();
         custom.iter().for_each(|served| registry.insert(served.descriptor.clone()));
         let by_path = builtin.chain(custom).map(keyed).collect();
-        self.current.store(Arc::new(Current { registry: Arc::new(registry), by_path }));
+        let unserved = unserved.into_iter().map(keyed).collect();
+        self.current.store(Arc::new(Current { registry: Arc::new(registry), by_path, unserved }));
+    }
+
+    /// The kind that shows the same objects in another version, served or not.
+    pub fn sibling(&self, kind: &Served, api_version: &str) -> Option<Arc<Served>> {
+        let core = if api_version.contains('/') { "" } else { "/" };
+        let key = format!("{core}{api_version}/{}", kind.descriptor.plural);
+        let current = self.current.load();
+        let found = current.by_path.get(&key).or_else(|| current.unserved.get(&key));
+        let group = kind.descriptor.storage_group();
+        found.filter(|other| other.descriptor.storage_group() == group).cloned()
     }
 
     /// Finds the kind of a path, and checks that the path fits its scope.
@@ -355,6 +371,14 @@ impl Target {
 
     pub fn key(&self) -> Key {
         self.kind.key(&self.namespace, &self.name)
+    }
+
+    /// The path, for another look at what its asker may do.
+    pub fn resource(&self) -> ResourceRef {
+        let descriptor = &self.kind.descriptor;
+        let resource = ResourceRef::collection(&descriptor.group, &descriptor.version, &descriptor.plural);
+        let namespace = Some(self.namespace.clone()).filter(|namespace| !namespace.is_empty());
+        ResourceRef { namespace, ..resource }.named(&self.name)
     }
 
     /// The range of a collection.

@@ -50,6 +50,7 @@ mod tokens;
 mod twins;
 mod unattended;
 mod update;
+mod versions;
 mod view;
 mod watch;
 mod watches;

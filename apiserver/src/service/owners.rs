@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
+    ObjectService,
     kinds::{Served, Target},
-    object::{metadata_mut, time_text},
+    object::{metadata_mut, text, time_text},
     update::Part,
 };
 use crate::fields::{self, Entry, Manager, Operation, Scope, Subject};
@@ -34,6 +35,8 @@ pub(super) enum Claims {
     Kept,
     /// Whoever changes a field owns it.
     Written(Manager),
+    /// The object is what this applier asks for; with `force`, whatever others own.
+    Wanted { manager: Manager, force: bool },
     /// What an apply has decided.
     Applied(Vec<Entry>),
 }
@@ -132,7 +135,7 @@ pub(super) fn now() -> String {
 /// Says who owns the fields of an object that is new.
 pub(super) fn settle_new(kind: &Served, object: &mut Value, claims: &Claims) {
     let entries = match claims {
-        Claims::Kept => return,
+        Claims::Kept | Claims::Wanted { .. } => return,
         Claims::Applied(entries) => entries.clone(),
         Claims::Written(manager) => {
             let mut entries = Vec::new();
@@ -143,43 +146,72 @@ pub(super) fn settle_new(kind: &Served, object: &mut Value, claims: &Claims) {
     put(object, fields::encode(entries));
 }
 
-/// Says who owns the fields of a changed object. `sent` is what [`take`] took out of it.
-///
-/// # Errors
-/// When that has too many entries.
-pub(super) fn settle(
-    target: &Target,
-    part: Part,
-    old: &Value,
-    new: &mut Value,
-    sent: Option<Value>,
-    claims: Claims,
-) -> Result<(), ApiError> {
-    let stored = old["metadata"].get(FIELD);
-    let by_hand = sent.filter(|sent| part == Part::Main && Some(sent) != stored);
-    check_count(target, by_hand.as_ref())?;
-    let decided = match (claims, by_hand) {
-        (Claims::Kept, _) => None,
-        (Claims::Applied(entries), _) => Some((entries, true)),
-        (Claims::Written(manager), None) if stored.is_some() => {
-            let mut entries = entries(old);
-            let subject = subject(&target.kind, part);
-            fields::track(&subject, old, new, &mut entries, &manager, &now()).then_some((entries, false))
-        }
-        // Nobody keeps account of this object, until somebody applies.
-        (Claims::Written(_), None) => None,
-        (Claims::Written(manager), Some(sent)) => Some((rewritten(target, old, new, &sent, &manager), true)),
-    };
-    match decided {
-        None => put(new, stored.cloned()),
-        Some((entries, maybe_the_same)) => {
-            put(new, fields::encode(entries));
-            if maybe_the_same {
-                keep_times(old, new);
+impl ObjectService {
+    /// Says who owns the fields of a changed object. `sent` is what [`take`] took out of it.
+    ///
+    /// # Errors
+    /// When that has too many entries.
+    pub(super) async fn settle_owners(
+        &self,
+        (target, part): (&Target, Part),
+        old: &Value,
+        new: &mut Value,
+        sent: Option<Value>,
+        claims: Claims,
+    ) -> Result<(), ApiError> {
+        let stored = old["metadata"].get(FIELD);
+        let by_hand = sent.filter(|sent| part == Part::Main && Some(sent) != stored);
+        check_count(target, by_hand.as_ref())?;
+        let decided = match (claims, by_hand) {
+            (Claims::Kept | Claims::Wanted { .. }, _) => None,
+            (Claims::Applied(entries), _) => Some((entries, true)),
+            (Claims::Written(manager), None) if stored.is_some() => {
+                let known = self.tracked((target, part), old, new, entries(old), &manager).await;
+                known.map(|entries| (entries, false))
+            }
+            // Nobody keeps account of this object, until somebody applies.
+            (Claims::Written(_), None) => None,
+            (Claims::Written(manager), Some(sent)) => {
+                let mut entries = rewritten(old, &sent);
+                if !entries.is_empty() {
+                    let known = self.tracked((target, part), old, new, entries.clone(), &manager).await;
+                    entries = known.unwrap_or(entries);
+                }
+                Some((entries, true))
+            }
+        };
+        match decided {
+            None => put(new, stored.cloned()),
+            Some((entries, maybe_the_same)) => {
+                put(new, fields::encode(entries));
+                if maybe_the_same {
+                    keep_times(old, new);
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// The entries after a write by anything but apply; `None` when they stay.
+    async fn tracked(
+        &self,
+        place: (&Target, Part),
+        old: &Value,
+        new: &Value,
+        entries: Vec<Entry>,
+        manager: &Manager,
+    ) -> Option<Vec<Entry>> {
+        let now = now();
+        let tracked = self.in_versions(place, entries, |versions, mut entries| {
+            let changed = fields::track_in(versions, old, new, &mut entries, manager, &now)?;
+            Ok(changed.then_some(entries))
+        });
+        tracked.await.unwrap_or_else(|error| {
+            // As upstream: who only keeps accounts stops no write.
+            tracing::warn!(name = text(old, "name"), %error, "owners stay as they were");
+            None
+        })
+    }
 }
 
 fn check_count(target: &Target, sent: Option<&Value>) -> Result<(), ApiError> {
@@ -195,22 +227,18 @@ fn check_count(target: &Target, sent: Option<&Value>) -> Result<(), ApiError> {
     Err(target.kind.invalid(&target.name, vec![cause]))
 }
 
-/// The entries after a client has written them itself. An empty list, or one empty entry, ends the account.
-fn rewritten(target: &Target, old: &Value, new: &Value, sent: &Value, manager: &Manager) -> Vec<Entry> {
+/// The entries that a client has written itself. An empty list, or one empty entry, ends the account.
+fn rewritten(old: &Value, sent: &Value) -> Vec<Entry> {
     let is_nothing = |entry: &Value| entry.as_object().is_some_and(serde_json::Map::is_empty);
     let list = sent.as_array().map_or(&[][..], Vec::as_slice);
     if list.is_empty() || matches!(list, [only] if is_nothing(only)) {
         return Vec::new();
     }
     // What makes no sense is taken for the mistake of a client that does not know the field.
-    let mut entries = match fields::parse(sent) {
+    match fields::parse(sent) {
         Ok(entries) if !entries.is_empty() => entries,
         _ => entries(old),
-    };
-    if !entries.is_empty() {
-        fields::track(&subject(&target.kind, Part::Main), old, new, &mut entries, manager, &now());
     }
-    entries
 }
 
 /// Writes the entries, or what [`take`] took.

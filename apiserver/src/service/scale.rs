@@ -69,11 +69,9 @@ impl ObjectService {
         let manager = applier(target, NAME, options)?;
         let scale = decode::document(sent)?.value;
         apply::expect_type(&scale, API_VERSION, KIND)?;
-        let make = |old: &Value| {
+        let make = |_: &Value| {
             let config = scaled(target, &json!({}), &scale)?;
-            let subject = owners::subject(&target.kind, Part::Main);
-            let applied = apply::merged(target, &subject, old, &config, &manager, force)?;
-            Ok((applied.object, Claims::Applied(applied.entries)))
+            Ok((config, Claims::Wanted { manager: manager.clone(), force }))
         };
         self.write_scale(target, options, make).await
     }

@@ -138,11 +138,12 @@ impl ObjectService {
         for _ in 0..CONFLICT_RETRIES_MAX {
             let record = self.record(target).await?;
             let old = encode::value_of(&target.shown(&record).await?)?;
-            let Proposal { object: mut new, claims, warnings } = make(&record, &old)?;
+            let Proposal { object: mut new, claims, warnings } =
+                self.decided((target, part), &old, make(&record, &old)?).await?;
             check_preconditions(target, &record, &old, &new)?;
             let owners = owners::take(&mut new);
             settle(target, part, &old, &mut new);
-            owners::settle(target, part, &old, &mut new, owners, claims)?;
+            self.settle_owners((target, part), &old, &mut new, owners, claims).await?;
             let hooks = self.hooks_of_change(target, part, options).await?;
             if let Some(hooks) = &hooks {
                 changed_by(hooks, target, part, &old, &mut new).await?;

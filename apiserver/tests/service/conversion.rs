@@ -39,8 +39,10 @@ fn answer(review: &Value) -> Value {
 fn convert(mut object: Value, wanted: &str) -> Value {
     let (from, to) = if wanted.ends_with("v2") { ("color", "colour") } else { ("colour", "color") };
     object["apiVersion"] = wanted.into();
-    let spec = object["spec"].as_object_mut().unwrap();
-    if let Some(value) = spec.remove(from) {
+    // An apply may ask about an object of which nothing is left.
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
+        && let Some(value) = spec.remove(from)
+    {
         spec.insert(to.to_owned(), value);
     }
     // Of metadata, a webhook can change only these two; the rest is ignored.
@@ -64,15 +66,15 @@ fn definition(client_config: &Value) -> Value {
     })
 }
 
-fn paints(version: &str) -> ResourceRef {
+pub fn paints(version: &str) -> ResourceRef {
     ResourceRef::collection("example.com", version, "paints").in_namespace("default")
 }
 
-fn paint(name: &str, version: &str, field: &str) -> Value {
+pub fn paint(name: &str, version: &str, field: &str) -> Value {
     json!({"apiVersion": format!("example.com/{version}"), "kind": "Paint", "metadata": {"name": name}, "spec": {field: "red"}})
 }
 
-async fn painted() -> World {
+pub async fn painted() -> World {
     let world = world().await;
     define(&world, &definition(&webhook().await.client_config())).await;
     world

@@ -91,7 +91,7 @@ pub async fn define(world: &World, object: &Value) -> Value {
 }
 
 /// Changes a definition, and waits until the change is in service.
-async fn redefine(world: &World, name: &str, change: impl FnOnce(&mut Value)) -> Value {
+pub async fn redefine(world: &World, name: &str, change: impl FnOnce(&mut Value)) -> Value {
     let mut object = world.get(definitions().named(name)).await.unwrap();
     change(&mut object);
     let generation =
@@ -357,7 +357,7 @@ async fn the_storage_version_can_move_on() {
     assert_eq!(names(&world.list(widgets("v2"), ListOptions::default()).await.unwrap()), ["a"]);
 }
 
-async fn gone_version(world: &World) {
+pub async fn gone_version(world: &World) {
     while world.list(widgets("v1"), ListOptions::default()).await.is_ok() {
         tokio::task::yield_now().await;
     }

@@ -26,6 +26,7 @@ mod restarts;
 mod subresources;
 mod twins;
 mod unattended;
+mod versions;
 mod watches;
 mod webhooks;
 mod world;
