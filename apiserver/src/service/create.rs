@@ -8,7 +8,7 @@ use claw_client::{
     request::{View, WriteOptions},
 };
 use claw_schemas::{
-    ApiError,
+    ApiError, Descriptor,
     status::{Cause, Reason},
 };
 use serde_json::Value;
@@ -23,11 +23,53 @@ use super::{
     limits::{CONFLICT_RETRIES_MAX, NAME_RETRIES_MAX},
     object::{self, generate_name, metadata_mut, stamp_new, text},
     owners::{self, Claims},
-    unattended, view,
+    unattended,
+    update::wrong_uid,
+    view,
 };
 use crate::store::{Change, Expect, StoreError, Write};
 
+/// Kinds of which a PUT makes what is not there, by group and plural; those of upstream whose strategies let it.
+const MADE_BY_UPDATE: [(&str, &str); 11] = [
+    ("", "endpoints"),
+    ("", "events"),
+    ("", "limitranges"),
+    ("", "services"),
+    ("coordination.k8s.io", "leases"),
+    ("events.k8s.io", "events"),
+    ("node.k8s.io", "runtimeclasses"),
+    ("rbac.authorization.k8s.io", "clusterrolebindings"),
+    ("rbac.authorization.k8s.io", "clusterroles"),
+    ("rbac.authorization.k8s.io", "rolebindings"),
+    ("rbac.authorization.k8s.io", "roles"),
+];
+
+/// Whether a PUT makes what is not there.
+pub(super) fn is_made_by_update(kind: &Descriptor) -> bool {
+    MADE_BY_UPDATE.contains(&(&*kind.group, &*kind.plural))
+}
+
 impl ObjectService {
+    /// Adds what a PUT did not find.
+    pub(super) async fn create_by_update(
+        &self,
+        target: &Target,
+        body: &[u8],
+        options: &WriteOptions,
+        view: View,
+    ) -> Result<Response, ApiError> {
+        if let Some(who) = &target.by {
+            self.authorize(who, "create", &target.resource(), "")?;
+        }
+        let mut incoming = body::object(&target.kind, body, options.field_validation)?;
+        let uid = text(&incoming.object, "uid");
+        if !uid.is_empty() {
+            return Err(wrong_uid(target, uid, ""));
+        }
+        metadata_mut(&mut incoming.object).remove("resourceVersion");
+        self.create_checked(target, incoming, options, view).await
+    }
+
     pub(super) async fn create(
         &self,
         target: &Target,

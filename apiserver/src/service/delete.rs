@@ -20,8 +20,6 @@ use super::{
     limits::CONFLICT_RETRIES_MAX,
     list::ok,
     object::{bump_generation, finalizers, is_deleting, metadata_mut, set_finalizers, text, time_text},
-    paging,
-    select::Selection,
     update::{is_finished, wrong_uid},
     view,
 };
@@ -145,21 +143,20 @@ impl ObjectService {
         }
     }
 
+    /// Deletes what is listed, and answers with the list.
     pub(super) async fn delete_collection(
         &self,
         target: &Target,
         list: &ListOptions,
         options: &DeleteOptions,
+        view: View,
     ) -> Result<Response, ApiError> {
         if !target.name.is_empty() || target.kind.is_namespace() {
             return Err(method_not_allowed());
         }
         // Those that a list with the same options would show, and no more.
-        let selection = Selection::parse(&target.kind, &list.label_selector, &list.field_selector)?;
-        let start = paging::start(&target.prefix(), list, self.store.revision())?;
-        let limit = usize::try_from(list.limit).unwrap_or(usize::MAX);
-        let found = self.scan(target, &selection, limit, start.after.as_ref(), start.at).await?;
-        for record in found.items {
+        let (items, meta) = self.listed(target, list).await?;
+        for record in &items {
             let (namespace, name) = record.key.place();
             let one = Target { namespace: namespace.to_owned(), name: name.to_owned(), ..target.clone() };
             match self.delete(&one, options, View::Object).await {
@@ -167,7 +164,7 @@ impl ObjectService {
                 _ => {}
             }
         }
-        Ok(ok(success(target, "")))
+        Ok(ok(view::list(&target.kind, view, &items, &meta).await))
     }
 }
 

@@ -77,6 +77,16 @@ impl ObjectService {
         options: &ListOptions,
         view: View,
     ) -> Result<Response, ApiError> {
+        let (items, meta) = self.listed(target, options).await?;
+        Ok(ok(view::list(&target.kind, view, &items, &meta).await))
+    }
+
+    /// A collection, or a page of it, and what it says about itself.
+    pub(super) async fn listed(
+        &self,
+        target: &Target,
+        options: &ListOptions,
+    ) -> Result<(Vec<Record>, ListMeta), ApiError> {
         let selection = Selection::parse(&target.kind, &options.label_selector, &options.field_selector)?;
         let prefix = target.prefix();
         let start = paging::start(&prefix, options, self.store.revision())?;
@@ -94,7 +104,7 @@ impl ObjectService {
             remaining: found.total.filter(|_| token.is_some()).map(|total| total.saturating_sub(given)),
             continue_token: token.unwrap_or_default(),
         };
-        Ok(ok(view::list(&target.kind, view, &found.items, &meta).await))
+        Ok((found.items, meta))
     }
 
     /// How many objects of a collection come before what a page left.

@@ -184,7 +184,9 @@ impl ObjectService {
                 self.patch(target, Part::Main, (kind, &body), &options, view).await
             }
             Verb::Delete(options) => self.delete(target, &options, view).await,
-            Verb::DeleteCollection { list, delete } => self.delete_collection(target, &list, &delete).await,
+            Verb::DeleteCollection { list, delete } => {
+                self.delete_collection(target, &list, &delete, view).await
+            }
         }
     }
 

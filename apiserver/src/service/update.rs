@@ -10,13 +10,18 @@ use claw_client::{
     Response,
     request::{FieldValidation, PatchKind, View, WriteOptions},
 };
-use claw_schemas::{ApiError, Descriptor, schema::Schema, status::Cause};
+use claw_schemas::{
+    ApiError, Descriptor,
+    schema::Schema,
+    status::{Cause, Reason},
+};
 use serde_json::Value;
 
 use super::{
     ObjectService, approval,
     body::{self, Incoming},
     companions::Companions,
+    create::is_made_by_update,
     encode, errors,
     hooks::{Hooks, How, Rounds},
     kinds::Target,
@@ -91,18 +96,30 @@ impl ObjectService {
         let claims = owners::written(target, part.subresource(), options, "UpdateOptions")?;
         // With a revision there is no second try, so no copy has to be kept for one.
         let conditional = named_revision(&object).is_some();
-        if !conditional && must_name_revision(&target.kind.descriptor) {
-            let cause = Cause::invalid("metadata.resourceVersion", "0x0", "must be specified for an update");
-            return Err(target.kind.invalid(&target.name, vec![cause]));
-        }
         let mut sent = Some(object);
         let make = |_: &Record, _: &Value| {
+            if !conditional && must_name_revision(&target.kind.descriptor) {
+                let why = "must be specified for an update";
+                let cause = Cause::invalid("metadata.resourceVersion", "0x0", why);
+                return Err(target.kind.invalid(&target.name, vec![cause]));
+            }
             let object = if conditional { sent.take() } else { sent.clone() };
             let object = object.ok_or_else(|| target.modified())?;
             Ok(Proposal { object, claims: claims.clone(), warnings: Vec::new() })
         };
-        let changed = self.change(target, part, options, make).await?;
-        Ok(Response { code: 200, body: view::single(&target.kind, view, &changed.stored), warnings })
+        match self.change(target, part, options, make).await {
+            Err(error)
+                if error.reason == Reason::NotFound
+                    && part == Part::Main
+                    && is_made_by_update(&target.kind.descriptor) =>
+            {
+                self.create_by_update(target, body, options, view).await
+            }
+            changed => {
+                let body = view::single(&target.kind, view, &changed?.stored);
+                Ok(Response { code: 200, body, warnings })
+            }
+        }
     }
 
     pub(super) async fn patch(

@@ -147,6 +147,34 @@ async fn a_namespace_administrator_reads_the_namespace_and_no_other() {
 }
 
 #[tokio::test]
+async fn an_apply_takes_the_right_to_patch_and_that_to_create_where_there_is_nothing() {
+    let (world, _) = guarded().await;
+    give(&world, "eve", &[rule(&["patch"], &["configmaps"])]).await;
+    let eve = as_user(&world, "eve", &[]);
+    let config =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "1"}});
+    let one = || configmaps().named("a");
+    assert_eq!(eve.apply(one(), "m", &config, false).await.unwrap_err().code, 403);
+    world.create(configmaps(), &json!({"metadata": {"name": "a"}})).await.unwrap();
+    eve.apply(one(), "m", &config, false).await.unwrap();
+    give(&world, "bob", &[rule(&["create"], &["configmaps"])]).await;
+    let bob = as_user(&world, "bob", &[]);
+    assert_eq!(bob.apply(one(), "m", &config, false).await.unwrap_err().code, 403);
+}
+
+#[tokio::test]
+async fn a_put_that_makes_something_takes_the_right_to_create_it() {
+    let (world, _) = guarded().await;
+    let services = ResourceRef::collection("", "v1", "services").in_namespace("default");
+    give(&world, "eve", &[rule(&["update"], &["services"])]).await;
+    let eve = as_user(&world, "eve", &[]);
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let error = eve.update(services.clone().named("s"), &service).await.unwrap_err();
+    assert!(error.code == 403 && error.message.contains("cannot create"), "{error}");
+    world.update(services.named("s"), &service).await.unwrap();
+}
+
+#[tokio::test]
 async fn nobody_grants_more_than_they_hold() {
     let (world, _) = guarded().await;
     let roles = || rbac("roles").in_namespace("default");

@@ -121,7 +121,8 @@ async fn a_collection_is_deleted_by_selector() {
     }
     let list = ListOptions { label_selector: "app=web".into(), ..ListOptions::default() };
     let verb = Verb::DeleteCollection { list, delete: DeleteOptions::default() };
-    assert_eq!(world.ask(configmaps(), verb).await.unwrap()["status"], "Success");
+    let deleted = world.ask(configmaps(), verb).await.unwrap();
+    assert_eq!((&deleted["kind"], names(&deleted)), (&json!("ConfigMapList"), vec!["a", "c"]));
     assert_eq!(names(&world.list(configmaps(), Default::default()).await.unwrap()), ["b"]);
 }
 

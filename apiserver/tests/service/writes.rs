@@ -1,13 +1,15 @@
 //! Creating: what the server adds, and what it refuses.
 
 use claw_client::{
-    Verb,
+    ResourceRef, Verb,
     request::{FieldValidation, View, WriteOptions},
 };
 use claw_schemas::status::Reason;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::world::{configmaps, deployment, deployments, names, namespaces, pod, pods, revision, world};
+use crate::world::{
+    configmaps, deployment, deployments, names, namespaces, parse, pod, pods, revision, world,
+};
 
 #[tokio::test]
 async fn a_new_object_gets_a_uid_a_time_a_revision_and_its_type() {
@@ -40,6 +42,33 @@ async fn a_taken_name_is_409_already_exists() {
     let error = world.create(configmaps(), &json!({"metadata": {"name": "x"}})).await.unwrap_err();
     assert_eq!((error.code, error.reason), (409, Reason::AlreadyExists));
     assert_eq!(error.message, "configmaps \"x\" already exists");
+}
+
+#[tokio::test]
+async fn a_put_makes_what_is_not_there_of_those_kinds_of_which_upstream_lets_it() {
+    let world = world().await;
+    let leases = ResourceRef::collection("coordination.k8s.io", "v1", "leases").in_namespace("default");
+    let put = |resource: ResourceRef, object: &Value| {
+        let body = object.to_string().into();
+        let verb = Verb::Update { body, options: crate::world::by("m") };
+        world.ask_whole(resource, verb, View::Object)
+    };
+    let mut lease =
+        json!({"metadata": {"name": "l", "resourceVersion": "7"}, "spec": {"holderIdentity": "a"}});
+    lease["metadata"]["uid"] = json!("u");
+    let error = put(leases.clone().named("l"), &lease).await.unwrap_err();
+    assert_eq!((error.code, error.reason), (409, Reason::Conflict), "it replaces a certain one: {error}");
+    lease["metadata"].as_object_mut().unwrap().remove("uid");
+    let made = put(leases.clone().named("l"), &lease).await.unwrap();
+    assert_eq!(made.code, 201);
+    let made = parse(&made.body);
+    assert_eq!(made["metadata"]["managedFields"][0]["manager"], "m");
+    lease["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let error = put(leases.clone().named("l"), &lease).await.unwrap_err();
+    assert_eq!((error.code, error.reason), (422, Reason::Invalid), "nobody takes one unseen: {error}");
+    assert_eq!(put(leases.named("l"), &made).await.unwrap().code, 200);
+    let map = json!({"metadata": {"name": "x"}});
+    assert_eq!(put(configmaps().named("x"), &map).await.unwrap_err().code, 404);
 }
 
 #[tokio::test]
