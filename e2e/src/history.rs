@@ -123,6 +123,75 @@ impl History {
         self.changes.range((Excluded(after), Included(to.max(after))))
     }
 
+    /// What is there at a revision, by `namespace/name`.
+    pub fn then(&self, revision: u64) -> BTreeMap<&str, &Value> {
+        let mut there: BTreeMap<&str, &Value> =
+            self.base.iter().map(|(name, object)| (name.as_str(), object)).collect();
+        for (_, change) in self.changes.range(..=revision) {
+            if change.gone {
+                there.remove(change.name.as_str());
+            } else {
+                there.insert(&change.name, &change.object);
+            }
+        }
+        there
+    }
+
+    /// What is to be told to whoever selects objects: one that comes into the selection is there from then on, one that
+    /// leaves it is gone, as it last was in it.
+    #[must_use]
+    pub fn selected(&self, selects: impl Fn(&Value) -> bool) -> Self {
+        let base = self.base.iter().filter(|(_, object)| selects(object));
+        let base: BTreeMap<_, _> = base.map(|(name, object)| (name.clone(), object.clone())).collect();
+        let mut part = Self { start: self.start, present: base.clone(), base, ..Self::default() };
+        for (revision, change) in &self.changes {
+            let (was, is) = (part.present.get(&change.name), !change.gone && selects(&change.object));
+            match was {
+                _ if is => part.push(*revision, change.clone()),
+                Some(was) if !change.gone => {
+                    let object = at_revision(was, *revision);
+                    part.push(*revision, Change { name: change.name.clone(), object, gone: true });
+                }
+                Some(_) => part.push(*revision, change.clone()),
+                None => {}
+            }
+        }
+        part.reached = self.reached;
+        part
+    }
+
+    /// The same from one revision on, up to another.
+    fn cut(&self, from: u64, to: u64) -> Self {
+        let base = self.then(from).into_iter().map(|(name, object)| (name.to_owned(), object.clone()));
+        let base: BTreeMap<_, _> = base.collect();
+        let mut part = Self { start: from, present: base.clone(), base, ..Self::default() };
+        self.between(from, to).for_each(|(revision, change)| part.push(*revision, change.clone()));
+        part.reached = to;
+        part
+    }
+
+    /// Whether two say the same of the time that both know.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn agrees_with(&self, other: &Self) -> Result<(), String> {
+        let (from, to) = (self.start.max(other.start), self.reached.min(other.reached));
+        if from > to {
+            return Ok(());
+        }
+        let (mine, theirs) = (self.cut(from, to), other.cut(from, to));
+        mine.begins_as(&theirs)?;
+        mine.is_part_of(&theirs)
+    }
+
+    /// Whether it starts with what was there then, all of it and nothing else.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn begins_as(&self, whole: &Self) -> Result<(), String> {
+        same(&self.base, &whole.then(self.start)).map_err(|wrong| format!("at {}: {wrong}", self.start))
+    }
+
     /// Whether this is a part of `whole`: the same changes at the same revisions between its start and where it is now.
     ///
     /// # Errors
@@ -152,17 +221,29 @@ impl History {
     /// # Errors
     /// The first difference.
     pub fn ends_as(&self, list: &Value) -> Result<(), String> {
-        let listed = Self::from_list(list)?.present;
-        for (name, object) in &self.present {
-            match listed.get(name) {
-                Some(other) if other == object => {}
-                Some(other) => return Err(format!("{name} is {object}, and listed as {other}")),
-                None => return Err(format!("{name} is there, and not listed: {object}")),
-            }
-        }
-        let more = listed.keys().find(|name| !self.present.contains_key(*name));
-        more.map_or(Ok(()), |name| Err(format!("{name} is listed, and not there")))
+        let listed = Self::from_list(list)?;
+        same(&listed.base, &self.then(u64::MAX))
     }
+}
+
+/// Whether a list shows what there is.
+pub(crate) fn same(listed: &BTreeMap<String, Value>, there: &BTreeMap<&str, &Value>) -> Result<(), String> {
+    for (name, object) in there {
+        match listed.get(*name) {
+            Some(other) if other == *object => {}
+            Some(other) => return Err(format!("{name} is {object}, and listed as {other}")),
+            None => return Err(format!("{name} is there, and not listed: {object}")),
+        }
+    }
+    let more = listed.keys().find(|name| !there.contains_key(name.as_str()));
+    more.map_or(Ok(()), |name| Err(format!("{name} is listed, and not there")))
+}
+
+/// An object under another revision.
+fn at_revision(object: &Value, revision: u64) -> Value {
+    let mut object = object.clone();
+    object["metadata"]["resourceVersion"] = revision.to_string().into();
+    object
 }
 
 /// An object's or a list's revision.
@@ -234,6 +315,70 @@ mod tests {
                 .is_part_of(&whole)
                 .is_err()
         );
+    }
+
+    fn labelled(name: &str, revision: u64, half: &str) -> Value {
+        let mut object = object(name, revision);
+        object["metadata"]["labels"] = json!({"half": half});
+        object
+    }
+
+    #[test]
+    fn a_selection_is_entered_and_left_and_what_is_outside_is_not_told() {
+        let mut whole = History::default();
+        for (event, name, at, half) in [
+            ("ADDED", "a", 1, "b"),
+            ("MODIFIED", "a", 2, "a"),
+            ("ADDED", "b", 3, "b"),
+            ("MODIFIED", "a", 4, "a"),
+            ("MODIFIED", "a", 5, "b"),
+            ("DELETED", "b", 6, "b"),
+            ("MODIFIED", "a", 7, "a"),
+            ("DELETED", "a", 8, "a"),
+        ] {
+            whole.tell(event, &labelled(name, at, half)).expect("in order");
+        }
+        let part = whole.selected(|object| object["metadata"]["labels"]["half"] == "a");
+        let told: Vec<_> = part.changes().iter().map(|(at, change)| (*at, change.gone)).collect();
+        assert_eq!(told, [(2, false), (4, false), (5, true), (7, false), (8, true)]);
+        assert_eq!(part.changes()[&5].object, labelled("a", 5, "a"), "as it last was in it, when it left");
+        assert!(part.present().is_empty() && part.revision() == 8);
+    }
+
+    #[test]
+    fn a_list_that_leaves_something_out_or_shows_another_state_is_found() {
+        let whole = told(&[("ADDED", "a", 1), ("ADDED", "b", 2), ("MODIFIED", "a", 3), ("DELETED", "b", 4)]);
+        let whole = whole.expect("in order");
+        let begins = |at: u64, items: &[(&str, u64)]| {
+            let items: Vec<_> = items.iter().map(|(name, at)| object(name, *at)).collect();
+            let list = json!({"metadata": {"resourceVersion": at.to_string()}, "items": items});
+            History::from_list(&list).expect("a list").begins_as(&whole).is_ok()
+        };
+        assert!(
+            begins(2, &[("a", 1), ("b", 2)]) && begins(3, &[("a", 3), ("b", 2)]) && begins(9, &[("a", 3)])
+        );
+        assert!(!begins(3, &[("a", 3)]), "b was there");
+        assert!(!begins(3, &[("a", 1), ("b", 2)]), "a was newer");
+        assert!(!begins(4, &[("a", 3), ("b", 2)]), "b was gone");
+    }
+
+    #[test]
+    fn two_who_know_different_times_are_held_to_what_both_know() {
+        let list = json!({"metadata": {"resourceVersion": "2"}, "items": [object("a", 1), object("b", 2)]});
+        let late = |events: &[(&str, &str, u64)]| {
+            let mut history = History::from_list(&list).expect("a list");
+            events
+                .iter()
+                .for_each(|(event, name, at)| history.tell(event, &object(name, *at)).expect("in order"));
+            history
+        };
+        let early = told(&[("ADDED", "a", 1), ("ADDED", "b", 2), ("MODIFIED", "a", 4)]).expect("in order");
+        assert!(late(&[("MODIFIED", "a", 4), ("DELETED", "b", 5)]).agrees_with(&early).is_ok());
+        assert!(early.agrees_with(&late(&[("MODIFIED", "a", 4), ("DELETED", "b", 5)])).is_ok());
+        assert!(late(&[("MODIFIED", "b", 3)]).agrees_with(&early).is_err(), "nobody else saw it");
+        assert!(early.agrees_with(&late(&[("DELETED", "b", 5)])).is_err(), "it missed 4");
+        let other = told(&[("ADDED", "b", 2), ("MODIFIED", "b", 4)]).expect("in order");
+        assert!(late(&[]).agrees_with(&other).is_err(), "a was there");
     }
 
     #[test]

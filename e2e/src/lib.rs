@@ -18,6 +18,7 @@ pub mod node;
 pub mod promises;
 pub mod python;
 pub mod states;
+pub mod told;
 pub mod unreliable;
 pub mod wait;
 pub mod warp;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::history::{History, bare, place_of, revision_of};
+use crate::history::{History, bare, place_of, revision_of, same};
 
 /// One answer, and the revisions between which it was given.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ enum Said {
     Gone,
     /// It is so, or not there.
     Read(Option<Value>),
+    /// All there is, by `namespace/name`.
+    Listed(BTreeMap<String, Value>),
 }
 
 /// The answers of one server, to all of its clients.
@@ -92,6 +94,22 @@ impl Promises {
         self.answers.push(Answer { name: name.to_owned(), asked, answered, said });
     }
 
+    /// The whole collection was listed, which is one moment.
+    ///
+    /// # Errors
+    /// When it is no list, or of a moment before one that was known when it was asked for.
+    pub fn listed(&mut self, asked: u64, list: &Value) -> Result<(), String> {
+        let listed = History::from_list(list)?;
+        let at = listed.revision();
+        if at < asked {
+            return Err(format!("a list shows {at}, but {asked} was known before"));
+        }
+        self.floor = self.floor.max(at);
+        let said = Said::Listed(listed.present().clone());
+        self.answers.push(Answer { name: "the collection".to_owned(), asked: at, answered: at, said });
+        Ok(())
+    }
+
     /// Whether all of it is true.
     ///
     /// # Errors
@@ -125,6 +143,8 @@ impl Promises {
                     }
                     Err(format!("the deletion of {name} was acknowledged, and never happened"))
                 }
+                Said::Listed(objects) => same(objects, &history.then(answer.answered))
+                    .map_err(|wrong| format!("at {}: {wrong}", answer.answered)),
                 Said::Read(object) => {
                     let mut states = history.states(name, answer.asked, answer.answered);
                     if states.any(|state| state == object.as_ref()) {
@@ -188,6 +208,21 @@ mod tests {
         assert!(kept(0, 0, None) && kept(0, 2, Some(&object(1, 1))) && kept(2, 3, None));
         assert!(!kept(2, 2, Some(&object(1, 1))), "a stale read");
         assert!(!kept(1, 2, None), "it was there all the time");
+    }
+
+    #[test]
+    fn a_list_must_show_all_that_was_there_at_its_revision_which_is_not_before_what_was_known() {
+        let list = |at: u64, items: &[Value]| json!({"metadata": {"resourceVersion": at.to_string()}, "items": items});
+        let kept = |list: &Value| {
+            let mut promises = Promises::default();
+            promises.listed(0, list).expect("a list");
+            promises.kept(&history()).is_ok()
+        };
+        assert!(kept(&list(1, &[object(1, 1)])) && kept(&list(2, &[object(2, 2)])) && kept(&list(3, &[])));
+        assert!(!kept(&list(2, &[])), "it was there");
+        assert!(!kept(&list(2, &[object(1, 1)])), "it was newer");
+        assert!(!kept(&list(3, &[object(2, 2)])), "it was gone");
+        assert!(Promises::default().listed(4, &list(3, &[])).is_err(), "4 was known");
     }
 
     #[test]

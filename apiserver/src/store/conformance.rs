@@ -28,6 +28,7 @@ macro_rules! conformance {
             a_watch_of_a_prefix_sees_nothing_else_but_makes_progress
             a_watch_ahead_of_the_store_stays_silent_until_it_is_passed
             a_compacted_revision_cannot_be_watched_and_cuts_who_is_behind
+            a_deletion_right_after_what_was_compacted_is_told
             a_watcher_that_falls_behind_is_cut_and_nobody_else
             a_dropped_wait_loses_no_change
             a_snapshot_opens_as_a_store
@@ -343,6 +344,26 @@ pub(super) async fn a_compacted_revision_cannot_be_watched_and_cuts_who_is_behin
     assert!(matches!(unborn, StoreError::Compacted { .. }));
     assert!(soon(behind.next()).await.is_none());
     assert_eq!(revisions(&take(&mut *ahead, 1).await), [second]);
+}
+
+pub(super) async fn a_deletion_right_after_what_was_compacted_is_told(store: Shared) {
+    let x = key("a", "x");
+    let first = create(&*store, &x, "one").await;
+    let mut open = store.watch(&all(), first).unwrap();
+    let second = store.commit(vec![delete(x.clone(), first, "last")]).await.unwrap();
+    store.compact(first).await.unwrap();
+    let mut later = store.watch(&all(), first).unwrap();
+    for watch in [&mut open, &mut later] {
+        let events = take(&mut **watch, 1).await;
+        assert_eq!((revisions(&events), events[0].deleted), (vec![second], true));
+        assert_eq!(events[0].previous.as_ref().unwrap().revision, first);
+    }
+    store.compact(second).await.unwrap();
+    assert!(matches!(store.watch(&all(), first), Err(StoreError::Compacted { .. })));
+    let mut last = store.watch(&all(), second).unwrap();
+    let third = create(&*store, &x, "two").await;
+    let events = take(&mut *last, 1).await;
+    assert_eq!((revisions(&events), events[0].previous.is_none()), (vec![third], true));
 }
 
 pub(super) async fn a_watcher_that_falls_behind_is_cut_and_nobody_else(store: Shared) {

@@ -97,6 +97,35 @@ async fn a_conflict_names_manager_version_and_field_and_force_wins_it() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_says_nothing_changes_nothing() {
+    let world = world().await;
+    let x = || configmaps().named("x");
+    let made = parse(&world.apply(x(), "a", &configmap(&json!({"k": "1"})), false).await.unwrap().body);
+    let nothing = json!({"apiVersion": "v1", "kind": "ConfigMap"});
+    let same = parse(&world.apply(x(), "b", &nothing, false).await.unwrap().body);
+    assert_eq!(same, made);
+}
+
+/// The example of the documentation: the user may forget the count before the autoscaler has said anything.
+#[tokio::test]
+async fn replicas_are_handed_over_from_a_manifest_to_an_autoscaler_without_a_gap() {
+    let world = world().await;
+    let web_of = || deployments().named("web");
+    world.apply(web_of(), "user", &deployment("web", 3), false).await.unwrap();
+    world.apply(web_of(), "handover-to-hpa", &wish(&json!({"replicas": 3})), false).await.unwrap();
+    let mut manifest = deployment("web", 3);
+    manifest["spec"].as_object_mut().unwrap().remove("replicas");
+    world.apply(web_of(), "user", &manifest, false).await.unwrap();
+    assert_eq!(web(&world).await["spec"]["replicas"], 3, "it was not reset to its default");
+    let body = r#"{"spec":{"replicas":6}}"#.into();
+    let verb = Verb::Patch { kind: PatchKind::Merge, body, options: by("hpa"), force: false };
+    world.ask(web_of().sub("scale"), verb).await.unwrap();
+    assert_eq!(owners(&web(&world).await), [("user", "Apply", ""), ("hpa", "Update", "scale")]);
+    world.apply(web_of(), "user", &manifest, false).await.unwrap();
+    assert_eq!(web(&world).await["spec"]["replicas"], 6);
+}
+
+#[tokio::test]
 async fn an_applier_must_say_who_it_is() {
     let world = world().await;
     let patch = |options: WriteOptions, force: bool, kind: PatchKind| {

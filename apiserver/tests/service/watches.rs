@@ -83,6 +83,35 @@ async fn a_revision_ahead_of_the_server_stays_silent_until_it_is_reached() {
 }
 
 #[tokio::test]
+async fn a_watch_from_a_revision_that_is_none_is_refused() {
+    let world = world().await;
+    for none in ["-1", "one", "1.0", "99999999999999999999"] {
+        let watch = world.service.watch(&world.who, configmaps(), from(none), View::Object).await;
+        assert_eq!(watch.err().unwrap().code, 400, "{none}");
+    }
+}
+
+/// Nor does it say what has not been reached is over: a client would begin at it again.
+#[tokio::test(start_paused = true)]
+async fn a_bookmark_of_a_watch_ahead_is_never_before_where_it_began() {
+    let world = world().await;
+    let ahead = world.service.store().revision() + 3;
+    let options =
+        WatchOptions { allow_bookmarks: true, timeout_seconds: Some(100), ..from(&ahead.to_string()) };
+    let mut watch = world.watch(configmaps(), options).await;
+    world.configmap("early", &json!({})).await;
+    let (kind, bookmark) = watch.next_at_last().await.unwrap();
+    assert_eq!((kind, revision(&bookmark)), ("BOOKMARK", ahead.to_string()));
+    for name in ["b", "c", "d"] {
+        world.configmap(name, &json!({})).await;
+    }
+    let told = watch.next_at_last().await.unwrap();
+    assert_eq!((told.0, &told.1["metadata"]["name"]), ("ADDED", &json!("d")));
+    assert_eq!(watch.next_at_last().await.unwrap().0, "BOOKMARK");
+    assert!(watch.next_at_last().await.is_none());
+}
+
+#[tokio::test]
 async fn entering_a_selector_is_added_and_leaving_it_deleted_at_that_revision() {
     let world = world().await;
     let start = world.service.store().revision().to_string();

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use claw_e2e::{
-    capacity::Books,
-    history::{History, revision_of},
-};
+use claw_e2e::{capacity::Books, history::revision_of};
 use serde_json::Value;
 
 use super::{cluster::GPU, world::World};
@@ -24,10 +21,12 @@ fn uninformed(world: &World) -> Option<String> {
     });
     let there: BTreeMap<_, _> = there.collect();
     world.note(|notes| {
-        for (name, seen) in &notes.watched {
-            let last = seen.last().map(History::present);
-            if last != Some(&truth) {
-                return Some(format!("{name} is told of {last:?} where there is {truth:?}"));
+        for (name, told) in &notes.watched {
+            let mut selected = truth.clone();
+            selected.retain(|_, object| told.selects(object));
+            let last = told.present();
+            if last != Some(&selected) {
+                return Some(format!("{name} is told of {last:?} where there is {selected:?}"));
             }
         }
         let lagging = notes.cached.iter().find(|(_, cached)| **cached != there);
@@ -64,10 +63,8 @@ pub fn check(world: &World) {
     let truth = world.disk.history("", "configmaps", "default");
     let (promises, watched) = world.note(|notes| (notes.promises.clone(), notes.watched.clone()));
     world.must("a promise is broken", promises.kept(&truth));
-    for (name, seen) in &watched {
-        for history in seen {
-            world.must(name, history.is_part_of(&truth));
-        }
+    for (name, told) in &watched {
+        world.must(name, told.is_part_of(&truth));
     }
     account(world);
 }

@@ -11,7 +11,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use claw_apiserver::store::{
-    self, Change as Deed, Expect, Figures, Key, Page, Record, Revision, Store, StoreError, Watch, Write,
+    self, Change as Deed, Event, Expect, Figures, Key, Page, Record, Revision, Store, StoreError, Watch,
+    Write,
 };
 use claw_e2e::{
     dice::Dice,
@@ -27,6 +28,11 @@ use super::trace::{Trace, What, hash_of};
 const COMMIT_MS_MAX: [u64; 2] = [4, 100];
 /// How many of a hundred are slow.
 const SLOW_PERCENT: u64 = 10;
+
+/// The kind that watchers and writers are about.
+const MAPS: (&str, &str) = ("", "configmaps");
+/// How far ahead a watch is that boasts.
+const AHEAD: Revision = 20;
 
 /// One change as it was stored.
 pub struct Stored {
@@ -49,11 +55,25 @@ pub enum Sabotage {
     Skips,
     /// What is read is what was there before the last few writes.
     Lags,
+    /// A list in thirty leaves something out.
+    Omits,
+    /// What was there before a change is told as what is there after it.
+    Misremembers,
+    /// Watches claim to have delivered what they have not.
+    Boasts,
 }
 
 impl Sabotage {
     /// Every way to be broken.
-    pub const ALL: [Self; 4] = [Self::Forgets, Self::Overwrites, Self::Skips, Self::Lags];
+    pub const ALL: [Self; 7] = [
+        Self::Forgets,
+        Self::Overwrites,
+        Self::Skips,
+        Self::Lags,
+        Self::Omits,
+        Self::Misremembers,
+        Self::Boasts,
+    ];
 }
 
 /// The store.
@@ -145,6 +165,39 @@ impl Disk {
     }
 }
 
+/// A watch that tells something else than what happened.
+struct BrokenWatch {
+    inner: Box<dyn Watch>,
+    sabotage: Sabotage,
+}
+
+impl BrokenWatch {
+    fn told(&self, event: Option<Arc<Event>>) -> Option<Arc<Event>> {
+        let event = event?;
+        if self.sabotage != Sabotage::Misremembers || event.deleted || event.previous.is_none() {
+            return Some(event);
+        }
+        Some(Arc::new(Event { previous: Some(event.record.clone()), ..Event::clone(&event) }))
+    }
+}
+
+#[async_trait]
+impl Watch for BrokenWatch {
+    async fn next(&mut self) -> Option<Arc<Event>> {
+        let event = self.inner.next().await;
+        self.told(event)
+    }
+
+    fn try_next(&mut self) -> Option<Arc<Event>> {
+        let event = self.inner.try_next();
+        self.told(event)
+    }
+
+    fn progress(&self) -> Revision {
+        self.inner.progress() + if self.sabotage == Sabotage::Boasts { AHEAD } else { 0 }
+    }
+}
+
 #[async_trait]
 impl Store for Disk {
     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
@@ -163,7 +216,12 @@ impl Store for Disk {
         limit: usize,
         at: Option<Revision>,
     ) -> Result<Page, StoreError> {
-        self.inner.list(prefix, after, limit, at).await
+        let mut page = self.inner.list(prefix, after, limit, at).await?;
+        // Only of what is looked at in the end.
+        if prefix.group_and_plural() == MAPS && self.strikes(Sabotage::Omits) {
+            page.items.pop();
+        }
+        Ok(page)
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
@@ -181,7 +239,11 @@ impl Store for Disk {
     }
 
     fn watch(&self, prefix: &Key, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
-        self.inner.watch(prefix, if self.sabotage == Sabotage::Skips { after + 1 } else { after })
+        let after = if self.sabotage == Sabotage::Skips { after + 1 } else { after };
+        let inner = self.inner.watch(prefix, after)?;
+        let sabotage = self.sabotage;
+        let is_broken = prefix.group_and_plural() == MAPS && sabotage != Sabotage::None;
+        Ok(if is_broken { Box::new(BrokenWatch { inner, sabotage }) } else { inner })
     }
 
     fn revision(&self) -> Revision {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use claw_apiserver::{pki::Pki, store::Store as _};
-use claw_e2e::{history::History, promises::Promises};
+use claw_e2e::{promises::Promises, told::Told};
 
 use super::{
     disk::{Disk, Sabotage},
@@ -32,8 +32,8 @@ pub struct World {
 pub struct Notes {
     /// What the server has told them.
     pub promises: Promises,
-    /// What each watcher was told, from list to list.
-    pub watched: BTreeMap<String, Vec<History>>,
+    /// What each watcher was told.
+    pub watched: BTreeMap<String, Told>,
     /// Caches, as name → revision.
     pub cached: BTreeMap<String, BTreeMap<String, u64>>,
     /// The newest epoch of each lease that somebody acted under, and who.

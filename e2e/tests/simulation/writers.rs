@@ -6,10 +6,7 @@ use claw_client::{
     ApiError, Client, ResourceRef, Verb,
     request::{DeleteOptions, ListOptions, PatchKind},
 };
-use claw_e2e::{
-    dice::Dice,
-    history::{History, revision_of},
-};
+use claw_e2e::{dice::Dice, history::revision_of};
 use claw_schemas::status::Reason;
 use serde_json::{Value, json};
 
@@ -23,6 +20,10 @@ const OBJECTS: u64 = 2;
 
 /// Between two requests of one client.
 const PAUSE_MS: (u64, u64) = (100, 1500);
+
+/// The label that tells objects apart, and its values.
+pub const HALF: &str = "half";
+pub const HALVES: [&str; 2] = ["a", "b"];
 
 struct Writer {
     world: Arc<World>,
@@ -67,10 +68,11 @@ impl Writer {
         self.world.did(&self.name, format!("{what} {object}: {how}"));
     }
 
-    /// Never the same twice, so that no write changes nothing.
+    /// Never the same twice, so that no write changes nothing. Now in one half, now in the other, for those who select.
     fn map(&self, object: &str) -> Value {
-        let value = self.dice.throw().to_string();
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": object, "namespace": "default"}, "data": {"by": self.name, "value": value}})
+        let (value, half) = (self.dice.throw().to_string(), *self.dice.pick(&HALVES));
+        let metadata = json!({"name": object, "namespace": "default", "labels": {HALF: half}});
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"by": self.name, "value": value}})
     }
 
     fn floor(&self) -> u64 {
@@ -93,7 +95,9 @@ impl Writer {
 
     async fn update(&self, object: &str) -> Result<(), ApiError> {
         let Some(mut found) = self.get(object).await? else { return Ok(()) };
-        found["data"] = self.map(object)["data"].clone();
+        let map = self.map(object);
+        found["data"] = map["data"].clone();
+        found["metadata"]["labels"] = map["metadata"]["labels"].clone();
         let verb = Verb::Update { body: bytes(&found), options: self.client.write_options() };
         let at = self.world.must(&self.name, revision_of(&found));
         self.write(maps().named(object), verb, at).await
@@ -125,21 +129,12 @@ impl Writer {
         Ok(found)
     }
 
-    /// A whole list is one moment, which is not before what was known when it was asked for.
     async fn list(&self) -> Result<(), ApiError> {
         let asked = self.floor();
         let answer = self.client.call(maps(), Verb::List(ListOptions::default())).await?;
         let list = parse(&answer.body)?;
-        let at = self.world.must(&self.name, revision_of(&list)).unwrap_or(asked);
-        if at < asked {
-            self.world.violated(format!("{} was given a list of {at}, but {asked} was known", self.name));
-        }
-        let listed = self.world.must(&self.name, History::from_list(&list));
-        self.world.note(|notes| {
-            for (name, object) in listed.iter().flat_map(History::present) {
-                notes.promises.read(at, at, name, Some(object));
-            }
-        });
+        let told = self.world.note(|notes| notes.promises.listed(asked, &list));
+        self.world.must(&self.name, told);
         Ok(())
     }
 }

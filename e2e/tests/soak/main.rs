@@ -66,7 +66,7 @@ async fn whatever_goes_wrong_every_client_ends_with_what_the_server_has() {
     let proxy = Proxy::in_front_of(cluster.address()).await;
     let direct = Http::admin(&cluster);
     let http = Http::to(&proxy.url(), &Credentials::of(&cluster));
-    let mut followers = Followers::start(&http);
+    let mut followers = Followers::start(&direct, &http);
     let pictures = Pictures::start(&cluster, &proxy).await;
     let mut writers = Writers::start(&http, &dice);
 

@@ -20,6 +20,10 @@ const WRITERS: u64 = 6;
 /// Between two writes of one: a hundred a second together, so that half an hour of them can be kept in memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The label by which objects are in one half now and in the other then, and its values.
+pub const HALF: &str = "half";
+pub const HALVES: [&str; 2] = ["a", "b"];
+
 /// Objects that a writer has at a time.
 const OBJECTS: usize = 20;
 
@@ -115,8 +119,8 @@ async fn write(http: Http, number: u64, dice: Dice, over: CancellationToken) -> 
 }
 
 async fn create(http: &Http, name: String, promises: &mut Promises) {
-    let object =
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"n": "0"}});
+    let metadata = json!({"name": name, "labels": {HALF: HALVES[0]}});
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"n": "0"}});
     // Without an answer it may come to be, or not: nobody asks for it again.
     let Some(answer) = answered(http.ask(Method::POST, PATH, &[], object.to_string()).await) else { return };
     let made = answer.expect(201);
@@ -125,7 +129,8 @@ async fn create(http: &Http, name: String, promises: &mut Promises) {
 }
 
 async fn change(http: &Http, name: &str, step: u64, promises: &mut Promises) {
-    let patch = json!({"data": {"n": step.to_string()}}).to_string();
+    let half = HALVES[usize::from(step % 2 == 0)];
+    let patch = json!({"metadata": {"labels": {HALF: half}}, "data": {"n": step.to_string()}}).to_string();
     let headers = [("content-type", "application/merge-patch+json")];
     let asked = http.ask(Method::PATCH, &format!("{PATH}/{name}"), &headers, patch).await;
     let Some(answer) = answered(asked) else { return };
