@@ -45,6 +45,11 @@ impl AnyKind {
         ResourceRef::collection(&self.group, version, &self.plural)
     }
 
+    /// `deployments.apps`, or `pods` in the core group.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
     /// Whether an owner reference with this `apiVersion` and `kind` names the kind.
     pub fn is(&self, api_version: &str, kind: &str) -> bool {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));

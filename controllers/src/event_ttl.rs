@@ -10,6 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Event;
 use tracing::{debug, warn};
 
+use crate::sweeps;
+
 /// Age at which an event goes. Kubernetes' figure.
 const TTL: SignedDuration = SignedDuration::from_hours(1);
 
@@ -21,17 +23,19 @@ const PAGE: u64 = 500;
 
 /// Sweeps until the runtime is cancelled.
 pub async fn run(runtime: Runtime) {
-    let sweeps = async {
-        loop {
-            match sweep(&runtime).await {
-                Ok(0) => {}
-                Ok(count) => debug!(count, "old events deleted"),
-                Err(error) => warn!(%error, "old events were not all deleted; the next sweep tries again"),
+    let once = || async {
+        match sweep(&runtime).await {
+            Ok(count) => {
+                debug!(count, "old events deleted");
+                true
             }
-            runtime.env.sleep(SWEEP).await;
+            Err(error) => {
+                warn!(%error, "old events were not all deleted; trying again");
+                false
+            }
         }
     };
-    let _ = runtime.cancel.run_until_cancelled(sweeps).await;
+    sweeps::run(&runtime, "event-ttl", SWEEP, once).await;
 }
 
 async fn sweep(runtime: &Runtime) -> Result<usize, ApiError> {

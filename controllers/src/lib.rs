@@ -19,11 +19,12 @@ mod pods;
 pub mod replicaset;
 pub mod scheduler;
 pub mod service_accounts;
+mod sweeps;
 
 use std::sync::Arc;
 
 use claw_client::Client;
-use claw_runtime::{Env, Figures, Manager, Runtime};
+use claw_runtime::{Env, Figures, Manager, Readiness, Runtime};
 use claw_schemas::Registry;
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ pub struct Options {
     pub root_ca: Option<Arc<str>>,
     /// Where to count what the controllers do.
     pub figures: Figures,
+    /// Where to tell which controllers have not begun, and why.
+    pub readiness: Readiness,
 }
 
 /// The source of events, and the lease that decides which process runs the controllers.
@@ -46,7 +49,7 @@ const LEASE_NAMESPACE: &str = "kube-system";
 
 /// Runs all controllers until cancelled; every task they started has ended when this returns.
 pub async fn run(client: Client, env: Env, options: Options, cancel: CancellationToken) {
-    let mut manager = Manager::new(client, env, NAME).figures(options.figures);
+    let mut manager = Manager::new(client, env, NAME).figures(options.figures).readiness(options.readiness);
     if let Some(identity) = &options.elect_as {
         manager = manager.elected(LEASE_NAMESPACE, identity);
     }

@@ -10,12 +10,13 @@ use std::{
 };
 
 use claw_client::request::{DeleteOptions, PatchKind};
-use claw_runtime::{Action, Runtime, action::Step, action::target_of};
+use claw_runtime::{Action, Runtime, action::Step, action::target_of, readiness::Need};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use parking_lot::Mutex;
 use serde_json::json;
 use tracing::{info, warn};
 
-use crate::pods;
+use crate::{pods, sweeps};
 
 /// Between sweeps. Kubernetes' figure.
 const SWEEP: Duration = Duration::from_secs(20);
@@ -27,33 +28,36 @@ const QUARANTINE: Duration = Duration::from_secs(40);
 /// Finished pods kept for people to look at: at about 4 KiB each, 50 MiB of store. Kubernetes' figure.
 const FINISHED_MAX: usize = 12_500;
 
+/// Its name among the controllers.
+const CONTROLLER: &str = "pod-gc";
+
 /// Sweeps until the runtime is cancelled.
 pub async fn run(runtime: Runtime) {
     let (all_pods, all_nodes) = (runtime.caches.of::<Pod>(), runtime.caches.of::<Node>());
-    let sweeps = async {
-        if all_pods.synced().await.is_err() || all_nodes.synced().await.is_err() {
-            return;
-        }
-        let mut sweeper = Sweeper::default();
-        loop {
-            let nodes: BTreeSet<String> =
-                all_nodes.list().iter().filter_map(|node| node.metadata.name.clone()).collect();
-            let pods = all_pods.list();
-            let missing = sweeper.missing(&pods, &nodes, runtime.env.uptime());
-            let gone = really_gone(&runtime, missing).await;
-            // Side by side would be faster; nobody waits for a sweep.
-            for steps in sweep(&pods, &gone, FINISHED_MAX) {
-                match runtime.execute(&steps).await {
-                    Err(failure) if !failure.is_stale() => {
-                        warn!(%failure, "a pod was not swept; the next sweep tries again");
-                    }
-                    _ => {}
+    let sweeper = Mutex::new(Sweeper::default());
+    let once = || async {
+        let nodes: BTreeSet<String> =
+            all_nodes.list().iter().filter_map(|node| node.metadata.name.clone()).collect();
+        let pods = all_pods.list();
+        let missing = sweeper.lock().missing(&pods, &nodes, runtime.env.uptime());
+        let gone = really_gone(&runtime, missing).await;
+        let mut all_went = true;
+        // Side by side would be faster; nobody waits for a sweep.
+        for steps in sweep(&pods, &gone, FINISHED_MAX) {
+            match runtime.execute(&steps).await {
+                Err(failure) if !failure.is_stale() => {
+                    warn!(%failure, "a pod was not swept; trying again");
+                    all_went = false;
                 }
+                _ => {}
             }
-            runtime.env.sleep(SWEEP).await;
         }
+        all_went
     };
-    let _ = runtime.cancel.run_until_cancelled(sweeps).await;
+    let needs = vec![Need::of(&all_pods), Need::of(&all_nodes)];
+    if runtime.readiness.all(&runtime.env, CONTROLLER, needs).await {
+        sweeps::run(&runtime, CONTROLLER, SWEEP, once).await;
+    }
 }
 
 /// Remembers since when nodes are missing. Losing it only makes a sweep later.

@@ -6,13 +6,16 @@
 use std::{sync::Arc, time::Duration};
 
 use claw_client::{Delta, Reflector, Store, api::Object};
-use claw_runtime::{Action, Runtime, queue::Queue};
+use claw_runtime::{Action, Runtime, queue::Queue, readiness::Need};
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace, ServiceAccount},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde_json::{Value, json};
 use tracing::warn;
+
+/// Its name among the controllers.
+const CONTROLLER: &str = "service-accounts";
 
 const ACCOUNT: &str = "default";
 const ROOT_CA: &str = "kube-root-ca.crt";
@@ -39,7 +42,7 @@ struct Caches {
 
 /// Runs the controller until the runtime is cancelled. Without a root certificate there are accounts only.
 pub async fn run(runtime: Runtime, root_ca: Option<Arc<str>>) {
-    let queue = Arc::new(Queue::counted(runtime.env.clone(), runtime.figures.of("service-accounts")));
+    let queue = Arc::new(Queue::counted(runtime.env.clone(), runtime.figures.of(CONTROLLER)));
     // Only the objects of these names: a cluster has tens of thousands of other config maps.
     let accounts =
         Reflector::new(&runtime.client.all::<ServiceAccount>()).fields(format!("metadata.name={ACCOUNT}"));
@@ -83,7 +86,8 @@ struct Worker {
 impl Worker {
     async fn synced(&self) -> bool {
         let Caches { namespaces, accounts, maps } = &self.caches;
-        namespaces.synced().await.is_ok() && accounts.synced().await.is_ok() && maps.synced().await.is_ok()
+        let needs = vec![Need::of(namespaces), Need::of(accounts), Need::of(maps)];
+        self.runtime.readiness.all(&self.runtime.env, CONTROLLER, needs).await
     }
 
     async fn process(&self, name: String) {

@@ -27,7 +27,7 @@ use claw_runtime::{
 };
 use claw_testing::{TestCluster, object};
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Event, Namespace, Secret},
+    api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret},
     jiff::Timestamp,
 };
 use serde_json::json;
@@ -176,6 +176,49 @@ async fn no_plan_is_made_before_every_cache_it_reads_is_synced() {
     stage.wire.open("list secrets");
     stage.pairs.planned("a", 1).await;
     assert!(stage.pairs.of("a")[0], "the first plan saw a cache that was not complete");
+    stage.cluster.stop().await;
+}
+
+/// Reads a kind that the server does not list.
+struct Blocked;
+
+impl Controller for Blocked {
+    type Object = ConfigMap;
+
+    fn name(&self) -> &'static str {
+        "blocked"
+    }
+
+    fn watches(&self, watches: &mut Watches<ConfigMap>) {
+        watches.reads::<Pod>();
+    }
+
+    fn plan(&self, _: &Arc<ConfigMap>, _: &World, _: Timestamp) -> Plan {
+        panic!("it was planned without knowing all pods")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_cannot_be_listed_holds_up_only_those_who_need_it_and_they_say_so() {
+    let cluster = TestCluster::start().await;
+    let (env, clock) = Env::manual(Timestamp::now(), 7);
+    let stage =
+        Stage::with(cluster, env, clock, Leadership::unchallenged(), |wire| wire.refuse("list pods")).await;
+    stage.runtime.spawn(Blocked);
+    // It begins later, and shares a cache with the one that waits.
+    let pairs = Pairs::default();
+    stage.runtime.spawn(pairs.clone());
+    stage.create("a").await;
+    pairs.planned("a", 1).await;
+    until_async("who waits says for what and why", SOON, || async {
+        let waiting = stage.runtime.readiness.waiting();
+        let told: Vec<_> = waiting
+            .iter()
+            .map(|one| (one.controller, one.kind.as_str(), one.error.as_ref().map(|error| error.code)))
+            .collect();
+        check(told == [("blocked", "pods", Some(403))], format!("{told:?}"))
+    })
+    .await;
     stage.cluster.stop().await;
 }
 

@@ -3,13 +3,16 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
+    thread,
     time::Duration,
 };
 
@@ -239,13 +242,79 @@ async fn the_figures_of_a_whole_cluster_tell_what_its_controllers_do() {
     wait::until_async("runs of a controller", LIMIT, async || {
         let answer = http.ask(http::Method::GET, "/metrics", &[], "").await.map_err(|e| e.to_string())?;
         let text = answer.text();
-        let has_run = |line: &str| {
-            let rest =
-                line.strip_prefix("workqueue_work_duration_seconds_count{name=\"clusterrole-aggregation\"} ");
-            rest.is_some_and(|runs| runs.parse::<u64>().is_ok_and(|runs| runs > 0))
+        let has_run = |name: &str| {
+            let count = format!("workqueue_work_duration_seconds_count{{name=\"{name}\"}} ");
+            let mut counts = text.lines().filter_map(|line| line.strip_prefix(&count));
+            counts.any(|runs| runs.parse::<u64>().is_ok_and(|runs| runs > 0))
         };
-        let all = ["workqueue_depth{name=\"garbage\"}", "workqueue_retries_total{name=\"namespace\"}"];
-        wait::check(text.lines().any(has_run) && all.iter().all(|name| text.contains(name)), text)
+        let all = [
+            "workqueue_depth{name=\"garbage\"}",
+            "workqueue_retries_total{name=\"namespace\"}",
+            "workqueue_adds_total{name=\"scheduler\"}",
+            "workqueue_queue_duration_seconds_bucket{name=\"scheduler\",le=\"0.001\"}",
+        ];
+        let have_run = ["clusterrole-aggregation", "pod-gc", "event-ttl"].into_iter().all(has_run);
+        wait::check(have_run && all.iter().all(|name| text.contains(name)), text)
     })
     .await;
+}
+
+/// What controllers in a process of their own tell of themselves.
+struct Told {
+    process: Child,
+    address: String,
+}
+
+impl Told {
+    fn start(cluster: &Cluster) -> Self {
+        let mut command = cluster.cli();
+        command.args(["controllers", "--metrics-listen", "127.0.0.1:0"]);
+        let mut process = command.stderr(Stdio::piped()).spawn().expect("clawbernetes starts");
+        let stderr = process.stderr.take().expect("it is a pipe");
+        let (tell, told) = mpsc::channel();
+        // Goes on reading for as long as the process writes, which would wait otherwise.
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Some((_, rest)) = line.split_once("figures at http://") {
+                    let _ = tell.send(rest.split('/').next().unwrap_or_default().to_owned());
+                }
+            }
+        });
+        let address = told.recv_timeout(LIMIT).expect("it says where its figures are");
+        Self { process, address }
+    }
+
+    /// Code and body of an answer.
+    fn get(&self, path: &str) -> Result<(String, String), String> {
+        let ask = || {
+            let mut stream = TcpStream::connect(&self.address)?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        };
+        let answer = ask().map_err(|error| error.to_string())?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
+        Ok((head.split(' ').nth(1).unwrap_or_default().to_owned(), body.to_owned()))
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn controllers_in_a_process_of_their_own_tell_their_figures_and_whether_all_have_begun() {
+    let cluster = Cluster::start(Options::server());
+    let told = Told::start(&cluster);
+    assert_eq!(told.get("/healthz").expect("an answer"), ("200".to_owned(), "ok".to_owned()));
+    wait::until("all have begun and run", LIMIT, || {
+        let (code, body) = told.get("/readyz")?;
+        wait::check(code == "200", body)?;
+        let figures = told.get("/metrics")?.1;
+        let has_run = figures.contains("workqueue_work_duration_seconds_count{name=\"service-accounts\"}");
+        wait::check(has_run && figures.contains("process_cpu_seconds_total"), figures)
+    });
 }

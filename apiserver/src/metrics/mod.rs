@@ -22,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 pub use self::{
     admission::{Admission, Asked, Outcome},
     figure::{Counter, Gauge, Histogram},
+    process::write as write_process,
     requests::{Requests, Series, verb_of},
     text::Text,
 };

@@ -11,7 +11,7 @@ const TICKS_A_SECOND: f64 = 100.0;
 const FIRST_FIELD: usize = 3;
 
 /// Writes what can be read; on a system without `/proc` that is nothing.
-pub(super) fn write(text: &mut Text) {
+pub fn write(text: &mut Text) {
     if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse) {
         let help = "User and system CPU time spent in seconds.";
         text.counter("process_cpu_seconds_total", help, stat.cpu_s);

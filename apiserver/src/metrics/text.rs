@@ -44,12 +44,24 @@ impl Text {
     /// The samples of a histogram.
     pub fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
         let (buckets, count) = histogram.cumulated();
+        self.buckets(name, labels, buckets, count, histogram.sum());
+    }
+
+    /// The same of somebody who counts otherwise: bounds, with how many values were at or below each.
+    pub fn buckets(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        buckets: impl IntoIterator<Item = (f64, u64)>,
+        count: u64,
+        sum: f64,
+    ) {
         let bounds = buckets.into_iter().map(|(bound, below)| (bound.to_string(), below));
         for (bound, below) in bounds.chain([("+Inf".to_owned(), count)]) {
             let labels = [labels, &[("le", &*bound)]].concat();
             self.sample(&format!("{name}_bucket"), &labels, below);
         }
-        self.sample(&format!("{name}_sum"), labels, histogram.sum());
+        self.sample(&format!("{name}_sum"), labels, sum);
         self.sample(&format!("{name}_count"), labels, count);
     }
 

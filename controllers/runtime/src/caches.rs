@@ -70,17 +70,6 @@ impl Caches {
         self.inner.kinds.lock().insert(TypeId::of::<K>(), Arc::new(writer.store()));
     }
 
-    /// Waits until every cache asked for so far has taken in its first list. False when they stopped before.
-    pub async fn synced(&self) -> bool {
-        let stores: Vec<_> = self.inner.kinds.lock().values().cloned().collect();
-        for store in stores {
-            if !store.synced().await {
-                return false;
-            }
-        }
-        true
-    }
-
     /// What plans read.
     pub fn world(&self) -> World {
         World { caches: self.clone(), snapshots: RefCell::default(), failure: None }
@@ -118,17 +107,14 @@ fn downcast<K: Object>(store: &dyn AnyStore) -> Store<K> {
 }
 
 /// A cache whose kind is not known at compile time.
-#[async_trait::async_trait]
 pub(crate) trait AnyStore: Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn is(&self, resource: &ResourceRef) -> bool;
     fn revision(&self) -> u64;
     /// Whether this incarnation is there and not yet being deleted.
     fn holds(&self, namespace: &str, name: &str, uid: &str) -> bool;
-    async fn synced(&self) -> bool;
 }
 
-#[async_trait::async_trait]
 impl<K: Object> AnyStore for Store<K> {
     fn as_any(&self) -> &dyn Any {
         self
@@ -147,10 +133,6 @@ impl<K: Object> AnyStore for Store<K> {
         let is_it = |meta: &ObjectMeta| meta.uid.as_deref() == Some(uid) && meta.deletion_timestamp.is_none();
         self.get(namespace, name).is_some_and(|object| is_it(object.metadata()))
     }
-
-    async fn synced(&self) -> bool {
-        Store::synced(self).await.is_ok()
-    }
 }
 
 /// What a plan may know: snapshots of the kinds its controller declared in
@@ -165,8 +147,8 @@ impl World {
     /// All objects of a kind, at one revision: the same for every call on one world.
     ///
     /// # Panics
-    /// When the kind was declared in no controller's `watches`: its cache would begin empty, and a plan would
-    /// take that for the truth.
+    /// When the kind was not declared in the controller's `watches`: its cache may be empty yet, and a plan would take
+    /// that for the truth.
     pub fn kind<K: Object>(&self) -> Arc<Snapshot<K>> {
         let mut snapshots = self.snapshots.borrow_mut();
         let snapshot = snapshots.entry(TypeId::of::<K>()).or_insert_with(|| {
@@ -175,6 +157,8 @@ impl World {
             let store = store.unwrap_or_else(|| {
                 panic!("{} is read by a plan but not declared in watches(): add reads::<{0}>()", K::KIND)
             });
+            // Its own kinds a controller waits for; this one it shares with others by accident.
+            assert!(store.is_synced(), "{} is read by a plan whose controller does not declare it", K::KIND);
             store.snapshot()
         });
         let snapshot = Arc::clone(snapshot).downcast::<Snapshot<K>>();

@@ -4,6 +4,7 @@
 
 use std::{
     any::TypeId,
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -18,6 +19,7 @@ use crate::{
     caches::{Caches, World},
     owner,
     queue::Queue,
+    readiness::Need,
 };
 
 /// Makes one kind of object true.
@@ -76,17 +78,25 @@ pub struct Watches<O> {
     caches: Caches,
     queue: Arc<Queue<ObjectKey>>,
     primary: Store<O>,
+    needs: BTreeMap<TypeId, Need>,
 }
 
 impl<O: Object> Watches<O> {
     pub(crate) fn new(caches: Caches, queue: Arc<Queue<ObjectKey>>) -> Self {
         let primary = caches.of::<O>();
-        Self { caches, queue, primary }
+        Self { caches, queue, primary, needs: BTreeMap::new() }
+    }
+
+    /// Everything that was declared: what has to be known before the first plan.
+    pub(crate) fn into_needs(self) -> Vec<Need> {
+        self.needs.into_values().collect()
     }
 
     /// The plan reads this kind; its changes trigger nothing. The cache is for use in [`Self::mapped`].
     pub fn reads<K: Object>(&mut self) -> Store<K> {
-        self.caches.of::<K>()
+        let store = self.caches.of::<K>();
+        self.needs.entry(TypeId::of::<K>()).or_insert_with(|| Need::of(&store));
+        store
     }
 
     /// The plan reads this kind; a change plans the `O` that controls the object, before or after the change.
@@ -121,7 +131,7 @@ impl<O: Object> Watches<O> {
         keys: impl Fn(&Arc<K>, &Store<O>) -> Vec<ObjectKey> + Send + Sync + 'static,
     ) {
         let (queue, primary) = (Arc::clone(&self.queue), self.primary.clone());
-        self.caches.of::<K>().subscribe(move |delta| {
+        self.reads::<K>().subscribe(move |delta| {
             // A panic would end the cache, and with it every controller that reads the kind.
             let add = |object: &Arc<K>| match catch_unwind(AssertUnwindSafe(|| keys(object, &primary))) {
                 Ok(keys) => keys.into_iter().for_each(|key| queue.add(key)),

@@ -1,6 +1,6 @@
 //! Runs a controller: the one place where plans meet I/O.
 //!
-//! Guarantees to a controller: its caches are synced before the first plan; one plan a key at a time; a key is
+//! Guarantees to a controller: the caches that it declared are synced before the first plan; one plan a key at a time; a key is
 //! planned again only when the caches show what its own last plan wrote (read your writes); a failure backs off
 //! that key alone; a panic in a plan is a failure of that key; nothing is written once the lease is lost; every
 //! key is planned again at least every [`RESYNC`].
@@ -27,6 +27,7 @@ use crate::{
     events::{self, Recorder},
     execute::{self, Done, Expectation, Failure},
     queue::Queue,
+    readiness::Need,
 };
 
 /// Every object is planned again after this long even if nothing changed: a net under lost triggers, rare enough
@@ -74,16 +75,18 @@ pub(crate) fn drive<C: Controller>(
     let mut watches = Watches::new(runtime.caches.clone(), Arc::clone(&queue));
     watches.primary();
     controller.watches(&mut watches);
+    let needs = watches.into_needs();
     let store = runtime.caches.of::<C::Object>();
     let recorder = runtime.recorder.named(&format!("{}-controller", controller.name()));
     let driver = Driver { controller, runtime, queue, store, recorder, memory: Mutex::default() };
-    async move { driver.run().await }
+    async move { driver.run(needs).await }
 }
 
 impl<C: Controller> Driver<C> {
-    async fn run(&self) {
-        let cancel = &self.runtime.cancel;
-        if !matches!(cancel.run_until_cancelled(self.runtime.caches.synced()).await, Some(true)) {
+    async fn run(&self, needs: Vec<Need>) {
+        let Runtime { cancel, env, readiness, .. } = &self.runtime;
+        let ready = readiness.all(env, self.controller.name(), needs);
+        if !matches!(cancel.run_until_cancelled(ready).await, Some(true)) {
             return;
         }
         let resync = async {

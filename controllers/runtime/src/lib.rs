@@ -72,7 +72,8 @@
 //!   none that matters is lost, so it makes no difference whether the program was away for an hour.
 //! * **One run a key.** No two plans of one object run at a time, and triggers that come meanwhile become one run after
 //!   it. Different objects run side by side.
-//! * **Nothing before the caches are whole**, and every plan reads one picture of each kind ([`World`]), which does not
+//! * **Nothing before the caches are whole**: those of the kinds that a controller declared. One that cannot be listed holds
+//!   up only those who need it, and [`Readiness`] tells whom and why. Every plan reads one picture of each kind ([`World`]), which does not
 //!   change under its hands.
 //! * **Read your writes.** An object is planned again only when the caches show what its last run wrote. So a plan that
 //!   makes what is missing makes it once.
@@ -101,7 +102,7 @@
 //! | [`conditions`], [`owner`], [`finalizer`] | the conventions of Kubernetes, as functions |
 //! | [`Manager`], [`lease`] | a process that runs controllers, and which of several does |
 //! | [`Runtime`] | the same by hand, for controllers beyond one object a plan (a scheduler, say), which use [`queue`] |
-//! | [`events`], [`figures`] | Events for people, numbers for dashboards |
+//! | [`events`], [`figures`], [`readiness`] | Events for people, numbers for dashboards, and who has not begun |
 //! | [`Env`] | clock, randomness and tasks, so that a test or a simulation can own them |
 //!
 //! Kinds of your own are `claw_client::custom`. Everything is logged by `tracing`.
@@ -123,6 +124,7 @@ pub mod finalizer;
 pub mod lease;
 pub mod manager;
 pub mod owner;
+pub mod readiness;
 pub mod queue;
 
 use std::future::Future;
@@ -138,6 +140,7 @@ pub use env::Env;
 pub use events::Recorder;
 pub use figures::Figures;
 pub use lease::Leadership;
+pub use readiness::Readiness;
 pub use manager::Manager;
 
 /// What controllers of one process share: a client, a clock, one watch a kind, one event recorder.
@@ -156,6 +159,8 @@ pub struct Runtime {
     /// Ends everything.
     pub cancel: CancellationToken,
     /// What the queues see. To share them, replace them before the first controller starts.
+    /// Who has not begun. To share it, replace it likewise.
+    pub readiness: Readiness,
     pub figures: Figures,
 }
 
@@ -171,7 +176,16 @@ impl Runtime {
     ) -> Self {
         let caches = Caches::new(client.clone(), env.clone(), cancel.clone());
         let recorder = Recorder::start(client.clone(), env.clone(), component, cancel.clone());
-        Self { client, env, caches, recorder, leadership, cancel, figures: Figures::default() }
+        Self {
+            client,
+            env,
+            caches,
+            recorder,
+            leadership,
+            cancel,
+            figures: Figures::default(),
+            readiness: Readiness::default(),
+        }
     }
 
     /// Runs one controller as a task of [`Self::env`], until cancelled.

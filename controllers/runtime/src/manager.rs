@@ -5,7 +5,7 @@
 use claw_client::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Env, Figures, Leadership, Runtime, lease::Election};
+use crate::{Env, Figures, Leadership, Readiness, Runtime, lease::Election};
 
 /// Runs controllers until it is told to stop; of several managers of one name and namespace, one at a time.
 #[derive(Clone)]
@@ -15,6 +15,7 @@ pub struct Manager {
     name: String,
     election: Option<Candidacy>,
     figures: Figures,
+    readiness: Readiness,
 }
 
 #[derive(Clone)]
@@ -26,7 +27,8 @@ struct Candidacy {
 impl Manager {
     /// Without rivals. `name` names the program: in events, and as the lease of an election.
     pub fn new(client: Client, env: Env, name: &str) -> Self {
-        Self { client, env, name: name.to_owned(), election: None, figures: Figures::default() }
+        let (figures, readiness) = Default::default();
+        Self { client, env, name: name.to_owned(), election: None, figures, readiness }
     }
 
     /// Stands for election on the Lease of the manager's name in `namespace`. `identity` must be this process's alone.
@@ -40,6 +42,13 @@ impl Manager {
     #[must_use]
     pub fn figures(mut self, figures: Figures) -> Self {
         self.figures = figures;
+        self
+    }
+
+    /// Tells who has not begun where somebody else can look.
+    #[must_use]
+    pub fn readiness(mut self, readiness: Readiness) -> Self {
+        self.readiness = readiness;
         self
     }
 
@@ -64,7 +73,7 @@ impl Manager {
     ) {
         let env = self.env.fork();
         let mut runtime = Runtime::start(self.client.clone(), env.clone(), &self.name, leadership, cancel);
-        runtime.figures = self.figures.clone();
+        (runtime.figures, runtime.readiness) = (self.figures.clone(), self.readiness.clone());
         start(&runtime);
         env.join().await;
     }

@@ -40,12 +40,13 @@ pub struct Queue<K> {
 }
 
 struct State<K> {
-    ready: VecDeque<K>,
+    /// With the time since which each waits.
+    ready: VecDeque<(K, Duration)>,
     /// What `ready` holds.
     waiting: BTreeSet<K>,
     running: BTreeSet<K>,
-    /// Added while running: they go back to `ready` when their run is done.
-    again: BTreeSet<K>,
+    /// Added while running, with the time: they go back to `ready` when their run is done.
+    again: BTreeMap<K, Duration>,
     /// Due time and a running number → key.
     delayed: BTreeMap<(Duration, u64), K>,
     due: BTreeMap<K, (Duration, u64)>,
@@ -66,7 +67,7 @@ impl<K: Clone + Ord> Queue<K> {
             ready: VecDeque::new(),
             waiting: BTreeSet::new(),
             running: BTreeSet::new(),
-            again: BTreeSet::new(),
+            again: BTreeMap::new(),
             delayed: BTreeMap::new(),
             due: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -80,9 +81,7 @@ impl<K: Clone + Ord> Queue<K> {
     pub fn add(&self, key: K) {
         {
             let mut state = self.state.lock();
-            let before = state.ready.len() + state.again.len();
-            state.add(key);
-            if state.ready.len() + state.again.len() > before {
+            if state.add(key, self.env.uptime()) {
                 self.figures.added();
             }
             self.figures.waiting(state.ready.len());
@@ -137,10 +136,11 @@ impl<K: Clone + Ord> Queue<K> {
                     return None;
                 }
                 let now = self.env.uptime();
-                state.release_due(now);
+                (0..state.release_due(now)).for_each(|_| self.figures.added());
                 let started = state.start();
                 self.figures.waiting(state.ready.len());
-                if let Some(key) = started {
+                if let Some((key, since)) = started {
+                    self.figures.began(now.saturating_sub(since));
                     if !state.ready.is_empty() {
                         // Pass the wake-up on: one notification may stand for several keys.
                         self.changed.notify_one();
@@ -214,19 +214,25 @@ impl<K: Clone + Ord> Queue<K> {
 }
 
 impl<K: Clone + Ord> State<K> {
-    fn add(&mut self, key: K) {
+    /// Whether the key did not wait yet.
+    fn add(&mut self, key: K, now: Duration) -> bool {
         if let Some(at) = self.due.remove(&key) {
             self.delayed.remove(&at);
         }
         if self.running.contains(&key) {
-            self.again.insert(key);
-        } else if self.waiting.insert(key.clone()) {
-            self.ready.push_back(key);
+            let known = self.again.contains_key(&key);
+            self.again.entry(key).or_insert(now);
+            return !known;
         }
+        let is_new = self.waiting.insert(key.clone());
+        if is_new {
+            self.ready.push_back((key, now));
+        }
+        is_new
     }
 
     fn delay(&mut self, key: K, due: Duration) {
-        if self.waiting.contains(&key) || self.again.contains(&key) {
+        if self.waiting.contains(&key) || self.again.contains_key(&key) {
             return;
         }
         if let Some(&at) = self.due.get(&key) {
@@ -241,28 +247,32 @@ impl<K: Clone + Ord> State<K> {
         self.due.insert(key, at);
     }
 
-    fn release_due(&mut self, now: Duration) {
+    /// How many keys had their time come that did not wait yet.
+    fn release_due(&mut self, now: Duration) -> usize {
+        let mut added = 0;
         while let Some(entry) = self.delayed.first_entry() {
             if entry.key().0 > now {
                 break;
             }
             let key = entry.remove();
             self.due.remove(&key);
-            self.add(key);
+            added += usize::from(self.add(key, now));
         }
+        added
     }
 
-    fn start(&mut self) -> Option<K> {
-        let key = self.ready.pop_front()?;
+    /// The next key, with the time since which it waited.
+    fn start(&mut self) -> Option<(K, Duration)> {
+        let (key, since) = self.ready.pop_front()?;
         self.waiting.remove(&key);
         self.running.insert(key.clone());
-        Some(key)
+        Some((key, since))
     }
 
     fn finish(&mut self, key: &K) {
         self.running.remove(key);
-        if let Some(key) = self.again.take(key) {
-            self.add(key);
+        if let Some((key, since)) = self.again.remove_entry(key) {
+            self.add(key, since);
         }
     }
 }
@@ -321,7 +331,29 @@ mod tests {
         work.await;
         let seen = figures.seen()["x"];
         assert_eq!((seen.depth, seen.retries), (0, 1), "{seen:?}");
-        assert!(seen.runs >= 1 && seen.took >= Duration::from_secs(1), "{seen:?}");
+        assert!(seen.took.count >= 1 && seen.took.sum >= Duration::from_secs(1), "{seen:?}");
+        // The second waited for as long as the first took.
+        assert_eq!((seen.waited.count, seen.waited.sum), (2, Duration::from_secs(1)), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_key_whose_time_has_come_counts_as_added_and_as_waiting_from_then_on() {
+        let (env, clock) = Env::manual(Timestamp::UNIX_EPOCH, 1);
+        let figures = crate::Figures::default();
+        let queue = Queue::counted(env, figures.of("x"));
+        queue.add_after("a", Duration::from_secs(10));
+        assert_eq!(figures.seen()["x"].adds, 0);
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(ready(&queue), Some("a"));
+        let seen = figures.seen()["x"];
+        assert_eq!((seen.adds, seen.waited.count, seen.waited.sum), (1, 1, Duration::ZERO), "{seen:?}");
+        queue.add("a");
+        queue.add("a");
+        clock.advance(Duration::from_secs(3));
+        queue.done(&"a");
+        assert_eq!(ready(&queue), Some("a"));
+        let seen = figures.seen()["x"];
+        assert_eq!((seen.adds, seen.waited.sum), (2, Duration::from_secs(3)), "it waited for its own run");
     }
 
     #[tokio::test]

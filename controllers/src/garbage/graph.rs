@@ -125,6 +125,18 @@ impl Graph {
         look
     }
 
+    /// Takes all objects of a kind out, which nobody follows any more: what became of them, and of those that are not kept
+    /// here, is to be asked. Returns the uids to look at because of it.
+    pub fn remove_kind(&mut self, kind: KindIndex) -> Vec<String> {
+        let of_kind = self.nodes.iter().filter(|(_, node)| node.kind == kind);
+        let uids: Vec<String> = of_kind.map(|(uid, _)| uid.clone()).collect();
+        let mut look: BTreeSet<String> = uids.iter().flat_map(|uid| self.remove(uid)).collect();
+        look.extend(self.doubt());
+        // Of those that were to be looked at, some may have gone after that.
+        look.retain(|uid| self.nodes.contains_key(uid));
+        look.into_iter().collect()
+    }
+
     /// Forgets an object and its links to its owners, which it returns.
     fn unlink(&mut self, uid: &str) -> Vec<String> {
         let owners = self.nodes.remove(uid).map(|node| node.owners).unwrap_or_default();
@@ -236,6 +248,23 @@ mod tests {
         assert!(!graph.contains("owner"), "the answer is older than the deletion");
         graph.end_check("owner", after, false);
         assert!(!graph.contains("owner"));
+    }
+
+    #[test]
+    fn the_objects_of_a_kind_that_goes_are_forgotten_and_their_dependents_looked_at() {
+        let mut graph = Graph::default();
+        let of_kind = |kind, node: Node| Node { kind, ..node };
+        graph.apply("root", of_kind(1, node(&[], Deletion::Foreground)));
+        graph.apply("a", of_kind(1, node(&["root"], Deletion::No)));
+        graph.apply("b", of_kind(2, node(&["a"], Deletion::No)));
+        graph.apply("c", of_kind(1, node(&["b"], Deletion::No)));
+        graph.apply("d", of_kind(2, node(&["plain"], Deletion::No)));
+        let ticket = graph.begin_check("plain");
+        graph.end_check("plain", ticket, true);
+        assert_eq!(graph.remove_kind(1), ["b", "d"]);
+        assert!(!graph.contains("root") && !graph.contains("a") && !graph.contains("c"));
+        assert!(graph.dependents("root").is_empty() && graph.dependents("b").is_empty());
+        assert!(!graph.contains("plain"), "it may have been of that kind");
     }
 
     #[test]

@@ -9,18 +9,18 @@
 mod decide;
 mod graph;
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use claw_client::{
     ApiError, Delta, PartialObject, Reflector, Request, ResourceRef, Store, Verb,
     request::{DeleteOptions, PatchKind, View},
 };
-use claw_runtime::{Action, Runtime, action::Step, execute::Failure, queue::Queue};
+use claw_runtime::{Action, Runtime, action::Step, execute::Failure, queue::Queue, readiness::Need};
 use claw_schemas::{Registry, status::Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::{select, sync::Notify};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -29,6 +29,17 @@ use crate::any_kind::{AnyKind, Definition};
 use decide::{Decision, OwnerState, decide, unblocked};
 use graph::{Deletion, FOREGROUND, Graph, KindIndex, Node, ORPHAN};
 
+/// Its name among the controllers.
+const CONTROLLER: &str = "garbage";
+const NAME_OF_DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+
+/// How long the collector waits until it knows all kinds. One whose objects cannot be listed must not keep the garbage of
+/// all others. Kubernetes' figure.
+const FIRST_LOOK_LIMIT: Duration = Duration::from_secs(30);
+
+/// How soon an owner is looked at again whose dependents are not all known.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Cases worked on at the same time; each waits for one or two requests. Kubernetes' figure.
 const WORKERS: usize = 20;
 
@@ -36,11 +47,32 @@ const WORKERS: usize = 20;
 pub async fn run(runtime: Runtime, registry: Arc<Registry>) {
     let collector = Collector::new(runtime, registry);
     let definitions = collector.definitions();
-    if collector.watch_all(&definitions).await {
-        let work = |uid: String| collector.process(uid);
-        let work = collector.queue.work(&collector.runtime.cancel, WORKERS, work);
-        tokio::join!(work, collector.follow(&definitions));
+    let Runtime { env, readiness, cancel, .. } = &collector.runtime;
+    let defined = vec![Need::new(NAME_OF_DEFINITIONS, &definitions.store)];
+    if !readiness.all(env, CONTROLLER, defined).await {
+        return;
     }
+    let mut known = pin!(readiness.all(env, CONTROLLER, collector.watch_all(&definitions)));
+    let whole = select! {
+        biased;
+        whole = &mut known => Some(whole),
+        () = env.sleep(FIRST_LOOK_LIMIT) => None,
+    };
+    if whole == Some(false) {
+        return;
+    }
+    let rest = async {
+        if whole.is_none() {
+            let kinds = collector.unknown().join(", ");
+            warn!(
+                kinds,
+                "garbage is collected without knowing all kinds; nobody is orphaned before they are known"
+            );
+            known.await;
+        }
+    };
+    let work = collector.queue.work(cancel, WORKERS, |uid| collector.process(uid));
+    tokio::join!(work, collector.follow(&definitions), rest);
 }
 
 /// The definitions of kinds, and a bell for their changes.
@@ -56,6 +88,14 @@ struct Followed {
     definition: String,
     /// Ends the watch, when the kind goes.
     cancel: CancellationToken,
+    /// Once it is watched.
+    store: Option<Store<PartialObject>>,
+}
+
+impl Followed {
+    fn is_unknown(&self) -> bool {
+        !self.cancel.is_cancelled() && !self.store.as_ref().is_some_and(Store::is_synced)
+    }
 }
 
 struct Collector {
@@ -88,8 +128,11 @@ impl Collector {
     fn new(runtime: Runtime, registry: Arc<Registry>) -> Self {
         // Events own nothing, are owned by nothing, and come by the thousand.
         let kinds = AnyKind::all(&registry).into_iter().filter(|kind| kind.kind != "Event");
-        let kinds =
-            kinds.map(|kind| Followed { kind, definition: String::new(), cancel: runtime.cancel.clone() });
+        let (definition, cancel) = (String::new(), runtime.cancel.clone());
+        let kinds = kinds.map(|kind| {
+            let (definition, cancel) = (definition.clone(), cancel.clone());
+            Followed { kind, definition, cancel, store: None }
+        });
         let kinds = RwLock::new(kinds.collect());
         let queue = Arc::new(Queue::counted(runtime.env.clone(), runtime.figures.of("garbage")));
         Self { runtime, registry, kinds, graph: Arc::default(), queue }
@@ -104,20 +147,22 @@ impl Collector {
         Definitions { store, changed }
     }
 
-    /// Follows every kind; true once all have been read.
-    async fn watch_all(&self, definitions: &Definitions) -> bool {
-        if definitions.store.synced().await.is_err() {
-            return false;
-        }
+    /// Follows every kind. Returns what there is to wait for.
+    fn watch_all(&self, definitions: &Definitions) -> Vec<Need> {
         let builtin = self.kinds.read().len();
-        let mut stores: Vec<_> = (0..builtin).map(|kind| self.watch(kind)).collect();
-        stores.extend(self.adopt(&definitions.store));
-        for store in stores {
-            if store.synced().await.is_err() {
-                return false;
-            }
-        }
-        true
+        let mut needs: Vec<Need> = (0..builtin).map(|kind| self.watch(kind)).collect();
+        needs.extend(self.adopt(&definitions.store));
+        needs
+    }
+
+    /// The kinds whose objects are not known yet.
+    fn unknown(&self) -> Vec<String> {
+        let kinds = self.kinds.read();
+        kinds
+            .iter()
+            .filter(|followed| followed.is_unknown())
+            .map(|followed| followed.kind.qualified())
+            .collect()
     }
 
     /// Follows kinds as they come and go.
@@ -129,38 +174,48 @@ impl Collector {
     }
 
     /// Watches the kinds that are defined now, and no others.
-    fn adopt(&self, definitions: &Store<Definition>) -> Vec<Store<PartialObject>> {
+    fn adopt(&self, definitions: &Store<Definition>) -> Vec<Need> {
         let defined: Vec<(String, AnyKind)> = definitions
             .list()
             .iter()
             .filter_map(|definition| Some((definition.uid().to_owned(), definition.kind()?)))
             .collect();
-        let new: Vec<KindIndex> = {
+        let is = |followed: &Followed, (uid, kind): &(String, AnyKind)| {
+            followed.definition == *uid && followed.kind == *kind && !followed.cancel.is_cancelled()
+        };
+        let (new, gone) = {
             let mut kinds = self.kinds.write();
-            let is = |followed: &Followed, (uid, kind): &(String, AnyKind)| {
-                followed.definition == *uid && followed.kind == *kind && !followed.cancel.is_cancelled()
-            };
-            for followed in kinds.iter().filter(|followed| !followed.definition.is_empty()) {
-                if !defined.iter().any(|one| is(followed, one)) {
+            let mut gone: Vec<KindIndex> = Vec::new();
+            for (index, followed) in kinds.iter().enumerate() {
+                let is_custom = !followed.definition.is_empty() && !followed.cancel.is_cancelled();
+                if is_custom && !defined.iter().any(|one| is(followed, one)) {
                     followed.cancel.cancel();
+                    gone.push(index);
                 }
             }
             let first = kinds.len();
             for one in defined {
                 if !kinds.iter().any(|followed| is(followed, &one)) {
                     let cancel = self.runtime.cancel.child_token();
-                    kinds.push(Followed { kind: one.1, definition: one.0, cancel });
+                    kinds.push(Followed { kind: one.1, definition: one.0, cancel, store: None });
                 }
             }
-            (first..kinds.len()).collect()
+            (first..kinds.len(), gone)
         };
-        new.into_iter().map(|kind| self.watch(kind)).collect()
+        gone.into_iter().for_each(|kind| self.forget(kind));
+        new.map(|kind| self.watch(kind)).collect()
     }
 
-    fn watch(&self, kind: KindIndex) -> Store<PartialObject> {
-        let (resource, cancel) = {
-            let kinds = self.kinds.read();
-            (kinds[kind].kind.resource(), kinds[kind].cancel.clone())
+    /// Forgets the objects of a kind whose watch was ended, which need not have told what became of them.
+    fn forget(&self, kind: KindIndex) {
+        let look = self.graph.lock().remove_kind(kind);
+        look.into_iter().for_each(|uid| self.queue.add(uid));
+    }
+
+    fn watch(&self, kind: KindIndex) -> Need {
+        let (resource, name, cancel) = {
+            let followed = &self.kinds.read()[kind];
+            (followed.kind.resource(), followed.kind.qualified(), followed.cancel.clone())
         };
         let reflector = Reflector::metadata(&self.runtime.client, resource);
         let reflector = reflector.keep_only(|object| {
@@ -169,23 +224,29 @@ impl Collector {
                 || meta.owner_references.as_ref().is_some_and(|all| !all.is_empty())
         });
         let store = reflector.store();
-        let (graph, queue) = (Arc::clone(&self.graph), Arc::clone(&self.queue));
+        let (graph, queue, ended) = (Arc::clone(&self.graph), Arc::clone(&self.queue), cancel.clone());
         store.subscribe(move |delta| {
+            let mut graph = graph.lock();
+            // Looked at under the lock: what comes after the kind was forgotten would stay for ever.
+            if ended.is_cancelled() {
+                return;
+            }
             let look = match delta {
                 Delta::Applied { new, old } => {
-                    let mut graph = graph.lock();
                     let mut look = replaced(&mut graph, old.as_deref(), new);
                     look.extend(graph.apply(uid_of(&new.metadata), Node::of(kind, &new.metadata)));
                     look
                 }
-                Delta::Deleted { last } => graph.lock().remove(uid_of(&last.metadata)),
+                Delta::Deleted { last } => graph.remove(uid_of(&last.metadata)),
                 // Deletions of owners that are not kept may have been missed before this list.
-                Delta::Synced => graph.lock().doubt(),
+                Delta::Synced => graph.doubt(),
             };
+            drop(graph);
             look.into_iter().for_each(|uid| queue.add(uid));
         });
+        self.kinds.write()[kind].store = Some(store.clone());
         self.runtime.env.spawn(reflector.run(cancel));
-        store
+        Need::new(name, &store)
     }
 
     async fn process(&self, uid: String) {
@@ -219,8 +280,13 @@ impl Collector {
         }
     }
 
-    /// Takes the owner out of its dependents' references, then lets it go.
+    /// Takes the owner out of its dependents' references, then lets it go. A dependent that is not known would be deleted
+    /// later, against what was asked.
     async fn set_free(&self, uid: &str, node: &Node, dependents: Vec<(String, Node)>) -> Result<(), Error> {
+        if self.kinds.read().iter().any(Followed::is_unknown) {
+            self.queue.add_after(uid.to_owned(), LOOK_AGAIN);
+            return Ok(());
+        }
         for (dependent_uid, dependent) in dependents {
             let Some(meta) = self.read(&dependent, &dependent_uid).await? else { continue };
             let others: Vec<&OwnerReference> =

@@ -15,10 +15,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use claw_client::{ApiError, cache::Delta, request::PatchKind};
-use claw_runtime::{Runtime, events::reference_to};
+use claw_runtime::{Runtime, events::reference_to, figures::Work, readiness::Need};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -33,6 +33,9 @@ use tracing::{debug, warn};
 pub use filter::tolerates;
 use model::PodKey;
 use state::{Decision, State, Verdict};
+
+/// Its name among the controllers.
+const CONTROLLER: &str = "scheduler";
 
 /// The name that pods give in `spec.schedulerName` to be placed by this scheduler.
 pub const NAME: &str = "default-scheduler";
@@ -49,9 +52,11 @@ enum Done {
 
 /// Schedules until the runtime is cancelled.
 pub async fn run(runtime: Runtime) {
-    let (state, changed) = (Arc::new(Mutex::new(State::default())), Arc::new(Notify::new()));
+    let figures = runtime.figures.of(CONTROLLER);
+    let (state, changed) = (Arc::new(Mutex::new(State::counted(figures.clone()))), Arc::new(Notify::new()));
     follow(&runtime, &state, &changed);
-    if !runtime.caches.synced().await {
+    let needs = vec![Need::of(&runtime.caches.of::<Pod>()), Need::of(&runtime.caches.of::<Node>())];
+    if !runtime.readiness.all(&runtime.env, CONTROLLER, needs).await {
         return;
     }
     let mut writes: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
@@ -59,7 +64,12 @@ pub async fn run(runtime: Runtime) {
         let room = IN_FLIGHT_MAX - writes.len();
         if room > 0 && runtime.leadership.is_held() {
             let decisions = state.lock().decide(runtime.env.now(), room);
-            writes.extend(decisions.into_iter().filter_map(|decision| carry_out(&runtime, decision)));
+            for decision in decisions {
+                match carry_out(&runtime, decision) {
+                    Some(write) => writes.push(timed(&runtime, &figures, write)),
+                    None => figures.ran(Duration::ZERO),
+                }
+            }
         }
         let due = state.lock().next_due();
         tokio::select! {
@@ -69,6 +79,22 @@ pub async fn run(runtime: Runtime) {
             () = until(&runtime, due), if due.is_some() => {}
         }
     }
+}
+
+/// A write that tells how long it took.
+fn timed(
+    runtime: &Runtime,
+    figures: &Arc<Work>,
+    write: BoxFuture<'static, Done>,
+) -> BoxFuture<'static, Done> {
+    let (env, figures) = (runtime.env.clone(), Arc::clone(figures));
+    let began = env.uptime();
+    let timed = async move {
+        let done = write.await;
+        figures.ran(env.uptime().saturating_sub(began));
+        done
+    };
+    timed.boxed()
 }
 
 /// Keeps the state level with the caches. The handlers run on the reflectors' tasks and only touch memory.
@@ -87,11 +113,12 @@ fn follow(runtime: &Runtime, state: &Arc<Mutex<State>>, changed: &Arc<Notify>) {
         }
         changed.notify_one();
     });
+    let env = runtime.env.clone();
     pods.subscribe(move |delta: &Delta<Pod>| {
-        let (state, changed) = &on_pod;
+        let ((state, changed), now) = (&on_pod, env.now());
         match delta {
             Delta::Applied { new, old: Some(old) } if model::is_immaterial(old, new) => return,
-            Delta::Applied { new, .. } => state.lock().apply_pod(new, NAME),
+            Delta::Applied { new, .. } => state.lock().apply_pod(new, NAME, now),
             Delta::Deleted { last } => state.lock().remove_pod(&model::key_of(last)),
             Delta::Synced => {}
         }

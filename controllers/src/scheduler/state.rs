@@ -5,11 +5,12 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
+use claw_runtime::figures::Work;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -67,7 +68,8 @@ pub struct State {
     pods: HashMap<PodKey, PodInfo>,
     /// Bindings decided but not yet seen in the cluster.
     assumed: HashMap<PodKey, Arc<str>>,
-    queue: BTreeSet<Rank>,
+    /// With the time since which each waits for its turn.
+    queue: BTreeMap<Rank, Timestamp>,
     /// Pods that were tried in vain. While one is tried again it is in `queue` too.
     waiting: HashMap<PodKey, Waiting>,
     /// Those of `waiting` that something changed for, by when they may be tried.
@@ -76,9 +78,15 @@ pub struct State {
     calm: HashSet<PodKey>,
     /// Where the next search starts.
     cursor: usize,
+    figures: Arc<Work>,
 }
 
 impl State {
+    /// Knows nothing yet; counts how the queue gets on.
+    pub fn counted(figures: Arc<Work>) -> Self {
+        Self { figures, ..Self::default() }
+    }
+
     /// A node appeared or changed.
     pub fn apply_node(&mut self, node: &Node) {
         let mut info = NodeInfo::new(node);
@@ -101,14 +109,14 @@ impl State {
     }
 
     /// A pod appeared or changed.
-    pub fn apply_pod(&mut self, pod: &Pod, scheduler_name: &str) {
+    pub fn apply_pod(&mut self, pod: &Pod, scheduler_name: &str, now: Timestamp) {
         let key = key_of(pod);
         let Some(info) = PodInfo::new(pod, scheduler_name) else {
             self.remove_pod(&key);
             return;
         };
         let same_pod = self.pods.get(&key).is_some_and(|old| old.uid == info.uid);
-        let was_queued = self.pods.get(&key).is_some_and(|old| self.queue.contains(&rank(old)));
+        let queued_since = self.pods.get(&key).and_then(|old| self.queue.get(&rank(old))).copied();
         // A binding under way stays assumed until the cluster shows it, or it is forgotten.
         let still_assumed = self.assumed.get(&key).filter(|_| same_pod && info.node.is_none()).cloned();
         let old_wait = self.waiting.get(&key).filter(|_| same_pod).cloned();
@@ -131,10 +139,14 @@ impl State {
             }
         } else {
             match old_wait.filter(|_| !spec_changed) {
-                Some(wait) if !was_queued => self.set_waiting(key.clone(), wait),
+                Some(wait) if queued_since.is_none() => self.set_waiting(key.clone(), wait),
                 wait => {
                     self.waiting.extend(wait.map(|wait| (key.clone(), wait)));
-                    self.queue.insert(rank(&info));
+                    if queued_since.is_none() {
+                        self.figures.added();
+                    }
+                    self.queue.insert(rank(&info), queued_since.unwrap_or(now));
+                    self.figures.waiting(self.queue.len());
                 }
             }
         }
@@ -158,6 +170,7 @@ impl State {
             node.give_back(pod);
         }
         if self.pods.contains_key(key) {
+            self.figures.failed();
             self.wait(key, now, true);
         }
     }
@@ -167,11 +180,13 @@ impl State {
         self.wake(now);
         let mut decisions = Vec::new();
         while decisions.len() < limit {
-            let Some((.., key)) = self.queue.pop_first() else { break };
+            let Some(((.., key), since)) = self.queue.pop_first() else { break };
+            self.figures.began(now.duration_since(since).try_into().unwrap_or_default());
             if let Some(decision) = self.decide_one(&key, now) {
                 decisions.push(decision);
             }
         }
+        self.figures.waiting(self.queue.len());
         decisions
     }
 
@@ -292,8 +307,10 @@ impl State {
             if let Some(wait) = self.waiting.get_mut(&key) {
                 wait.stirred = false;
             }
-            if let Some(pod) = self.pods.get(&key) {
-                self.queue.insert(rank(pod));
+            if let Some(pod) = self.pods.get(&key)
+                && self.queue.insert(rank(pod), now).is_none()
+            {
+                self.figures.added();
             }
         }
     }

@@ -57,7 +57,7 @@ fn cluster(nodes: &[Node], pods: &[Pod]) -> State {
         state.apply_node(node);
     }
     for pod in pods {
-        state.apply_pod(pod, SCHEDULER);
+        state.apply_pod(pod, SCHEDULER, Timestamp::UNIX_EPOCH);
     }
     state
 }
@@ -83,8 +83,8 @@ fn a_pod_goes_where_most_is_free() {
     let mut state = cluster(&[small("a"), small("b")], &[]);
     let mut busy = plain("busy", json!({"cpu": "1500m"}));
     busy.spec.as_mut().unwrap().node_name = Some("a".to_owned());
-    state.apply_pod(&busy, SCHEDULER);
-    state.apply_pod(&plain("p", json!({"cpu": "100m"})), SCHEDULER);
+    state.apply_pod(&busy, SCHEDULER, Timestamp::UNIX_EPOCH);
+    state.apply_pod(&plain("p", json!({"cpu": "100m"})), SCHEDULER, Timestamp::UNIX_EPOCH);
     assert_eq!(decided(&mut state, 0), ["p → b"]);
 }
 
@@ -204,7 +204,7 @@ fn a_waiting_pod_is_tried_again_when_room_appears_and_not_before() {
     assert_eq!(decided(&mut state, 0).len(), 1);
     assert!(decided(&mut state, 100).is_empty(), "nothing changed, so nothing is tried");
     full.status = serde_json::from_value(json!({"phase": "Succeeded"})).unwrap();
-    state.apply_pod(&full, SCHEDULER);
+    state.apply_pod(&full, SCHEDULER, Timestamp::UNIX_EPOCH);
     assert_eq!(decided(&mut state, 200), ["p → a"]);
 }
 
@@ -215,7 +215,7 @@ fn a_pod_that_changes_while_it_is_queued_again_keeps_its_place() {
     assert_eq!(decided(&mut state, 0).len(), 2);
     state.apply_node(&small("b"));
     assert_eq!(state.decide(at(100), 1).len(), 1, "both are due, there is room for one decision");
-    state.apply_pod(&pods[1], SCHEDULER);
+    state.apply_pod(&pods[1], SCHEDULER, Timestamp::UNIX_EPOCH);
     assert_eq!(state.decide(at(100), 10).len(), 1, "the other has not been tried yet");
 }
 
@@ -242,7 +242,7 @@ fn an_unchanged_verdict_is_not_written_again() {
 fn a_failed_binding_gives_its_room_back() {
     let mut state = cluster(&[small("a")], &[plain("p", json!({"cpu": "2"}))]);
     let Decision::Bind { pod, .. } = state.decide(at(0), 1).remove(0) else { panic!("it fits") };
-    state.apply_pod(&plain("q", json!({"cpu": "2"})), SCHEDULER);
+    state.apply_pod(&plain("q", json!({"cpu": "2"})), SCHEDULER, Timestamp::UNIX_EPOCH);
     assert!(decided(&mut state, 0)[0].starts_with("q: 0/1"), "the assumed pod holds the room");
     state.forget(&pod, at(0));
     let later = decided(&mut state, 100);
@@ -339,4 +339,26 @@ fn two_pods_cannot_share_a_host_port() {
     let all = decided(&mut state, 0);
     assert_eq!(all[0], "p → a");
     assert!(all[1].contains("didn't have free ports"), "{all:?}");
+}
+
+#[test]
+fn pods_in_the_queue_are_counted_and_how_long_they_waited() {
+    let figures = claw_runtime::Figures::default();
+    let seen = || figures.seen()["scheduler"];
+    let mut state = State::counted(figures.of("scheduler"));
+    state.apply_node(&small("n1"));
+    let (fits, waits) = (plain("fits", json!({"cpu": "1"})), plain("waits", json!({"cpu": "50"})));
+    state.apply_pod(&fits, SCHEDULER, at(0));
+    state.apply_pod(&waits, SCHEDULER, at(1));
+    // A change of one that waits for its turn makes it neither new nor younger.
+    state.apply_pod(&fits, SCHEDULER, at(2));
+    assert_eq!((seen().depth, seen().adds, seen().waited.count), (2, 2, 0));
+    assert_eq!(decided(&mut state, 3).len(), 2);
+    let after = seen();
+    assert_eq!((after.depth, after.waited.count, after.waited.sum.as_secs()), (0, 2, 3 + 2));
+    state.apply_node(&small("n2"));
+    assert_eq!(decided(&mut state, 60).len(), 1, "the change of the cluster is a new try");
+    assert_eq!((seen().adds, seen().retries), (3, 0));
+    state.forget(&super::model::key_of(&fits), at(61));
+    assert_eq!(seen().retries, 1, "a binding that failed is tried again");
 }

@@ -8,6 +8,7 @@ mod controllers;
 mod data_dir;
 mod figures;
 mod gpu;
+mod metrics_server;
 mod node;
 mod server;
 mod signal;

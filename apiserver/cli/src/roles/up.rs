@@ -15,7 +15,7 @@ use claw_nodeagent::{
     Agent,
     hollow::{self, Company},
 };
-use claw_runtime::{Env, Figures};
+use claw_runtime::{Env, Figures, Readiness};
 use k8s_openapi::api::core::v1::Node;
 use tokio::{
     task::JoinSet,
@@ -132,12 +132,12 @@ impl Parts {
     fn start_controllers(&mut self, server: &Server) {
         let client = Client::new(server.transport("controllers"), "clawbernetes-controllers");
         let (cancel, root_ca) = (self.cancel.clone(), Some(server.ca_pem().into()));
-        let figures = Figures::default();
-        let shown = figures.clone();
-        server.service().metrics().add_source(move |text| figures::write(&shown, text));
+        let (figures, readiness) = (Figures::default(), Readiness::default());
+        let (shown, told) = (figures.clone(), readiness.clone());
+        server.service().metrics().add_source(move |text| figures::write(&shown, &told, text));
         self.tasks.spawn(async move {
             // Nobody else writes to this server's store, so there is nobody to elect against.
-            let options = claw_controllers::Options { elect_as: None, root_ca, figures };
+            let options = claw_controllers::Options { elect_as: None, root_ca, figures, readiness };
             claw_controllers::run(client, Env::real(), options, cancel).await;
             ("the controllers", Ok(()))
         });
