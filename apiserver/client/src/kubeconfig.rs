@@ -4,7 +4,7 @@
 //! pass `$KUBECONFIG` and the home folder in.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     endpoint::{CertificateFiles, ClientCertificate, Endpoint, Token, Trust},
     error::ConfigError,
+    in_cluster,
 };
 
 /// One file, or several merged.
@@ -107,6 +108,24 @@ pub struct Selected {
     pub context: String,
     /// Namespace of the context, if it names one.
     pub namespace: Option<String>,
+}
+
+impl Selected {
+    /// The server that a program is to use when nobody says more: that of the kubeconfig's current context, or, where there is
+    /// no kubeconfig, of the cluster around this container ([`in_cluster`]). `variable` looks into the environment.
+    ///
+    /// # Errors
+    /// There is neither, or what is there cannot be used.
+    pub fn find(
+        variable: impl Fn(&str) -> Option<OsString>,
+        home: Option<&Path>,
+    ) -> Result<Self, ConfigError> {
+        let files = Kubeconfig::search_paths(variable("KUBECONFIG").as_deref(), home);
+        match Kubeconfig::load(&files) {
+            Err(none @ ConfigError::NoKubeconfig { .. }) => in_cluster::select(variable)?.ok_or(none),
+            config => config?.select(None),
+        }
+    }
 }
 
 /// A cluster and an administrator of it, for a file with exactly one context.

@@ -9,13 +9,12 @@
 //! ```no_run
 //! use std::env;
 //!
-//! use claw_client::{Client, Kubeconfig, request::ListOptions};
+//! use claw_client::{Client, kubeconfig::Selected, request::ListOptions};
 //! use k8s_openapi::api::core::v1::Pod;
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let files = Kubeconfig::search_paths(env::var_os("KUBECONFIG").as_deref(), env::home_dir().as_deref());
-//!     let selected = Kubeconfig::load(&files)?.select(None)?;
+//!     let selected = Selected::find(|name| env::var_os(name), env::home_dir().as_deref())?;
 //!     let client = Client::connect(&selected.endpoint, "my-program")?;
 //!     let pods = client.namespaced::<Pod>(selected.namespace.as_deref().unwrap_or("default"));
 //!     for pod in pods.list(ListOptions::default()).await?.items {
@@ -63,6 +62,7 @@ pub mod error;
 mod failure;
 pub mod grpc;
 mod http_transport;
+pub mod in_cluster;
 pub mod kubeconfig;
 pub mod network;
 pub mod node;

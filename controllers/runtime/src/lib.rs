@@ -11,7 +11,7 @@
 //! ```no_run
 //! use std::{env, sync::Arc};
 //!
-//! use claw_client::{Client, Kubeconfig};
+//! use claw_client::{Client, kubeconfig::Selected};
 //! use claw_runtime::{Action, Controller, Env, Manager, Plan, Watches, World, owner};
 //! use k8s_openapi::{
 //!     api::core::v1::{ConfigMap, Namespace},
@@ -52,8 +52,7 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let files = Kubeconfig::search_paths(env::var_os("KUBECONFIG").as_deref(), env::home_dir().as_deref());
-//!     let selected = Kubeconfig::load(&files)?.select(None)?;
+//!     let selected = Selected::find(|name| env::var_os(name), env::home_dir().as_deref())?;
 //!     let client = Client::connect(&selected.endpoint, "greeter")?;
 //!     let manager = Manager::new(client, Env::real(), "greeter").elected("default", "greeter-0");
 //!     manager.run(CancellationToken::new(), |runtime| runtime.spawn(Greeter)).await;
@@ -124,8 +123,8 @@ pub mod finalizer;
 pub mod lease;
 pub mod manager;
 pub mod owner;
-pub mod readiness;
 pub mod queue;
+pub mod readiness;
 
 use std::future::Future;
 
@@ -140,8 +139,8 @@ pub use env::Env;
 pub use events::Recorder;
 pub use figures::Figures;
 pub use lease::Leadership;
-pub use readiness::Readiness;
 pub use manager::Manager;
+pub use readiness::Readiness;
 
 /// What controllers of one process share: a client, a clock, one watch a kind, one event recorder.
 #[derive(Clone)]
@@ -159,9 +158,9 @@ pub struct Runtime {
     /// Ends everything.
     pub cancel: CancellationToken,
     /// What the queues see. To share them, replace them before the first controller starts.
+    pub figures: Figures,
     /// Who has not begun. To share it, replace it likewise.
     pub readiness: Readiness,
-    pub figures: Figures,
 }
 
 impl Runtime {

@@ -1,11 +1,11 @@
-//! The program: reads the kubeconfig, stands for election, runs [`Sweeps`], and stops in order on Ctrl-C or SIGTERM.
+//! The program: finds its server, stands for election, runs [`Sweeps`], and stops in order on Ctrl-C or SIGTERM.
 //!
 //! `sweep-controller definition` prints the CustomResourceDefinition instead.
 
 use std::{env, io::IsTerminal as _};
 
 use anyhow::{Context as _, bail};
-use claw_client::{Client, Kubeconfig, custom};
+use claw_client::{Client, custom, kubeconfig::Selected};
 use claw_runtime::{Env, Manager, Runtime};
 use sweep_controller::{Sweeps, kind::SweepSpec};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,8 +30,7 @@ async fn main() -> anyhow::Result<()> {
 async fn run() -> anyhow::Result<()> {
     let stderr = std::io::stderr;
     tracing_subscriber::fmt().with_writer(stderr).with_ansi(stderr().is_terminal()).init();
-    let files = Kubeconfig::search_paths(env::var_os("KUBECONFIG").as_deref(), env::home_dir().as_deref());
-    let selected = Kubeconfig::load(&files)?.select(None)?;
+    let selected = Selected::find(|name| env::var_os(name), env::home_dir().as_deref())?;
     let client = Client::connect(&selected.endpoint, NAME)?;
     let namespace = selected.namespace.as_deref().unwrap_or("default");
     let env = Env::real();

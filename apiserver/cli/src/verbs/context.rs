@@ -11,7 +11,7 @@ use super::session::Session;
 /// Options that every verb takes; `main` flattens them into the top-level command.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Global {
-    /// File that says how to reach the server (default: $KUBECONFIG, then ~/.kube/config)
+    /// File that says how to reach the server (default: $KUBECONFIG, then ~/.kube/config, then the cluster around this container)
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Context of that file to use instead of its current one
@@ -23,12 +23,16 @@ pub struct Global {
 }
 
 impl Global {
-    /// The server and user that these options and the environment choose.
+    /// The server and user that these options and the environment choose: those of a kubeconfig, or else of the cluster
+    /// that this container runs in.
     pub fn select(&self) -> anyhow::Result<Selected> {
+        let home = env::var_os("HOME").map(PathBuf::from);
         let config = match &self.kubeconfig {
             Some(path) => Kubeconfig::read(path)?,
+            None if self.context.is_none() => {
+                return Ok(Selected::find(|name| env::var_os(name), home.as_deref())?);
+            }
             None => {
-                let home = env::var_os("HOME").map(PathBuf::from);
                 let list = env::var_os("KUBECONFIG");
                 Kubeconfig::load(&Kubeconfig::search_paths(list.as_deref(), home.as_deref()))?
             }
