@@ -26,6 +26,7 @@ pub mod rest;
 pub mod server;
 pub mod service;
 pub mod store;
+mod trace;
 pub mod validation;
 
 pub use error::Error;

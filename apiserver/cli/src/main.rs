@@ -5,12 +5,13 @@
 
 mod roles;
 mod settings;
+mod telemetry;
 mod verbs;
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{FromArgMatches as _, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use telemetry::Telemetry;
 
 /// Objects live as trees of many small pieces that one thread makes and another frees. The C library's allocator spent a
 /// third of a busy cluster's CPU on them.
@@ -52,7 +53,6 @@ fn main() -> ExitCode {
         }
     };
     let cli = cli.unwrap_or_else(|error| error.exit());
-    log_to_stderr(&cli.command);
     if matches!(cli.command, Command::Role(_)) {
         give_memory_back();
     }
@@ -67,12 +67,17 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let telemetry = {
+        let _within = runtime.enter();
+        telemetry(&cli.command)?
+    };
     let code = runtime.block_on(async {
         match cli.command {
             Command::Role(role) => role.run(cli.global).await,
             Command::Verb(verb) => verb.run(verbs::Context::new(cli.global)).await,
         }
     });
+    telemetry.flush();
     // A read of the terminal that nobody waits for any more must not hold the process.
     runtime.shutdown_background();
     code
@@ -86,18 +91,12 @@ fn give_memory_back() {
     }
 }
 
-/// `RUST_LOG` as everywhere; roles tell what they do by default, verbs only what goes wrong.
-fn log_to_stderr(command: &Command) {
-    let default = match command {
-        Command::Role(_) => "info",
-        Command::Verb(_) => "warn",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+/// Roles tell what they do by default, and trace it if they are asked to; verbs tell only what goes wrong.
+fn telemetry(command: &Command) -> anyhow::Result<Telemetry> {
+    match command {
+        Command::Role(role) => Telemetry::start("info", role.telemetry()),
+        Command::Verb(_) => Telemetry::start("warn", None),
+    }
 }
 
 #[cfg(test)]

@@ -71,6 +71,7 @@ pub mod reflector;
 pub mod request;
 mod rest;
 mod tls;
+pub mod trace;
 pub mod transport;
 mod watch_lines;
 

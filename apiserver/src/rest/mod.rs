@@ -37,6 +37,7 @@ use crate::{
     auth::Identity,
     metrics::{Series, verb_of},
     service::{self, ObjectService, limits::REQUEST_BYTES_MAX},
+    trace,
 };
 
 /// How long a client may take to send a body: 3 MiB at the 1 Mbit/s of a poor uplink are 25 s.
@@ -90,6 +91,7 @@ fn series(state: &State, parts: &Parts, named: Option<&Path>) -> Arc<Series> {
     };
     let is_watch = resource.subresource.is_none() && query::asks_to_watch(parts.uri.query());
     let verb = verb_of(method, resource.name.is_some(), is_watch, accept::is_apply(&parts.headers));
+    trace::about(verb, resource);
     requests.on(verb, resource, || state.service.serves(resource))
 }
 

@@ -10,9 +10,11 @@ use std::{
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
+use claw_client::trace::SPANS;
 use claw_schemas::{ApiError, status::Reason};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use tower::ServiceExt as _;
+use tracing::{Instrument as _, Span, trace_span};
 
 use super::{
     answer,
@@ -23,6 +25,7 @@ use crate::{
     auth::{Authenticator, Authorizer, BOOTSTRAPPERS, Identity, Peer, impersonate},
     grpc,
     metrics::{Metrics, Series, verb_of},
+    trace,
 };
 
 /// Paths that everybody may read: load balancers and `kubectl version` come without credentials.
@@ -92,13 +95,25 @@ impl Gate {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
+        let id = self.ids.of(request.headers());
+        let span = trace::begin(&request, &id);
+        self.traced(peer, request, id, &span).instrument(span.clone()).await
+    }
+
+    async fn traced<B>(
+        &self,
+        peer: &Peer,
+        request: Request<B>,
+        id: HeaderValue,
+        span: &Span,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
         let is_grpc = is_grpc(&request);
-        let asked = Asked {
-            id: self.ids.of(request.headers()),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            at: Instant::now(),
-        };
+        let asked =
+            Asked { id, method: request.method().clone(), uri: request.uri().clone(), at: Instant::now() };
         let under_way = self.metrics.requests.under_way(&asked.method).enter();
         let (user, mut response) = match deadline(&request, is_grpc) {
             Ok(deadline) => {
@@ -113,6 +128,7 @@ impl Gate {
         };
         drop(under_way);
         self.count(&asked, user.as_deref(), &mut response, is_grpc);
+        trace::answered(span, user.as_deref(), &response, is_grpc.then(|| grpc_code(&response)));
         response.headers_mut().insert(AUDIT_ID, asked.id);
         response
     }
@@ -187,7 +203,10 @@ impl Gate {
         let who = impersonate::apply(who, headers, &*self.authorizer)?;
         let seat = match is_exempt(&who, path, is_grpc) {
             true => None,
-            false => Some(self.fairness.seat(&who.user).await?),
+            false => {
+                let turn = trace_span!(target: SPANS, "queue", user = who.user);
+                Some(self.fairness.seat(&who.user).instrument(turn).await?)
+            }
         };
         Ok((who, seat))
     }

@@ -212,7 +212,7 @@ impl ObjectService {
                 expect: Expect::Absent,
                 change: Change::Put(draft.clone()),
             });
-            match self.store.commit(writes).await {
+            match self.commit(writes).await {
                 Ok(revision) if matches!(written, Cow::Borrowed(_)) => return Ok(Some(draft.at(revision))),
                 Ok(revision) => return Ok(Some(encode::draft(&object).at(revision))),
                 Err(StoreError::Conflict { key: taken, .. }) if taken == key => return Ok(None),

@@ -136,7 +136,7 @@ impl ObjectService {
         let (expect, change) = (Expect::Revision(record.revision), Change::Delete(draft.clone()));
         // Last, because the answer of the store is the revision of the last write.
         writes.push(Write { key: record.key.clone(), expect, change });
-        match self.store.commit(writes).await {
+        match self.commit(writes).await {
             Ok(revision) => Ok(Some(draft.at(revision))),
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(errors::from_store(error)),

@@ -63,9 +63,11 @@ use std::sync::{
 use claw_client::{
     Request, Response, Verb,
     request::{PatchKind, View},
+    trace::SPANS,
 };
 use claw_schemas::{ApiError, Registry};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, trace_span};
 
 pub(crate) use self::addresses::SERVER_ADDRESS;
 pub(crate) use self::guard::may_label;
@@ -87,7 +89,7 @@ use crate::{
     auth::{Authorizer, Identity, service_accounts::ServiceAccounts},
     metrics::Metrics,
     nodes::NodeStreams,
-    store::Store,
+    store::{Revision, Store, StoreError, Write},
 };
 
 /// Objects of every kind, over one store. Share it in an `Arc`.
@@ -136,6 +138,12 @@ impl ObjectService {
     /// Says who signs and reviews tokens of service accounts. The first call counts. Without it there are none.
     pub fn set_service_accounts(&self, accounts: Arc<ServiceAccounts>) {
         let _ = self.service_accounts.set(accounts);
+    }
+
+    /// Commits what a request writes.
+    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        let span = trace_span!(target: SPANS, "commit", writes = writes.len());
+        self.store.commit(writes).instrument(span).await
     }
 
     /// Answers one request.

@@ -240,7 +240,7 @@ impl ObjectService {
         let write = Write { key: record.key.clone(), expect: Expect::Revision(record.revision), change };
         let mut writes = companions;
         writes.push(write);
-        match self.store.commit(writes).await {
+        match self.commit(writes).await {
             Ok(revision) if matches!(written, Cow::Borrowed(_)) => Ok(Some(draft.at(revision))),
             Ok(revision) => Ok(Some(encode::draft(new).at(revision))),
             Err(StoreError::Conflict { .. }) => Ok(None),

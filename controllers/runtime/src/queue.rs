@@ -11,14 +11,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Debug,
     sync::Arc,
     time::Duration,
 };
 
+use claw_client::trace::SPANS;
 use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, trace_span};
 
 use crate::{env::Env, figures::Work};
 
@@ -173,14 +176,21 @@ impl<K: Clone + Ord> Queue<K> {
 
     /// Runs `process` for one key after another, several keys at a time but never one key twice, until `cancel`; a
     /// run under way is then cut short, which must do no harm.
+    /// Each is a trace of its own.
     pub async fn work<F>(&self, cancel: &CancellationToken, workers: usize, process: impl Fn(K) -> F + Sync)
     where
+        K: Debug,
         F: Future<Output = ()> + Send,
     {
+        let controller = self.figures.controller();
         let worker = || async {
             while let Some(key) = self.next().await {
                 let started = self.env.uptime();
-                match cancel.run_until_cancelled(process(key.clone())).await {
+                let span = trace_span!(
+                    target: SPANS, parent: None, "reconcile",
+                    otel.name = %format_args!("reconcile {controller}"), controller, key = ?key,
+                );
+                match cancel.run_until_cancelled(process(key.clone()).instrument(span)).await {
                     Some(()) => self.figures.ran(self.env.uptime().saturating_sub(started)),
                     None => self.close(),
                 }

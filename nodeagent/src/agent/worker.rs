@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use claw_client::trace::SPANS;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, PodStatus};
 use parking_lot::Mutex;
@@ -12,6 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, field::Empty, trace_span};
 
 use super::{
     Shared,
@@ -350,7 +352,8 @@ impl Worker {
         self.state.preparing = true;
         let (shared, pod) = (Arc::clone(&self.shared), self.state.pod.clone());
         let going = shared.going.lock().clone();
-        self.tasks.spawn(async move {
+        let span = trace_span!(target: SPANS, parent: None, "prepare pod", k8s.pod = self.name(), k8s.pod.uid = self.state.uid());
+        let prepare = async move {
             match shared.runtime.admit(&pod, &going).await {
                 Ok(()) => {
                     Outcome::Prepared(shared.runtime.prepare(&pod, &shared.host, &shared.sources).await)
@@ -358,7 +361,8 @@ impl Worker {
                 Err(Refusal::Later(why)) => Outcome::Prepared(Err(why)),
                 Err(Refusal::Never(why)) => Outcome::Refused(why),
             }
-        });
+        };
+        self.tasks.spawn(prepare.instrument(span));
     }
 
     fn start(&mut self, name: &str, attempt: u32, restart_delay: Duration) {
@@ -366,7 +370,11 @@ impl Worker {
         let Some(sandbox) = self.state.sandbox.clone() else { return };
         self.state.containers.entry(name.to_owned()).or_default().starting = true;
         let (shared, pod) = (Arc::clone(&self.shared), self.state.pod.clone());
-        self.tasks.spawn(async move {
+        let span = trace_span!(
+            target: SPANS, parent: None, "start container", otel.status_code = Empty, k8s.pod = self.name(),
+            k8s.pod.uid = self.state.uid(), container = name, attempt, image = container.image,
+        );
+        let start = async move {
             let request = StartRequest {
                 pod: &pod,
                 container: &container,
@@ -377,8 +385,12 @@ impl Worker {
                 sources: &shared.sources,
             };
             let result = shared.runtime.start(request).await;
+            if result.is_err() {
+                Span::current().record("otel.status_code", "ERROR");
+            }
             Outcome::Started(container.name, result)
-        });
+        };
+        self.tasks.spawn(start.instrument(span));
     }
 
     fn watch_exit(&mut self, key: InstanceKey) {

@@ -8,7 +8,7 @@ use claw_runtime::Env;
 use tokio_util::sync::CancellationToken;
 
 use super::{metrics_server, signal::Stop};
-use crate::verbs::Global;
+use crate::{telemetry, verbs::Global};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -18,6 +18,8 @@ pub struct Options {
     /// Serve /metrics, /healthz and /readyz there, over plain HTTP and to everybody who can reach it
     #[arg(long, value_name = "ADDR:PORT")]
     metrics_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub telemetry: telemetry::Options,
 }
 
 /// Runs until asked to stop.

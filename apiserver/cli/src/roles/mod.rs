@@ -18,7 +18,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use crate::verbs::Global;
+use crate::{telemetry, verbs::Global};
 
 /// A role with its options.
 #[derive(Debug, clap::Subcommand)]
@@ -40,6 +40,17 @@ pub enum Command {
 }
 
 impl Command {
+    /// Where to send traces of the role; none for what ends by itself.
+    pub fn telemetry(&self) -> Option<&telemetry::Options> {
+        match self {
+            Self::Up(options) => Some(options.telemetry()),
+            Self::Server(role) => role.telemetry(),
+            Self::Controllers(options) => Some(&options.telemetry),
+            Self::Node(options) => Some(&options.telemetry),
+            Self::Token(_) | Self::Gpu(_) => None,
+        }
+    }
+
     /// Runs the role to its end.
     pub async fn run(self, global: Global) -> anyhow::Result<ExitCode> {
         match self {

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{data_dir, signal::Stop};
+use crate::telemetry;
 
 #[derive(Debug, clap::Args)]
 #[group(id = "node")]
@@ -43,6 +44,8 @@ pub struct Options {
     hollow: bool,
     #[command(flatten)]
     machine: Machine,
+    #[command(flatten)]
+    pub telemetry: telemetry::Options,
 }
 
 /// Joins, if this machine has not yet, and runs until asked to stop. Containers go on without it.

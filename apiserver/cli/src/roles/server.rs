@@ -8,7 +8,10 @@ use claw_apiserver::{Config, Server, server::NODE_GRACE_DEFAULT};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{backup, data_dir, signal::Stop};
-use crate::verbs::{self, Global};
+use crate::{
+    telemetry,
+    verbs::{self, Global},
+};
 
 /// Where everybody expects a Kubernetes API; on this machine only, until somebody decides otherwise.
 const LISTEN: &str = "127.0.0.1:6443";
@@ -22,6 +25,13 @@ pub struct Role {
     options: Options,
     #[command(subcommand)]
     task: Option<Task>,
+}
+
+impl Role {
+    /// Where to send traces of a server.
+    pub fn telemetry(&self) -> Option<&telemetry::Options> {
+        self.task.is_none().then_some(&self.options.telemetry)
+    }
 }
 
 /// What can be done about what a server holds.
@@ -52,6 +62,8 @@ pub struct Options {
     /// Seconds to go on serving after being asked to stop, while /readyz fails, so that load balancers turn away first
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub shutdown_delay: u64,
+    #[command(flatten)]
+    pub telemetry: telemetry::Options,
 }
 
 impl Options {

@@ -24,6 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{data_dir, figures, node, server, signal::Stop, sweep};
+use crate::telemetry;
 
 /// An agent registers within a second; a thousand of them on two busy cores within ten.
 const REGISTRATION_LIMIT: Duration = Duration::from_secs(60);
@@ -48,6 +49,13 @@ pub struct Options {
     rm: bool,
     #[command(flatten)]
     node: node::Machine,
+}
+
+impl Options {
+    /// Where to send traces.
+    pub fn telemetry(&self) -> &telemetry::Options {
+        &self.server.telemetry
+    }
 }
 
 /// Runs until asked to stop, or until a part of it ends by itself, which is a failure.

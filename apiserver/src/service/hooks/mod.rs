@@ -16,11 +16,15 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use claw_client::request::{DeleteOptions, WriteOptions};
+use claw_client::{
+    request::{DeleteOptions, WriteOptions},
+    trace::SPANS,
+};
 use claw_schemas::{ApiError, selector::LabelSelector};
 use futures::future::join_all;
 use serde_json::Value;
 use tokio::sync::OnceCell;
+use tracing::{Instrument as _, trace_span};
 
 use super::{ObjectService, encode, errors, kinds::Target, object::text};
 use crate::{
@@ -174,7 +178,7 @@ impl Hooks<'_> {
 
     /// Asks whether the object may be stored as it is, or deleted: all at once, and tells all refusals.
     pub async fn judge(&self, old: &Value, new: &Value) -> Result<(), ApiError> {
-        self.comply(old, new).await?;
+        self.comply(old, new).instrument(trace_span!(target: SPANS, "policies")).await?;
         let mut questions = Vec::new();
         for webhook in &self.configuration.validating {
             if let Some(asked) = self.asked(webhook, old, new, false).await? {

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use claw_client::request::PatchKind;
+use claw_client::{request::PatchKind, trace::SPANS};
 use claw_schemas::{ApiError, status::Reason};
 use serde_json::Value;
+use tracing::{Instrument as _, trace_span};
 
 use super::{Asked, Hooks, NOTHING};
 use crate::{
@@ -66,7 +67,8 @@ impl Hooks<'_> {
         request["oldObject"] = asked.old.clone();
         let (begun, figures) = (Instant::now(), &self.service.metrics.admission);
         let counted = self.counted(webhook, may_change);
-        match webhook.ask(request, may_change).await {
+        let span = trace_span!(target: SPANS, "webhook", webhook = webhook.name, may_change);
+        match webhook.ask(request, may_change).instrument(span).await {
             Ok(answer) => {
                 let code = answer.denial.as_ref().map_or(200, |denial| denial.code);
                 figures.answered(counted, code, begun.elapsed());
