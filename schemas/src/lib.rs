@@ -14,6 +14,7 @@ pub mod custom;
 pub mod discovery;
 pub mod forms;
 pub mod gpu;
+pub mod jsonpath;
 pub mod kinds;
 pub mod openapi;
 pub mod pick;

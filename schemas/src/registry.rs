@@ -260,7 +260,7 @@ impl Registry {
     }
 
     /// By what a person types: plural, singular, kind, short name, each with an optional `.group`. Of several versions
-    /// it is the stored one.
+    /// it is the stored one; of a built-in kind and one that somebody defined, the built-in one.
     pub fn named(&self, name: &str) -> Option<&Arc<Descriptor>> {
         let wanted = name.to_ascii_lowercase();
         let (plain, group) = wanted.split_once('.').map_or((wanted.as_str(), None), |(p, g)| (p, Some(g)));
@@ -271,7 +271,7 @@ impl Registry {
                     || d.kind.eq_ignore_ascii_case(plain)
                     || d.short_names.iter().any(|short| short == plain))
         };
-        self.iter().filter(is_it).min_by_key(|d| d.stored_as.is_some())
+        self.iter().filter(is_it).min_by_key(|d| (d.stored_as.is_some(), !d.builtin))
     }
 
     /// The kinds as they are stored: every object there is belongs to exactly one of them.

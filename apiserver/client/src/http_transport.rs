@@ -65,6 +65,14 @@ impl HttpTransport {
         self.ask(raw(path)).await
     }
 
+    /// The same in a form that is asked for: a media type, as in the header `Accept`.
+    ///
+    /// # Errors
+    /// What the server refused, or that it could not be reached.
+    pub async fn get_raw_as(&self, path: &str, accept: &'static str) -> Result<Response, ApiError> {
+        self.ask(Rest { accept, ..raw(path) }).await
+    }
+
     /// The same, as it arrives: for what is too large to hold.
     ///
     /// # Errors

@@ -2,12 +2,12 @@
 
 use claw_schemas::{
     columns::{age, name_and_age},
+    jsonpath::JsonPath,
     registry::{Column, MakeCells},
 };
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::jsonpath::JsonPath;
 use crate::validation::{
     common::each,
     faults::{Faults, Path},

@@ -14,7 +14,6 @@ mod conversion;
 mod definition;
 mod fill;
 mod format;
-mod jsonpath;
 mod node;
 mod path;
 mod plan;

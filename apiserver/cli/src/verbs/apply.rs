@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Where the last applied manifest is kept; the name that kubectl uses, so that both can take turns.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -69,7 +69,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     if args.files.paths.is_empty() {
         bail!("say what to apply: -f FILE, -f DIR or -f -");
     }
-    let session = context.session()?;
+    let session = context.discovered().await?;
     let write = args.flags.read()?.by(&args.field_manager);
     let mut failed = 0_usize;
     let placed = args.files.place(&session)?;
@@ -110,7 +110,12 @@ fn report(args: &Args, placed: &Placed, after: Value, what: &str, write: &Write)
     Ok(())
 }
 
-async fn apply(session: &Session, placed: &Placed, write: &Write) -> anyhow::Result<(Value, &'static str)> {
+/// Creates an object or changes it; as it is afterwards, and what was done.
+pub(super) async fn apply(
+    session: &Session,
+    placed: &Placed,
+    write: &Write,
+) -> anyhow::Result<(Value, &'static str)> {
     let wanted = remember(&placed.object);
     let Some(current) = session.find(&placed.resource).await? else {
         match create(session, placed, &wanted, write).await {

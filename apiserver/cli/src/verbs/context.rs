@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use claw_client::{HttpTransport, Kubeconfig, kubeconfig::Selected};
 use claw_schemas::Registry;
 
-use super::session::Session;
+use super::{discovery::Discovered, session::Session};
 
 /// Options that every verb takes; `main` flattens them into the top-level command.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -53,15 +53,26 @@ impl Context {
         Self { global }
     }
 
-    /// A client of the chosen server. Nothing is sent yet.
+    /// A client of the chosen server that knows the kinds that this has.
+    pub(super) async fn discovered(&self) -> anyhow::Result<Session> {
+        let session = self.session()?;
+        let found = Discovered::ask(&session.http).await?;
+        Ok(Session { registry: found.preferred, versions: found.all, resources: found.resources, ..session })
+    }
+
+    /// A client of the chosen server, for a verb about kinds that every server has. Nothing is sent yet.
     pub(super) fn session(&self) -> anyhow::Result<Session> {
         let selected = self.global.select()?;
         let transport = HttpTransport::new(&selected.endpoint)
             .with_context(|| format!("context \"{}\" of the kubeconfig", selected.context))?;
+        let transport = Arc::new(transport);
         let given = self.global.namespace.clone().filter(|namespace| !namespace.is_empty());
         Ok(Session {
-            transport: Arc::new(transport),
+            transport: transport.clone(),
+            http: transport,
             registry: Registry::builtin(),
+            versions: Registry::builtin(),
+            resources: Vec::new(),
             namespace_given: given.is_some(),
             namespace: given.or(selected.namespace).unwrap_or_else(|| "default".to_owned()),
         })

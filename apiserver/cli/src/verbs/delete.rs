@@ -51,7 +51,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
-    let session = context.session()?;
+    let session = context.discovered().await?;
     let options = options(&args)?;
     let doomed = args.targets.each(&session, args.all, "delete").await?;
     if doomed.is_empty() {

@@ -47,7 +47,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
-    let session = context.session()?;
+    let session = context.discovered().await?;
     let asks = args.targets.read(&session)?;
     if args.watch {
         let [ask] = asks.as_slice() else {

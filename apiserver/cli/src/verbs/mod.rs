@@ -8,8 +8,12 @@ mod apply;
 mod context;
 mod delete;
 mod describe;
+mod diff;
+mod discovery;
 mod duration;
+mod edit;
 mod events;
+mod explain;
 mod get;
 mod logs;
 mod manifest;
@@ -22,6 +26,7 @@ mod session;
 mod table;
 mod targets;
 mod three_way;
+mod unified;
 mod wait;
 
 use std::process::ExitCode;
@@ -38,10 +43,16 @@ pub enum Command {
     Get(get::Args),
     /// Make the cluster hold what manifests say
     Apply(apply::Args),
+    /// Show what apply would change: exit code 1 says that something would
+    Diff(diff::Args),
+    /// Change objects in an editor
+    Edit(edit::Args),
     /// Remove objects
     Delete(delete::Args),
     /// Tell everything about objects, and what happened to them
     Describe(describe::Args),
+    /// Tell what a kind or a field of it is for
+    Explain(explain::Args),
     /// Print what containers wrote
     Logs(logs::Args),
     /// Return when a condition holds
@@ -65,6 +76,9 @@ impl Command {
         let result = match self {
             Self::Get(args) => get::run(args, &context).await,
             Self::Apply(args) => apply::run(args, &context).await,
+            Self::Diff(args) => return Ok(diff::run(args, &context).await),
+            Self::Edit(args) => edit::run(args, &context).await,
+            Self::Explain(args) => explain::run(args, &context).await,
             Self::Delete(args) => delete::run(args, &context).await,
             Self::Describe(args) => describe::run(args, &context).await,
             Self::Logs(args) => logs::run(args, &context).await,
@@ -73,7 +87,7 @@ impl Command {
             Self::Scale(args) => scale::run(args, &context).await,
             Self::Rollout(command) => rollout::run(command, &context).await,
             Self::Run(args) => run::run(args, &context).await,
-            Self::ApiResources(args) => api_resources::run(&args),
+            Self::ApiResources(args) => api_resources::run(args, &context).await,
         };
         match result {
             Ok(()) => Ok(ExitCode::SUCCESS),

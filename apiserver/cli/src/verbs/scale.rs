@@ -25,7 +25,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
-    let session = context.session()?;
+    let session = context.discovered().await?;
     for wanted in resources::named(&session.registry, &args.resources)? {
         if wanted.kind.subresource("scale").is_none() {
             bail!("{} cannot be scaled", wanted.kind.plural);

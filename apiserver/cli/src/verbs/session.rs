@@ -5,13 +5,15 @@
 use std::{sync::Arc, time::Duration};
 
 use claw_client::{
-    DynamicObject, Reflector, Request, ResourceRef, Store, Transport, Verb,
+    DynamicObject, HttpTransport, Reflector, Request, ResourceRef, Store, Transport, Verb,
     request::{DeleteOptions, FieldValidation, ListOptions, PatchKind, View, WriteOptions},
 };
 use claw_schemas::{ApiError, Descriptor, Registry, status::Reason};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use super::discovery::Resource;
 
 /// Who writes, in `metadata.managedFields`.
 pub const FIELD_MANAGER: &str = "clawbernetes";
@@ -25,7 +27,14 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 /// A server, and the namespace to work in.
 pub struct Session {
     pub transport: Arc<dyn Transport>,
+    /// The same, for what is no object.
+    pub http: Arc<HttpTransport>,
+    /// The kinds by the names that people type.
     pub registry: Registry,
+    /// The kinds in every version, as manifests name them.
+    pub versions: Registry,
+    /// What the server tells of its kinds, if it was asked.
+    pub resources: Vec<Resource>,
     /// `-n`, or the context's, or "default".
     pub namespace: String,
     /// Whether `-n` was given.
@@ -65,7 +74,7 @@ impl Session {
 
     /// The kind that a verb of ours is about.
     pub fn kind(&self, api_version: &str, kind: &str) -> anyhow::Result<Arc<Descriptor>> {
-        self.registry.kind(api_version, kind).cloned().ok_or_else(|| {
+        self.versions.kind(api_version, kind).cloned().ok_or_else(|| {
             anyhow::anyhow!(
                 "no kind \"{kind}\" in version \"{api_version}\" is known; see `clawbernetes api-resources`"
             )
@@ -277,7 +286,7 @@ pub fn integer(object: &Value, pointer: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use claw_client::{Endpoint, HttpTransport};
+    use claw_client::Endpoint;
 
     use super::*;
 
@@ -286,9 +295,13 @@ mod tests {
         // Bound and dropped: nobody listens on this port now.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let endpoint = Endpoint::new(format!("http://127.0.0.1:{port}"));
+        let http = Arc::new(HttpTransport::new(&endpoint).unwrap());
         let session = Session {
-            transport: Arc::new(HttpTransport::new(&endpoint).unwrap()),
+            transport: http.clone(),
+            http,
             registry: Registry::builtin(),
+            versions: Registry::builtin(),
+            resources: Vec::new(),
             namespace: "default".to_owned(),
             namespace_given: false,
         };

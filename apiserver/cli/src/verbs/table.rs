@@ -106,8 +106,8 @@ impl Printer {
             lines.push(self.header(table));
         }
         lines.extend(table.rows.iter().map(|row| self.row(table, row)));
-        self.widen(&lines);
-        lines.iter().map(|line| self.lay_out(line)).collect()
+        widen(&mut self.widths, &lines);
+        lines.iter().map(|line| spread(line, &self.widths)).collect()
     }
 
     fn shown(&self, column: &Column) -> bool {
@@ -143,26 +143,33 @@ impl Printer {
         }
         line
     }
+}
 
-    fn widen(&mut self, lines: &[Vec<String>]) {
-        for line in lines {
-            self.widths.resize(self.widths.len().max(line.len()), WIDTH_MIN);
-            for (width, cell) in self.widths.iter_mut().zip(line) {
-                *width = (*width).max(cell.chars().count() + PADDING);
-            }
+/// Lines of cells below each other.
+pub fn lay_out(lines: &[Vec<String>]) -> String {
+    let mut widths = Vec::new();
+    widen(&mut widths, lines);
+    lines.iter().map(|line| spread(line, &widths)).collect()
+}
+
+fn widen(widths: &mut Vec<usize>, lines: &[Vec<String>]) {
+    for line in lines {
+        widths.resize(widths.len().max(line.len()), WIDTH_MIN);
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count() + PADDING);
         }
     }
+}
 
-    fn lay_out(&self, line: &[String]) -> String {
-        let mut text = String::new();
-        for (cell, width) in line.iter().zip(&self.widths) {
-            text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
-        }
-        let mut text = text.trim_end().to_owned();
-        text.push('\n');
-        text
+fn spread(line: &[String], widths: &[usize]) -> String {
+    let mut text = String::new();
+    for (cell, width) in line.iter().zip(widths) {
+        text.push_str(cell);
+        text.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
     }
+    let mut text = text.trim_end().to_owned();
+    text.push('\n');
+    text
 }
 
 /// `a=b,c=d`, or `<none>`.

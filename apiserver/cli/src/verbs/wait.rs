@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use claw_client::ResourceRef;
-use claw_schemas::ApiError;
+use claw_schemas::{ApiError, jsonpath::JsonPath};
 use serde_json::Value;
 
 use super::{
@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long)]
     all: bool,
     /// What to wait for
-    #[arg(long = "for", value_name = "condition=NAME[=VALUE]|create|delete", value_parser = parse_goal)]
+    #[arg(long = "for", value_name = "condition=NAME[=VALUE]|jsonpath={PATH}[=VALUE]|create|delete", value_parser = parse_goal)]
     goal: Goal,
     /// How long to wait for all of it; 0 looks once
     #[arg(long, value_parser = duration::parse, default_value = "30s")]
@@ -31,9 +31,18 @@ pub struct Args {
 }
 
 /// `--for`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Goal {
-    Condition { name: String, value: String },
+    Condition {
+        name: String,
+        value: String,
+    },
+    /// A field has this value, or any.
+    Field {
+        text: String,
+        path: JsonPath,
+        value: Option<String>,
+    },
     Created,
     Deleted,
 }
@@ -46,10 +55,34 @@ fn parse_goal(text: &str) -> Result<Goal, String> {
             let (name, value) = condition.split_once('=').unwrap_or((condition, "True"));
             Ok(Goal::Condition { name: name.to_owned(), value: value.to_owned() })
         }
+        Some(("jsonpath", field)) => parse_field(field),
         _ => Err(format!(
-            "\"{text}\" is nothing to wait for: use condition=NAME, condition=NAME=VALUE, create or delete"
+            "\"{text}\" is nothing to wait for: use condition=NAME, condition=NAME=VALUE, jsonpath={{PATH}}, \
+             jsonpath={{PATH}}=VALUE, create or delete"
         )),
     }
+}
+
+/// `{.status.phase}=Running`, or the path alone for a field that is there. Values may be quoted, paths stand in braces.
+fn parse_field(text: &str) -> Result<Goal, String> {
+    let bare = text.trim_matches('\'');
+    let (path, value) = match bare.find('}') {
+        Some(end) if bare.starts_with('{') => bare.split_at(end + 1),
+        _ => bare.split_once('=').map_or((bare, ""), |(path, _)| (path, &bare[path.len()..])),
+    };
+    let value = match value.trim_start_matches('\'') {
+        "" => None,
+        value => Some(
+            value.strip_prefix('=').ok_or_else(|| format!("\"{text}\": \"=VALUE\" may follow the path"))?,
+        ),
+    };
+    if value.is_some_and(str::is_empty) {
+        return Err(format!("\"{text}\" names no value: leave \"=\" out to wait for any"));
+    }
+    let parsed = JsonPath::parse(path)
+        .ok_or_else(|| format!("\"{path}\" is no JSONPath such as {{.status.phase}}"))?;
+    let value = value.map(|value| value.trim_matches(['\'', '"']).to_owned());
+    Ok(Goal::Field { text: path.to_owned(), path: parsed, value })
 }
 
 impl Goal {
@@ -58,7 +91,20 @@ impl Goal {
             Self::Deleted => object.is_none(),
             Self::Created => object.is_some(),
             Self::Condition { name, value } => object.is_some_and(|object| holds(object, name, value)),
+            Self::Field { path, value, .. } => {
+                let found = object.and_then(|object| path.first(object)).filter(|found| !found.is_null());
+                found.is_some_and(|found| value.as_ref().is_none_or(|value| is_value(found, value)))
+            }
         }
+    }
+}
+
+/// Whether a field has a value that somebody typed. Lists and maps have none that could be typed.
+fn is_value(found: &Value, typed: &str) -> bool {
+    match found {
+        Value::String(text) => text == typed,
+        Value::Bool(_) | Value::Number(_) => found.to_string() == typed,
+        _ => false,
     }
 }
 
@@ -78,7 +124,7 @@ fn holds(object: &Value, name: &str, value: &str) -> bool {
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
-    let session = context.session()?;
+    let session = context.discovered().await?;
     let deadline = tokio::time::Instant::now() + args.timeout;
     let objects = args.targets.each(&session, args.all, "wait for").await?;
     // What does not exist need not be waited away.
@@ -88,7 +134,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     for Target { kind, resource } in objects {
         let name = short_name(&kind, resource.name.as_deref().unwrap_or_default());
         let now = session.find(&resource).await?;
-        if now.is_none() && matches!(args.goal, Goal::Condition { .. }) {
+        if now.is_none() && matches!(args.goal, Goal::Condition { .. } | Goal::Field { .. }) {
             let name = resource.name.as_deref().unwrap_or_default();
             return Err(ApiError::not_found(&kind.group, &kind.plural, name).into());
         }
@@ -107,6 +153,8 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
 fn goal_name(goal: &Goal) -> String {
     match goal {
         Goal::Condition { name, value } => format!("condition {name}={value}"),
+        Goal::Field { text, value: Some(value), .. } => format!("{text} to be {value}"),
+        Goal::Field { text, value: None, .. } => format!("{text} to be set"),
         Goal::Created => "creation".to_owned(),
         Goal::Deleted => "deletion".to_owned(),
     }
@@ -147,9 +195,35 @@ mod tests {
         assert_eq!(parse_goal("condition=Ready").unwrap(), condition("Ready", "True"));
         assert_eq!(parse_goal("condition=Ready=false").unwrap(), condition("Ready", "false"));
         assert_eq!(parse_goal("delete").unwrap(), Goal::Deleted);
-        for text in ["", "condition=", "jsonpath={.a}", "deleted"] {
+        for text in ["", "condition=", "deleted"] {
             assert!(parse_goal(text).unwrap_err().contains("use condition=NAME"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_field_is_waited_for_until_it_is_there_or_has_a_value() {
+        let object = json!({"status": {"phase": "Running", "ready": true, "count": 3, "none": null,
+            "conditions": [{"type": "Ready", "status": "True"}]}});
+        let reached = |text: &str| parse_goal(text).map(|goal| goal.reached(Some(&object)));
+        for text in [
+            "jsonpath={.status.phase}=Running",
+            "jsonpath='{.status.phase}'=Running",
+            "jsonpath={.status.phase}='Running'",
+            "jsonpath=.status.phase=Running",
+            "jsonpath={.status.phase}",
+            "jsonpath={.status.ready}=true",
+            "jsonpath={.status.count}=3",
+            r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}=True"#,
+        ] {
+            assert_eq!(reached(text), Ok(true), "{text}");
+        }
+        for text in ["jsonpath={.status.phase}=Ended", "jsonpath={.status.none}", "jsonpath={.status}=x"] {
+            assert_eq!(reached(text), Ok(false), "{text}");
+        }
+        for text in ["jsonpath=", "jsonpath={.a}b", "jsonpath={.a}=", "jsonpath={a", "jsonpath={.a[}"] {
+            assert!(reached(text).is_err(), "{text}");
+        }
+        assert!(!parse_goal("jsonpath={.a}").unwrap().reached(None));
     }
 
     #[test]

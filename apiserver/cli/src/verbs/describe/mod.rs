@@ -33,7 +33,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
-    let session = context.session()?;
+    let session = context.discovered().await?;
     let mut objects = Vec::new();
     for Target { kind, resource } in args.targets.read(&session)? {
         let found = match resource.name {

@@ -1,7 +1,7 @@
-//! The part of JSONPath that columns use: fields, indices, wildcards and comparing filters.
+//! The part of JSONPath that columns and `wait` use: fields, indices, wildcards and comparing filters.
 //!
 //! Source: the documentation "JSONPath Support" of Kubernetes. Left out are recursive descent (`..`), ranges and unions,
-//! of which a column could show only the first result anyway.
+//! of which both could use only the first result anyway.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ const FILTERS_MAX: usize = 8;
 
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct JsonPath(Vec<Step>);
+pub struct JsonPath(Vec<Step>);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
