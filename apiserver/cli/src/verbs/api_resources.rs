@@ -26,7 +26,7 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     let session = context.discovered().await?;
     let mut kinds: Vec<&Resource> = session.resources.iter().filter(|kind| args.chooses(kind)).collect();
-    kinds.sort_by_key(|resource| (&resource.kind.group, &resource.kind.plural));
+    kinds.sort_by(|a, b| (&a.kind.group, &a.kind.plural).cmp(&(&b.kind.group, &b.kind.plural)));
     let text = match args.output.as_str() {
         "name" => kinds.iter().map(|resource| format!("{}\n", resource.kind.qualified_plural())).collect(),
         "" | "wide" => render(&kinds, args.output == "wide", !args.no_headers),
