@@ -50,7 +50,8 @@ pub fn about(verb: &str, resource: &ResourceRef) {
     let span = Span::current();
     let slash = if resource.subresource.is_some() { "/" } else { "" };
     let what = format!("{}{slash}{}", resource.plural, resource.subresource.as_deref().unwrap_or_default());
-    span.record("otel.name", format!("{verb} {what}"));
+    // The field with the name counts only before the span begins.
+    span.context().span().update_name(format!("{verb} {what}"));
     span.record("k8s.verb", verb).record("k8s.group", &*resource.group).record("k8s.resource", what);
     for (field, value) in [("k8s.namespace", &resource.namespace), ("k8s.name", &resource.name)] {
         if let Some(value) = value {

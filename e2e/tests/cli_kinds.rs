@@ -125,8 +125,8 @@ fn a_difference_is_shown_and_is_the_exit_code() {
         );
     }
     assert_eq!(ok(&cluster, "get sw --no-headers", ""), "first   3\n", "nothing was stored");
-    let wrong = run(&cluster, "diff -f -", &sweep(5).replace("runs", "ruins"));
-    assert!(wrong.code > 1 && wrong.stderr.contains("ruins"), "{} {}", wrong.code, wrong.stderr);
+    let wrong = run(&cluster, "diff -f -", &sweep(5).replace("runs: 5", "runs: many"));
+    assert!(wrong.code > 1 && wrong.stderr.contains("spec.runs"), "{} {}", wrong.code, wrong.stderr);
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: c2VzYW1l}\n";
     let hidden = run(&cluster, "diff -f -", secret);
     assert!(hidden.code == 1 && hidden.stdout.contains("+  a: '***'"), "{}", hidden.stdout);

@@ -169,7 +169,11 @@ impl<'s> Field<'s> {
 
     fn type_name(self) -> String {
         if let Some(name) = self.reference() {
-            return name.rsplit('.').next().unwrap_or(name).to_owned();
+            // A name for a simple type is no type of its own.
+            return match self.resolved().schema["type"].as_str() {
+                Some(simple) if simple != "object" => simple.to_owned(),
+                _ => name.rsplit('.').next().unwrap_or(name).to_owned(),
+            };
         }
         let (items, values) = (&self.schema["items"], &self.schema["additionalProperties"]);
         match self.schema["type"].as_str() {
