@@ -22,6 +22,7 @@ pub mod pki;
 mod private;
 mod quota;
 mod ranges;
+mod reach;
 pub mod rest;
 pub mod server;
 pub mod service;

@@ -134,6 +134,12 @@ impl Cluster {
         self.nodes.push(node);
     }
 
+    /// Joins a machine whose agent is started after `prefix`; see [`Node::join_from`].
+    pub fn join_node_from(&mut self, name: &str, prefix: Vec<String>, more: &[&str]) {
+        let node = Node::join_from(self, name, prefix, more);
+        self.nodes.push(node);
+    }
+
     /// A machine that has joined.
     ///
     /// # Panics

@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::binary::workspace;
+use crate::{binary::workspace, pty::Terminal};
 
 /// How much of what a background command has said a failed story shows.
 const OUTPUT_TAIL_BYTES: usize = 4096;
@@ -131,6 +131,30 @@ impl Kubectl {
     /// Runs to the end with something on its standard input, whatever it is.
     pub fn run_with(&self, args: &[&str], input: &str) -> Outcome {
         Outcome::of(&mut self.command(args), input)
+    }
+
+    /// Starts it on a terminal.
+    #[must_use]
+    pub fn on_terminal(&self, args: &[&str], columns: u16, rows: u16) -> Terminal {
+        Terminal::start(&mut self.command(args), columns, rows)
+    }
+
+    /// Runs to the end with bytes on its standard input; gives its exit code, the bytes on its standard output, and what
+    /// it said on standard error.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn pipe(&self, args: &[&str], input: Vec<u8>) -> (i32, Vec<u8>, String) {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        // Beside reading: both directions may be full.
+        let writer = std::thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().expect("a child can be waited for");
+        let _ = writer.join().expect("writing does not panic");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap_or(-1), output.stdout, said)
     }
 
     /// Runs and must succeed; gives its standard output.

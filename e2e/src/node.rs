@@ -1,6 +1,7 @@
 //! Nodes as processes of their own, joined with a token as an administrator would do it.
 
 use std::{
+    ffi::OsString,
     fs::{self, OpenOptions},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -18,6 +19,8 @@ use crate::{Cluster, binary::clawbernetes, http::Http, kubectl::Outcome, wait};
 pub struct Node {
     /// Name of its Node object.
     pub name: String,
+    /// What comes before `clawbernetes`, for one that runs elsewhere.
+    prefix: Vec<String>,
     /// Everything after `clawbernetes`.
     args: Vec<String>,
     log: PathBuf,
@@ -31,6 +34,15 @@ impl Node {
     /// When it does not become ready.
     #[must_use]
     pub fn join(cluster: &Cluster, name: &str, more: &[&str]) -> Self {
+        Self::join_from(cluster, name, Vec::new(), more)
+    }
+
+    /// The same, as a command after `prefix`.
+    ///
+    /// # Panics
+    /// As [`Node::join`].
+    #[must_use]
+    pub fn join_from(cluster: &Cluster, name: &str, prefix: Vec<String>, more: &[&str]) -> Self {
         let printed = Outcome::of(cluster.cli().args(["token", "create"]), "").success();
         let printed = printed.unwrap_or_else(|text| panic!("{text}"));
         let mut words = printed.split_whitespace().map(str::to_owned);
@@ -41,7 +53,7 @@ impl Node {
         args.push(folder.to_string_lossy().into_owned());
         args.extend(more.iter().map(|&arg| arg.to_owned()));
         let log = cluster.scratch().join(format!("{name}.log"));
-        let mut node = Self { name: name.to_owned(), args, log, child: None };
+        let mut node = Self { name: name.to_owned(), prefix, args, log, child: None };
         node.start();
         node
     }
@@ -53,8 +65,10 @@ impl Node {
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("a log file");
-        let mut command = Command::new(clawbernetes());
-        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let program = clawbernetes().into();
+        let mut words = self.prefix.iter().map(OsString::from).chain([program]);
+        let mut command = Command::new(words.next().expect("at least the program"));
+        command.args(words).args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("clawbernetes starts"));
     }
 

@@ -10,6 +10,8 @@ pub(crate) enum Operation {
     Create,
     Update,
     Delete,
+    /// Opening a connection into it.
+    Connect,
 }
 
 impl Operation {
@@ -18,6 +20,7 @@ impl Operation {
             Self::Create => "CREATE",
             Self::Update => "UPDATE",
             Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
         }
     }
 }

@@ -7,10 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use claw_client::{ByteStream, node::NodeLink};
+use claw_client::node::NodeLink;
 use claw_schemas::{
     ApiError,
-    proto::{LogsRequest, OpenStream, ServerMessage, open_stream, server_message::Message},
+    proto::{OpenStream, ServerMessage, open_stream, server_message::Message},
     status::Reason,
 };
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use tokio_util::{
 };
 
 use super::{
-    NodeStreams,
+    NodeStream, NodeStreams,
     bindings::Bindings,
     follow::{Change, Follower},
     heartbeats,
@@ -182,17 +182,14 @@ impl Hub {
         });
     }
 
-    async fn logs(&self, node: &str, request: LogsRequest) -> Result<ByteStream, ApiError> {
+    async fn open(&self, node: &str, request: open_stream::Request) -> Result<NodeStream, ApiError> {
         let unreachable =
             |why: &str| ApiError::new(Reason::ServiceUnavailable, format!("node \"{node}\" {why}"));
         let agent: Outgoing = self
             .with(|state| state.roster.outgoing(node))
-            .ok_or_else(|| unreachable("has no agent connected, so its logs cannot be read now"))?;
+            .ok_or_else(|| unreachable("has no agent connected, so its pods cannot be reached now"))?;
         let (ticket, opened) = self.streams.expect(node)?;
-        let open = OpenStream {
-            stream_id: ticket.id().to_owned(),
-            request: Some(open_stream::Request::Logs(request)),
-        };
+        let open = OpenStream { stream_id: ticket.id().to_owned(), request: Some(request) };
         let message = ServerMessage { message: Some(Message::OpenStream(open)) };
         let answer = async {
             agent.send(Ok(message)).await.map_err(|_| unreachable("lost its agent meanwhile"))?;
@@ -203,7 +200,7 @@ impl Hub {
             answer = timeout(OPEN_LIMIT, answer) => answer.unwrap_or_else(|_| {
                 Err(ApiError::new(
                     Reason::Timeout,
-                    format!("node \"{node}\" did not open the log within {OPEN_LIMIT:?}"),
+                    format!("node \"{node}\" did not open the stream within {OPEN_LIMIT:?}"),
                 ))
             }),
         }
@@ -238,11 +235,15 @@ struct Reach(Weak<Hub>);
 
 #[async_trait]
 impl NodeStreams for Reach {
-    async fn logs(&self, node: &str, request: LogsRequest) -> Result<ByteStream, ApiError> {
+    async fn open(&self, node: &str, request: open_stream::Request) -> Result<NodeStream, ApiError> {
         match self.0.upgrade() {
-            Some(hub) => hub.logs(node, request).await,
+            Some(hub) => hub.open(node, request).await,
             None => Err(ApiError::new(Reason::ServiceUnavailable, "the server is stopping")),
         }
+    }
+
+    fn reaches(&self, node: &str) -> bool {
+        self.0.upgrade().is_some_and(|hub| hub.is_served(node))
     }
 
     fn is_open(&self) -> bool {

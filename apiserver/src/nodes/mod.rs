@@ -12,7 +12,7 @@
 //! | `registration`, `reports` | what an agent says, written to objects |
 //! | `merge` | how reported and stored status become one (pure) |
 //! | `heartbeats` | the `Ready` condition |
-//! | `streams` | logs: a request here, answered by a stream the agent opens |
+//! | `streams` | logs, talks with processes, connections to ports: a request here, answered by a stream the agent opens |
 //! | `join` | certificates for nodes |
 //! | `wire`, `local` | the two ways to the hub: gRPC, and calls within the process |
 //!
@@ -34,21 +34,26 @@ mod streams;
 mod wire;
 
 use async_trait::async_trait;
-use claw_client::ByteStream;
-use claw_schemas::{ApiError, proto::LogsRequest};
+use claw_schemas::{ApiError, proto::open_stream};
 
 pub use hub::{Hub, HubConfig};
 pub use join::Join;
+pub use streams::NodeStream;
 pub use wire::Wire;
 
 /// Reaches into nodes, through the sessions that they dialled.
 #[async_trait]
 pub trait NodeStreams: Send + Sync + 'static {
-    /// Reads a container's log on a node.
+    /// Opens a stream to a node. When this returns, the node has taken the request.
     ///
     /// # Errors
     /// `ServiceUnavailable` when the node has no session, or what the agent answers.
-    async fn logs(&self, node: &str, request: LogsRequest) -> Result<ByteStream, ApiError>;
+    async fn open(&self, node: &str, request: open_stream::Request) -> Result<NodeStream, ApiError>;
+
+    /// Whether an agent serves the node right now.
+    fn reaches(&self, _node: &str) -> bool {
+        true
+    }
 
     /// Whether nodes can be served.
     fn is_open(&self) -> bool {

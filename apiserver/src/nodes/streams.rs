@@ -1,7 +1,7 @@
-//! Streams that the server asks for and agents open: logs today.
+//! Streams that the server asks for and agents open.
 //!
 //! A request waits under a random id; the agent's `Stream` call that names the id is bridged to it. Between them
-//! sits one short queue: a reader that is slow slows the agent down, a reader that leaves ends the stream.
+//! sits one short queue each way: who is slow slows the other down. The stream ends when either side leaves.
 
 use std::{collections::HashMap, pin::Pin, sync::Arc};
 
@@ -31,14 +31,30 @@ const ID_BYTES: usize = 16;
 /// Requests waiting for an agent to open its stream, each for at most 10 s.
 const WAITING_MAX: usize = 1_024;
 
-/// Frames between an agent and a reader. Agents send frames of up to 64 KiB: 1 MiB a stream.
+/// Frames between an agent and a reader, each way. They carry up to 64 KiB: 2 MiB a stream.
 const FRAMES_MAX: usize = 16;
 
 /// What an agent sends into a stream.
 pub type Frames = Pin<Box<dyn Stream<Item = Result<StreamFrame, ApiError>> + Send>>;
 
 /// How a request learns that its stream is there, or will not be.
-type Opened = Result<ByteStream, ApiError>;
+type Opened = Result<NodeStream, ApiError>;
+
+/// A stream that an agent has opened, from the side of who asked for it. Dropping it ends it at the agent.
+pub struct NodeStream {
+    /// What the agent sends. An error is the last; the end without one is the agent's.
+    pub frames: mpsc::Receiver<Result<StreamFrame, ApiError>>,
+    /// What the agent is sent.
+    pub to_node: mpsc::Sender<Result<StreamFrame, ApiError>>,
+}
+
+impl NodeStream {
+    /// The data alone, of a stream that goes one way.
+    pub fn bytes(self) -> ByteStream {
+        let frames = ReceiverStream::new(self.frames).map(|frame| frame.map(|frame| frame.data));
+        frames.filter(|data| std::future::ready(!matches!(data, Ok(data) if data.is_empty()))).boxed()
+    }
+}
 
 /// Streams that have been asked for and not opened yet.
 #[derive(Default)]
@@ -120,13 +136,12 @@ impl Streams {
 /// `Forbidden` to everyone but nodes.
 pub fn accept(hub: &Arc<Hub>, who: &Identity, incoming: Frames) -> Result<StreamFrames, ApiError> {
     let node = node_of(who)?;
-    // Nothing is said back but an error; the agent sees that the stream is wanted no more by its end.
-    let (back, frames) = mpsc::channel(1);
+    let (back, frames) = mpsc::channel(FRAMES_MAX);
     let hub_of_task = hub.clone();
     hub.tasks.spawn(async move {
         let ended = tokio::select! {
             () = hub_of_task.closing.cancelled() => Ok(()),
-            ended = bridge(&hub_of_task.streams, &node, incoming) => ended,
+            ended = bridge(&hub_of_task.streams, &node, incoming, &back) => ended,
         };
         if let Err(error) = ended {
             let _ = back.try_send(Err(error));
@@ -135,21 +150,25 @@ pub fn accept(hub: &Arc<Hub>, who: &Identity, incoming: Frames) -> Result<Stream
     Ok(Box::pin(ReceiverStream::new(frames)))
 }
 
-async fn bridge(streams: &Streams, node: &str, mut incoming: Frames) -> Result<(), ApiError> {
+async fn bridge(
+    streams: &Streams,
+    node: &str,
+    mut incoming: Frames,
+    back: &mpsc::Sender<Result<StreamFrame, ApiError>>,
+) -> Result<(), ApiError> {
     let first = timeout(HELLO_LIMIT, incoming.next())
         .await
         .map_err(|_| ApiError::new(Reason::Timeout, format!("no first frame within {HELLO_LIMIT:?}")))?;
     let Some(mut frame) = first.transpose()? else { return Ok(()) };
     let opened = streams.claim(node, &frame.stream_id)?;
-    let (reader, bytes) = mpsc::channel(FRAMES_MAX);
-    if opened.send(Ok(Box::pin(ReceiverStream::new(bytes)))).is_err() {
+    let (reader, frames) = mpsc::channel(FRAMES_MAX);
+    if opened.send(Ok(NodeStream { frames, to_node: back.clone() })).is_err() {
         return Ok(());
     }
     loop {
-        let item =
-            if !frame.error.is_empty() { Err(ApiError::internal(frame.error)) } else { Ok(frame.data) };
+        let is_empty = frame == StreamFrame { stream_id: frame.stream_id.clone(), ..StreamFrame::default() };
+        let item = if frame.error.is_empty() { Ok(frame) } else { Err(ApiError::internal(frame.error)) };
         let is_last = item.is_err();
-        let is_empty = matches!(&item, Ok(data) if data.is_empty());
         if !is_empty && reader.send(item).await.is_err() || is_last {
             return Ok(());
         }

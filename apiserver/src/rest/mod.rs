@@ -36,6 +36,7 @@ use self::{path::Path, query::Query};
 use crate::{
     auth::Identity,
     metrics::{Series, verb_of},
+    reach::Sessions,
     service::{self, ObjectService, limits::REQUEST_BYTES_MAX},
     trace,
 };
@@ -49,6 +50,7 @@ const DROPPED_BYTES_MAX: usize = 8 * REQUEST_BYTES_MAX;
 struct State {
     service: Arc<ObjectService>,
     openapi: ArcSwap<OpenApi>,
+    sessions: Sessions,
 }
 
 impl State {
@@ -66,8 +68,13 @@ impl State {
 
 /// All paths of the API. The layer in front must put an `Extension<Identity>` on every request.
 pub fn router(service: Arc<ObjectService>) -> Router {
+    router_with(service, Sessions::default())
+}
+
+/// The same, with connections into pods as part of these sessions.
+pub(crate) fn router_with(service: Arc<ObjectService>, sessions: Sessions) -> Router {
     let openapi = ArcSwap::from_pointee(OpenApi::new(service.registry()));
-    let state = Arc::new(State { service, openapi });
+    let state = Arc::new(State { service, openapi, sessions });
     Router::new().fallback(move |request: http::Request<Body>| {
         let state = state.clone();
         async move {
@@ -145,6 +152,11 @@ async fn on_resource(
     if parts.method == Method::GET && resource.subresource.as_deref() == Some("log") {
         return Ok(stream::text(state.service.stream(who, resource, query.0).await?).await);
     }
+    if let Some(verb) = opening(&parts.method, resource.subresource.as_deref()) {
+        let is_forward = resource.subresource.as_deref() == Some("portforward");
+        let reached = state.service.reach(who, verb, resource, query.0);
+        return state.sessions.answer(parts, is_forward, reached).await;
+    }
     let (format, mut view) = accept::negotiate(&parts.headers)?;
     if let View::Table(include) = &mut view {
         *include = query.include_object()?;
@@ -169,6 +181,16 @@ async fn on_resource(
     let gzip = matches!(verb, Verb::Get | Verb::List(_)) && accept::gzip(&parts.headers);
     let answer = state.service.call(who, Request { resource, verb, view }).await?;
     Ok(respond::answer(answer, format, gzip).await)
+}
+
+/// The verb of a request to open a connection into a pod.
+fn opening(method: &Method, subresource: Option<&str>) -> Option<&'static str> {
+    let verb = match *method {
+        Method::GET => "get",
+        Method::POST => "create",
+        _ => return None,
+    };
+    matches!(subresource, Some("exec" | "attach" | "portforward")).then_some(verb)
 }
 
 /// The verb, as authorization knows it, of a method that may come with a body.

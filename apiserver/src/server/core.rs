@@ -19,6 +19,7 @@ use crate::{
     grpc,
     nodes::{Hub, HubConfig, Join},
     pki::Pki,
+    reach::Sessions,
     rest,
     service::ObjectService,
     store::Store,
@@ -66,7 +67,7 @@ impl Core {
             Authenticator::new(pki.admin_token(), tokens.clone(), accounts),
             access.clone(),
             service.metrics().clone(),
-            rest::router(service.clone()),
+            rest::router_with(service.clone(), Sessions::new(tasks.clone(), stop.drain.clone())),
             grpc_routes,
         );
         tasks.spawn(service.clone().follow_definitions());

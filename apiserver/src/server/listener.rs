@@ -6,7 +6,7 @@
 
 use std::{convert::Infallible, future, io, pin::pin, sync::Arc, time::Duration};
 
-use hyper::service::service_fn;
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -75,7 +75,7 @@ const NOT_PLAIN_HTTP: &[u8] =
 /// What is behind TLS: HTTP on both versions, and the gate.
 #[derive(Clone)]
 pub struct Door {
-    http1: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
     http2: auto::Builder<TokioExecutor>,
     pub(super) gate: Arc<Gate>,
     stop: Stop,
@@ -86,9 +86,8 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 impl Door {
     pub fn new(gate: Arc<Gate>, stop: Stop) -> Self {
-        let mut http1 = auto::Builder::new(TokioExecutor::new()).http1_only();
+        let mut http1 = http1::Builder::new();
         http1
-            .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(HTTP1_HEADERS_LIMIT)
             .max_buf_size(HTTP1_BUFFER_BYTES_MAX);
@@ -110,24 +109,40 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let builder = if is_http2 { &self.http2 } else { &self.http1 };
         let (gate, peer) = (self.gate.clone(), Arc::new(peer));
         let stays_strange = stays_strange(peer.clone());
         let service = service_fn(move |request| {
             let (gate, peer) = (gate.clone(), peer.clone());
             async move { Ok::<_, Infallible>(gate.answer(&peer, request).await) }
         });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let (stream, drain) = (TokioIo::new(stream), &self.stop.drain);
+        if is_http2 {
+            let mut connection = pin!(self.http2.serve_connection(stream, service));
+            let is_stranger = tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = drain.cancelled() => false,
+                () = stays_strange => true,
+            };
+            connection.as_mut().graceful_shutdown();
+            if is_stranger {
+                return timeout(STRANGER_LEAVE_LIMIT, connection).await?;
+            }
+            return connection.await;
+        }
+        // Only here connections into pods begin.
+        let mut connection = pin!(self.http1.serve_connection(stream, service).with_upgrades());
         let is_stranger = tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = self.stop.drain.cancelled() => false,
+            ended = connection.as_mut() => return Ok(ended?),
+            () = drain.cancelled() => false,
             () = stays_strange => true,
         };
         connection.as_mut().graceful_shutdown();
         if is_stranger {
-            return timeout(STRANGER_LEAVE_LIMIT, connection).await?;
+            timeout(STRANGER_LEAVE_LIMIT, connection).await??;
+        } else {
+            connection.await?;
         }
-        connection.await
+        Ok(())
     }
 }
 

@@ -7,8 +7,20 @@ use super::ObjectService;
 use crate::auth::{Action, Authorizer, Identity};
 
 /// Parts that objects of some kind have.
-const PARTS: [&str; 9] =
-    ["approval", "binding", "ephemeralcontainers", "eviction", "finalize", "log", "scale", "status", "token"];
+const PARTS: [&str; 12] = [
+    "approval",
+    "attach",
+    "binding",
+    "ephemeralcontainers",
+    "eviction",
+    "exec",
+    "finalize",
+    "log",
+    "portforward",
+    "scale",
+    "status",
+    "token",
+];
 
 impl ObjectService {
     /// Lets a request on objects pass. `fields` is the field selector of a list or watch: selecting one name is

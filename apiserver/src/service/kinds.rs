@@ -111,6 +111,9 @@ pub(super) enum Sub {
     Eviction,
     Finalize,
     Log,
+    Attach,
+    Exec,
+    PortForward,
     Approval,
     Token,
 }
@@ -125,6 +128,9 @@ impl Sub {
             Self::Eviction => "eviction",
             Self::Finalize => "finalize",
             Self::Log => "log",
+            Self::Attach => "attach",
+            Self::Exec => "exec",
+            Self::PortForward => "portforward",
             Self::Approval => "approval",
             Self::Token => "token",
         }
@@ -302,9 +308,12 @@ impl Served {
     }
 
     fn subresource(&self, name: &str) -> Option<Sub> {
-        use Sub::{Approval, Binding, Eviction, Finalize, Log, Scale, Status, Token};
+        use Sub::{
+            Approval, Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token,
+        };
         self.descriptor.subresource(name)?;
-        let all = [Approval, Binding, Eviction, Finalize, Log, Scale, Status, Token];
+        let all =
+            [Approval, Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token];
         all.into_iter().find(|sub| sub.name() == name)
     }
 

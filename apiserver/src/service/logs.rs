@@ -1,15 +1,17 @@
 //! `pods/log`: which container of a pod is meant, whether it can have a log yet, and the request to its node.
 
+use std::sync::Arc;
+
 use claw_client::{ByteStream, ResourceRef};
 use claw_schemas::{
     ApiError,
-    proto::LogsRequest,
+    proto::{LogsRequest, open_stream},
     status::{Cause, Reason},
 };
 use serde_json::Value;
 
 use super::{ObjectService, encode, kinds::Sub, object::text};
-use crate::auth::Identity;
+use crate::{auth::Identity, nodes::NodeStreams};
 
 impl ObjectService {
     /// Reads a streaming subresource: `pods/x/log`.
@@ -41,13 +43,16 @@ impl ObjectService {
         request.namespace.clone_from(&target.namespace);
         request.pod.clone_from(&target.name);
         text(&pod, "uid").clone_into(&mut request.uid);
-        let streams = self.node_streams.get().ok_or_else(|| {
+        Ok(self.node_streams()?.open(node, open_stream::Request::Logs(request)).await?.bytes())
+    }
+
+    pub(super) fn node_streams(&self) -> Result<&Arc<dyn NodeStreams>, ApiError> {
+        self.node_streams.get().ok_or_else(|| {
             ApiError::new(
                 Reason::ServiceUnavailable,
-                "this server has no connection to nodes, so it cannot read logs",
+                "this server has no connection to nodes, so it cannot reach into pods",
             )
-        })?;
-        streams.logs(node, request).await
+        })
     }
 }
 
@@ -96,7 +101,7 @@ fn faults(request: &LogsRequest) -> Vec<Cause> {
     causes
 }
 
-fn flag(name: &str, value: &str) -> Result<bool, ApiError> {
+pub(super) fn flag(name: &str, value: &str) -> Result<bool, ApiError> {
     match value {
         "true" | "1" | "" => Ok(true),
         "false" | "0" => Ok(false),
@@ -108,7 +113,7 @@ fn number(name: &str, value: &str) -> Result<i64, ApiError> {
     value.parse().map_err(|_| ApiError::bad_request(format!("{name}={value}: use a whole number")))
 }
 
-const CONTAINER_LISTS: [(&str, &str); 3] = [
+pub(super) const CONTAINER_LISTS: [(&str, &str); 3] = [
     ("containers", "containerStatuses"),
     ("initContainers", "initContainerStatuses"),
     ("ephemeralContainers", "ephemeralContainerStatuses"),
@@ -119,7 +124,7 @@ fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
 }
 
 /// The container that is meant.
-fn choose(pod_name: &str, pod: &Value, asked: &str) -> Result<String, ApiError> {
+pub(super) fn choose(pod_name: &str, pod: &Value, asked: &str) -> Result<String, ApiError> {
     if !asked.is_empty() {
         let known = CONTAINER_LISTS.iter().any(|(list, _)| names(pod, list).contains(&asked));
         return if known {

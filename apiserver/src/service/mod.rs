@@ -43,6 +43,7 @@ mod policies;
 mod priorities;
 mod quotas;
 mod ranges;
+mod reach;
 mod reviews;
 mod scale;
 mod select;
@@ -83,6 +84,7 @@ pub use self::{
     existing::Initial,
     health::Check,
     pods::{decode_delete_options, propagation},
+    reach::Reached,
 };
 use crate::{
     admission,

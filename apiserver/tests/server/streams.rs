@@ -67,7 +67,7 @@ impl Rig {
 }
 
 fn frame(id: &str, data: &str) -> StreamFrame {
-    StreamFrame { stream_id: id.to_owned(), data: Bytes::from(data.to_owned()), error: String::new() }
+    StreamFrame { stream_id: id.to_owned(), data: Bytes::from(data.to_owned()), ..StreamFrame::default() }
 }
 
 /// The next piece that is not empty: HTTP/2 may end a stream with an empty one.

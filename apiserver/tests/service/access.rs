@@ -663,3 +663,33 @@ async fn strangers_are_asked_for_credentials_and_not_told_what_they_lack() {
     assert!(may("/version").is_ok());
     assert_eq!(may("/apis").unwrap_err().code, 401);
 }
+
+#[tokio::test]
+async fn to_reach_into_a_pod_is_to_create_whatever_the_method_says() {
+    let (world, _access) = guarded().await;
+    let eve = as_user(&world, "eve", &[]);
+    bound_pod(&world, "x").await;
+    let exec = || pods().named("x").sub("exec");
+    let reach = async |verb: &str| {
+        let query = [("command", "true"), ("stdout", "true")];
+        let query = query.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        eve.service.reach(&eve.who, verb, exec(), query).await.err().unwrap()
+    };
+    let role = |verbs: &[&str]| role("reacher", &[rule(verbs, &["pods/exec"])]);
+    world.create(rbac("roles").in_namespace("default"), &role(&["get"])).await.unwrap();
+    let binding = json!({
+        "metadata": {"name": "of-eve"},
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "reacher"},
+        "subjects": [{"kind": "User", "name": "eve", "apiGroup": RBAC}],
+    });
+    world.create(rbac("rolebindings").in_namespace("default"), &binding).await.unwrap();
+    for verb in ["get", "create"] {
+        assert_eq!(reach(verb).await.reason, Reason::Forbidden, "reading is not enough to {verb}");
+    }
+    let roles = || rbac("roles").in_namespace("default").named("reacher");
+    world.update(roles(), &role(&["create"])).await.unwrap();
+    assert_eq!(reach("get").await.reason, Reason::Forbidden, "a WebSocket comes as reading");
+    assert_eq!(reach("create").await.reason, Reason::ServiceUnavailable, "there are no nodes here");
+    world.update(roles(), &role(&["create", "get"])).await.unwrap();
+    assert_eq!(reach("get").await.reason, Reason::ServiceUnavailable);
+}

@@ -3,11 +3,16 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use claw_apiserver::nodes::NodeStreams;
-use claw_client::{ByteStream, request::PatchKind};
-use claw_schemas::{ApiError, proto::LogsRequest, status::Reason};
-use futures::{StreamExt as _, stream};
+use claw_apiserver::nodes::{NodeStream, NodeStreams};
+use claw_client::request::PatchKind;
+use claw_schemas::{
+    ApiError,
+    proto::{LogsRequest, StreamFrame, open_stream},
+    status::Reason,
+};
+use futures::StreamExt as _;
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use crate::world::{bound_pod, deployment, deployments, pod, pods, revision, world};
 
@@ -131,9 +136,12 @@ struct Echo(Mutex<Vec<(String, LogsRequest)>>);
 
 #[async_trait]
 impl NodeStreams for Echo {
-    async fn logs(&self, node: &str, request: LogsRequest) -> Result<ByteStream, ApiError> {
+    async fn open(&self, node: &str, request: open_stream::Request) -> Result<NodeStream, ApiError> {
+        let open_stream::Request::Logs(request) = request else { panic!("logs are asked for") };
         self.0.lock().unwrap().push((node.to_owned(), request));
-        Ok(stream::iter([Ok("line\n".into())]).boxed())
+        let ((said, frames), (to_node, _)) = (mpsc::channel(1), mpsc::channel(1));
+        said.try_send(Ok(StreamFrame { data: "line\n".into(), ..StreamFrame::default() })).unwrap();
+        Ok(NodeStream { frames, to_node })
     }
 }
 
@@ -165,4 +173,57 @@ async fn logs_come_from_the_node_of_the_pod_once_its_container_has_started() {
     assert_eq!((asked.0.as_str(), asked.1.container.as_str(), asked.1.tail_lines), ("n1", "main", Some(3)));
     assert_eq!(asked.1.uid, running["metadata"]["uid"].as_str().unwrap());
     assert_eq!(log(&[("container", "other")]).await.err().unwrap().code, 400);
+}
+
+/// A node that takes every request and says nothing.
+#[derive(Default)]
+struct Silent(Mutex<Vec<open_stream::Request>>);
+
+#[async_trait]
+impl NodeStreams for Silent {
+    async fn open(&self, _node: &str, request: open_stream::Request) -> Result<NodeStream, ApiError> {
+        self.0.lock().unwrap().push(request);
+        let ((_, frames), (to_node, _)) = (mpsc::channel(1), mpsc::channel(1));
+        Ok(NodeStream { frames, to_node })
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_refused_in_a_status() {
+    let world = world().await;
+    let node = Arc::new(Silent::default());
+    world.service.set_node_streams(node.clone());
+    let reach = async |sub: &str, query: &[(&str, &str)]| {
+        let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        world.service.reach(&world.who, "create", pods().named("x").sub(sub), query).await.map(drop)
+    };
+    let refused = async |sub: &str, query: &[(&str, &str)]| {
+        let error = reach(sub, query).await.unwrap_err();
+        (error.code, error.message)
+    };
+    let says = [("command", "true"), ("stdout", "true")];
+    assert_eq!(refused("exec", &says).await.0, 404);
+    world.create(pods(), &pod("x")).await.unwrap();
+    assert_eq!(refused("exec", &says).await, (400, "pod x does not have a host assigned".to_owned()));
+    let binding = json!({"target": {"name": "n1"}});
+    world.create(pods().named("x").sub("binding"), &binding).await.unwrap();
+    let other = [("container", "other"), ("command", "true"), ("stdout", "true")];
+    assert_eq!(refused("exec", &other).await, (400, "container other is not valid for pod x".to_owned()));
+    for (sub, query, why) in [
+        ("exec", &[("stdout", "true")][..], "at least one command"),
+        ("exec", &[("command", "true")], "at least 1 of stdin, stdout, stderr"),
+        ("attach", &[("stdin", "perhaps")], "use true or false"),
+        ("portforward", &[], "pod is not running"),
+    ] {
+        let (code, message) = refused(sub, query).await;
+        assert!(code == 400 && message.contains(why), "{sub} {query:?}: {code} {message}");
+    }
+    reach("exec", &says).await.unwrap();
+    let asked = node.0.lock().unwrap().pop();
+    let Some(open_stream::Request::Talk(asked)) = asked else { panic!("a talk is asked for: {asked:?}") };
+    assert_eq!((asked.container.as_str(), asked.command.as_slice()), ("main", &["true".to_owned()][..]));
+    let running = json!({"status": {"phase": "Running"}});
+    world.merge(pods().named("x").sub("status"), &running).await.unwrap();
+    reach("portforward", &[("ports", "80,443")]).await.unwrap();
+    assert_eq!(refused("portforward", &[("ports", "0")]).await.0, 400);
 }

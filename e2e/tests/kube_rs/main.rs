@@ -3,6 +3,7 @@
 mod controllers;
 mod custom_kinds;
 mod events;
+mod streams;
 mod watchers;
 mod writes;
 

@@ -23,6 +23,18 @@ fn the_python_client_lists_watches_and_patches() {
     assert_eq!(said.lines().last(), Some("all of it works"), "{said}");
 }
 
+#[test]
+fn the_python_client_talks_to_processes_and_ports() {
+    if !need::all("the_python_client_talks_to_processes_and_ports", &[Need::Root, Need::Python]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::up(1));
+    let mut python = python_of(&cluster);
+    python.arg(script("streams.py"));
+    let said = Outcome::of(&mut python, "").success().unwrap_or_else(|text| panic!("{text}"));
+    assert_eq!(said.lines().last(), Some("all of it works"), "{said}");
+}
+
 /// A file beside this one.
 fn script(name: &str) -> std::path::PathBuf {
     workspace().join("e2e/tests/python").join(name)

@@ -1,5 +1,5 @@
-//! What the example pods run: one small static program with an HTTP server, a sleeper and a few
-//! ways to misbehave on purpose. It is the image `clawbernetes.io/toolbox`.
+//! What the example pods run: one small static program with an HTTP server, a sleeper, a few ways to
+//! misbehave on purpose, and what a person needs who looks into a container. It is the image `clawbernetes.io/toolbox`.
 //!
 //! The node agent's build script compiles this file into a program (`main` below) and embeds it, so
 //! that a cluster has something to run without any registry. Standard library only: the program
@@ -7,11 +7,15 @@
 //!
 //! Must never know: anything about clusters.
 
+mod archive;
 mod http;
 mod resolve;
+mod shell;
+mod terminal;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -25,18 +29,32 @@ const USAGE: &str = "usage: toolbox COMMAND [--option value]
   cpu [--threads N] [--seconds S]        computes
   lines --count N [--interval-ms M] [--text T]   numbered lines
   env                                    prints the environment
-  cat FILE...                            prints files
+  id, pwd, tty, stty size                who and where this is, and its terminal
+  cat [FILE...]                          prints files, or what it reads
+  echo [TEXT...]                         prints a line
+  yes                                    prints lines without end
+  test -d|-e|-f PATH                     exits 0 if there is such a thing
+  tar cf - PATH... | xf - [-C FOLDER]    packs and unpacks
+  sh [-c SCRIPT]                         runs commands, one after the other
+  parrot [--port 7000] [--host H]        says back what it hears, on each connection
   write FILE TEXT                        writes TEXT and a newline to FILE
   copy FROM TO                           copies a file
   check URL                              one HTTP GET; exits 0 on a status below 400
   get URL [--times N]                    HTTP GETs, and prints what they answer
   resolve NAME                           the first address of a name
-  true, false                            exit 0, exit 1";
+  true, false                            exit 0, exit 1
+Called by the name of a command, it is that command.";
 
 /// Runs the command named by the first argument.
 pub fn main() -> ExitCode {
     signals::exit_gracefully_on_term();
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().collect();
+    let name = arguments.first().and_then(|name| name.rsplit('/').next());
+    if name.is_none_or(|name| name == "toolbox") {
+        arguments.drain(..arguments.len().min(1));
+    } else if let Some(name) = name.map(str::to_owned) {
+        arguments[0] = name;
+    }
     match run(&arguments) {
         Ok(code) => ExitCode::from(code),
         Err(message) => {
@@ -48,6 +66,18 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<u8, String> {
     let Some((command, rest)) = arguments.split_first() else { return Err(USAGE.to_owned()) };
+    // These take their arguments as everybody knows them.
+    match command.as_str() {
+        "sh" => return shell::run(rest),
+        "tar" => return archive::run(rest),
+        "stty" => return terminal::stty(rest),
+        "test" => return test(rest),
+        "echo" => {
+            say(&rest.join(" "));
+            return Ok(0);
+        }
+        _ => {}
+    }
     let options = Options::parse(rest)?;
     match command.as_str() {
         "serve" => http::serve(&http::Settings::from_options(&options)?),
@@ -65,6 +95,24 @@ fn run(arguments: &[String]) -> Result<u8, String> {
             pairs.sort();
             pairs.iter().for_each(|pair| say(pair));
             Ok(0)
+        }
+        "tty" => Ok(terminal::tty()),
+        "id" => id(),
+        "pwd" => {
+            let folder = std::env::current_dir().map_err(|error| format!("pwd: {error}"))?;
+            say(&folder.display().to_string());
+            Ok(0)
+        }
+        "yes" => {
+            let lines = "y\n".repeat(4096);
+            loop {
+                io::stdout().lock().write_all(lines.as_bytes()).map_err(|error| format!("yes: {error}"))?;
+            }
+        }
+        "parrot" => parrot(&options),
+        "cat" if options.positionals.is_empty() => {
+            let copied = io::copy(&mut io::stdin().lock(), &mut io::stdout().lock());
+            copied.and_then(|_| io::stdout().flush()).map(|()| 0).map_err(|error| format!("cat: {error}"))
         }
         "cat" => options.positionals.iter().try_for_each(|file| cat(file)).map(|()| 0),
         "write" => {
@@ -142,6 +190,53 @@ fn lines(options: &Options) -> Result<u8, String> {
         }
     }
     Ok(0)
+}
+
+/// `test -d PATH` and its like.
+fn test(arguments: &[String]) -> Result<u8, String> {
+    let [what, path] = arguments else { return Err("test: use -d, -e or -f and a path".to_owned()) };
+    let found = std::fs::metadata(path);
+    let is_so = match what.as_str() {
+        "-d" => found.is_ok_and(|found| found.is_dir()),
+        "-f" => found.is_ok_and(|found| found.is_file()),
+        "-e" => found.is_ok(),
+        other => return Err(format!("test: {other} is not known here")),
+    };
+    Ok(u8::from(!is_so))
+}
+
+/// User, group and further groups, by number.
+fn id() -> Result<u8, String> {
+    let status = std::fs::read_to_string("/proc/self/status").map_err(|error| format!("id: {error}"))?;
+    let numbers = |name: &str| -> Vec<&str> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().split_whitespace().collect()
+    };
+    let first = |name: &str| numbers(name).first().copied().unwrap_or("?").to_owned();
+    say(&format!("uid={} gid={} groups={}", first("Uid:"), first("Gid:"), numbers("Groups:").join(",")));
+    Ok(0)
+}
+
+/// Says back what it hears, on every connection.
+fn parrot(options: &Options) -> Result<u8, String> {
+    let port = u16::try_from(options.number("port", 7000)?).map_err(|_| "--port: out of range".to_owned())?;
+    let host = options.value("host").unwrap_or("0.0.0.0");
+    let listener = TcpListener::bind((host, port)).map_err(|error| format!("port {port}: {error}"))?;
+    say(&format!("listening on {host} port {port}"));
+    for connection in listener.incoming().flatten() {
+        std::thread::spawn(move || repeat(connection));
+    }
+    Ok(0)
+}
+
+/// Ends its side when the other side ends.
+fn repeat(mut connection: TcpStream) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(length) = connection.read(&mut buffer) {
+        if length == 0 || connection.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
 }
 
 fn cat(file: &str) -> Result<(), String> {

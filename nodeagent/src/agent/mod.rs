@@ -8,12 +8,12 @@
 pub mod events;
 mod gpus;
 mod hook;
-mod log_stream;
 mod node_info;
 pub mod outbox;
 mod report;
 mod services;
 mod session;
+mod streams;
 mod worker;
 
 use std::{
@@ -24,7 +24,7 @@ use std::{
 };
 
 use claw_client::{Client, node::NodeLink};
-use claw_schemas::{proto::LogsRequest, quantity::Quantity};
+use claw_schemas::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Pod, Taint};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -213,10 +213,14 @@ impl Pods {
     }
 
     /// The runs of a container, oldest first.
-    fn runs(&self, request: &LogsRequest) -> Option<Vec<RunView>> {
-        let runs = Arc::clone(&self.workers.lock().get(&request.uid)?.runs);
-        let runs = runs.lock().get(&request.container).cloned();
+    fn runs(&self, uid: &str, container: &str) -> Option<Vec<RunView>> {
+        let runs = Arc::clone(&self.workers.lock().get(uid)?.runs);
+        let runs = runs.lock().get(container).cloned();
         Some(runs.unwrap_or_default())
+    }
+
+    fn has(&self, uid: &str) -> bool {
+        self.workers.lock().contains_key(uid)
     }
 
     async fn join(&self) {

@@ -7,9 +7,7 @@ use claw_client::{
     node::{NodeLink, ServerMessages},
 };
 use claw_schemas::{
-    proto::{
-        AgentMessage, Heartbeat, Hello, ServerMessage, agent_message, open_stream, server_message::Message,
-    },
+    proto::{AgentMessage, Heartbeat, Hello, ServerMessage, agent_message, server_message::Message},
     status::Reason,
 };
 use futures::StreamExt as _;
@@ -20,7 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Pods, Shared, log_stream, node_info};
+use super::{Pods, Shared, node_info, streams};
 use crate::gpu::Inventory;
 
 /// First and longest delay between attempts to reach the server. A thousand nodes that come back to
@@ -171,16 +169,16 @@ impl Session<'_> {
             Message::PodRemoved(removed) => self.pods.remove(&removed.uid).await,
             Message::Ack(ack) => self.shared.outbox.acknowledge(ack.sequence),
             Message::OpenStream(open) => {
-                if let Some(open_stream::Request::Logs(request)) = open.request {
-                    self.streams.spawn(log_stream::serve(log_stream::Job {
+                if let Some(request) = open.request {
+                    let job = streams::Job {
                         shared: Arc::clone(self.shared),
                         pods: Arc::clone(self.pods),
                         link: Arc::clone(self.link),
                         session: self.outgoing.clone(),
                         cancel: self.cancel.clone(),
                         stream_id: open.stream_id,
-                        request,
-                    }));
+                    };
+                    self.streams.spawn(streams::serve(job, request));
                 }
             }
         }

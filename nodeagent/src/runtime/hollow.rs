@@ -13,11 +13,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{net::TcpStream, sync::watch};
 
 use super::{
     ExecReply, ExitReason, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod,
-    Runtime, Sandbox, Sources, StartFailure, StartRequest,
+    Runtime, Sandbox, Sources, StartFailure, StartRequest, Talk, TalkWish,
 };
 use crate::Error;
 
@@ -154,6 +154,14 @@ impl Runtime for Hollow {
         _timeout: Duration,
     ) -> Result<ExecReply, Error> {
         Ok(ExecReply::Exited { code: 0, output: String::new() })
+    }
+
+    async fn talk(&self, _key: &InstanceKey, _wish: &TalkWish, _talk: Talk) -> Result<Option<i32>, Error> {
+        Err(Error::Unsupported("this node only pretends: its containers have no processes".to_owned()))
+    }
+
+    async fn dial(&self, _pod_uid: &str, _port: u16) -> Result<TcpStream, Error> {
+        Err(Error::Unsupported("this node only pretends: its pods have no network".to_owned()))
     }
 
     async fn probe(

@@ -18,6 +18,12 @@ use crate::{Error, ids};
 /// Name of the embedded image, without tag.
 pub const TOOLBOX: &str = "clawbernetes.io/toolbox";
 
+/// What it is found as in `/bin`: the names that people type, and that `kubectl cp` needs.
+const TOOLBOX_COMMANDS: [&str; 15] = [
+    "toolbox", "cat", "echo", "env", "false", "id", "pwd", "sh", "sleep", "stty", "tar", "test", "true",
+    "tty", "yes",
+];
+
 /// Compiled by the build script.
 static TOOLBOX_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/toolbox"));
 
@@ -110,8 +116,10 @@ fn unpack_toolbox(root: &Path) -> Result<(), Error> {
         fs::write(&path, content).map_err(Error::io("writing", &path))?;
         set_mode(&path, mode)?;
     }
-    std::os::unix::fs::symlink("../toolbox", beside.join("bin/toolbox"))
-        .map_err(Error::io("linking in", &beside))?;
+    for name in TOOLBOX_COMMANDS {
+        std::os::unix::fs::symlink("../toolbox", beside.join("bin").join(name))
+            .map_err(Error::io("linking in", &beside))?;
+    }
     for folder in ["tmp", "var/tmp"] {
         set_mode(&beside.join(folder), 0o1777)?;
     }

@@ -26,10 +26,14 @@ mod volumes;
 use std::{collections::HashSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{machine::Machine, probe::ProbeTarget, resources::Qos, sources::Sources};
@@ -138,6 +142,49 @@ pub struct Host {
     pub ip: IpAddr,
 }
 
+/// Which process somebody wants to talk to, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TalkWish {
+    /// The program to start and its arguments; empty for the container's own first process.
+    pub command: Vec<String>,
+    /// Somebody writes to it.
+    pub stdin: bool,
+    /// Somebody reads what it writes.
+    pub stdout: bool,
+    /// The same of its errors.
+    pub stderr: bool,
+    /// A program that is started gets a terminal.
+    pub tty: bool,
+}
+
+/// The two directions of a talk. Both are short queues: who is slow slows the other down.
+pub struct Talk {
+    /// What is said to the process.
+    pub said: mpsc::Receiver<Said>,
+    /// What it answers.
+    pub heard: mpsc::Sender<Heard>,
+}
+
+/// What is said to a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// For it to read.
+    Stdin(Bytes),
+    /// There is nothing more to read.
+    StdinEnd,
+    /// Its terminal has so many columns and rows now.
+    Resize(u16, u16),
+}
+
+/// What a process writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// To its standard output, or its terminal.
+    Stdout(Bytes),
+    /// To its standard error.
+    Stderr(Bytes),
+}
+
 /// Runs pods on a machine. Every method may be called again after a failure or a crash.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
@@ -197,6 +244,13 @@ pub trait Runtime: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<ExecReply, Error>;
+
+    /// Talks to a process of a running container, for as long as this is polled: dropping it hangs up. Gives the exit code
+    /// of a program that was started for it, and nothing when the container's own process is over.
+    async fn talk(&self, key: &InstanceKey, wish: &TalkWish, talk: Talk) -> Result<Option<i32>, Error>;
+
+    /// Connects to a port inside the network of a pod.
+    async fn dial(&self, pod_uid: &str, port: u16) -> Result<TcpStream, Error>;
 
     /// Probes a running container once. The error is what to tell people.
     async fn probe(&self, key: &InstanceKey, target: &ProbeTarget, timeout: Duration) -> Result<(), String>;

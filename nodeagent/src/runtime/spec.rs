@@ -17,6 +17,7 @@ use oci_spec::{
 };
 
 use super::{StartFailure, environment::Environment, image::Image, resources};
+use crate::shim;
 
 /// Open files, as container runtimes give by default; never above what this process may grant.
 const OPEN_FILES_MAX: u64 = 1_048_576;
@@ -198,7 +199,7 @@ fn all_capabilities() -> HashSet<Capability> {
 fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> {
     let open_files = open_files_limit();
     let mut process = ProcessBuilder::default()
-        .terminal(false)
+        .terminal(plan.container.tty == Some(true))
         .args(command_line(plan))
         .env(plan.environment.lines())
         .cwd(plan.container.working_dir.clone().filter(|folder| !folder.is_empty()).unwrap_or("/".to_owned()))
@@ -223,6 +224,10 @@ fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> 
     } else {
         linux.masked_paths(get_default_maskedpaths()).readonly_paths(get_default_readonly_paths())
     };
+    let mut process = process.build()?;
+    if process.terminal() == Some(true) {
+        shim::add_term(&mut process);
+    }
     let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .root(
@@ -231,7 +236,7 @@ fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> 
                 .readonly(identity.read_only_root)
                 .build()?,
         )
-        .process(process.build()?)
+        .process(process)
         .mounts(mounts(plan)?)
         .linux(linux.build()?)
         .build()?;

@@ -18,13 +18,13 @@ use nix::{
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::UnixStream,
 };
 
 use super::{
-    ExecJob, ExecReply, RunJob, RunReply, STARTER_ARGUMENT, ShimRequest, StarterRequest, files, short_path,
-    starter::REQUEST_BYTES_MAX, sys,
+    ExecJob, ExecReply, RunJob, RunReply, STARTER_ARGUMENT, ShimRequest, StarterRequest, TalkJob, TalkReply,
+    console::receive_descriptors, files, short_path, starter::REQUEST_BYTES_MAX, sys,
 };
 use crate::Error;
 
@@ -40,6 +40,9 @@ const EARLIER_STARTER_POLL: Duration = Duration::from_millis(5);
 
 /// How long a shim may take to answer: it is idle but for log lines.
 const SHIM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest answer to a request to talk: libcontainer's chains of causes are a few KiB.
+const REPLY_BYTES_MAX: usize = 64 * 1024;
 
 /// What an exec may take on top of its own time-out: joining the container.
 const EXEC_MARGIN: Duration = Duration::from_secs(10);
@@ -111,6 +114,18 @@ impl Starter {
         self.ask(&StarterRequest::Exec(job), limit).await
     }
 
+    /// Starts a program in a container, to talk to.
+    ///
+    /// # Errors
+    /// [`Error::Shim`] when it does not start; the reason is in the message.
+    pub async fn talk(&self, job: TalkJob) -> Result<Talking, Error> {
+        let mut reply = self.request(&StarterRequest::Talk(job))?;
+        tokio::time::timeout(START_TIMEOUT, started(&mut reply))
+            .await
+            .map_err(|_| Error::Shim(format!("no answer within {START_TIMEOUT:?}")))?
+            .map(|ends| Talking { ends, reply })
+    }
+
     /// The process, if it runs.
     pub fn pid(&self) -> Option<Pid> {
         let running = self.running.lock();
@@ -126,6 +141,20 @@ impl Starter {
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: &StarterRequest, limit: Duration) -> Result<T, Error> {
+        let mut reply = self.request(request)?;
+        let mut answer = Vec::new();
+        tokio::time::timeout(limit, reply.read_to_end(&mut answer))
+            .await
+            .map_err(|_| Error::Shim(format!("no answer within {limit:?}")))?
+            .map_err(Error::io("reading", "a reply socket"))?;
+        if answer.is_empty() {
+            return Err(Error::Shim("the shim ended without an answer".to_owned()));
+        }
+        serde_json::from_slice(&answer).map_err(|source| Error::Record { path: "shim reply".into(), source })
+    }
+
+    /// Sends a request; where its answer will come.
+    fn request(&self, request: &StarterRequest) -> Result<UnixStream, Error> {
         let text = serde_json::to_vec(request)
             .map_err(|source| Error::Record { path: "starter request".into(), source })?;
         if text.len() > REQUEST_BYTES_MAX {
@@ -136,18 +165,8 @@ impl Starter {
         }
         let (ours, theirs) = StdStream::pair().map_err(Error::io("making", "a reply socket"))?;
         self.send(&text, &theirs)?;
-        drop(theirs);
         ours.set_nonblocking(true).map_err(Error::io("making non-blocking", "a reply socket"))?;
-        let mut ours = UnixStream::from_std(ours).map_err(Error::io("watching", "a reply socket"))?;
-        let mut answer = Vec::new();
-        tokio::time::timeout(limit, ours.read_to_end(&mut answer))
-            .await
-            .map_err(|_| Error::Shim(format!("no answer within {limit:?}")))?
-            .map_err(Error::io("reading", "a reply socket"))?;
-        if answer.is_empty() {
-            return Err(Error::Shim("the shim ended without an answer".to_owned()));
-        }
-        serde_json::from_slice(&answer).map_err(|source| Error::Record { path: "shim reply".into(), source })
+        UnixStream::from_std(ours).map_err(Error::io("watching", "a reply socket"))
     }
 
     /// Sends to the starter; one that died is replaced once.
@@ -213,6 +232,88 @@ fn launch(lock: &Path) -> Result<Running, Error> {
     sys::command_with_descriptor(&mut command, theirs);
     let process = command.spawn().map_err(Error::io("executing as container starter:", "/proc/self/exe"))?;
     Ok(Running { socket: ours, process })
+}
+
+/// A program that runs in a container. Dropping it hangs up: the program is told, and soon ended.
+pub struct Talking {
+    /// Its terminal; or the pipes that were asked for, in order.
+    pub ends: Vec<OwnedFd>,
+    reply: UnixStream,
+}
+
+impl Talking {
+    /// Takes the ends, once.
+    pub fn take_ends(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.ends)
+    }
+
+    /// Waits for its end: exit code, 128 + signal for a signal.
+    ///
+    /// # Errors
+    /// When whoever watches over it is gone.
+    pub async fn exit_code(&mut self) -> Result<i32, Error> {
+        let mut rest = Vec::new();
+        self.reply.read_to_end(&mut rest).await.map_err(Error::io("reading", "a reply socket"))?;
+        match serde_json::from_slice(&rest) {
+            Ok(TalkReply::Exited(code)) => Ok(code),
+            _ => Err(Error::Shim("the program's exit code is lost".to_owned())),
+        }
+    }
+}
+
+/// The first answer to a request to talk, and what comes with it.
+async fn started(reply: &mut UnixStream) -> Result<Vec<OwnedFd>, Error> {
+    let mut buffer = vec![0; REPLY_BYTES_MAX];
+    let (length, ends) = {
+        let reply = &*reply;
+        reply
+            .async_io(Interest::READABLE, || Ok(receive_descriptors(reply, &mut buffer)?))
+            .await
+            .map_err(Error::io("reading", "a reply socket"))?
+    };
+    // Descriptors end a read, so what is there is this line; one without may come in parts.
+    let mut line = buffer[..length].to_vec();
+    while !line.ends_with(b"\n") {
+        let mut more = [0; 256];
+        let length = reply.read(&mut more).await.map_err(Error::io("reading", "a reply socket"))?;
+        if length == 0 || line.len() > REPLY_BYTES_MAX {
+            return Err(Error::Shim("the shim ended without an answer".to_owned()));
+        }
+        line.extend_from_slice(&more[..length]);
+    }
+    match serde_json::from_slice(&line) {
+        Ok(TalkReply::Started) => Ok(ends),
+        Ok(TalkReply::Failed(message)) => Err(Error::Shim(message)),
+        Ok(TalkReply::Exited(_)) => Err(Error::Shim("the shim ended without a start".to_owned())),
+        Err(source) => Err(Error::Record { path: "shim reply".into(), source }),
+    }
+}
+
+/// Attaches to the first process of the container in `bundle`: frames of [`super::Frame`] follow, both ways.
+///
+/// # Errors
+/// When the shim cannot be reached or takes nobody.
+pub async fn attach(bundle: &Path, stdin: bool) -> Result<UnixStream, Error> {
+    let mut stream = connect(bundle, &ShimRequest::Attach { stdin }).await?;
+    let answer = tokio::time::timeout(SHIM_TIMEOUT, line(&mut stream))
+        .await
+        .map_err(|_| Error::Shim(format!("no answer within {SHIM_TIMEOUT:?}")))?
+        .map_err(Error::io("reading from", bundle.join(files::SOCKET)))?;
+    match answer.as_str() {
+        "ok" => Ok(stream),
+        other => Err(Error::Shim(other.to_owned())),
+    }
+}
+
+/// Reads one line and not a byte more.
+async fn line(stream: &mut UnixStream) -> std::io::Result<String> {
+    let mut line = Vec::new();
+    loop {
+        match stream.read_u8().await? {
+            b'\n' => return Ok(String::from_utf8_lossy(&line).into_owned()),
+            byte => line.push(byte),
+        }
+    }
 }
 
 /// Sends a signal to the first process of the container in `bundle`. Success if it is over already.

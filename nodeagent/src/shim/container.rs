@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, BorrowedFd},
         unix::net::{UnixListener, UnixStream},
     },
     path::Path,
@@ -12,10 +12,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use libcontainer::{
-    container::{Container, builder::ContainerBuilder},
-    syscall::syscall::SyscallType,
-};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
@@ -27,7 +23,10 @@ use nix::{
 };
 
 use super::{
-    ExitReason, ExitRecord, RunJob, RunReply, ShimRecord, ShimRequest, files,
+    ExitReason, ExitRecord, Frame, FrameKind, RunJob, RunReply, ShimRecord, ShimRequest, Stdin,
+    attach::{ATTACHED_MAX, Attached, Input, is_passing},
+    create::{self, Created, chain},
+    files,
     logs::{LogStream, LogWriter},
     mounts, short_path,
     starter::answer,
@@ -48,23 +47,22 @@ const CLIENT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How much of a log is read at a time; a pipe holds 64 KiB.
 const READ_BYTES: usize = 64 * 1024;
 
+/// How often to look whether a client still makes the container wait.
+const HELD_UP_POLL_MS: u16 = 500;
+
 /// Connections held by waiters. One agent waits once; a few more survive its restarts.
 const WAITERS_MAX: usize = 16;
-
-/// How willingly the kernel kills this process when memory runs out: later than any container.
-const OOM_SCORE: &str = "/proc/self/oom_score_adj";
-const SHIM_OOM_SCORE: &str = "-998";
 
 /// Runs the container to its end. The caller then exits this process.
 pub(super) fn run(job: &RunJob, reply: UnixStream, starter: Pid) {
     let _ = std::fs::write("/proc/self/comm", "claw-shim");
     let _ = nix::unistd::setsid();
     sys::become_subreaper();
-    if let Err(error) = take_bundle(job, starter) {
+    if let Err(error) = create::take_bundle(job, starter) {
         // The bundle is somebody else's by now: nothing in it is touched.
         return answer(&reply, &RunReply::Failed(error.full()));
     }
-    match prepare(job).and_then(Shim::start) {
+    match create::create(job).and_then(Shim::start) {
         Ok(mut shim) => {
             answer(&reply, &RunReply::Started(shim.record.clone()));
             drop(reply);
@@ -79,72 +77,15 @@ pub(super) fn run(job: &RunJob, reply: UnixStream, starter: Pid) {
     }
 }
 
-/// A container that is created but does not run yet.
-struct Created<'a> {
-    job: &'a RunJob,
-    container: Container,
-    stdout: File,
-    stderr: File,
-}
-
-/// Marks the bundle as this shim's, unless the run was given up meanwhile: whoever gives one up first makes sure that
-/// its starter is gone, then looks at the lock.
-fn take_bundle(job: &RunJob, starter: Pid) -> Result<(), Error> {
-    let lock = job.bundle.join(files::LOCK);
-    sys::lock_for_life(&lock).map_err(Error::io("locking", &lock))?;
-    if nix::unistd::getppid() == starter {
-        Ok(())
-    } else {
-        Err(Error::Shim("the agent that asked for this run is gone".to_owned()))
-    }
-}
-
-fn prepare(job: &RunJob) -> Result<Created<'_>, Error> {
-    sys::detach_standard_streams().map_err(Error::io("opening", "/dev/null"))?;
-    mounts::enter_own_namespace(job)?;
-    let own_score = std::fs::read_to_string(OOM_SCORE).unwrap_or_default();
-    let (stdout, stdout_end) = log_pipe()?;
-    let (stderr, stderr_end) = log_pipe()?;
-    let null = File::open("/dev/null").map_err(Error::io("opening", "/dev/null"))?;
-    let container = ContainerBuilder::new(job.id.clone(), SyscallType::default())
-        .with_root_path(&job.state_root)
-        .and_then(|builder| {
-            builder.with_stdin(null).with_stdout(stdout_end).with_stderr(stderr_end).validate_id()
-        })
-        .and_then(|builder| builder.as_init(&job.bundle).with_systemd(false).with_detach(true).build())
-        .map_err(|error| Error::Shim(format!("creating the container: {}", chain(&error))))?;
-    // libcontainer gave this process the container's score; the shim must be the last to go.
-    if std::fs::write(OOM_SCORE, SHIM_OOM_SCORE).is_err() {
-        // Without CAP_SYS_RESOURCE nobody may go below what they were given.
-        let _ = std::fs::write(OOM_SCORE, own_score.trim());
-    }
-    Ok(Created { job, container, stdout, stderr })
-}
-
-fn log_pipe() -> Result<(File, OwnedFd), Error> {
-    let (reader, writer) =
-        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(Error::system("making a log pipe"))?;
-    let reader = File::from(reader);
-    sys::set_nonblocking(&reader).map_err(Error::io("making non-blocking", "a log pipe"))?;
-    Ok((reader, writer))
-}
-
-/// libcontainer wraps the cause that people need several levels deep.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let more = source.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = source.source();
-    }
-    // Errors of create hide their cause from everything but `Debug`.
-    if text.ends_with("io error") || text.ends_with("syscall error") {
-        text = format!("{text} ({error:?})");
-    }
-    text
+/// What a shim waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Signals,
+    Listener,
+    /// Standard output, standard error.
+    Pipe(usize),
+    Input,
+    Client(usize),
 }
 
 /// A container that runs, and everything that can happen to it.
@@ -154,6 +95,9 @@ struct Shim<'a> {
     signals: SignalFd,
     listener: UnixListener,
     waiters: Vec<UnixStream>,
+    attached: Vec<Attached>,
+    input: Option<Input>,
+    terminal: Option<File>,
     log: LogWriter,
     pipes: [Option<(File, LogStream)>; 2],
     /// For reading from the pipes.
@@ -163,12 +107,12 @@ struct Shim<'a> {
 
 impl<'a> Shim<'a> {
     fn start(created: Created<'a>) -> Result<Self, Error> {
-        let Created { job, mut container, stdout, stderr } = created;
+        let Created { job, mut container, ends } = created;
         let init_pid =
             container.pid().ok_or_else(|| Error::Shim("the container has no process".to_owned()))?;
         // Not before create: the container would inherit the blocked signals and the listener.
         let mut mask = SigSet::empty();
-        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
             mask.add(signal);
         }
         mask.thread_block().map_err(Error::system("blocking signals"))?;
@@ -186,9 +130,23 @@ impl<'a> Shim<'a> {
         container
             .start()
             .map_err(|error| Error::Shim(format!("starting the container: {}", chain(&error))))?;
-        let pipes = [Some((stdout, LogStream::new("stdout"))), Some((stderr, LogStream::new("stderr")))];
-        let buffer = vec![0; READ_BYTES];
-        Ok(Self { job, record, signals, listener, waiters: Vec::new(), log, pipes, buffer, exit: None })
+        Ok(Self {
+            job,
+            record,
+            signals,
+            listener,
+            waiters: Vec::new(),
+            attached: Vec::new(),
+            input: ends.input.map(Input::new),
+            terminal: ends.terminal,
+            log,
+            pipes: [
+                Some((ends.stdout, LogStream::new("stdout"))),
+                ends.stderr.map(|stderr| (stderr, LogStream::new("stderr"))),
+            ],
+            buffer: vec![0; READ_BYTES],
+            exit: None,
+        })
     }
 
     /// Serves the container until it is over and its log is complete.
@@ -210,57 +168,135 @@ impl<'a> Shim<'a> {
     }
 
     fn serve_once(&mut self, timeout: PollTimeout) {
-        let [signalled, asked, out, err] = self.ready(timeout);
-        if out {
-            self.read_log(0);
+        let ready = self.ready(timeout);
+        for index in 0..self.pipes.len() {
+            if ready.contains(&Source::Pipe(index)) {
+                self.read_log(index);
+            }
         }
-        if err {
-            self.read_log(1);
-        }
-        if signalled {
+        if ready.contains(&Source::Signals) {
             while let Ok(Some(_)) = self.signals.read_signal() {}
             self.reap();
         }
-        if asked {
+        self.serve_attached(&ready);
+        if ready.contains(&Source::Listener) {
             self.accept();
         }
     }
 
-    /// Which of signals, listener, stdout and stderr have something.
-    fn ready(&self, timeout: PollTimeout) -> [bool; 4] {
-        let mut watched = vec![
-            (0, PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)),
-            (1, PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)),
+    /// What there is to do, or was when the time was over.
+    fn ready(&self, timeout: PollTimeout) -> Vec<Source> {
+        let sources = self.sources();
+        let mut polled: Vec<PollFd<'_>> =
+            sources.iter().map(|(_, descriptor, flags)| PollFd::new(*descriptor, *flags)).collect();
+        let timeout = if self.is_held_up() { PollTimeout::from(HELD_UP_POLL_MS) } else { timeout };
+        if poll(&mut polled, timeout).is_err() {
+            return Vec::new();
+        }
+        let ready = sources.iter().zip(&polled).filter(|(_, poll)| poll.any().unwrap_or(false));
+        ready.map(|((source, ..), _)| *source).collect()
+    }
+
+    fn sources(&self) -> Vec<(Source, BorrowedFd<'_>, PollFlags)> {
+        let mut all = vec![
+            (Source::Signals, self.signals.as_fd(), PollFlags::POLLIN),
+            (Source::Listener, self.listener.as_fd(), PollFlags::POLLIN),
         ];
-        for (index, pipe) in self.pipes.iter().enumerate() {
-            if let Some((file, _)) = pipe {
-                watched.push((index + 2, PollFd::new(file.as_fd(), PollFlags::POLLIN)));
+        if !self.is_held_up() {
+            for (index, pipe) in self.pipes.iter().enumerate() {
+                all.extend(
+                    pipe.iter().map(|(file, _)| (Source::Pipe(index), file.as_fd(), PollFlags::POLLIN)),
+                );
             }
         }
-        let mut polled: Vec<PollFd<'_>> = watched.iter().map(|(_, poll)| *poll).collect();
-        let mut ready = [false; 4];
-        if poll(&mut polled, timeout).is_ok() {
-            for ((index, _), poll) in watched.iter().zip(&polled) {
-                ready[*index] = poll.any().unwrap_or(false);
-            }
+        if let Some(input) = self.input.as_ref().filter(|input| input.has_waiting()) {
+            all.push((Source::Input, input.descriptor(), PollFlags::POLLOUT));
         }
-        ready
+        for (index, client) in self.attached.iter().enumerate() {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::POLLIN, self.may_speak(client));
+            flags.set(PollFlags::POLLOUT, client.has_waiting());
+            all.push((Source::Client(index), client.descriptor(), flags));
+        }
+        all
     }
 
     fn read_log(&mut self, index: usize) {
         let Some((file, stream)) = &mut self.pipes[index] else { return };
         match file.read(&mut self.buffer) {
-            Ok(0) => {
+            Ok(length) if length > 0 => {
+                let data = &self.buffer[..length];
+                stream.push(&mut self.log, data, Timestamp::now());
+                let kind = if index == 0 { FrameKind::Stdout } else { FrameKind::Stderr };
+                for client in &mut self.attached {
+                    // One that is gone is found readable next.
+                    let _ = client.send(kind, data, Instant::now());
+                }
+            }
+            Err(error) if is_passing(&error) => {}
+            // The end; of a terminal that nobody has open any more, it is an error.
+            Ok(_) | Err(_) => {
                 stream.finish(&mut self.log, Timestamp::now());
                 self.pipes[index] = None;
             }
-            Ok(length) => stream.push(&mut self.log, &self.buffer[..length], Timestamp::now()),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
-                ) => {}
-            Err(_) => self.pipes[index] = None,
+        }
+    }
+
+    /// Whether the container is to wait for a client. Not once it is over: what it wrote is then all there is.
+    fn is_held_up(&self) -> bool {
+        self.exit.is_none() && self.attached.iter().any(Attached::is_full)
+    }
+
+    /// Whether there is room for what a client may say.
+    fn may_speak(&self, client: &Attached) -> bool {
+        !client.writes || self.input.as_ref().is_none_or(Input::has_room)
+    }
+
+    fn serve_attached(&mut self, ready: &[Source]) {
+        let now = Instant::now();
+        for (index, mut client) in std::mem::take(&mut self.attached).into_iter().enumerate() {
+            let is_there = !client.is_stalled(now)
+                && (!ready.contains(&Source::Client(index)) || self.serve_client(&mut client, now).is_ok());
+            if is_there {
+                self.attached.push(client);
+            } else if client.writes {
+                self.input_done();
+            }
+        }
+        if self.input.as_mut().is_some_and(|input| !input.flush()) {
+            self.input = None;
+        }
+    }
+
+    fn serve_client(&mut self, client: &mut Attached, now: Instant) -> std::io::Result<()> {
+        client.flush(now)?;
+        if !self.may_speak(client) {
+            return Ok(());
+        }
+        for Frame { kind, data } in client.hear(&mut self.buffer)? {
+            match kind {
+                FrameKind::Stdin if client.writes => {
+                    self.input.iter_mut().for_each(|input| input.push(&data));
+                }
+                FrameKind::StdinEnd if client.writes => self.input_done(),
+                FrameKind::Resize => self.resize(&data),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A client that wrote to the process is done.
+    fn input_done(&mut self) {
+        if self.job.stdin == Stdin::Once {
+            self.input.iter_mut().for_each(Input::end);
+        }
+    }
+
+    fn resize(&self, data: &[u8]) {
+        if let (Some(terminal), [a, b, c, d]) = (&self.terminal, data) {
+            let (columns, rows) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+            let _ = sys::resize(terminal.as_fd(), columns, rows);
         }
     }
 
@@ -293,6 +329,7 @@ impl<'a> Shim<'a> {
                     self.waiters.push(client);
                 }
             }
+            Ok(ShimRequest::Attach { stdin }) => self.attach(client, stdin),
             Ok(ShimRequest::Signal(number)) => {
                 let answer = self.signal(number);
                 let _ = writeln!(&client, "{answer}");
@@ -300,6 +337,20 @@ impl<'a> Shim<'a> {
             Err(error) => {
                 let _ = writeln!(&client, "not a request: {error}");
             }
+        }
+    }
+
+    fn attach(&mut self, client: UnixStream, stdin: bool) {
+        if self.exit.is_some() || self.attached.len() >= ATTACHED_MAX {
+            let why = if self.exit.is_some() { "the container is over" } else { "too many are attached" };
+            let _ = writeln!(&client, "{why}");
+            return;
+        }
+        let writes = stdin && self.input.is_some();
+        if writeln!(&client, "ok").is_ok()
+            && let Ok(client) = Attached::new(client, writes)
+        {
+            self.attached.push(client);
         }
     }
 
@@ -336,6 +387,7 @@ impl<'a> Shim<'a> {
         }
         let _ = records::write_durably(&self.job.bundle.join(files::EXIT), exit);
         self.waiters.clear();
+        self.attached.into_iter().for_each(Attached::finish);
         clean_up(self.job);
         mounts::remove_root(self.job);
         let _ = std::fs::remove_file(self.job.bundle.join(files::SOCKET));

@@ -7,17 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, kill},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
+        wait::waitpid,
     },
     unistd::Pid,
 };
 
-use super::{ExecJob, ExecReply, container::chain, starter::answer, sys};
+use super::{
+    ExecJob, ExecReply,
+    starter::answer,
+    sys,
+    talk::exit_code,
+    tenant::{self, Ends},
+};
 use crate::Error;
 
 /// How much output is kept, as in kubelet's probes.
@@ -41,13 +46,8 @@ fn start(job: &ExecJob) -> Result<(Pid, File), Error> {
     let (reader, writer) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(Error::system("making a pipe"))?;
     let second = writer.try_clone().map_err(Error::io("duplicating", "a pipe"))?;
-    let pid = ContainerBuilder::new(job.id.clone(), SyscallType::default())
-        .with_root_path(&job.state_root)
-        .map(|builder| builder.with_stdout(writer).with_stderr(second))
-        .and_then(|builder| {
-            builder.as_tenant().with_container_args(job.command.clone()).with_detach(true).build()
-        })
-        .map_err(|error| Error::Shim(chain(&error)))?;
+    let null = File::open("/dev/null").map_err(Error::io("opening", "/dev/null"))?;
+    let (pid, _) = tenant::start(&job.tenant, Ends::Streams(null.into(), writer, second))?;
     let reader = File::from(reader);
     sys::set_nonblocking(&reader).map_err(Error::io("making non-blocking", "a pipe"))?;
     Ok((pid, reader))
@@ -102,14 +102,4 @@ fn read_some(pipe: &mut File, output: &mut Vec<u8>) -> bool {
 fn has_more(pipe: &File) -> bool {
     let mut polled = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
     matches!(poll(&mut polled, PollTimeout::ZERO), Ok(count) if count > 0)
-}
-
-fn exit_code(pid: Pid) -> Option<i32> {
-    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(_, code)) => Some(code),
-        Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
-        Ok(_) => None,
-        // The container's end took it along before it could be waited for.
-        Err(_) => Some(137),
-    }
 }

@@ -23,13 +23,21 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod attach;
 pub mod client;
+mod console;
 mod container;
+mod create;
 mod exec;
 mod logs;
 mod mounts;
 mod starter;
 pub mod sys;
+mod talk;
+mod tenant;
+
+pub use attach::{Frame, FrameKind};
+pub(crate) use tenant::add_term;
 
 /// First argument of a re-executed starter.
 const STARTER_ARGUMENT: &str = "__clawbernetes-container-starter";
@@ -63,6 +71,8 @@ pub enum StarterRequest {
     Run(RunJob),
     /// Run a command in a running container and report how it went.
     Exec(ExecJob),
+    /// Run a program in a running container for somebody who talks to it.
+    Talk(TalkJob),
 }
 
 /// One container to run.
@@ -78,19 +88,70 @@ pub struct RunJob {
     pub image_root: PathBuf,
     /// Cgroup path, as in `config.json`.
     pub cgroup: String,
+    /// Whether somebody may write to its first process, and for how long.
+    pub stdin: Stdin,
+    /// Whether its first process has a terminal, as in `config.json`.
+    pub tty: bool,
+}
+
+/// The standard input of a container's first process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdin {
+    /// Empty.
+    #[default]
+    Null,
+    /// Open for as long as the container runs.
+    Open,
+    /// Ends when the first who writes to it is done.
+    Once,
+}
+
+/// A program for a running container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Identifier for libcontainer.
+    pub id: String,
+    /// Folder with `config.json`.
+    pub bundle: PathBuf,
+    /// Where libcontainer keeps its state.
+    pub state_root: PathBuf,
+    /// Program and arguments.
+    pub command: Vec<String>,
 }
 
 /// One command to run in a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExecJob {
-    /// Identifier for libcontainer.
-    pub id: String,
-    /// Where libcontainer keeps its state.
-    pub state_root: PathBuf,
-    /// Program and arguments.
-    pub command: Vec<String>,
+    /// What and where.
+    pub tenant: Tenant,
     /// Killed after so long.
     pub timeout_ms: u64,
+}
+
+/// One program to run in a container for somebody who talks to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TalkJob {
+    /// What and where.
+    pub tenant: Tenant,
+    /// Somebody writes to it.
+    pub stdin: bool,
+    /// Somebody reads what it writes.
+    pub stdout: bool,
+    /// The same of its errors; with a terminal they are one.
+    pub stderr: bool,
+    /// It gets a terminal.
+    pub tty: bool,
+}
+
+/// The starter's answers to [`StarterRequest::Talk`], one JSON line each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TalkReply {
+    /// It runs. With this come the descriptors: of its terminal; or of the pipes asked for, in order.
+    Started,
+    /// It has ended: exit code, 128 + signal for a signal.
+    Exited(i32),
+    /// It could not be started.
+    Failed(String),
 }
 
 /// The starter's answer to [`StarterRequest::Run`].
@@ -207,6 +268,11 @@ pub enum ShimRequest {
     Signal(i32),
     /// Answered, by closing the connection, once `exit.json` is written.
     Wait,
+    /// Answered with a line; then the connection carries [`Frame`]s until one side is done.
+    Attach {
+        /// The client may write to the first process.
+        stdin: bool,
+    },
 }
 
 /// Runs as starter, and does not return, if this process was executed as one. Call it first thing

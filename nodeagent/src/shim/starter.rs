@@ -12,7 +12,7 @@ use std::{
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use super::{StarterRequest, container, exec, sys};
+use super::{StarterRequest, container, exec, sys, talk};
 
 /// Longest request. Arguments of an exec are the only part of unknown length; sockets carry about 200 KiB.
 pub(super) const REQUEST_BYTES_MAX: usize = 128 * 1024;
@@ -58,6 +58,7 @@ fn handle(request: Result<StarterRequest, String>, reply: UnixStream, socket: &O
             match request {
                 Ok(StarterRequest::Run(job)) => container::run(&job, reply, starter),
                 Ok(StarterRequest::Exec(job)) => exec::run(&job, reply),
+                Ok(StarterRequest::Talk(job)) => talk::run(&job, &reply),
                 Err(message) => answer(&reply, &super::RunReply::Failed(message)),
             }
             std::process::exit(0)

@@ -19,6 +19,16 @@ const EVICTION: Subresource = Subresource {
     verbs: &["create"],
 };
 
+const OF_PODS: &[Subresource] = &[
+    STATUS,
+    LOG,
+    opened("attach", "PodAttachOptions"),
+    opened("exec", "PodExecOptions"),
+    opened("portforward", "PodPortForwardOptions"),
+    BINDING,
+    EVICTION,
+];
+
 const TOKEN: Subresource = Subresource {
     name: Cow::Borrowed("token"),
     carries: Some(("authentication.k8s.io", "v1", "TokenRequest")),
@@ -26,6 +36,12 @@ const TOKEN: Subresource = Subresource {
 };
 const FINALIZE: Subresource =
     Subresource { name: Cow::Borrowed("finalize"), carries: None, verbs: &["update"] };
+
+/// What is opened instead of read: by GET for WebSockets, by POST for SPDY.
+const fn opened(name: &'static str, carried: &'static str) -> Subresource {
+    let carries = Some(("", "v1", carried));
+    Subresource { name: Cow::Borrowed(name), carries, verbs: &["create", "get"] }
+}
 
 pub(super) fn all() -> Vec<Descriptor> {
     vec![
@@ -51,7 +67,7 @@ pub(super) fn all() -> Vec<Descriptor> {
         Kind {
             short_names: &["po"],
             categories: &["all"],
-            subresources: &[STATUS, LOG, BINDING, EVICTION],
+            subresources: OF_PODS,
             selectable_fields: &[
                 "spec.nodeName",
                 "spec.restartPolicy",

@@ -128,10 +128,13 @@ fn of_object<'a>(kind: &'a Descriptor, ty: &str) -> Vec<Operation<'a>> {
 fn of_subresource<'a>(kind: &'a Descriptor, sub: &Subresource, ty: &str) -> Vec<Operation<'a>> {
     let carried = carried_by(sub);
     let carried_type = carried.and_then(|carried| (carried.schema)()["title"].as_str().map(str::to_owned));
-    let plain_text = sub.name == "log";
+    let is_opened = matches!(&*sub.name, "attach" | "exec" | "portforward");
+    let plain_text = is_opened || sub.name == "log";
     sub.verbs
         .iter()
         .filter_map(|verb| match *verb {
+            "get" if is_opened => Some(("get", "connect", "connectGet")),
+            "create" if is_opened => Some(("post", "connect", "connectPost")),
             "get" => Some(("get", "get", "read")),
             "update" => Some(("put", "put", "replace")),
             "patch" => Some(("patch", "patch", "patch")),
@@ -142,6 +145,8 @@ fn of_subresource<'a>(kind: &'a Descriptor, sub: &Subresource, ty: &str) -> Vec<
             let mut operation = operation(kind, method, action, verb, carried_type.as_deref().unwrap_or(ty));
             if let Some(carried) = carried {
                 operation.gvk = (carried.group, carried.version, carried.kind);
+            } else if let Some(carried) = sub.carries {
+                operation.gvk = carried;
             }
             if plain_text {
                 operation.answer = None;

@@ -45,7 +45,7 @@ impl Hooks<'_> {
 
     /// Whether the request is about an object of its kind, and not about another document.
     pub(super) fn is_about_object(&self) -> bool {
-        !matches!(self.target.sub, Some(Sub::Scale | Sub::Binding | Sub::Eviction | Sub::Token))
+        self.target.sub != Some(Sub::Scale) && !is_document(self.target.sub)
     }
 
     /// The kind as which somebody sees the objects, where it is not the request's own. What is no object of a kind is always
@@ -84,7 +84,7 @@ impl Hooks<'_> {
         }
         match target.sub {
             Some(Sub::Scale) => *object = scale::scaled(target, object, &patched)?,
-            Some(Sub::Binding | Sub::Eviction | Sub::Token) => *object = patched,
+            sub if is_document(sub) => *object = patched,
             _ => {
                 let patched = match self.other(resource)? {
                     Some(other) => other.shown_as(&target.kind, &patched).await?,
@@ -95,6 +95,12 @@ impl Hooks<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether what is sent there is a document of its own, and no object of the kind.
+fn is_document(sub: Option<Sub>) -> bool {
+    use Sub::{Attach, Binding, Eviction, Exec, PortForward, Token};
+    matches!(sub, Some(Attach | Binding | Eviction | Exec | PortForward | Token))
 }
 
 /// The object that a webhook made, with all that is not for it to say.

@@ -43,6 +43,7 @@ pub(super) enum How<'o> {
     Create(&'o WriteOptions),
     Update(&'o WriteOptions),
     Delete(&'o DeleteOptions),
+    Connect,
 }
 
 /// Those who have a say in one write.
@@ -141,9 +142,16 @@ impl ObjectService {
         document: &mut Value,
         options: &WriteOptions,
     ) -> Result<(), ApiError> {
-        let Some(hooks) = self.hooks(target, &target.name, How::Create(options)).await? else {
-            return Ok(());
-        };
+        self.ask_how(target, document, How::Create(options)).await
+    }
+
+    /// Asks whether a connection may be opened, and how.
+    pub(super) async fn ask_to_connect(&self, target: &Target, options: &mut Value) -> Result<(), ApiError> {
+        self.ask_how(target, options, How::Connect).await
+    }
+
+    async fn ask_how(&self, target: &Target, document: &mut Value, how: How<'_>) -> Result<(), ApiError> {
+        let Some(hooks) = self.hooks(target, &target.name, how).await? else { return Ok(()) };
         let mut rounds = Rounds::default();
         while hooks.change(&NOTHING, document, &mut rounds).await? && !rounds.are_over() {}
         hooks.judge(&NOTHING, document).await

@@ -38,6 +38,7 @@ pub(super) fn attributes(target: &Target, name: &str, how: How<'_>, who: &Identi
         How::Create(options) => (Operation::Create, options.dry_run),
         How::Update(options) => (Operation::Update, options.dry_run),
         How::Delete(options) => (Operation::Delete, options.dry_run),
+        How::Connect => (Operation::Connect, false),
     };
     let of = |group: &str, version: &str, kind: &str| Kind {
         group: group.to_owned(),
@@ -49,6 +50,9 @@ pub(super) fn attributes(target: &Target, name: &str, how: How<'_>, who: &Identi
         Some(Sub::Binding) => of("", "v1", "Binding"),
         Some(Sub::Eviction) => of("policy", "v1", "Eviction"),
         Some(Sub::Token) => of("authentication.k8s.io", "v1", "TokenRequest"),
+        Some(Sub::Exec) => of("", "v1", "PodExecOptions"),
+        Some(Sub::Attach) => of("", "v1", "PodAttachOptions"),
+        Some(Sub::PortForward) => of("", "v1", "PodPortForwardOptions"),
         _ => kind_of(descriptor),
     };
     let namespace = if target.kind.is_namespace() { &target.name } else { &target.namespace };
@@ -87,6 +91,7 @@ fn options(how: How<'_>) -> Value {
             (value, options.dry_run)
         }
         How::Delete(options) => (delete_options(options), options.dry_run),
+        How::Connect => return Value::Null,
     };
     options.0["apiVersion"] = "meta.k8s.io/v1".into();
     if options.1 {

@@ -16,8 +16,10 @@
 //! ```
 
 mod adopt;
+mod end;
 mod gpus;
 mod host_files;
+mod reach;
 
 use std::{
     collections::HashSet,
@@ -34,13 +36,13 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
+use tokio::{net::TcpStream, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use self::host_files::{names, remove_if_there, unmount_below};
 use super::{
     ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Refusal, Runtime,
-    Sandbox, Sources, StartFailure, StartRequest, cgroups,
+    Sandbox, Sources, StartFailure, StartRequest, Talk, TalkWish, cgroups,
     environment::{self, Fields},
     image::{Image, Images},
     network::{self, Network, namespace},
@@ -53,7 +55,7 @@ use crate::{
     gpu::{Driver, Gpus, Inventory, Recording, ledger::Ledger},
     ids::hex,
     services::Services,
-    shim::{self, ExecJob, RunJob, client::Starter, files},
+    shim::{self, ExecJob, RunJob, Tenant, client::Starter, files},
 };
 
 /// First two bytes of pod addresses; the third numbers the agents of a machine.
@@ -245,9 +247,13 @@ impl Containers {
         }
     }
 
-    fn exec_job(&self, id: String, command: &[String], timeout: Duration) -> ExecJob {
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        ExecJob { id, state_root: self.root_dir.join("state"), command: command.to_vec(), timeout_ms }
+    fn tenant(&self, key: &InstanceKey, command: &[String]) -> Result<Tenant, Error> {
+        Ok(Tenant {
+            id: self.container_id(key),
+            bundle: self.bundle(key)?,
+            state_root: self.root_dir.join("state"),
+            command: command.to_vec(),
+        })
     }
 }
 
@@ -415,6 +421,8 @@ impl Runtime for Containers {
             state_root: self.root_dir.join("state"),
             image_root: image.root,
             cgroup: run.cgroup.clone(),
+            stdin: reach::stdin(request.container),
+            tty: request.container.tty == Some(true),
         };
         let (started_at, exit) = match self.starter.run(job).await {
             Ok(shim) => (Some(shim.started_at), None),
@@ -458,7 +466,16 @@ impl Runtime for Containers {
         timeout: Duration,
     ) -> Result<ExecReply, Error> {
         self.expect_moves();
-        self.starter.exec(self.exec_job(self.container_id(key), command, timeout)).await
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.starter.exec(ExecJob { tenant: self.tenant(key, command)?, timeout_ms }).await
+    }
+
+    async fn talk(&self, key: &InstanceKey, wish: &TalkWish, talk: Talk) -> Result<Option<i32>, Error> {
+        self.talk_to(key, wish, talk).await
+    }
+
+    async fn dial(&self, pod_uid: &str, port: u16) -> Result<TcpStream, Error> {
+        self.dial_inside(pod_uid, port).await
     }
 
     async fn probe(&self, key: &InstanceKey, target: &ProbeTarget, timeout: Duration) -> Result<(), String> {

@@ -54,10 +54,10 @@ pub(in crate::runtime) fn is_pinned(file: &Path) -> bool {
 }
 
 /// Runs something inside a network namespace.
-pub(super) fn run_inside(
+pub(in crate::runtime) fn run_inside<T: Send + 'static>(
     namespace: &File,
-    work: impl FnOnce() -> Result<(), Error> + Send + 'static,
-) -> Result<(), Error> {
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     let namespace = namespace.try_clone().map_err(Error::io("duplicating", "a namespace"))?;
     in_thread(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(Error::system("entering a pod's network"))?;
@@ -66,7 +66,9 @@ pub(super) fn run_inside(
 }
 
 /// A thread that changes its namespaces must not be used for anything else.
-fn in_thread(work: impl FnOnce() -> Result<(), Error> + Send + 'static) -> Result<(), Error> {
+fn in_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     std::thread::Builder::new()
         .name("claw-namespace".to_owned())
         .spawn(work)

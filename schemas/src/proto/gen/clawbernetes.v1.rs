@@ -1309,7 +1309,7 @@ pub struct Ack {
 pub struct OpenStream {
     #[prost(string, tag = "1")]
     pub stream_id: ::prost::alloc::string::String,
-    #[prost(oneof = "open_stream::Request", tags = "2")]
+    #[prost(oneof = "open_stream::Request", tags = "2, 3, 4")]
     pub request: ::core::option::Option<open_stream::Request>,
 }
 /// Nested message and enum types in `OpenStream`.
@@ -1318,7 +1318,47 @@ pub mod open_stream {
     pub enum Request {
         #[prost(message, tag = "2")]
         Logs(super::LogsRequest),
+        #[prost(message, tag = "3")]
+        Talk(super::TalkRequest),
+        #[prost(message, tag = "4")]
+        Forward(super::ForwardRequest),
     }
+}
+/// To talk to a process of a running container.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TalkRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub pod: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub container: ::prost::alloc::string::String,
+    /// The program to start and its arguments. Empty: the container's own first process is meant.
+    #[prost(string, repeated, tag = "5")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "6")]
+    pub stdin: bool,
+    #[prost(bool, tag = "7")]
+    pub stdout: bool,
+    #[prost(bool, tag = "8")]
+    pub stderr: bool,
+    /// Gives the program a terminal. Whether the first process has one was decided when it was started.
+    #[prost(bool, tag = "9")]
+    pub tty: bool,
+}
+/// One connection to a port inside the network of a pod.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForwardRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub pod: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogsRequest {
@@ -1346,6 +1386,7 @@ pub struct LogsRequest {
     #[prost(string, tag = "11")]
     pub since_time: ::prost::alloc::string::String,
 }
+/// A log flows towards the server only; all else flows both ways, and each way ends by itself.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StreamFrame {
     /// Set on the agent's first frame only.
@@ -1356,6 +1397,54 @@ pub struct StreamFrame {
     /// Set on a last frame that ends the stream with an error.
     #[prost(string, tag = "3")]
     pub error: ::prost::alloc::string::String,
+    /// Which part of a process the data is of. Logs and connections have one part.
+    #[prost(enumeration = "Channel", tag = "4")]
+    pub channel: i32,
+    /// Nothing comes any more on this channel, in this direction.
+    #[prost(bool, tag = "5")]
+    pub end: bool,
+    /// The terminal has a new size.
+    #[prost(message, optional, tag = "6")]
+    pub resize: ::core::option::Option<TerminalSize>,
+    /// Set on a last frame: how the program ended; 128 + signal for a signal.
+    #[prost(int32, optional, tag = "7")]
+    pub exit_code: ::core::option::Option<i32>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TerminalSize {
+    #[prost(uint32, tag = "1")]
+    pub columns: u32,
+    #[prost(uint32, tag = "2")]
+    pub rows: u32,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Channel {
+    Stdin = 0,
+    Stdout = 1,
+    Stderr = 2,
+}
+impl Channel {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Stdin => "CHANNEL_STDIN",
+            Self::Stdout => "CHANNEL_STDOUT",
+            Self::Stderr => "CHANNEL_STDERR",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CHANNEL_STDIN" => Some(Self::Stdin),
+            "CHANNEL_STDOUT" => Some(Self::Stdout),
+            "CHANNEL_STDERR" => Some(Self::Stderr),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod node_link_client {
@@ -1516,8 +1605,8 @@ pub mod node_link_client {
                 .insert(GrpcMethod::new("clawbernetes.v1.NodeLink", "Session"));
             self.inner.streaming(req, path, codec).await
         }
-        /// One log, exec or port-forward session. The agent opens it in answer to `OpenStream`, and its
-        /// first frame names the `stream_id`.
+        /// One log, one process that somebody talks to, or one connection to a port. The agent opens it in
+        /// answer to `OpenStream`, and its first frame names the `stream_id`.
         pub async fn stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::StreamFrame>,
@@ -1583,8 +1672,8 @@ pub mod node_link_server {
             >
             + std::marker::Send
             + 'static;
-        /// One log, exec or port-forward session. The agent opens it in answer to `OpenStream`, and its
-        /// first frame names the `stream_id`.
+        /// One log, one process that somebody talks to, or one connection to a port. The agent opens it in
+        /// answer to `OpenStream`, and its first frame names the `stream_id`.
         async fn stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::StreamFrame>>,
