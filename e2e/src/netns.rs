@@ -18,6 +18,10 @@ const RULES: &str = "table inet claw_e2e {
 }
 ";
 
+/// Shows the machine's control groups and this network's interfaces under `/sys`, as a machine of its own would.
+const ENTER: &str = "set -e; groups=$(mktemp -d); mount --rbind /sys/fs/cgroup $groups; mount -t sysfs sysfs /sys; \
+    mount --rbind $groups /sys/fs/cgroup; umount -l $groups; rmdir $groups; exec \"$@\"";
+
 /// A network namespace, joined with the host by a pair of interfaces. Dropped, it is removed.
 #[derive(Debug)]
 pub struct DialOut {
@@ -69,7 +73,10 @@ impl DialOut {
     /// What to put before a command so that it runs inside.
     #[must_use]
     pub fn prefix(&self) -> Vec<String> {
-        vec!["nsenter".to_owned(), format!("--net={}", self.path().display())]
+        let network = format!("--net={}", self.path().display());
+        ["nsenter", &network, "unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"]
+            .map(str::to_owned)
+            .to_vec()
     }
 }
 

@@ -10,8 +10,8 @@ use std::{sync::Arc, time::Duration};
 use claw_nodeagent::{
     Containers, ContainersConfig, Runtime,
     runtime::{
-        ExecReply, ExitReason, ExitRecord, Host, Instance, ProbeTarget, Sandbox, Sources, StartFailure,
-        StartRequest, cgroups,
+        ExecReply, ExitReason, ExitRecord, Host, Instance, ProbeTarget, Said, Sandbox, Sources, StartFailure,
+        StartRequest, Talk, TalkWish, cgroups,
     },
 };
 use common::{Machine, can_run_containers, eventually, log_texts, shims_of, unreachable_client};
@@ -486,5 +486,37 @@ async fn an_agent_killed_at_any_moment_of_a_start_leaves_nothing_unknown() {
             assert_eq!(log_texts(&rig.runtime.log_folder(&run.key).unwrap()), ["line 1", "line 2", "line 3"]);
         }
     }
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn whoever_is_attached_and_does_not_read_holds_a_container_up_only_for_a_while() {
+    let test = "whoever_is_attached_and_does_not_read_holds_a_container_up_only_for_a_while";
+    if !can_run_containers(test) {
+        return;
+    }
+    // More than all buffers on the way hold, and less than a log is rotated at.
+    let script = "cat; toolbox lines --count 150000";
+    let rig = Rig::new(serde_json::json!({"containers": [{
+        "name": "main", "image": "clawbernetes.io/toolbox:test", "command": ["sh", "-c", script],
+        "stdin": true, "stdinOnce": true,
+    }]}))
+    .await;
+    let instance = rig.start().await;
+    let (say, said) = tokio::sync::mpsc::channel(1);
+    let (heard, _nobody_reads) = tokio::sync::mpsc::channel(1);
+    let wish = TalkWish { stdin: true, stdout: true, ..TalkWish::default() };
+    let attached = tokio::spawn({
+        let (runtime, key) = (Arc::clone(&rig.runtime), instance.key.clone());
+        async move { runtime.talk(&key, &wish, Talk { said, heard }).await }
+    });
+    say.send(Said::StdinEnd).await.unwrap();
+    let exit =
+        tokio::time::timeout(common::PATIENCE, rig.runtime.wait(&instance.key)).await.unwrap().unwrap();
+    assert_eq!(exit.reason, ExitReason::Completed);
+    let log = log_texts(&rig.runtime.log_folder(&instance.key).unwrap());
+    assert!(log.len() == 150_000 && log.last().is_some_and(|line| line == "line 150000"), "{}", log.len());
+    assert!(!attached.is_finished(), "it still waits for its reader");
+    attached.abort();
     rig.close().await;
 }

@@ -78,19 +78,19 @@ impl ObjectService {
         };
         let pod = encode::value_of(&self.record(&target).await?)?;
         let node = node_of(&target, &pod)?;
-        let streams = self.node_streams()?;
         let place = Place(self.watches.enter(who)?);
         if sub == Sub::PortForward {
             let numbers = numbers(&query)?;
             let mut options = json!({"kind": "PodPortForwardOptions", "apiVersion": "v1", "ports": numbers});
             self.ask_to_connect(&target, &mut options).await?;
-            return ports(&target, &pod, node, streams, numbers, place);
+            return ports(&target, &pod, node, self.node_streams()?, numbers, place);
         }
         let mut request = process(&target, &pod, sub, &query)?;
         let mut options = shown(&request, sub);
         self.ask_to_connect(&target, &mut options).await?;
         take_over(&mut request, &options);
-        let stream = streams.open(&node, open_stream::Request::Talk(request.clone())).await?;
+        let talk = open_stream::Request::Talk(request.clone());
+        let stream = self.node_streams()?.open(&node, talk).await?;
         let has_exit_code = sub == Sub::Exec;
         Ok(Reached::Process { node: stream, request, has_exit_code, _place: place })
     }

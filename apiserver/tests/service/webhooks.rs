@@ -768,3 +768,25 @@ async fn a_patch_that_leaves_no_object_is_told_and_harms_nobody() {
         assert!(error.code == 500 && error.message.contains(why), "{left}: {error}");
     }
 }
+
+#[tokio::test]
+async fn connections_into_pods_are_asked_about_with_their_options() {
+    let program = Program::start(|review| {
+        let is_harmless = review["request"]["object"]["command"] == json!(["true"]);
+        let why = json!({"code": 403, "message": "only the harmless"});
+        answer(&review, json!({"allowed": is_harmless, "status": why}))
+    })
+    .await;
+    let world = judged_by(&program, &json!({"rules": rules("", &["pods/exec"])})).await;
+    bound_pod(&world, "x").await;
+    let reach = async |command: &str| {
+        let query = [("command", command), ("stdout", "true")];
+        let query = query.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        world.service.reach(&world.who, "create", pods().named("x").sub("exec"), query).await.err().unwrap()
+    };
+    let refused = reach("rm").await;
+    assert!(refused.code == 403 && refused.message.ends_with("only the harmless"), "{refused}");
+    assert_eq!(asked(&program), ["CONNECT PodExecOptions pods/exec x"]);
+    assert_eq!(program.asked()[0]["request"]["object"]["container"], "main");
+    assert_eq!(reach("true").await.reason, Reason::ServiceUnavailable, "there are no nodes here");
+}

@@ -41,7 +41,7 @@ async fn executes(pods: &Api<Pod>) {
     let (mut stdin, mut stdout) = (cat.stdin().unwrap(), cat.stdout().unwrap());
     stdin.write_all(b"there and back").await.unwrap();
     // Version 5 of the protocol can say that there is nothing more to read.
-    drop(stdin);
+    stdin.shutdown().await.unwrap();
     let mut back = String::new();
     soon("the end of the output", stdout.read_to_string(&mut back)).await.unwrap();
     assert_eq!(back, "there and back");
