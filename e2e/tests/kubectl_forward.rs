@@ -77,7 +77,7 @@ async fn a_node_that_can_only_dial_out_is_reached_all_the_same() {
         assert_echo(port, SOME_BYTES);
         let logs = kubectl.ok(&["logs", "parrot", "-c", "four"]);
         assert!(logs.contains("listening on 0.0.0.0 port 7000"), "{logs}");
-        let file = format!("{}/{}", cluster.scratch().display(), kubectl.name.replace(' ', "-"));
+        let file = format!("{}/carried-{}", cluster.scratch().display(), kubectl.name.replace(' ', "-"));
         std::fs::write(&file, "carried\n").unwrap();
         let inside = format!("parrot:/tmp/{}", kubectl.name.replace(' ', "-"));
         kubectl.ok(&["cp", "-c", "four", &file, &inside]);
