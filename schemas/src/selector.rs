@@ -1,6 +1,8 @@
 //! Label and field selectors: parsing, matching, and printing.
 //!
-//! Grammar of label selectors: `a=b,c!=d,e in (f,g),h notin (i),j,!k` (Kubernetes "Labels and Selectors").
+//! Grammar of label selectors: `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>1,m<2` (Kubernetes "Labels and Selectors").
+
+mod labels;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -17,6 +19,10 @@ enum Requirement {
     NotIn(String, Vec<String>),
     Exists(String),
     Absent(String),
+    /// The value is a whole number above this one.
+    Above(String, i64),
+    /// The value is a whole number below this one.
+    Below(String, i64),
 }
 
 /// A conjunction of label conditions. The default selects everything.
@@ -32,16 +38,10 @@ impl LabelSelector {
     /// Parses the text form. An empty string selects everything.
     ///
     /// # Errors
-    /// Names the part of the text that is not a requirement, or says that it is too long.
+    /// Names the text that is no selector, or says that it is too long.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         check_length("label", text)?;
-        split_outside_parentheses(text)
-            .into_iter()
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(parse_requirement)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        labels::requirements(text).map(Self)
     }
 
     /// From the structured form that workloads carry in `spec.selector`.
@@ -84,6 +84,7 @@ impl LabelSelector {
 
     /// Like [`Self::matches`], over any way to look a label up.
     pub fn matches_with<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        let number = |key: &str| label(key).and_then(|found| found.parse::<i64>().ok());
         self.0.iter().all(|requirement| match requirement {
             Requirement::In(key, values) => label(key).is_some_and(|found| values.iter().any(|v| v == found)),
             Requirement::NotIn(key, values) => {
@@ -91,6 +92,8 @@ impl LabelSelector {
             }
             Requirement::Exists(key) => label(key).is_some(),
             Requirement::Absent(key) => label(key).is_none(),
+            Requirement::Above(key, bound) => number(key).is_some_and(|found| found > *bound),
+            Requirement::Below(key, bound) => number(key).is_some_and(|found| found < *bound),
         })
     }
 }
@@ -112,6 +115,8 @@ impl fmt::Display for LabelSelector {
                 },
                 Requirement::Exists(key) => f.write_str(key)?,
                 Requirement::Absent(key) => write!(f, "!{key}")?,
+                Requirement::Above(key, bound) => write!(f, "{key}>{bound}")?,
+                Requirement::Below(key, bound) => write!(f, "{key}<{bound}")?,
             }
         }
         Ok(())
@@ -126,72 +131,6 @@ fn check_length(which: &str, text: &str) -> Result<(), SelectorError> {
         "the {which} selector has {} bytes, and may have {SELECTOR_BYTES_MAX}: ask for less at a time",
         text.len()
     )))
-}
-
-fn split_outside_parentheses(text: &str) -> Vec<&str> {
-    let (mut parts, mut depth, mut start) = (Vec::new(), 0_usize, 0);
-    for (i, byte) in text.bytes().enumerate() {
-        match byte {
-            b'(' => depth += 1,
-            b')' => depth = depth.saturating_sub(1),
-            b',' if depth == 0 => {
-                parts.push(&text[start..i]);
-                start = i + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&text[start..]);
-    parts
-}
-
-fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
-    if let Some(key) = part.strip_prefix('!') {
-        return Ok(Requirement::Absent(label_key(key, part)?));
-    }
-    if let Some((key, value)) = part.split_once("!=") {
-        return Ok(Requirement::NotIn(label_key(key, part)?, vec![label_value(value, part)?]));
-    }
-    if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-        return Ok(Requirement::In(label_key(key, part)?, vec![label_value(value, part)?]));
-    }
-    let Some((key, rest)) = part.split_once(char::is_whitespace) else {
-        return Ok(Requirement::Exists(label_key(part, part)?));
-    };
-    let key = label_key(key, part)?;
-    let (operator, list) = rest.trim().split_once('(').unwrap_or((rest, ""));
-    let values = list.strip_suffix(')').ok_or_else(|| bad(part))?;
-    let values: Vec<String> =
-        values.split(',').map(|value| label_value(value, part)).collect::<Result<_, _>>()?;
-    match operator.trim() {
-        "in" => Ok(Requirement::In(key, values)),
-        "notin" => Ok(Requirement::NotIn(key, values)),
-        _ => Err(bad(part)),
-    }
-}
-
-fn bad(part: &str) -> SelectorError {
-    SelectorError(format!(
-        "unable to parse requirement \"{part}\": use key=value, key!=value, key in (a,b), key notin (a,b), key or !key"
-    ))
-}
-
-fn label_key(text: &str, part: &str) -> Result<String, SelectorError> {
-    let text = text.trim();
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-    if text.is_empty() || text.len() > 317 || !text.chars().all(allowed) {
-        return Err(bad(part));
-    }
-    Ok(text.to_owned())
-}
-
-fn label_value(text: &str, part: &str) -> Result<String, SelectorError> {
-    let text = text.trim();
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if text.len() > 63 || !text.chars().all(allowed) {
-        return Err(bad(part));
-    }
-    Ok(text.to_owned())
 }
 
 /// A conjunction of `path=value` and `path!=value` on declared fields. The default selects everything.
@@ -213,27 +152,14 @@ impl FieldSelector {
     /// Parses the text form. Which paths a kind allows is the caller's to check.
     ///
     /// # Errors
-    /// Names the part that has no operator, or says that the text is too long.
+    /// Names the part that has no operator or a backslash that stands for nothing, or says that the text is too long.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         check_length("field", text)?;
-        let mut all = Vec::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (path, value, equal) = if let Some((path, value)) = part.split_once("!=") {
-                (path, value, false)
-            } else if let Some((path, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-                (path, value, true)
-            } else {
-                return Err(SelectorError(format!(
-                    "invalid field selector \"{part}\": use path=value or path!=value"
-                )));
-            };
-            all.push(FieldRequirement {
-                path: path.trim().to_owned(),
-                value: value.trim().to_owned(),
-                equal,
-            });
-        }
-        Ok(Self(all))
+        let parts = terms(text).into_iter().filter(|part| !part.is_empty());
+        parts
+            .map(|part| field_requirement(part).ok_or_else(|| bad_field(part)))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The conditions, all of which must hold.
@@ -257,6 +183,50 @@ impl FieldSelector {
     }
 }
 
+/// The parts between commas. One after a backslash belongs to a value.
+fn terms(text: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut escaped) = (Vec::new(), 0, false);
+    for (at, byte) in text.bytes().enumerate() {
+        if byte == b',' && !escaped {
+            parts.push(text[start..at].trim());
+            start = at + 1;
+        }
+        escaped = byte == b'\\' && !escaped;
+    }
+    parts.push(text[start..].trim());
+    parts
+}
+
+/// Splits at the first operator.
+fn field_requirement(part: &str) -> Option<FieldRequirement> {
+    let at = part.find("!=").into_iter().chain(part.find('=')).min()?;
+    let (path, rest) = part.split_at(at);
+    let equal = !rest.starts_with('!');
+    let value =
+        rest.strip_prefix("!=").or_else(|| rest.strip_prefix("==")).or_else(|| rest.strip_prefix('='))?;
+    Some(FieldRequirement { path: path.trim().to_owned(), value: unescaped(value.trim())?, equal })
+}
+
+/// A value in which backslashes, commas and equals signs stand behind a backslash.
+fn unescaped(text: &str) -> Option<String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        plain.push(match letter {
+            '\\' => letters.next().filter(|next| matches!(next, '\\' | ',' | '='))?,
+            ',' | '=' => return None,
+            other => other,
+        });
+    }
+    Some(plain)
+}
+
+fn bad_field(part: &str) -> SelectorError {
+    SelectorError(format!(
+        "invalid field selector \"{part}\": use path=value or path!=value, with \\ before each of \\ , = in the value"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,7 +237,7 @@ mod tests {
 
     #[test]
     fn every_operator_selects_what_it_says() {
-        let web = labels(&[("app", "web"), ("tier", "front")]);
+        let web = labels(&[("app", "web"), ("tier", "front"), ("cards", "8")]);
         for (text, expected) in [
             ("", true),
             ("app=web", true),
@@ -280,6 +250,12 @@ mod tests {
             ("!tier", false),
             ("app=web,tier=back", false),
             ("app in (web),tier", true),
+            ("app in(web , db),  ! missing", true),
+            ("tier in (,front)", true),
+            ("cards>7,cards<9", true),
+            ("cards>8", false),
+            ("app>1", false),
+            ("missing<1", false),
         ] {
             assert_eq!(LabelSelector::parse(text).unwrap().matches(&web), expected, "{text}");
         }
@@ -287,7 +263,23 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_the_offending_part() {
-        for text in ["app=web,tier in front", "a b c", "=x", "app=sp ace", "x in (a"] {
+        for text in [
+            "app=web,tier in front",
+            "a b c",
+            "=x",
+            "app=sp ace",
+            "x in (a",
+            "x in ()",
+            "a,",
+            ",a",
+            "a>x",
+            "!a=b",
+            "-a",
+            "a=b-",
+            "UP.example/a",
+            "a/b/c",
+            "a=!b",
+        ] {
             let error = LabelSelector::parse(text).unwrap_err().to_string();
             assert!(error.contains("unable to parse requirement"), "{text}: {error}");
         }
@@ -295,9 +287,10 @@ mod tests {
 
     #[test]
     fn a_selector_is_no_longer_than_a_url_could_carry() {
-        let (labels, fields) = ("!a,".repeat(SELECTOR_BYTES_MAX / 3), "a=b,".repeat(SELECTOR_BYTES_MAX / 4));
+        let labels = "!a,".repeat(SELECTOR_BYTES_MAX / 3 - 1) + "!a";
+        let fields = "a=b,".repeat(SELECTOR_BYTES_MAX / 4);
         assert!(LabelSelector::parse(&labels).is_ok() && FieldSelector::parse(&fields).is_ok());
-        for error in [LabelSelector::parse(&(labels + "!a")), LabelSelector::parse(&"a".repeat(1 << 20))] {
+        for error in [LabelSelector::parse(&(labels + ",!a")), LabelSelector::parse(&"a".repeat(1 << 20))] {
             assert!(error.unwrap_err().to_string().starts_with("the label selector has"));
         }
         let error = FieldSelector::parse(&(fields + "a=b")).unwrap_err();
@@ -309,7 +302,7 @@ mod tests {
 
     #[test]
     fn printing_and_parsing_agree() {
-        for text in ["a=b", "a!=b", "a in (b,c)", "a notin (b,c)", "a", "!a", "a=b,c"] {
+        for text in ["a=b", "a!=b", "a in (b,c)", "a notin (b,c)", "a", "!a", "a=b,c", "a>1,b<2"] {
             assert_eq!(LabelSelector::parse(text).unwrap().to_string(), text);
         }
     }
@@ -323,6 +316,10 @@ mod tests {
         assert!(selector.matches_with(read("Pending")));
         assert!(!selector.matches_with(read("Running")));
         assert_eq!(selector.pinned("spec.nodeName"), Some("n1"));
-        assert!(FieldSelector::parse("nonsense").is_err());
+        let escaped = FieldSelector::parse(r"metadata.name=a\,b\=\\").unwrap();
+        assert_eq!(escaped.pinned("metadata.name"), Some(r"a,b=\"));
+        for text in ["nonsense", "a=b=c", r"a=\b", r"a=b\"] {
+            assert!(FieldSelector::parse(text).is_err(), "{text}");
+        }
     }
 }
