@@ -4,6 +4,12 @@
 
 use std::str::FromStr;
 
+/// Digits of a number, with its point: as many as an `i128` has, in which sums are done, and a few zeros.
+const NUMBER_BYTES_MAX: usize = 48;
+
+/// The largest exponent: more is more than an `i128` holds.
+const POWER_MAX: i32 = 38;
+
 /// An exact amount in thousandths of its unit (milli-cores, milli-bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Quantity {
@@ -55,7 +61,8 @@ fn parse(text: &str) -> Option<Quantity> {
     let split = unsigned.find(|c| !digits(c)).unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(split);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || number.len() > 24 {
+    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || number.len() > NUMBER_BYTES_MAX
+    {
         return None;
     }
     // value = mantissa × 10^-places; the suffix multiplies by numerator / denominator
@@ -90,7 +97,7 @@ fn multiplier(suffix: &str) -> Option<(i128, i128)> {
         "Ei" => binary(6),
         exponent => {
             let power: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
-            let size = 10_i128.checked_pow(power.unsigned_abs()).filter(|_| power.abs() <= 18)?;
+            let size = 10_i128.checked_pow(power.unsigned_abs()).filter(|_| power.abs() <= POWER_MAX)?;
             Some(if power < 0 { (1, size) } else { (size, 1) })
         }
     }
@@ -183,6 +190,8 @@ mod tests {
             ("1E", 1_000_000_000_000_000_000_000),
             ("100n", 1),
             ("-2", -2000),
+            ("3e21", 3_000_000_000_000_000_000_000_000),
+            ("1072903299782269696858915m", 1_072_903_299_782_269_696_858_915),
         ] {
             assert_eq!(text.parse::<Quantity>().map(Quantity::milli), Ok(milli), "{text}");
         }
@@ -190,7 +199,19 @@ mod tests {
 
     #[test]
     fn text_that_is_no_quantity_is_refused() {
-        for text in ["", "abc", "1.2.3", "1gi", "--1", "1e99", "Gi", "1 Gi", "99999999999999999999999999"] {
+        for text in [
+            "",
+            "abc",
+            "1.2.3",
+            "1gi",
+            "--1",
+            "1e99",
+            "Gi",
+            "1 Gi",
+            "1e39",
+            "1e-39",
+            "99999999999999999999999999E",
+        ] {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
         }
     }
