@@ -198,6 +198,9 @@ pub fn parse(sent: &Value) -> Result<Vec<Entry>, String> {
 }
 
 fn read(mut entry: Value) -> Result<Entry, String> {
+    if !entry.is_object() {
+        return Err(format!("an entry must be an object, found {entry}"));
+    }
     let fields = Some(entry["fieldsV1"].take()).filter(Value::is_object).unwrap_or_else(|| json!({}));
     let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
     let operation = match entry["operation"].as_str() {
@@ -347,6 +350,14 @@ mod tests {
             let mut bad = good.clone();
             bad[field] = value;
             assert!(parse(&json!([bad])).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_entry_is_refused_or_left_out() {
+        for odd in [json!(["x"]), json!([7]), json!([[]]), json!([null])] {
+            assert!(parse(&odd).is_err(), "{odd}");
+            assert_eq!(decode(odd), []);
         }
     }
 
