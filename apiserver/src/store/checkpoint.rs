@@ -117,14 +117,17 @@ pub(super) fn write(
     for number in 0.. {
         let path = partial.join(number.to_string());
         let head = Part { revision: state.revision, bytes: 0, records: 0, crc: 0, last: false };
-        let part = guarded(&path, || {
-            let part = write_part(&path, head, &mut records, part_bytes, stop)?;
-            // The journal goes when this is synced: better to find out now.
-            match read_part(&path, &mut |_| ())? == part {
-                true => Ok(part),
-                false => Err(damaged(&path, "it does not hold what was written to it")),
-            }
-        })?;
+        let part = guarded(
+            || {
+                let part = write_part(&path, head, &mut records, part_bytes, stop)?;
+                // The journal goes when this is synced: better to find out now.
+                match read_part(&path, &mut |_| ()) {
+                    Ok(found) if found == part => Ok(part),
+                    _ => Err(unwritten(&path, "it does not hold what was written to it")),
+                }
+            },
+            || unwritten(&path, "sled gave up on it"),
+        )?;
         bytes += part.bytes;
         if stop.load(Ordering::Relaxed) {
             fs::remove_dir_all(&partial).map_err(failed("remove", &partial))?;
@@ -147,7 +150,7 @@ fn write_part<'a>(
     part_bytes: u64,
     stop: &AtomicBool,
 ) -> Result<Part, StoreError> {
-    let failed = |error: sled::Error| StoreError::Disk(format!("cannot write {}: {error}", path.display()));
+    let failed = |error: sled::Error| unwritten(path, &error.to_string());
     let db = open_db(path).map_err(failed)?;
     let mut pieces = Pieces::default();
     let mut part = head;
@@ -229,11 +232,14 @@ pub(super) fn read(folder: &Folder, revision: Revision) -> Result<(State, Summar
         }
         let copy = folder.scratch();
         copy_tree(&path, &copy)?;
-        let part = guarded(&path, || {
-            read_part(&copy, &mut |record| {
-                state.put(record.into());
-            })
-        })?;
+        let part = guarded(
+            || {
+                read_part(&copy, &mut |record| {
+                    state.put(record.into());
+                })
+            },
+            || damaged(&path, "sled cannot make sense of it"),
+        )?;
         fs::remove_dir_all(&copy).map_err(failed("remove", &copy))?;
         if part.revision != revision {
             return Err(damaged(&path, &format!("it is of revision {}", part.revision)));
@@ -302,10 +308,17 @@ fn open_db(path: &Path) -> sled::Result<Db> {
     }
 }
 
-/// sled panics on some kinds of damage.
-fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(damaged(path, "sled cannot make sense of it")))
+/// sled panics on some kinds of damage, and when it cannot write.
+fn guarded<T>(
+    work: impl FnOnce() -> Result<T, StoreError>,
+    panicked: impl FnOnce() -> StoreError,
+) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked()))
+}
+
+/// A state that is not there yet: what it would have replaced is, so nothing is lost.
+fn unwritten(path: &Path, why: &str) -> StoreError {
+    StoreError::Disk(format!("cannot write {}: {why}", path.display()))
 }
 
 fn damaged(path: &Path, how: &str) -> StoreError {

@@ -35,7 +35,8 @@ pub(super) struct Folder {
 impl Folder {
     /// Opens a folder, made first if it is not there. Whether there is a store in it is for [`Self::holds_store`] to say.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        private::folder(path).map_err(failed("create, or close to others,", path))?;
+        make_folder(path)?;
+        private::folder(path).map_err(failed("close to others", path))?;
         let name = path.join("LOCK");
         match FileLock::take(&name).map_err(failed("lock", &name))? {
             Some(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
@@ -168,6 +169,19 @@ impl Folder {
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Makes a folder that is not there, and those above it, so that a power cut leaves it its name.
+fn make_folder(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(above)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("create", path)(error)),
+        _ => sync_folder(above),
     }
 }
 

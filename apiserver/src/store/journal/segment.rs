@@ -40,6 +40,8 @@ impl Segment {
         let partial = folder.join("next.partial");
         if let Some(old) = old {
             fs::rename(old, &partial).map_err(failed("rename", old))?;
+            // Before anything is written to it: under its old name it would be a damaged segment after a power cut.
+            sync_folder(folder)?;
         }
         let file = private::open(&partial).map_err(failed("open", &partial))?;
         let mut salt = Salt::default();
