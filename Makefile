@@ -1,6 +1,6 @@
 # Every target is at most three lines; what is longer lives in a script beside what it serves.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test sim soak lint fmt bench generated ci clean
+.PHONY: help deps build demo test sim soak fuzz lint fmt bench generated ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,10 @@ sim: ## simulated clusters with faults; SEEDS=1000 of them, or the one that SEED
 
 soak: ## a server through half an hour of kills, cuts and lost history; SOAK_SECONDS=n for another time
 	SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) cargo test --locked --workspace --test soak -- --nocapture
+
+fuzz: ## libFuzzer on the decoder that TARGET names, for SECONDS=60; wants nightly and cargo-fuzz
+	mkdir -p e2e/fuzz/target/found/$(TARGET) e2e/fuzz/corpus/$(TARGET)
+	cd e2e/fuzz && cargo +nightly fuzz run --fuzz-dir . --sanitizer none $(TARGET) target/found/$(TARGET) corpus/$(TARGET) -- -max_len=1500 -len_control=0 -max_total_time=$(or $(SECONDS),60)
 
 lint: ## formatting, clippy, and the dependency policy where cargo-deny is installed
 	cargo fmt --all --check

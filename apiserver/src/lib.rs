@@ -12,6 +12,8 @@ pub mod defaults;
 pub mod error;
 pub mod fields;
 mod file_lock;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 mod https;
 pub mod local;

@@ -37,6 +37,25 @@ use self::{
 use super::{node::Node, path::FieldPath};
 use crate::validation::faults::{Faults, Path};
 
+/// What an expression about `self` gives, in the terms of the library: for comparing with the library's own interpreter, which
+/// nothing that is served can show.
+///
+/// # Errors
+/// Why it gives nothing, in words.
+pub fn evaluate(text: &str, this: &Value) -> Result<kube_cel::cel::Value, String> {
+    let expression = parse::parse(text)?;
+    let patterns = parse::patterns(&expression)?;
+    let budget = Budget::of_object();
+    budget.begin_rule();
+    let mut evaluator = Evaluator::new(&budget, &patterns);
+    evaluator.bind("self", Val::of(this, None));
+    let value = evaluator.evaluate(&expression).and_then(|value| Ok(value.to_cel(&budget)?));
+    value.map_err(|failure| match failure {
+        Failure::Error(why) => why,
+        Failure::Spent => "the budget is used up".to_owned(),
+    })
+}
+
 /// Reasons that a rule may give.
 const REASONS: [&str; 4] =
     ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];

@@ -1,0 +1,98 @@
+//! Every driver on the inputs that are kept, and on more that a seed makes of them.
+//!
+//! An input that fails is written to a file, and the command that repeats it is printed.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::{
+    env, fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use claw_fuzz::{Driver, driver, mutate::Mutator};
+
+/// Inputs of one driver beside the kept ones, unless `FUZZ_RUNS` says otherwise.
+const RUNS: u64 = 1500;
+
+/// The seed of the inputs, unless `FUZZ_SEED` says otherwise: everybody sees the same.
+const SEED: u64 = 1;
+
+macro_rules! replays {
+    ($($name:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                replay(stringify!($name));
+            }
+        )*
+
+        #[test]
+        fn no_driver_is_left_out() {
+            let here = [$(stringify!($name)),*];
+            assert_eq!(claw_fuzz::DRIVERS.map(|driver| driver.name), here);
+        }
+    };
+}
+
+replays!(
+    applies,
+    backups,
+    cel,
+    credentials,
+    definitions,
+    fields,
+    journals,
+    manifests,
+    messages,
+    objects,
+    patches,
+    picks,
+    protobufs,
+    quantities,
+    requests,
+    selectors
+);
+
+fn replay(name: &str) {
+    let driver = driver(name).expect("the driver exists");
+    if let Ok(path) = env::var("FUZZ_INPUT") {
+        return (driver.run)(&fs::read(path).unwrap());
+    }
+    let kept = corpus(name);
+    kept.iter().for_each(|input| run(driver, input));
+    let mut inputs = Mutator::new(number("FUZZ_SEED").unwrap_or(SEED));
+    for _ in 0..number("FUZZ_RUNS").unwrap_or(RUNS) {
+        run(driver, &inputs.next(&kept));
+    }
+}
+
+fn run(driver: Driver, input: &[u8]) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (driver.run)(input))) {
+        let path = keep(driver.name, input);
+        eprintln!(
+            "this repeats it:\n  FUZZ_INPUT={} cargo test --locked --workspace --test replay {} -- --exact",
+            path.display(),
+            driver.name
+        );
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn keep(name: &str, input: &[u8]) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{name}.input"));
+    fs::write(&path, input).unwrap();
+    path
+}
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(name);
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
