@@ -115,7 +115,7 @@ pub(super) fn of(node: Option<&Node>) -> Ty<'_> {
 pub(super) fn at(place: schema::Place<'_>) -> Ty<'_> {
     match place.scalar() {
         Some(Scalar::String) => Ty::Text,
-        Some(Scalar::Bytes | Scalar::Time) => Ty::Other,
+        Some(Scalar::Bytes | Scalar::Time | Scalar::MicroTime) => Ty::Other,
         Some(Scalar::Int32 | Scalar::Int64) => Ty::Int,
         Some(Scalar::Number) => Ty::Double,
         Some(Scalar::Boolean) => Ty::Bool,
