@@ -151,6 +151,10 @@ impl Worker {
 
     /// Runs until the pod is gone or the agent stops; a pod outlives its worker.
     pub async fn run(mut self, cancel: CancellationToken) {
+        // Nothing is done for a pod before this, so it must not wait for the first status to be told.
+        if !self.recorded {
+            self.remember();
+        }
         while !self.forgotten {
             let look_again = self.step();
             tokio::select! {
