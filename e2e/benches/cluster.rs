@@ -153,5 +153,6 @@ async fn bind(report: &mut Report) -> anyhow::Result<()> {
     report.case("pods bound, 5,000 on 1,000 hollow nodes", &measured.bound, &anchor);
     let settled = measured.settled_cpu_us;
     report.figure("CPU a pod until all of them run and everything is written", "µs", settled, None);
+    report.figure("writes a pod until then", "", measured.writes, None);
     Ok(())
 }

@@ -23,6 +23,8 @@ pub struct Bound {
     pub bound: Measured,
     /// CPU of the server a pod, µs, until every pod ran and nobody wrote any more: reports, events and all.
     pub settled_cpu_us: f64,
+    /// Writes to the store a pod until then.
+    pub writes: f64,
 }
 
 /// Creates pods from a few clients, and waits until they run.
@@ -53,12 +55,18 @@ pub async fn bind(cluster: &Cluster, pods: usize) -> anyhow::Result<Bound> {
         cpu_us: per_pod(process::cpu(server)? - server_cpu),
         client_cpu_us: per_pod(process::cpu(own)? - own_cpu),
     };
-    settle(&mut Connection::open(&target).await?).await?;
-    Ok(Bound { bound, settled_cpu_us: per_pod(process::cpu(server)? - server_cpu) })
+    let settled = settle(&mut Connection::open(&target).await?).await?;
+    let writes = number(&settled)? - number(&revision)?;
+    let settled_cpu_us = per_pod(process::cpu(server)? - server_cpu);
+    Ok(Bound { bound, settled_cpu_us, writes: writes as f64 / pods as f64 })
 }
 
-/// Waits until all pods run and the store has been at one revision from one look to the next.
-async fn settle(connection: &mut Connection) -> anyhow::Result<()> {
+fn number(revision: &str) -> anyhow::Result<u64> {
+    revision.parse().with_context(|| format!("{revision} is no number"))
+}
+
+/// Waits until all pods run and the store has been at one revision from one look to the next. Gives the revision.
+async fn settle(connection: &mut Connection) -> anyhow::Result<String> {
     let unfinished = format!("{PATH}?limit=1&fieldSelector=status.phase!%3DRunning");
     let give_up = Instant::now() + PATIENCE;
     let mut before = String::new();
@@ -67,7 +75,7 @@ async fn settle(connection: &mut Connection) -> anyhow::Result<()> {
         let all_run = list.ends_with(b"\"items\":[]}");
         let revision = super::crud::revision_in(list).context("a resourceVersion")?.to_owned();
         if all_run && revision == before {
-            return Ok(());
+            return Ok(revision);
         }
         ensure!(Instant::now() < give_up, "{}", String::from_utf8_lossy(list));
         before = revision;
