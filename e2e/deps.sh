@@ -7,6 +7,7 @@
 #     .tools/kubectl   Debian's kubectl 1.20, the oldest client that is tested; beside any other kubectl
 #     .tools/venv      the Python client and kopf, which are tested
 #     crun             the runtime that the container benchmark compares with
+#     iproute2, nftables, util-linux   a network of its own for a machine that can only dial out
 #
 # What only tests use may stay away: they say SKIPPED, and so does this, without failing.
 set -euo pipefail
@@ -71,6 +72,11 @@ command -v nft >/dev/null || missing+=(nftables)
 
 lacking=()
 command -v crun >/dev/null || install crun || lacking+=(crun)
+networks=()
+command -v ip >/dev/null || networks+=(iproute2)
+command -v nft >/dev/null || networks+=(nftables)
+command -v nsenter >/dev/null && command -v unshare >/dev/null || networks+=(util-linux)
+[ ${#networks[@]} = 0 ] || install "${networks[@]}" || lacking+=("${networks[@]}")
 old_kubectl || lacking+=("Debian's kubectl")
 python_client || lacking+=("the Python client and kopf")
 [ ${#lacking[@]} = 0 ] && say "everything is there" && exit 0

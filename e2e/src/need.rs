@@ -7,7 +7,6 @@ use std::{
     env, fmt,
     io::{self, Write as _},
     path::Path,
-    process::Command,
 };
 
 use crate::kubectl::Kubectl;
@@ -21,8 +20,8 @@ pub enum Need {
     Kubectl,
     /// The Python client and kopf in `.tools/venv`.
     Python,
-    /// The program that loads rules into the kernel.
-    Nft,
+    /// What makes a network of its own for a machine: `ip`, `nft`, `nsenter`, `unshare`.
+    Networks,
 }
 
 impl fmt::Display for Need {
@@ -31,7 +30,7 @@ impl fmt::Display for Need {
             Self::Root => "root and writable cgroups (run the tests as root)",
             Self::Kubectl => "kubectl (run `make deps`)",
             Self::Python => "the Python client and kopf (run `make deps`)",
-            Self::Nft => "nft (run `make deps`)",
+            Self::Networks => "ip, nft, nsenter and unshare (run `make deps`)",
         })
     }
 }
@@ -42,7 +41,7 @@ impl Need {
             Self::Root => nix::unistd::geteuid().is_root() && cgroups_are_writable(),
             Self::Kubectl => !Kubectl::installed().is_empty(),
             Self::Python => crate::binary::workspace().join(".tools/venv/bin/python").exists(),
-            Self::Nft => Command::new("nft").arg("--version").output().is_ok(),
+            Self::Networks => ["ip", "nft", "nsenter", "unshare"].iter().all(|program| is_on_path(program)),
         }
     }
 }
@@ -65,6 +64,11 @@ pub fn all(story: &str, needs: &[Need]) -> bool {
     // Not `eprintln!`: the test harness keeps to itself what a passing test prints.
     let _ = writeln!(io::stderr(), "SKIPPED {story}: lacks {text}");
     false
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
 fn cgroups_are_writable() -> bool {

@@ -25,7 +25,7 @@ const STORIES: [(&str, Story); 7] = [
 
 #[test]
 fn every_example_does_what_it_says() {
-    if !need::all("every_example_does_what_it_says", &[Need::Root, Need::Kubectl, Need::Nft]) {
+    if !need::all("every_example_does_what_it_says", &[Need::Root, Need::Kubectl, Need::Networks]) {
         return;
     }
     let cluster = Cluster::start(Options::up(1));

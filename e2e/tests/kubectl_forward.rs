@@ -55,7 +55,7 @@ fn kubectl_forwards_many_connections_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_can_only_dial_out_is_reached_all_the_same() {
     let story = "a_node_that_can_only_dial_out_is_reached_all_the_same";
-    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+    if !need::all(story, &[Need::Root, Need::Kubectl, Need::Networks]) {
         return;
     }
     let network = DialOut::new();

@@ -68,7 +68,7 @@ spec:
 #[test]
 fn services_lead_to_their_pods_and_go_on_while_the_agent_is_away() {
     let story = "services_lead_to_their_pods_and_go_on_while_the_agent_is_away";
-    if !need::all(story, &[Need::Root, Need::Kubectl, Need::Nft]) {
+    if !need::all(story, &[Need::Root, Need::Kubectl, Need::Networks]) {
         return;
     }
     let mut cluster = Cluster::start(Options::up(1));
