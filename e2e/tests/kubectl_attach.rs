@@ -64,7 +64,11 @@ async fn input_outlives_agents_and_ends_with_its_first_writer_if_it_says_so() {
         // A new agent finds the input where the shim holds it.
         cluster.node("worker").kill();
         cluster.node("worker").start();
-        cluster.node("worker").becomes(&http, "True").await;
+        // Its node is taken for ready all the while; that it is in session shows when it can be reached.
+        wait::until("the new agent is in session", wait::LATER, || {
+            let reached = kubectl.run(&["exec", &name, "--", "true"]);
+            wait::check(reached.code == 0, reached.stderr)
+        });
         let text: String = (0..2_000).map(|line| format!("line {line} of what is read\n")).collect();
         let (code, back, said) = kubectl.pipe(&["attach", "-i", &name], text.clone().into_bytes());
         assert_eq!(code, 0, "{said}");
