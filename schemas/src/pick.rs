@@ -2,13 +2,11 @@
 //!
 //! Must never know: what the parts are for.
 
-use std::fmt;
+mod cursor;
 
-use serde::{
-    Deserialize as _,
-    de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
+
+use self::cursor::Cursor;
 
 /// Which parts to read.
 #[derive(Debug)]
@@ -46,7 +44,7 @@ impl Pick {
     /// # Errors
     /// When the bytes are not JSON.
     pub fn read(&self, json: &[u8]) -> serde_json::Result<Value> {
-        self.root.deserialize(&mut serde_json::Deserializer::from_slice(json))
+        self.root.read(&mut Cursor::new(json))
     }
 
     /// Reads the parts of an object, and the JSON of one member as it stands; `null` where there is none.
@@ -55,9 +53,11 @@ impl Pick {
     /// When the bytes are not JSON.
     pub fn read_beside<'a>(&self, json: &'a [u8], member: &str) -> serde_json::Result<(Value, &'a str)> {
         let mut text = "null";
-        let beside = Some(Beside { member, text: &mut text });
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        let value = reader.deserialize_any(Walk { node: &self.root, beside })?;
+        let mut json = Cursor::new(json);
+        let value = match json.peek() {
+            Some(b'{') => self.root.object(&mut json, Some((member, &mut text)))?,
+            _ => self.root.read(&mut json)?,
+        };
         Ok((value, text))
     }
 }
@@ -90,134 +90,58 @@ impl Node {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for &Node {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        match self {
-            Node::Whole => Value::deserialize(deserializer),
-            _ => deserializer.deserialize_any(Walk { node: self, beside: None }),
+impl Node {
+    /// Reads what it wants of the value at hand, and passes over the rest.
+    fn read(&self, json: &mut Cursor<'_>) -> serde_json::Result<Value> {
+        match (self, json.peek()) {
+            (Self::Whole, _) => json.value(),
+            (_, Some(b'{')) => self.object(json, None),
+            (_, Some(b'[')) => self.list(json),
+            // A scalar where a path goes on.
+            _ => json.skip().map(|_| Value::Null),
         }
     }
-}
 
-/// A member whose text is wanted too.
-struct Beside<'a, 'de> {
-    member: &'a str,
-    text: &'a mut &'de str,
-}
-
-/// Walks along a node.
-struct Walk<'a, 'de> {
-    node: &'a Node,
-    beside: Option<Beside<'a, 'de>>,
-}
-
-impl Walk<'_, '_> {
-    /// A scalar where a path goes on.
-    fn scalar<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_, 'de> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-        self.scalar()
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
-        self.scalar()
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Value, E> {
-        self.scalar()
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        self.scalar()
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Value, E> {
-        self.scalar()
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        self.scalar()
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+    fn list(&self, json: &mut Cursor<'_>) -> serde_json::Result<Value> {
         let mut items = Vec::new();
-        if let Node::Outline = self.node {
-            while list.next_element::<IgnoredAny>()?.is_some() {
-                items.push(Value::Null);
-            }
-        } else {
-            while let Some(item) = list.next_element_seed(self.node)? {
-                items.push(item);
-            }
+        json.enter()?;
+        while json.more(b']')? {
+            items.push(match self {
+                Self::Outline => json.skip().map(|_| Value::Null)?,
+                _ => self.read(json)?,
+            });
         }
+        json.leave();
         Ok(items.into())
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Value, A::Error> {
+    /// Reads an object. The text of a member is kept, too, if it is the one asked for.
+    fn object<'a>(
+        &self,
+        json: &mut Cursor<'a>,
+        mut beside: Option<(&str, &mut &'a str)>,
+    ) -> serde_json::Result<Value> {
         let mut members = Map::new();
-        let beside = self.beside.as_ref().map(|beside| beside.member);
-        while let Some((part, is_beside)) = map.next_key_seed(Key { node: self.node, beside })? {
-            if let Some(beside) = self.beside.as_mut().filter(|_| is_beside) {
-                *beside.text = map.next_value::<&RawValue>()?.get();
-                if let Some((key, node)) = part {
-                    let mut reader = serde_json::Deserializer::from_str(beside.text);
-                    members.insert(key, node.deserialize(&mut reader).map_err(A::Error::custom)?);
+        json.enter()?;
+        while json.more(b'}')? {
+            let key = json.key()?;
+            let start = json.at_value();
+            match (self, self.member(&key)) {
+                (_, None) => drop(json.skip()?),
+                (Self::Outline, _) => {
+                    json.skip()?;
+                    members.insert(String::from(&*key), Value::Null);
                 }
-                continue;
+                (_, Some(node)) => drop(members.insert(String::from(&*key), node.read(json)?)),
             }
-            match (part, self.node) {
-                (None, _) => drop(map.next_value::<IgnoredAny>()?),
-                (Some((key, _)), Node::Outline) => {
-                    map.next_value::<IgnoredAny>()?;
-                    members.insert(key, Value::Null);
-                }
-                (Some((key, node)), _) => {
-                    members.insert(key, map.next_value_seed(node)?);
-                }
+            if let Some((member, text)) = &mut beside
+                && **member == *key
+            {
+                **text = json.text_since(start)?;
             }
         }
+        json.leave();
         Ok(members.into())
-    }
-}
-
-/// Reads a key: the member it names, copied only if it is read, and whether its text is wanted too.
-struct Key<'a> {
-    node: &'a Node,
-    beside: Option<&'a str>,
-}
-
-type Part<'a> = Option<(String, &'a Node)>;
-
-impl<'de, 'a> DeserializeSeed<'de> for Key<'a> {
-    type Value = (Part<'a>, bool);
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'a> Visitor<'_> for Key<'a> {
-    type Value = (Part<'a>, bool);
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        let part = self.node.member(key).map(|node| (key.to_owned(), node));
-        Ok((part, self.beside == Some(key)))
     }
 }
 

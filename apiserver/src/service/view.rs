@@ -61,15 +61,21 @@ pub(super) async fn list(kind: &Served, view: View, items: &[Record], meta: &Lis
         View::Table(_) => table_head(&meta, Some(kind)),
     }
     .into_bytes();
-    let size: usize =
-        if view == View::Object { items.iter().map(|item| item.value.len() + 1).sum() } else { 0 };
-    body.reserve(size + 2);
-    let now = Timestamp::now();
+    let stored: usize = items.iter().map(|item| item.value.len() + 1).sum();
+    if view == View::Object {
+        body.reserve(stored + 2);
+    }
+    let (now, head) = (Timestamp::now(), body.len());
     for (at, record) in items.iter().enumerate() {
         if at > 0 {
             body.push(b',');
         }
         write_item(&mut body, kind, view, &record.value, now);
+        if at == 0 {
+            // Items are much alike, so that the first says how much room the others take. Most have no more than is stored.
+            let alike = (body.len() - head + 1).saturating_mul(items.len());
+            body.reserve(alike.min(stored + 2));
+        }
         // A long answer must not keep a worker thread from the other requests.
         if at % LIST_CHUNK == LIST_CHUNK - 1 {
             tokio::task::yield_now().await;
