@@ -22,7 +22,10 @@ fn references_are_waited_for_and_changes_reach_running_pods() {
         let events = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
         wait::check(events.contains("configmap \"settings\" not found"), events)
     });
-    assert_eq!(waiting(&kubectl, "reader"), "ContainerCreating");
+    wait::until("the status says that the pod is not there yet", wait::LATER, || {
+        let reason = waiting(&kubectl, "reader");
+        wait::check(reason == "ContainerCreating", reason)
+    });
     // The environment names a secret that is not there.
     wait::until("the status names the missing secret", wait::LATER, || {
         let reason = waiting(&kubectl, "needy");

@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::PodStatus;
 use tokio::time::Instant;
 
 /// How long a status waits that says no more than that the pod is on its way: what comes next mostly comes sooner, and
-/// takes its place. So a quick start is one write instead of three.
-pub const UNDER_WAY_DELAY: Duration = Duration::from_millis(100);
+/// takes its place. So a quick start is one write instead of three. Ten starts of a container, because hundreds of pods
+/// come at once, and then the processors are what each start waits for: that is no time to tell of waiting.
+pub const UNDER_WAY_DELAY: Duration = Duration::from_millis(500);
 
 /// When a status is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

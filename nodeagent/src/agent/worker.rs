@@ -264,7 +264,7 @@ impl Worker {
         self.resync_at = Instant::now() + RESYNC;
         self.correct_server();
         if self.state.sandbox.is_some() && !self.state.releasing {
-            let (shared, pod) = (Arc::clone(&self.shared), self.state.pod.clone());
+            let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.state.pod));
             self.tasks.spawn(async move {
                 if let Err(error) = shared.runtime.refresh(&pod, &shared.host, &shared.sources).await {
                     tracing::warn!(pod = ?pod.metadata.name, error = %error.full(), "volumes were not refreshed");
@@ -284,7 +284,7 @@ impl Worker {
             return;
         }
         self.remembering = true;
-        let mut pod = self.state.pod.clone();
+        let mut pod = Pod::clone(&self.state.pod);
         pod.status = Some(self.state.reported.clone());
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
@@ -354,7 +354,7 @@ impl Worker {
             return;
         }
         self.state.preparing = true;
-        let (shared, pod) = (Arc::clone(&self.shared), self.state.pod.clone());
+        let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.state.pod));
         let going = shared.going.lock().clone();
         let span = trace_span!(target: SPANS, parent: None, "prepare pod", k8s.pod = self.name(), k8s.pod.uid = self.state.uid());
         let prepare = async move {
@@ -373,7 +373,7 @@ impl Worker {
         let Some(container) = self.state.container_spec(name).cloned() else { return };
         let Some(sandbox) = self.state.sandbox.clone() else { return };
         self.state.containers.entry(name.to_owned()).or_default().starting = true;
-        let (shared, pod) = (Arc::clone(&self.shared), self.state.pod.clone());
+        let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.state.pod));
         let span = trace_span!(
             target: SPANS, parent: None, "start container", otel.status_code = Empty, k8s.pod = self.name(),
             k8s.pod.uid = self.state.uid(), container = name, attempt, image = container.image,

@@ -1,6 +1,6 @@
 //! What the agent knows of one pod, and how events change it.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
@@ -23,8 +23,8 @@ const RELEASE_RETRY: Duration = Duration::from_secs(2);
 /// Everything known of one pod.
 #[derive(Clone, Debug)]
 pub struct PodState {
-    /// As wanted.
-    pub pod: Pod,
+    /// As wanted. What is done for it keeps it while it goes on.
+    pub pod: Arc<Pod>,
     /// The object is gone from the server.
     pub removed: bool,
     /// Address of the machine.
@@ -119,7 +119,7 @@ impl PodState {
         let reported = pod.status.clone().unwrap_or_default();
         let start_time = reported.start_time.as_ref().map_or(now, |time| time.0);
         Self {
-            pod,
+            pod: Arc::new(pod),
             removed: false,
             host_ip,
             start_time,
@@ -167,7 +167,7 @@ impl PodState {
 
     /// A newer object. Its status is what the server has, which may lack what was reported since.
     pub fn desire(&mut self, pod: Pod) {
-        self.pod = pod;
+        self.pod = Arc::new(pod);
     }
 
     /// The spec; a pod without one has nothing to run.

@@ -1,6 +1,6 @@
 //! Plans as tables: what is known on the left, what to do and to report on the right.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
@@ -82,7 +82,7 @@ impl Story {
     }
 
     fn delete(&mut self, grace_seconds: i64) {
-        let mut pod = self.state.pod.clone();
+        let mut pod = Pod::clone(&self.state.pod);
         pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
         pod.metadata.deletion_grace_period_seconds = Some(grace_seconds);
         self.state.desire(pod);
@@ -556,7 +556,7 @@ fn what_was_ready_before_the_agents_restart_is_ready_after_it() {
     story.state.probed(&key("main", 0), ProbeKind::Readiness, true, at(1));
     let before = story.status(1);
     assert!(first(&before).ready);
-    let mut pod = story.state.pod.clone();
+    let mut pod = Pod::clone(&story.state.pod);
     pod.status = Some(before.clone());
     let recovered = crate::runtime::RecoveredPod {
         pod,
@@ -582,7 +582,7 @@ fn a_pod_that_the_machine_cannot_have_fails_and_says_why() {
     assert_eq!(status.container_statuses, None, "no container of it waits for anything");
     story.state.released(true, at(2));
     assert_eq!(story.actions(2), [], "it stays as it is until somebody deletes it");
-    story.state.pod.metadata.deletion_timestamp =
+    Arc::make_mut(&mut story.state.pod).metadata.deletion_timestamp =
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(3)));
     assert_eq!(story.actions(3), [Action::Finish]);
     assert_eq!(story.status(3).phase.as_deref(), Some("Failed"));
