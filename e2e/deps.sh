@@ -8,6 +8,7 @@
 #     .tools/venv      the Python client and kopf, which are tested
 #     crun             the runtime that the container benchmark compares with
 #     iproute2, nftables, util-linux   a network of its own for a machine that can only dial out
+#     docker-registry  a registry to pull images from
 #
 # What only tests use may stay away: they say SKIPPED, and so does this, without failing.
 set -euo pipefail
@@ -77,6 +78,7 @@ command -v ip >/dev/null || networks+=(iproute2)
 command -v nft >/dev/null || networks+=(nftables)
 command -v nsenter >/dev/null && command -v unshare >/dev/null || networks+=(util-linux)
 [ ${#networks[@]} = 0 ] || install "${networks[@]}" || lacking+=("${networks[@]}")
+command -v docker-registry >/dev/null || install docker-registry || lacking+=(docker-registry)
 old_kubectl || lacking+=("Debian's kubectl")
 python_client || lacking+=("the Python client and kopf")
 [ ${#lacking[@]} = 0 ] && say "everything is there" && exit 0

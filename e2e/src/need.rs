@@ -22,6 +22,8 @@ pub enum Need {
     Python,
     /// What makes a network of its own for a machine: `ip`, `nft`, `nsenter`, `unshare`.
     Networks,
+    /// A registry for images, Debian's.
+    DockerRegistry,
 }
 
 impl fmt::Display for Need {
@@ -31,6 +33,7 @@ impl fmt::Display for Need {
             Self::Kubectl => "kubectl (run `make deps`)",
             Self::Python => "the Python client and kopf (run `make deps`)",
             Self::Networks => "ip, nft, nsenter and unshare (run `make deps`)",
+            Self::DockerRegistry => "docker-registry (run `make deps`)",
         })
     }
 }
@@ -42,6 +45,7 @@ impl Need {
             Self::Kubectl => !Kubectl::installed().is_empty(),
             Self::Python => crate::binary::workspace().join(".tools/venv/bin/python").exists(),
             Self::Networks => ["ip", "nft", "nsenter", "unshare"].iter().all(|program| is_on_path(program)),
+            Self::DockerRegistry => is_on_path("docker-registry"),
         }
     }
 }

@@ -34,6 +34,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
+use tokio_util::sync::CancellationToken;
 
 const ROUNDS: usize = 60;
 const WARM_UP: usize = 5;
@@ -104,6 +105,8 @@ impl Rig {
                 sandbox: &self.sandbox,
                 host: &self.host,
                 sources: &self.sources,
+                tell: &|_| {},
+                given_up: &CancellationToken::new(),
             })
             .await
             .expect("it starts");

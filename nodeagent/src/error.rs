@@ -46,6 +46,12 @@ pub enum Error {
     /// What was asked for is not supported on this node.
     #[error("{0}")]
     Unsupported(String),
+    /// An image cannot be had, or must not be.
+    #[error("{0}")]
+    Image(String),
+    /// A content is not what it should be.
+    #[error("{0}")]
+    Damaged(String),
     /// The API server refused something.
     #[error(transparent)]
     Api(#[from] claw_schemas::ApiError),

@@ -9,6 +9,7 @@ pub mod error;
 pub mod gpu;
 pub mod hollow;
 mod ids;
+pub mod image;
 pub mod join;
 mod logs;
 pub mod pod;
@@ -19,6 +20,7 @@ mod tree;
 
 pub use agent::{Agent, AgentConfig};
 pub use error::Error;
+pub use image::ImagesConfig;
 pub use runtime::{
     Runtime,
     containers::{Containers, ContainersConfig, GpuSource},

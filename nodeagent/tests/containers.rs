@@ -16,6 +16,7 @@ use claw_nodeagent::{
 };
 use common::{Machine, can_run_containers, eventually, log_texts, shims_of, unreachable_client};
 use k8s_openapi::api::core::v1::Pod;
+use tokio_util::sync::CancellationToken;
 
 /// One pod on a node of its own.
 struct Rig {
@@ -58,6 +59,8 @@ impl Rig {
                 sandbox: &self.sandbox,
                 host: &self.host,
                 sources: &self.sources,
+                tell: &|_| {},
+                given_up: &CancellationToken::new(),
             })
             .await
     }
@@ -445,6 +448,8 @@ async fn victim_that_starts_containers() {
             sandbox: &sandbox,
             host: &host,
             sources: &sources,
+            tell: &|_| {},
+            given_up: &CancellationToken::new(),
         };
         runtime.start(request).await.unwrap();
         attempt += 1;

@@ -219,7 +219,11 @@ fn roots(field: &'static str, pem: &[u8]) -> Result<RootCertStore, ConfigError> 
     Ok(store)
 }
 
-fn system_roots() -> Result<RootCertStore, ConfigError> {
+/// The authorities that this system trusts.
+///
+/// # Errors
+/// When it has no bundle of them.
+pub fn system_roots() -> Result<RootCertStore, ConfigError> {
     let pem = SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok()).ok_or_else(|| {
         ConfigError::field(
             "certificate-authority",

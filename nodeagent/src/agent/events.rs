@@ -1,7 +1,7 @@
 //! Events about pods, in kubelet's words. The same event on the same pod is sent again only after a
 //! while, with the number of times it happened.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -10,6 +10,7 @@ use k8s_openapi::{
 };
 
 use super::outbox::Outbox;
+use crate::runtime::ImageNews;
 
 /// How long repetitions of an event are only counted: a probe that fails every second makes 2 events
 /// a minute, not 60.
@@ -103,6 +104,32 @@ impl Events {
             reporting_instance: Some(node_name.to_owned()),
             ..Event::default()
         })
+    }
+}
+
+/// What is told of an image on its way to a container, in the kubelet's words.
+pub(super) fn image_event(image: &str, news: &ImageNews) -> (Severity, &'static str, String) {
+    match news {
+        ImageNews::Present => {
+            (Severity::Normal, "Pulled", format!("Container image \"{image}\" already present on machine"))
+        }
+        ImageNews::Pulling => (Severity::Normal, "Pulling", format!("Pulling image \"{image}\"")),
+        ImageNews::Progress(progress) => {
+            (Severity::Normal, "Pulling", format!("Pulling image \"{image}\": {progress}"))
+        }
+        ImageNews::Pulled { took, bytes } => {
+            let took = Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            let message = format!(
+                "Successfully pulled image \"{image}\" in {took:?} ({took:?} including waiting). Image size: {bytes} bytes."
+            );
+            (Severity::Normal, "Pulled", message)
+        }
+        ImageNews::NoCredentials(why) => {
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({why}); attempting to pull the image may not succeed."
+            );
+            (Severity::Warning, "FailedToRetrieveImagePullSecret", message)
+        }
     }
 }
 

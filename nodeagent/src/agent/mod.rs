@@ -8,6 +8,7 @@
 pub mod events;
 mod gpus;
 mod hook;
+mod images;
 mod node_info;
 pub mod outbox;
 mod report;
@@ -125,7 +126,8 @@ impl Agent {
         }
         let gpus = gpus::keep(Arc::clone(&shared), client.clone(), cancel.clone());
         let services = services::keep(Arc::clone(&shared), client, cancel.clone());
-        tokio::join!(session::keep(&shared, &link, &pods, &cancel), gpus, services);
+        let images = images::keep(Arc::clone(&shared), cancel.clone());
+        tokio::join!(session::keep(&shared, &link, &pods, &cancel), gpus, services, images);
         pods.join().await;
         shared.runtime.close().await
     }

@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use claw_schemas::proto::{AgentMessage, EventReport, PodStatus, PodTerminated, agent_message::Message};
+use claw_schemas::proto::{
+    AgentMessage, EventReport, NodeStatus, PodStatus, PodTerminated, agent_message::Message,
+};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -14,6 +16,8 @@ const EVENTS_MAX: usize = 1_000;
 /// What a report is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Subject {
+    /// This machine.
+    Node,
     /// Pod uid.
     Status(String),
     /// Pod uid.
@@ -47,6 +51,13 @@ impl Outbox {
                 status: status.into(),
                 sequence,
             })
+        });
+    }
+
+    /// A part of what the Node says.
+    pub fn node_status(&self, status: Vec<u8>) {
+        self.put(Subject::Node, |sequence| {
+            Message::NodeStatus(NodeStatus { status: status.into(), sequence })
         });
     }
 

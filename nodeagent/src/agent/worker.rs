@@ -17,15 +17,15 @@ use tracing::{Instrument as _, Span, field::Empty, trace_span};
 
 use super::{
     Shared,
-    events::{Events, News, Severity},
+    events::{Events, News, Severity, image_event},
     hook::Hook,
     report::{Pace, When, differs},
 };
 use crate::{
-    pod::{Action, PodState, ProbeKind, Settings, ending, plan, probes},
+    pod::{Action, PodState, ProbeKind, Settings, ending, is_image_failure, plan, probes},
     runtime::{
-        ExitRecord, Instance, InstanceKey, ProbeTarget, RecoveredPod, Refusal, Sandbox, StartFailure,
-        StartRequest,
+        ExitRecord, ImageNews, Instance, InstanceKey, ProbeTarget, RecoveredPod, Refusal, Sandbox,
+        StartFailure, StartRequest,
     },
 };
 
@@ -46,6 +46,9 @@ const RECORD_RETRY: Duration = Duration::from_secs(2);
 
 /// For a hook that does not say how long it may take.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// News of images that wait for a worker: each container has at most two, beside progress, which may be lost.
+const IMAGE_NEWS_MAX: usize = 256;
 
 /// What the agent wants of a worker.
 pub enum Wish {
@@ -92,6 +95,10 @@ pub struct Worker {
     state: PodState,
     events: Events,
     tasks: JoinSet<Outcome>,
+    /// With the container that it is about.
+    image_news: (mpsc::Sender<(String, ImageNews)>, mpsc::Receiver<(String, ImageNews)>),
+    /// Cancelled when the pod ends: no image need come any more.
+    given_up: CancellationToken,
     pace: Pace,
     resync_at: Instant,
     /// Records and logs are gone.
@@ -139,6 +146,8 @@ impl Worker {
             state,
             events: Events::default(),
             tasks: JoinSet::new(),
+            image_news: mpsc::channel(IMAGE_NEWS_MAX),
+            given_up: CancellationToken::new(),
             pace: Pace::default(),
             resync_at: Instant::now() + RESYNC,
             forgotten: false,
@@ -163,6 +172,7 @@ impl Worker {
                     Some(wish) => self.wish(wish),
                     None => break,
                 },
+                Some((container, news)) = self.image_news.1.recv() => self.tell_of_image(&container, &news),
                 Some(outcome) = self.tasks.join_next() => match outcome {
                     Ok(outcome) => self.apply(outcome),
                     Err(error) => tracing::error!(pod = %self.name(), %error, "a task of the pod failed"),
@@ -204,6 +214,7 @@ impl Worker {
     fn note_ending(&self, now: Timestamp) {
         if ending(&self.state, now).is_some() {
             self.shared.going.lock().insert(self.state.uid().to_owned());
+            self.given_up.cancel();
         }
     }
 
@@ -378,7 +389,9 @@ impl Worker {
             target: SPANS, parent: None, "start container", otel.status_code = Empty, k8s.pod = self.name(),
             k8s.pod.uid = self.state.uid(), container = name, attempt, image = container.image,
         );
+        let (news, given_up) = (self.image_news.0.clone(), self.given_up.clone());
         let start = async move {
+            let about = container.name.clone();
             let request = StartRequest {
                 pod: &pod,
                 container: &container,
@@ -387,6 +400,9 @@ impl Worker {
                 sandbox: &sandbox,
                 host: &shared.host,
                 sources: &shared.sources,
+                // Nobody waits for a worker that is behind.
+                tell: &move |one| drop(news.try_send((about.clone(), one))),
+                given_up: &given_up,
             };
             let result = shared.runtime.start(request).await;
             if result.is_err() {
@@ -418,7 +434,7 @@ impl Worker {
         Some(Hook { handler, container: spec.clone(), ip })
     }
 
-    /// Hook, then SIGTERM; the plan kills when the time is up, whether or not the hook came back.
+    /// Hook, then what asks it to stop; the plan kills when the time is up, whether or not the hook came back.
     fn stop(&mut self, key: InstanceKey, grace: Duration) {
         let hook = self.hook(&key, |spec| spec.lifecycle.as_ref()?.pre_stop.clone());
         let shared = Arc::clone(&self.shared);
@@ -429,8 +445,9 @@ impl Worker {
             {
                 outcome = Outcome::HookFailed(key.clone(), "FailedPreStopHook", why);
             }
-            if let Err(error) = shared.runtime.signal(&key, libc::SIGTERM).await {
-                tracing::warn!(container = %key.container, error = %error.full(), "SIGTERM was not delivered");
+            let signal = shared.runtime.stop_signal(&key);
+            if let Err(error) = shared.runtime.signal(&key, signal).await {
+                tracing::warn!(container = %key.container, signal, error = %error.full(), "a signal was not delivered");
             }
             outcome
         });
@@ -494,6 +511,10 @@ impl Worker {
     }
 
     fn apply(&mut self, outcome: Outcome) {
+        // In the order in which it happened.
+        while let Ok((container, news)) = self.image_news.1.try_recv() {
+            self.tell_of_image(&container, &news);
+        }
         let now = Timestamp::now();
         match outcome {
             Outcome::Signalled => {}
@@ -561,39 +582,18 @@ impl Worker {
 
     fn started(&mut self, name: &str, result: Result<Instance, StartFailure>, now: Timestamp) {
         match &result {
-            Ok(run) => {
-                let present = format!("Container image \"{}\" already present on machine", run.image);
-                self.tell(Severity::Normal, "Pulled", present, Some(name));
-                match &run.exit {
-                    None => {
-                        self.tell(
-                            Severity::Normal,
-                            "Created",
-                            format!("Created container: {name}"),
-                            Some(name),
-                        );
-                        self.tell(
-                            Severity::Normal,
-                            "Started",
-                            format!("Started container {name}"),
-                            Some(name),
-                        );
-                    }
-                    Some(exit) => {
-                        self.tell(
-                            Severity::Warning,
-                            "Failed",
-                            format!("Error: {}", exit.message),
-                            Some(name),
-                        );
-                    }
+            Ok(run) => match &run.exit {
+                None => {
+                    self.tell(Severity::Normal, "Created", format!("Created container: {name}"), Some(name));
+                    self.tell(Severity::Normal, "Started", format!("Started container {name}"), Some(name));
                 }
-            }
-            Err(failure) if failure.reason.starts_with("ErrImage") => {
-                let message = format!("Failed to pull image: {}", failure.message);
-                self.tell(Severity::Warning, "Failed", message, Some(name));
-                self.tell(Severity::Warning, "Failed", format!("Error: {}", failure.reason), Some(name));
-            }
+                Some(exit) => {
+                    self.tell(Severity::Warning, "Failed", format!("Error: {}", exit.message), Some(name));
+                }
+            },
+            // A pull that was given up is no news.
+            Err(_) if self.given_up.is_cancelled() => {}
+            Err(failure) if is_image_failure(failure.reason) => self.tell_of_no_image(name, failure),
             Err(failure) => {
                 self.tell(Severity::Warning, "Failed", format!("Error: {}", failure.message), Some(name));
             }
@@ -603,6 +603,35 @@ impl Worker {
         if let Some(key) = key {
             self.watch_exit(key.clone());
             self.post_start(key);
+        }
+    }
+
+    fn tell_of_image(&mut self, container: &str, news: &ImageNews) {
+        let image = self.state.container_spec(container).and_then(|spec| spec.image.clone());
+        let image = image.unwrap_or_default();
+        let (severity, reason, message) = image_event(&image, news);
+        self.tell(severity, reason, message, Some(container));
+    }
+
+    /// In the order of the kubelet: why, what it is called, and that it will be tried again.
+    fn tell_of_no_image(&mut self, container: &str, failure: &StartFailure) {
+        let image = self.state.container_spec(container).and_then(|spec| spec.image.clone());
+        let image = image.unwrap_or_default();
+        let (reason, why) = match failure.reason {
+            "ErrImagePull" => ("Failed", format!("Failed to pull image \"{image}\": {}", failure.message)),
+            "InvalidImageName" => ("InspectFailed", failure.message.clone()),
+            reason => (reason, failure.message.clone()),
+        };
+        self.tell(Severity::Warning, reason, why, Some(container));
+        self.tell(Severity::Warning, "Failed", format!("Error: {}", failure.reason), Some(container));
+        if failure.reason == "ErrImagePull" {
+            self.tell(
+                Severity::Normal,
+                "BackOff",
+                format!("Back-off pulling image \"{image}\""),
+                Some(container),
+            );
+            self.tell(Severity::Warning, "Failed", "Error: ImagePullBackOff".to_owned(), Some(container));
         }
     }
 

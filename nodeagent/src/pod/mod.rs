@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::{Container, PodStatus};
 
 pub use self::{
     probes::{ProbeKind, ProbeState},
-    state::{ContainerState, PodState, Stopping},
+    state::{ContainerState, PodState, Stopping, is_image_failure},
 };
 use crate::runtime::{ExitRecord, InstanceKey};
 

@@ -340,8 +340,8 @@ impl PodState {
 }
 
 /// Failures of this kind are shown as `ImagePullBackOff` between tries.
-pub(super) fn is_image_failure(reason: &str) -> bool {
-    matches!(reason, "ErrImagePull" | "ErrImageNeverPull")
+pub fn is_image_failure(reason: &str) -> bool {
+    matches!(reason, "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName")
 }
 
 fn repeated(before: Option<Failure>, failure: StartFailure, base: Duration, now: Timestamp) -> Failure {

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use tokio::{net::TcpStream, sync::watch};
 
 use super::{
-    ExecReply, ExitReason, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod,
-    Runtime, Sandbox, Sources, StartFailure, StartRequest, Talk, TalkWish,
+    ExecReply, ExitReason, ExitRecord, Host, ImageNews, Instance, InstanceKey, Machine, ProbeTarget,
+    RecoveredPod, Runtime, Sandbox, Sources, StartFailure, StartRequest, Talk, TalkWish,
 };
 use crate::Error;
 
@@ -104,6 +104,7 @@ impl Runtime for Hollow {
 
     async fn start(&self, request: StartRequest<'_>) -> Result<Instance, StartFailure> {
         tokio::time::sleep(START_DELAY).await;
+        (request.tell)(ImageNews::Present);
         let pod_uid = request.pod.metadata.uid.clone().unwrap_or_default();
         let key =
             InstanceKey { pod_uid, container: request.container.name.clone(), attempt: request.attempt };

@@ -8,7 +8,6 @@
 pub mod cgroups;
 pub mod containers;
 pub mod hollow;
-pub mod image;
 pub mod machine;
 pub mod records;
 pub mod sources;
@@ -28,7 +27,7 @@ use std::{collections::HashSet, net::IpAddr, path::PathBuf, sync::Arc, time::Dur
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerImage, Pod};
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::TcpStream,
@@ -131,6 +130,30 @@ pub struct StartRequest<'a> {
     pub host: &'a Host,
     /// Where config maps and secrets come from.
     pub sources: &'a Sources,
+    /// Told how the image comes.
+    pub tell: &'a (dyn Fn(ImageNews) + Send + Sync),
+    /// The pod is ending: an image need not come any more.
+    pub given_up: &'a CancellationToken,
+}
+
+/// What happens to the image of a container before it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageNews {
+    /// It is here.
+    Present,
+    /// It is asked for.
+    Pulling,
+    /// How far it is.
+    Progress(String),
+    /// It came.
+    Pulled {
+        /// Since it was asked for.
+        took: Duration,
+        /// Unpacked.
+        bytes: u64,
+    },
+    /// Credentials for it cannot be had; it is tried without them.
+    NoCredentials(String),
 }
 
 /// Facts about the node that containers may ask for.
@@ -222,6 +245,19 @@ pub trait Runtime: Send + Sync + 'static {
     ) {
     }
 
+    /// The images on this machine, largest first.
+    async fn images(&self) -> Vec<ContainerImage> {
+        Vec::new()
+    }
+
+    /// Wakes when images came or went; `None` where there never are any.
+    fn images_changed(&self) -> Option<watch::Receiver<()>> {
+        None
+    }
+
+    /// Makes room on the disk if it is needed.
+    async fn make_room(&self) {}
+
     /// Makes what the pod's containers share: namespaces, network, volumes.
     async fn prepare(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<Sandbox, StartFailure>;
 
@@ -230,6 +266,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Starts one run of a container.
     async fn start(&self, request: StartRequest<'_>) -> Result<Instance, StartFailure>;
+
+    /// What asks a run to stop.
+    fn stop_signal(&self, _key: &InstanceKey) -> i32 {
+        libc::SIGTERM
+    }
 
     /// Waits until a run is over.
     async fn wait(&self, key: &InstanceKey) -> Result<ExitRecord, Error>;

@@ -16,8 +16,11 @@ use oci_spec::{
     },
 };
 
-use super::{StartFailure, environment::Environment, image::Image, resources};
-use crate::shim;
+use super::{StartFailure, environment::Environment, resources};
+use crate::{
+    image::{Image, user::User as Account},
+    shim,
+};
 
 /// Open files, as container runtimes give by default; never above what this process may grant.
 const OPEN_FILES_MAX: u64 = 1_048_576;
@@ -48,7 +51,13 @@ pub(super) struct Bind {
 
 /// The OCI configuration.
 pub(super) fn build(plan: &Plan<'_>) -> Result<Spec, StartFailure> {
-    let identity = Identity::of(plan.pod, plan.container)?;
+    let identity = Identity::of(plan.pod, plan.container, plan.image)?;
+    if command_line(plan).is_empty() {
+        return Err(StartFailure::new(
+            "CreateContainerError",
+            "no command specified: neither the container nor its image names one",
+        ));
+    }
     assemble(plan, &identity).map_err(|error| StartFailure::new("CreateContainerError", error.to_string()))
 }
 
@@ -68,21 +77,20 @@ fn config_error(message: impl Into<String>) -> StartFailure {
 }
 
 impl Identity {
-    fn of(pod: &Pod, container: &Container) -> Result<Self, StartFailure> {
+    fn of(pod: &Pod, container: &Container, image: &Image) -> Result<Self, StartFailure> {
         let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
         let own = container.security_context.as_ref();
-        let id = |field: &str, value: Option<i64>| {
-            u32::try_from(value.unwrap_or(0)).map_err(|_| config_error(format!("{field}: out of range")))
+        let id = |field: &str, value: i64| {
+            u32::try_from(value).map_err(|_| config_error(format!("{field}: out of range")))
         };
-        let uid =
-            id("runAsUser", own.and_then(|c| c.run_as_user).or_else(|| of_pod.and_then(|c| c.run_as_user)))?;
-        let gid = id(
-            "runAsGroup",
-            own.and_then(|c| c.run_as_group).or_else(|| of_pod.and_then(|c| c.run_as_group)),
-        )?;
+        let run_as = own.and_then(|c| c.run_as_user).or_else(|| of_pod.and_then(|c| c.run_as_user));
+        let run_as = run_as.map(|uid| id("runAsUser", uid)).transpose()?;
+        let run_as_group = own.and_then(|c| c.run_as_group).or_else(|| of_pod.and_then(|c| c.run_as_group));
+        let account = account(run_as, image)?;
+        let gid = run_as_group.map_or(Ok(account.gid), |gid| id("runAsGroup", gid))?;
         let non_root = own.and_then(|c| c.run_as_non_root).or_else(|| of_pod.and_then(|c| c.run_as_non_root));
-        if uid == 0 && non_root == Some(true) {
-            return Err(config_error("container has runAsNonRoot and image will run as root"));
+        if non_root == Some(true) {
+            check_non_root(run_as, account.uid, image)?;
         }
         let profile = own
             .and_then(|c| c.seccomp_profile.as_ref())
@@ -93,13 +101,17 @@ impl Identity {
                 profile.type_
             )));
         }
-        let mut groups = Vec::new();
+        // Those of the image count unless the pod wants its own alone.
+        let is_strict = of_pod
+            .and_then(|c| c.supplemental_groups_policy.as_deref())
+            .is_some_and(|policy| policy == "Strict");
+        let mut groups = if is_strict { Vec::new() } else { account.groups };
         for group in of_pod.iter().flat_map(|c| c.supplemental_groups.iter().flatten().chain(&c.fs_group)) {
-            groups.push(id("supplementalGroups", Some(*group))?);
+            groups.push(id("supplementalGroups", *group)?);
         }
         let privileged = own.and_then(|c| c.privileged).unwrap_or(false);
         Ok(Self {
-            uid,
+            uid: account.uid,
             gid,
             groups,
             privileged,
@@ -124,6 +136,31 @@ impl Identity {
             .inheritable(HashSet::new())
             .ambient(HashSet::new())
             .build()
+    }
+}
+
+/// Who the container runs as: the pod's word, else the image's.
+fn account(run_as: Option<u32>, image: &Image) -> Result<Account, StartFailure> {
+    let failed = |error: crate::Error| StartFailure::new("CreateContainerError", error.full());
+    let accounts = image.accounts().map_err(failed)?;
+    match run_as {
+        Some(uid) => Ok(accounts.numbered(uid)),
+        None => accounts.user(image.settings.user.as_deref().unwrap_or("")).map_err(failed),
+    }
+}
+
+/// A name proves nothing: the image could call root anything. So says the kubelet.
+fn check_non_root(run_as: Option<u32>, uid: u32, image: &Image) -> Result<(), StartFailure> {
+    let said = image.settings.user.as_deref().unwrap_or("");
+    let user = said.split_once(':').map_or(said, |(user, _)| user);
+    if run_as.is_none() && !user.is_empty() && user.parse::<u32>().is_err() {
+        return Err(config_error(format!(
+            "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"
+        )));
+    }
+    match uid {
+        0 => Err(config_error("container has runAsNonRoot and image will run as root")),
+        _ => Ok(()),
     }
 }
 
@@ -202,7 +239,7 @@ fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> 
         .terminal(plan.container.tty == Some(true))
         .args(command_line(plan))
         .env(plan.environment.lines())
-        .cwd(plan.container.working_dir.clone().filter(|folder| !folder.is_empty()).unwrap_or("/".to_owned()))
+        .cwd(working_dir(plan))
         .user(identity.user()?)
         .capabilities(identity.linux_capabilities()?)
         .no_new_privileges(identity.no_new_privileges)
@@ -245,15 +282,27 @@ fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> 
     Ok(spec)
 }
 
-/// `command` replaces the image's entry point; `args` follow it.
+/// The container's word, else the image's.
+fn working_dir<'a>(plan: &'a Plan<'_>) -> &'a str {
+    let said = [plan.container.working_dir.as_deref(), plan.image.settings.working_dir.as_deref()];
+    said.into_iter().flatten().find(|folder| !folder.is_empty()).unwrap_or("/")
+}
+
+/// `command` replaces all that the image says; `args` replace what it says after its entry point.
 fn command_line(plan: &Plan<'_>) -> Vec<String> {
     let given = |list: &Option<Vec<String>>| {
         list.as_ref()
             .filter(|list| !list.is_empty())
             .map(|list| list.iter().map(|part| plan.environment.expand(part)).collect::<Vec<_>>())
     };
-    let mut line = given(&plan.container.command).unwrap_or_else(|| plan.image.entrypoint.clone());
-    line.extend(given(&plan.container.args).unwrap_or_default());
+    let settings = &plan.image.settings;
+    let of_image = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    let args = given(&plan.container.args);
+    let (mut line, args) = match given(&plan.container.command) {
+        Some(command) => (command, args.unwrap_or_default()),
+        None => (of_image(&settings.entrypoint), args.unwrap_or_else(|| of_image(&settings.cmd))),
+    };
+    line.extend(args);
     line
 }
 
@@ -294,20 +343,34 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
+    /// An image whose accounts are in a folder that is there for as long as the test.
+    fn image(settings: serde_json::Value) -> Image {
+        static ROOT: std::sync::LazyLock<tempfile::TempDir> = std::sync::LazyLock::new(|| {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir(root.path().join("etc")).unwrap();
+            std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:\napp:x:1000:1001::/:\n").unwrap();
+            std::fs::write(root.path().join("etc/group"), "video:x:44:app\n").unwrap();
+            root
+        });
+        Image::built_in(String::new(), ROOT.path().to_owned(), serde_json::from_value(settings).unwrap(), 0)
+    }
+
+    fn identity(pod: &Pod, json: serde_json::Value, user: &str) -> Result<Identity, StartFailure> {
+        Identity::of(pod, &container(json), &image(serde_json::json!({"User": user})))
+    }
+
     fn spec_of(container: &Container) -> Spec {
+        spec_on(container, &image(serde_json::json!({"Entrypoint": ["/toolbox"]})))
+    }
+
+    fn spec_on(container: &Container, image: &Image) -> Spec {
         let pod = Pod::default();
-        let image = Image {
-            root: "/image".into(),
-            entrypoint: vec!["/toolbox".to_owned()],
-            environment: Vec::new(),
-            id: String::new(),
-        };
         let mut environment = Environment::default();
         environment.set("NAME", "world".to_owned());
         build(&Plan {
             pod: &pod,
             container,
-            image: &image,
+            image,
             environment: &environment,
             cgroup: "/c",
             mounts: Vec::new(),
@@ -332,6 +395,42 @@ mod tests {
     }
 
     #[test]
+    fn an_image_says_what_runs_and_where_unless_the_container_does() {
+        let image =
+            image(serde_json::json!({"Entrypoint": ["/entry"], "Cmd": ["a", "b"], "WorkingDir": "/work"}));
+        for (json, args, folder) in [
+            (serde_json::json!({"name": "c"}), &["/entry", "a", "b"][..], "/work"),
+            (serde_json::json!({"name": "c", "args": ["x"], "workingDir": "/own"}), &["/entry", "x"], "/own"),
+            (serde_json::json!({"name": "c", "command": ["/own"]}), &["/own"], "/work"),
+        ] {
+            let process = spec_on(&container(json), &image).process().clone().unwrap();
+            assert_eq!(process.args().clone().unwrap(), args);
+            assert_eq!(process.cwd().display().to_string(), folder);
+        }
+    }
+
+    #[test]
+    fn the_user_is_the_containers_the_pods_or_the_images() {
+        let nobody = Pod::default();
+        let pod: Pod =
+            serde_json::from_value(serde_json::json!({"spec": {"containers": [], "securityContext":
+            {"supplementalGroups": [7], "runAsGroup": 8}}}))
+            .unwrap();
+        let ids = |pod: &Pod, context: serde_json::Value, user: &str| {
+            let context = serde_json::json!({"name": "c", "securityContext": context});
+            let found = identity(pod, context, user).unwrap();
+            (found.uid, found.gid, found.groups)
+        };
+        let nothing = serde_json::json!({});
+        assert_eq!(ids(&nobody, nothing.clone(), "app"), (1000, 1001, vec![44]));
+        assert_eq!(ids(&nobody, serde_json::json!({"runAsUser": 1000}), ""), (1000, 1001, vec![44]));
+        assert_eq!(ids(&nobody, serde_json::json!({"runAsUser": 5}), "app"), (5, 0, vec![]));
+        assert_eq!(ids(&pod, nothing, "app"), (1000, 8, vec![44, 7]));
+        let missing = identity(&nobody, serde_json::json!({"name": "c"}), "nginx").err().unwrap();
+        assert!(missing.message.contains("nginx"), "{missing:?}");
+    }
+
+    #[test]
     fn dropping_all_capabilities_leaves_those_that_are_added() {
         let container = container(serde_json::json!({"name": "c", "securityContext":
             {"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}}}));
@@ -351,11 +450,15 @@ mod tests {
 
     #[test]
     fn a_container_that_must_not_be_root_is_refused_when_it_would_be() {
-        let container =
-            container(serde_json::json!({"name": "c", "securityContext": {"runAsNonRoot": true}}));
-        let failure = Identity::of(&Pod::default(), &container).err().unwrap();
-        assert_eq!(failure.reason, "CreateContainerConfigError");
-        assert!(failure.message.contains("runAsNonRoot"));
+        let must = serde_json::json!({"name": "c", "securityContext": {"runAsNonRoot": true}});
+        for (user, complaint) in
+            [("", "will run as root"), ("0:5", "will run as root"), ("app", "non-numeric user (app)")]
+        {
+            let failure = identity(&Pod::default(), must.clone(), user).err().unwrap();
+            assert_eq!(failure.reason, "CreateContainerConfigError");
+            assert!(failure.message.contains(complaint), "{}", failure.message);
+        }
+        assert_eq!(identity(&Pod::default(), must, "1000").unwrap().uid, 1000);
     }
 
     #[test]

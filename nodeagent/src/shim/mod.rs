@@ -27,6 +27,7 @@ mod attach;
 pub mod client;
 mod console;
 mod container;
+mod copy;
 mod create;
 mod exec;
 mod logs;
@@ -84,8 +85,8 @@ pub struct RunJob {
     pub bundle: PathBuf,
     /// Where libcontainer keeps its state.
     pub state_root: PathBuf,
-    /// Read-only image root; the container gets a writable layer over it.
-    pub image_root: PathBuf,
+    /// Folders of the image, topmost first, which stay as they are; the container gets a writable one over them.
+    pub layers: Vec<PathBuf>,
     /// Cgroup path, as in `config.json`.
     pub cgroup: String,
     /// Whether somebody may write to its first process, and for how long.

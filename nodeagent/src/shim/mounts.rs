@@ -6,11 +6,12 @@
 use std::{fs, path::Path};
 
 use nix::{
+    errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
 
-use super::{RunJob, files};
+use super::{RunJob, copy, files};
 use crate::{Error, tree};
 
 /// Leaves the host's mount namespace and mounts the container's root.
@@ -26,7 +27,7 @@ pub(super) fn enter_own_namespace(job: &RunJob) -> Result<(), Error> {
     }
     if overlay(job, &rootfs).is_err() {
         // Overlays do not stack on every file system (overlay in a container, some network disks).
-        copy_tree(&job.image_root, &rootfs)?;
+        copy::layers(&job.layers, &rootfs)?;
     }
     Ok(())
 }
@@ -46,43 +47,34 @@ pub(super) fn remove_root(job: &RunJob) {
 }
 
 fn overlay(job: &RunJob, rootfs: &Path) -> nix::Result<()> {
+    // What is said to mount has to fit into a page, and an image has hundreds of layers: they are named from their own
+    // folder, where their names are short.
+    let shared = job.layers.first().and_then(|layer| layer.parent()).ok_or(Errno::EINVAL)?;
+    let names = job.layers.iter().map(|layer| layer.strip_prefix(shared).ok()?.to_str());
+    let names: Option<Vec<&str>> = names.collect();
+    let names = names.ok_or(Errno::EINVAL)?;
+    let (upper, work) = (job.bundle.join(files::UPPER), job.bundle.join(files::WORK));
+    let paths = [upper.display().to_string(), work.display().to_string()];
     // Colons and commas separate options, so paths that hold them cannot be named: copy instead.
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        job.image_root.display(),
-        job.bundle.join(files::UPPER).display(),
-        job.bundle.join(files::WORK).display()
-    );
-    if options.matches(',').count() != 2 || options.contains(':') {
-        return Err(nix::errno::Errno::EINVAL);
+    if names
+        .iter()
+        .copied()
+        .chain(paths.iter().map(String::as_str))
+        .any(|path| path.contains([',', ':', '\\']))
+    {
+        return Err(Errno::EINVAL);
     }
+    let options = format!("lowerdir={},upperdir={},workdir={}", names.join(":"), paths[0], paths[1]);
     // Nobody reads the upper layer once the container is over, so nothing need be on the disk by then:
     // without "volatile" every unmount waits for everything that anybody wrote to that disk.
     let volatile = format!("{options},volatile");
-    mount_overlay(rootfs, &volatile).or_else(|_| mount_overlay(rootfs, &options))
+    let before = nix::unistd::getcwd()?;
+    nix::unistd::chdir(shared)?;
+    let mounted = mount_overlay(rootfs, &volatile).or_else(|_| mount_overlay(rootfs, &options));
+    nix::unistd::chdir(&before)?;
+    mounted
 }
 
 fn mount_overlay(rootfs: &Path, options: &str) -> nix::Result<()> {
     mount(Some("overlay"), rootfs, Some("overlay"), MsFlags::empty(), Some(options))
-}
-
-/// Copies folders, files with their modes, and links.
-fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(from).map_err(Error::io("reading", from))? {
-        let entry = entry.map_err(Error::io("reading", from))?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().map_err(Error::io("reading", &source))?;
-        if kind.is_dir() {
-            fs::create_dir_all(&target).map_err(Error::io("creating", &target))?;
-            let mode = fs::metadata(&source).map_err(Error::io("reading", &source))?.permissions();
-            fs::set_permissions(&target, mode).map_err(Error::io("creating", &target))?;
-            copy_tree(&source, &target)?;
-        } else if kind.is_symlink() {
-            let link = fs::read_link(&source).map_err(Error::io("reading", &source))?;
-            std::os::unix::fs::symlink(link, &target).map_err(Error::io("linking", &target))?;
-        } else {
-            fs::copy(&source, &target).map_err(Error::io("copying to", &target))?;
-        }
-    }
-    Ok(())
 }

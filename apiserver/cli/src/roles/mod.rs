@@ -8,6 +8,7 @@ mod controllers;
 mod data_dir;
 mod figures;
 mod gpu;
+mod image;
 mod metrics_server;
 mod node;
 mod server;
@@ -37,6 +38,9 @@ pub enum Command {
     /// Show the GPUs of this machine, or record them
     #[command(subcommand)]
     Gpu(gpu::Command),
+    /// The images of this machine
+    #[command(subcommand)]
+    Image(image::Command),
 }
 
 impl Command {
@@ -59,6 +63,7 @@ impl Command {
             Self::Controllers(options) => controllers::run(options, global).await?,
             Self::Node(options) => node::run(options).await?,
             Self::Gpu(command) => gpu::run(command)?,
+            Self::Image(command) => image::run(command).await?,
             Self::Token(token::Command::Create(options)) => token::create(options, global).await?,
         }
         Ok(ExitCode::SUCCESS)

@@ -18,7 +18,7 @@ use claw_nodeagent::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{data_dir, signal::Stop};
+use super::{data_dir, image, signal::Stop};
 use crate::telemetry;
 
 #[derive(Debug, clap::Args)]
@@ -168,6 +168,8 @@ pub struct Machine {
     /// GPUs. To try scheduling on a machine that has none
     #[arg(long, value_name = "FILE")]
     gpu_replay: Option<PathBuf>,
+    #[command(flatten)]
+    images: image::Options,
 }
 
 impl Machine {
@@ -187,7 +189,8 @@ impl Machine {
     /// The containers of this machine.
     pub async fn open_containers(&self, data_dir: &Path) -> anyhow::Result<Arc<Containers>> {
         let gpus = self.gpu_replay.clone().map_or(GpuSource::Driver, GpuSource::Recording);
-        let config = ContainersConfig { gpus, ..ContainersConfig::new(data_dir.join("node")) };
+        let images = self.images.config()?;
+        let config = ContainersConfig { gpus, images, ..ContainersConfig::new(data_dir.join("node")) };
         Containers::open(config).await.context("this machine cannot run containers")
     }
 }

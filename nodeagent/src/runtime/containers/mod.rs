@@ -1,7 +1,7 @@
 //! The real runtime: Linux containers behind shims, all of whose state is on disk.
 //!
 //! ```text
-//! ROOT/images/…                          image roots
+//! ROOT/images/…                          images (see `image::store`)
 //! ROOT/state/ID/                         libcontainer's own state
 //! ROOT/network.json                      which bridge is ours
 //! ROOT/starter.lock                      held by the starter for its life
@@ -19,6 +19,7 @@ mod adopt;
 mod end;
 mod gpus;
 mod host_files;
+mod images;
 mod reach;
 
 use std::{
@@ -31,7 +32,7 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerImage, Pod};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -40,11 +41,11 @@ use tokio::{net::TcpStream, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use self::host_files::{names, remove_if_there, unmount_below};
+pub use self::images::images_in_use;
 use super::{
     ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Refusal, Runtime,
     Sandbox, Sources, StartFailure, StartRequest, Talk, TalkWish, cgroups,
     environment::{self, Fields},
-    image::{Image, Images},
     network::{self, Network, namespace},
     pod_files, probe, records,
     spec::{self, Bind},
@@ -54,6 +55,7 @@ use crate::{
     Error,
     gpu::{Driver, Gpus, Inventory, Recording, ledger::Ledger},
     ids::hex,
+    image::{self, Image, Images, ImagesConfig},
     services::Services,
     shim::{self, ExecJob, RunJob, Tenant, client::Starter, files},
 };
@@ -81,6 +83,8 @@ pub struct ContainersConfig {
     pub pod_network: [u8; 2],
     /// Who knows the GPUs.
     pub gpus: GpuSource,
+    /// Where images come from.
+    pub images: ImagesConfig,
 }
 
 /// Who knows the GPUs of the machine.
@@ -101,6 +105,7 @@ impl ContainersConfig {
             cgroup_parent: "/clawbernetes".to_owned(),
             pod_network: POD_NETWORK,
             gpus: GpuSource::default(),
+            images: ImagesConfig::default(),
         }
     }
 }
@@ -109,7 +114,7 @@ impl ContainersConfig {
 pub struct Containers {
     root_dir: PathBuf,
     cgroup_parent: String,
-    images: Images,
+    images: Arc<Images>,
     network: Arc<Network>,
     starter: Starter,
     machine: Machine,
@@ -125,6 +130,12 @@ struct RunRecord {
     image_id: String,
     restart_delay_ms: u64,
     cgroup: String,
+    /// The image in the store, which stays as long as this record.
+    #[serde(default)]
+    image_key: Option<image::Digest>,
+    /// What asks it to stop, if it is not SIGTERM.
+    #[serde(default)]
+    stop_signal: Option<i32>,
 }
 
 const POD_RECORD: &str = "pod.json";
@@ -163,7 +174,7 @@ impl Containers {
         Ok(Arc::new(Self {
             gpus: gpus.map_err(|error| Error::Unsupported(error.to_string()))?,
             ledger: Mutex::default(),
-            images: Images::new(root_dir.join("images")),
+            images: Images::open(&root_dir.join("images"), config.images)?,
             network: Arc::new(Network::open(&root_dir, config.pod_network)?),
             starter: Starter::new(root_dir.join("starter.lock")),
             machine: Machine::detect(&root_dir),
@@ -210,7 +221,7 @@ impl Containers {
             .map_err(|error| StartFailure::new("CreateContainerError", error.full()))?;
         let fields = self.fields(pod, request.host, Some(request.sandbox));
         let environment =
-            environment::resolve(container, &image.environment, &fields, request.sources).await?;
+            environment::resolve(container, &image.environment(), &fields, request.sources).await?;
         let mut mounts = pod_files::binds(&folder, pod);
         mounts.extend(volumes::binds(&folder, pod, container, &environment)?);
         mounts.push(termination::bind(bundle, container));
@@ -392,15 +403,16 @@ impl Runtime for Containers {
             container: request.container.name.clone(),
             attempt: request.attempt,
         };
-        let name = request.container.image.as_deref().unwrap_or("");
-        let image = self.images.resolve(name, request.container.image_pull_policy.as_deref())?;
+        let image = self.image(&request).await?;
         let bundle = self.bundle(&key).map_err(|error| create_error(&error))?;
         let run = RunRecord {
             id: self.container_id(&key),
-            image: name.to_owned(),
+            image: request.container.image.clone().unwrap_or_default(),
             image_id: image.id.clone(),
             restart_delay_ms: u64::try_from(request.restart_delay.as_millis()).unwrap_or(u64::MAX),
             cgroup: format!("{}/{}", self.pod_cgroup(&key.pod_uid), self.container_id(&key)),
+            image_key: image.key.clone(),
+            stop_signal: images::stop_signal(request.container, &image.settings),
         };
         self.clear(&bundle, &run).await.map_err(|error| create_error(&error))?;
 
@@ -419,7 +431,7 @@ impl Runtime for Containers {
             id: run.id.clone(),
             bundle: bundle.clone(),
             state_root: self.root_dir.join("state"),
-            image_root: image.root,
+            layers: image.layers,
             cgroup: run.cgroup.clone(),
             stdin: reach::stdin(request.container),
             tty: request.container.tty == Some(true),
@@ -435,6 +447,23 @@ impl Runtime for Containers {
             }
         };
         Ok(instance(key, run, started_at, exit))
+    }
+
+    async fn images(&self) -> Vec<ContainerImage> {
+        self.listed_images().await
+    }
+
+    fn images_changed(&self) -> Option<watch::Receiver<()>> {
+        Some(self.images.subscribe())
+    }
+
+    async fn make_room(&self) {
+        self.collect_images().await;
+    }
+
+    fn stop_signal(&self, key: &InstanceKey) -> i32 {
+        let record = self.run_record(key).ok();
+        record.and_then(|(_, run)| run.stop_signal).unwrap_or(nix::libc::SIGTERM)
     }
 
     async fn wait(&self, key: &InstanceKey) -> Result<ExitRecord, Error> {
