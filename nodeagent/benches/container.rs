@@ -317,7 +317,8 @@ fn main() {
         let first = rig.start().await;
         rig.await_end(&first).await;
         let images = fs::read_dir(root.join("images")).expect("images");
-        let image = images.flatten().next().expect("the toolbox").path();
+        let is_toolbox = |name: &fs::DirEntry| name.file_name().to_string_lossy().starts_with("toolbox-");
+        let image = images.flatten().find(is_toolbox).expect("the toolbox").path();
         let crun = Crun::new(folder.path(), &image, rig.configuration(&first));
         if wants("rested") {
             let title = format!("milliseconds, each after a rest, {ROUNDS} rounds");

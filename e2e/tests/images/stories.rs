@@ -337,7 +337,12 @@ async fn images_that_nobody_uses_make_room_for_new_ones() {
         wait::check(listed.contains(&old.name()) && listed.contains(&used.name()), listed)
     })
     .await;
+    let uid = kubectl.ok(&["get", "pod", "old", "-o", "jsonpath={.metadata.uid}"]);
     kubectl.ok(&["delete", "pod", "old", "--now"]);
+    let records = cluster.data_dir().join("node/pods").join(uid);
+    wait::until("its container is forgotten", wait::SOON, || {
+        wait::check(!records.exists(), records.display())
+    });
     run(&kubectl, "new", &new.name(), json!({"args": ["true"]}));
     wait::until_async("the old one has gone, and no other", wait::SOON, || async {
         let listed = names().await?;

@@ -129,7 +129,7 @@ impl Store {
     /// Layers that nobody is unpacking any more.
     fn clear_unfinished(&self) -> Result<(), Error> {
         for name in names(&self.folder.join("ingest"))? {
-            if Lock::attempt(&self.lock_path(&name))?.is_some() {
+            if let Some(_lock) = Lock::attempt(&self.lock_path(&name))? {
                 self.discard(&self.path("ingest", &name))?;
             }
         }
@@ -140,10 +140,12 @@ impl Store {
     fn clear_links(&self) -> Result<(), Error> {
         for name in names(&self.folder.join("l"))? {
             let path = self.path("l", &name);
-            // A layer that is being named at this moment has its lock.
+            // Of a layer that is being named at this moment, somebody holds the lock.
             let target = fs::read_link(&path).map_err(Error::io("reading", &path))?;
             let layer = target.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-            if !path.exists() && Lock::attempt(&self.lock_path(&layer))?.is_some() {
+            if let Some(_lock) = Lock::attempt(&self.lock_path(&layer))?
+                && !path.exists()
+            {
                 fs::remove_file(&path).map_err(Error::io("removing", &path))?;
             }
         }

@@ -268,7 +268,8 @@ impl PodState {
                 container.runs.push(instance);
             }
             Err(failure) => {
-                let retry = if is_image_failure(failure.reason) { base } else { CONFIG_RETRY };
+                // A registry is spared; the others are a look at this machine.
+                let retry = if failure.reason == "ErrImagePull" { base } else { CONFIG_RETRY };
                 container.failure = Some(repeated(container.failure.take(), failure, retry, now));
             }
         }
@@ -339,7 +340,7 @@ impl PodState {
     }
 }
 
-/// Failures of this kind are shown as `ImagePullBackOff` between tries.
+/// Whether a container has no image yet, for whatever reason.
 pub fn is_image_failure(reason: &str) -> bool {
     matches!(reason, "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName")
 }

@@ -13,7 +13,7 @@ use super::{
     Ending, RestartPolicy, backoff, is_sidecar, later,
     probes::ProbeKind,
     restarts,
-    state::{ContainerState, PodState, is_image_failure},
+    state::{ContainerState, PodState},
 };
 use crate::runtime::{ExitRecord, Instance, Qos};
 
@@ -169,7 +169,7 @@ fn current_state(
     }
     if let Some(failure) = container.failure.as_ref().filter(|_| ending.is_none()) {
         let pull_over = failure.count > 1 || now >= failure.at + PULL_ERROR_SHOWN;
-        if is_image_failure(failure.reason) && failure.reason == "ErrImagePull" {
+        if failure.reason == "ErrImagePull" {
             if pull_over {
                 let image = spec.image.as_deref().unwrap_or("");
                 let message =
