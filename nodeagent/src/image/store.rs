@@ -185,7 +185,7 @@ impl Store {
         for name in names(&self.folder.join("trash")).unwrap_or_default() {
             // Somebody else may be at it, too.
             let path = self.path("trash", &name);
-            let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+            let _ = crate::tree::remove(&path).or_else(|_| fs::remove_file(&path));
         }
     }
 }

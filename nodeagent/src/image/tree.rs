@@ -156,7 +156,7 @@ impl Place {
         match unlinkat(Some(self.fd()), &self.name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             // The standard library removes trees without following links.
-            Err(Errno::EISDIR) => std::fs::remove_dir_all(self.path()),
+            Err(Errno::EISDIR) => crate::tree::remove(&self.path()),
             Err(error) => Err(error.into()),
         }
     }

@@ -51,7 +51,7 @@ impl Command {
             Self::Server(role) => role.telemetry(),
             Self::Controllers(options) => Some(&options.telemetry),
             Self::Node(options) => Some(&options.telemetry),
-            Self::Token(_) | Self::Gpu(_) => None,
+            Self::Token(_) | Self::Gpu(_) | Self::Image(_) => None,
         }
     }
 
