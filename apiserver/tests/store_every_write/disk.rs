@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use super::calls::Call;
@@ -138,16 +138,18 @@ impl Disk {
         }
     }
 
-    /// Writes what is left after a crash into a folder that is not there yet.
-    pub fn leave(&self, crash: Crash, to: &Path) {
+    /// What is left after a crash.
+    pub fn leave(&self, crash: Crash) -> Left {
         let mut dice = Dice(match crash {
             Crash::Some(seed) => seed,
             _ => 0,
         });
-        self.leave_node(0, crash, &mut dice, to);
+        let mut left = Left::new();
+        self.leave_node(0, crash, &mut dice, Path::new(""), &mut left);
+        left
     }
 
-    fn leave_node(&self, at: usize, crash: Crash, dice: &mut Dice, to: &Path) {
+    fn leave_node(&self, at: usize, crash: Crash, dice: &mut Dice, path: &Path, left: &mut Left) {
         match &self.nodes[at] {
             Node::Folder { names } => {
                 let chosen = match crash {
@@ -155,16 +157,29 @@ impl Disk {
                     Crash::Kill | Crash::NamesOnly => names.len() - 1,
                     Crash::Some(_) => dice.below(names.len()),
                 };
-                fs::create_dir(to).unwrap();
+                left.insert(path.to_owned(), None);
                 for (name, node) in &names[chosen] {
-                    self.leave_node(*node, crash, dice, &to.join(name));
+                    self.leave_node(*node, crash, dice, &path.join(name), left);
                 }
             }
             Node::File { safe, since } => {
                 let mut content = safe.clone();
                 since.iter().for_each(|change| leave_change(change, crash, dice, &mut content));
-                fs::write(to, content).unwrap();
+                left.insert(path.to_owned(), Some(content));
             }
+        }
+    }
+}
+
+/// Files with their content, and folders, by path: a folder comes before what is in it.
+pub type Left = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
+/// Makes it so, in a folder that is not there yet.
+pub fn write(left: &Left, to: &Path) {
+    for (path, content) in left {
+        match content {
+            Some(content) => fs::write(to.join(path), content).unwrap(),
+            None => fs::create_dir(to.join(path)).unwrap(),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::tape::Tape;
 /// Levels of an expression.
 const DEPTH_MAX: usize = 5;
 
-/// What `self` is. Whole numbers only, since the library reads a JSON number as it likes.
+/// What `self` is.
 fn object() -> Value {
     json!({"n": 3, "m": -5, "s": "hello", "t": "", "b": true, "list": [3, 1, 2], "words": ["a", "bb"], "map": {"a": "1", "b": "2"}})
 }
@@ -57,7 +57,8 @@ fn is_stricter(why: &str) -> bool {
 fn library(text: &str, object: &Value) -> Result<Cel, String> {
     let program = Program::compile(text).map_err(|error| error.to_string())?;
     let mut context = Context::default().with_all();
-    context.add_variable("self", object).map_err(|error| error.to_string())?;
+    // As ours has it: the library would make whole numbers unsigned.
+    context.add_variable_from_value("self", fuzzing::cel("self", object)?);
     program.execute(&context).map_err(|error| error.to_string())
 }
 

@@ -70,6 +70,13 @@ fn plain(kind: &Descriptor, object: &mut Value) {
         }
     }
     schema.normalize(object);
+    // An object inside another says its type in JSON alone.
+    let inner = object.pointer_mut("/spec/volumeClaimTemplates").and_then(Value::as_array_mut);
+    for inner in inner.into_iter().flatten() {
+        if let Some(fields) = inner.as_object_mut() {
+            fields.retain(|name, _| !matches!(name.as_str(), "apiVersion" | "kind"));
+        }
+    }
     object["apiVersion"] = kind.api_version().into();
     object["kind"] = (&*kind.kind).into();
 }

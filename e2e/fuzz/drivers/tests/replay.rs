@@ -12,49 +12,46 @@ use std::{
 
 use claw_fuzz::{Driver, driver, mutate::Mutator};
 
-/// Inputs of one driver beside the kept ones, unless `FUZZ_RUNS` says otherwise.
-const RUNS: u64 = 1500;
-
 /// The seed of the inputs, unless `FUZZ_SEED` says otherwise: everybody sees the same.
 const SEED: u64 = 1;
 
+/// Drivers, and how many inputs each gets beside the kept ones, unless `FUZZ_RUNS` says otherwise: a second's worth or two.
 macro_rules! replays {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident: $runs:literal,)*) => {
         $(
             #[test]
             fn $name() {
-                replay(stringify!($name));
+                replay(stringify!($name), $runs);
             }
         )*
 
         #[test]
         fn no_driver_is_left_out() {
-            let here = [$(stringify!($name)),*];
-            assert_eq!(claw_fuzz::DRIVERS.map(|driver| driver.name), here);
+            assert_eq!(claw_fuzz::DRIVERS.map(|driver| driver.name), [$(stringify!($name)),*]);
         }
     };
 }
 
-replays!(
-    applies,
-    backups,
-    cel,
-    credentials,
-    definitions,
-    fields,
-    journals,
-    manifests,
-    messages,
-    objects,
-    patches,
-    picks,
-    protobufs,
-    quantities,
-    requests,
-    selectors
-);
+replays! {
+    applies: 1500,
+    backups: 1500,
+    cel: 300,
+    credentials: 500,
+    definitions: 500,
+    fields: 1500,
+    journals: 150,
+    manifests: 500,
+    messages: 500,
+    objects: 300,
+    patches: 1500,
+    picks: 1500,
+    protobufs: 800,
+    quantities: 1500,
+    requests: 150,
+    selectors: 1500,
+}
 
-fn replay(name: &str) {
+fn replay(name: &str, runs: u64) {
     let driver = driver(name).expect("the driver exists");
     if let Ok(path) = env::var("FUZZ_INPUT") {
         return (driver.run)(&fs::read(path).unwrap());
@@ -62,7 +59,7 @@ fn replay(name: &str) {
     let kept = corpus(name);
     kept.iter().for_each(|input| run(driver, input));
     let mut inputs = Mutator::new(number("FUZZ_SEED").unwrap_or(SEED));
-    for _ in 0..number("FUZZ_RUNS").unwrap_or(RUNS) {
+    for _ in 0..number("FUZZ_RUNS").unwrap_or(runs) {
         run(driver, &inputs.next(&kept));
     }
 }
