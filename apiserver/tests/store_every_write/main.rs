@@ -33,6 +33,9 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Segments and states change every few writes.
 const TINY: Sizes = Sizes { segment: 8 << 10, journal: 16 << 10, part: 4 << 10 };
 
+/// So many turns fill more journal than twice the largest state, 7 objects of 3 KiB, so that a state must follow.
+const TURNS_A_STATE: u64 = 20;
+
 type Records = BTreeMap<Key, Bytes>;
 
 /// What the records are at each revision at which a transaction ended.
@@ -56,11 +59,11 @@ impl Model {
         let mut used = BTreeSet::new();
         let mut writes = Vec::new();
         for part in 0..1 + turn % 3 {
-            let key = Key::object("", "configmaps", "a", &((turn * 7 + part * 5) % 11).to_string());
+            let key = Key::object("", "configmaps", "a", &((turn * 5 + part * 3) % 7).to_string());
             if !used.insert(key.clone()) {
                 continue;
             }
-            let size = [30, 700, 1500, 6_000][(turn + part) as usize % 4];
+            let size = [30, 700, 1500, 3_000][(turn + part) as usize % 4];
             let (expect, taken) = match records.get(&key) {
                 Some(value) => (Expect::Revision(revision_in(value)), true),
                 None => (Expect::Absent, false),
@@ -110,7 +113,9 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 async fn logged_run(folder: &Path, turns: u64) -> (Vec<Call>, Model) {
     let mut model = Model::new();
     calls::watch(folder, None);
-    let mut store = api::open_sled_with(&folder.join("data"), TINY).unwrap();
+    let data = folder.join("data");
+    let mut store = api::open_sled_with(&data, TINY).unwrap();
+    let mut state = None;
     for turn in 0..turns {
         let writes = model.transaction(turn);
         let (revision, records) = model.after(&writes);
@@ -119,7 +124,11 @@ async fn logged_run(folder: &Path, turns: u64) -> (Vec<Call>, Model) {
         calls::told(revision);
         if turn == turns / 2 {
             store.close().await;
-            store = api::open_sled_with(&folder.join("data"), TINY).unwrap();
+            store = api::open_sled_with(&data, TINY).unwrap();
+        }
+        if turn % TURNS_A_STATE == TURNS_A_STATE - 1 {
+            store::wait_until("another state is written", || newest_state(&data) > state);
+            state = newest_state(&data);
         }
     }
     store.close().await;
@@ -130,7 +139,7 @@ async fn logged_run(folder: &Path, turns: u64) -> (Vec<Call>, Model) {
 fn a_crash_at_any_call_loses_nothing_acknowledged_and_leaves_nothing_half_done() {
     let _alone = ONE_AT_A_TIME.lock();
     let scratch = tempfile::tempdir().unwrap();
-    let turns = 26;
+    let turns = 2 * TURNS_A_STATE;
     let (log, model) = block_on(logged_run(scratch.path(), turns));
     let states = log.iter().filter(|call| matches!(call, Call::Rename { to, .. } if is_state(to))).count();
     assert!(states > 1, "no states were written: {states}");
@@ -140,7 +149,8 @@ fn a_crash_at_any_call_loses_nothing_acknowledged_and_leaves_nothing_half_done()
         if let Call::Told(revision) = call {
             told = *revision;
         }
-        for crash in [Crash::Kill, Crash::NothingElse, Crash::NamesOnly, Crash::Some(number as u64)] {
+        let some = if number % 3 == 0 { Crash::NamesOnly } else { Crash::Some(number as u64) };
+        for crash in [Crash::Kill, Crash::NothingElse, some] {
             let left = disk.leave(crash);
             let mut hasher = DefaultHasher::new();
             (told, &left).hash(&mut hasher);
@@ -155,6 +165,11 @@ fn a_crash_at_any_call_loses_nothing_acknowledged_and_leaves_nothing_half_done()
         }
     }
     eprintln!("{} calls, {states} states, {opened} different crashes", log.len());
+}
+
+fn newest_state(data: &Path) -> Option<Revision> {
+    let names = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter_map(|name| name.to_str()?.strip_prefix("state-")?.parse().ok()).max()
 }
 
 fn is_state(path: &Path) -> bool {
