@@ -97,3 +97,24 @@ pub fn restore(options: &Restore) -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use futures::{StreamExt as _, stream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_backup_is_its_owners_alone_even_where_another_left_its_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup.partial");
+        fs::write(&path, "half").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let pieces = backup::Pieces::new(7, Vec::new()).map(Ok);
+        let saved = write_checked(&path, stream::iter(pieces).boxed()).await.unwrap();
+        assert_eq!((saved.revision, saved.objects), (7, 0));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
