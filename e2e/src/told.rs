@@ -196,7 +196,7 @@ mod tests {
         };
         let (comes, goes) = (("ADDED", object("x", 2, "a")), ("DELETED", object("x", 3, "a")));
         assert_eq!(some(&[comes.clone(), goes]), (true, true));
-        assert_eq!(some(&[comes.clone()]), (false, false), "it left, and nobody said so");
+        assert_eq!(some(std::slice::from_ref(&comes)), (false, false), "it left, and nobody said so");
         assert_eq!(some(&[comes.clone(), ("DELETED", object("x", 3, "b"))]), (false, false), "as it was");
         assert_eq!(some(&[comes, ("MODIFIED", object("x", 3, "b"))]), (false, false), "it is outside");
         assert_eq!(some(&[]), (false, false), "it came, and nobody said so");

@@ -1,5 +1,6 @@
 //! Services on one machine: names, addresses, weights, affinity, ports of the host, and the API server itself, while
 //! agents die and come back.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 use std::{
     collections::BTreeMap,

@@ -379,6 +379,6 @@ fn a_json_patch_that_would_keep_a_core_busy_is_refused() {
         json!({"op": "add", "path": "/y/a", "value": 1}),
         json!({"op": "test", "path": "/x/0", "value": 0}),
     ] {
-        many(operation.clone()).expect(&operation.to_string());
+        many(operation.clone()).unwrap_or_else(|error| panic!("{operation}: {error}"));
     }
 }

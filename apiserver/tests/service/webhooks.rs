@@ -774,7 +774,7 @@ async fn connections_into_pods_are_asked_about_with_their_options() {
     let program = Program::start(|review| {
         let is_harmless = review["request"]["object"]["command"] == json!(["true"]);
         let why = json!({"code": 403, "message": "only the harmless"});
-        answer(&review, json!({"allowed": is_harmless, "status": why}))
+        answer(review, json!({"allowed": is_harmless, "status": why}))
     })
     .await;
     let world = judged_by(&program, &json!({"rules": rules("", &["pods/exec"])})).await;

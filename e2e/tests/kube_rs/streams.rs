@@ -1,4 +1,5 @@
 //! Talks with processes and connections to ports, as kube-rs makes them.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 use claw_e2e::{
     Cluster, Options,

@@ -28,7 +28,12 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Starts with a list or with a stream, watches, resumes for as long as that works, and writes down what it was told. Some
 /// select.
 pub async fn by_hand(world: Arc<World>, name: String, wire: Wire, dice: Dice) -> turmoil::Result {
-    let told = if dice.percent(50) { Told::by_label(HALF, *dice.pick(&HALVES)) } else { Told::default() };
+    let told = if dice.percent(50) {
+        let half = dice.pick(&HALVES);
+        Told::by_label(HALF, half)
+    } else {
+        Told::default()
+    };
     // Whose host was away goes on as who it was.
     let selector = world.note(|notes| notes.watched.entry(name.clone()).or_insert(told).selector());
     let watcher = Watcher { selector, client: client(wire, &name), world, name, dice };

@@ -129,7 +129,7 @@ async fn create(http: &Http, name: String, promises: &mut Promises) {
 }
 
 async fn change(http: &Http, name: &str, step: u64, promises: &mut Promises) {
-    let half = HALVES[usize::from(step % 2 == 0)];
+    let half = HALVES[usize::from(step.is_multiple_of(2))];
     let patch = json!({"metadata": {"labels": {HALF: half}}, "data": {"n": step.to_string()}}).to_string();
     let headers = [("content-type", "application/merge-patch+json")];
     let asked = http.ask(Method::PATCH, &format!("{PATH}/{name}"), &headers, patch).await;

@@ -87,6 +87,9 @@ enum Outcome {
     Forgotten,
 }
 
+/// With the container that it is about.
+type NewsOfImage = (String, ImageNews);
+
 /// Keeps one pod.
 pub struct Worker {
     shared: Arc<Shared>,
@@ -95,8 +98,7 @@ pub struct Worker {
     state: PodState,
     events: Events,
     tasks: JoinSet<Outcome>,
-    /// With the container that it is about.
-    image_news: (mpsc::Sender<(String, ImageNews)>, mpsc::Receiver<(String, ImageNews)>),
+    image_news: (mpsc::Sender<NewsOfImage>, mpsc::Receiver<NewsOfImage>),
     /// Cancelled when the pod ends: no image need come any more.
     given_up: CancellationToken,
     pace: Pace,

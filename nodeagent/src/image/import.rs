@@ -109,7 +109,7 @@ fn bring(
         Ok(())
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.min(diff_ids.len())).map(|_| scope.spawn(&work)).collect();
+        let workers: Vec<_> = (0..threads.min(diff_ids.len())).map(|_| scope.spawn(work)).collect();
         let died = |_| Err(refused("a thread that unpacked a layer died".to_owned()));
         workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(died))
     })?;

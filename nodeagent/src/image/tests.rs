@@ -142,7 +142,8 @@ fn whiteouts_become_those_of_overlayfs() {
 
 #[test]
 fn what_leads_out_of_the_image_is_refused_and_touches_nothing() {
-    let cases: [(&str, &dyn Fn(&mut Builder<Vec<u8>>)); 10] = [
+    type Fill<'a> = &'a dyn Fn(&mut Builder<Vec<u8>>);
+    let cases: [(&str, Fill<'_>); 10] = [
         ("up", &|archive| file(archive, "../victim", "mine")),
         ("up inside", &|archive| file(archive, "a/../../victim", "mine")),
         ("absolute", &|archive| file(archive, "/victim", "mine")),

@@ -117,7 +117,9 @@ impl<'a> Cursor<'a> {
         let first = self.peek().ok_or_else(|| self.unexpected())?;
         let start = self.at;
         match first {
-            b'"' => drop(self.string()?),
+            b'"' => {
+                self.string()?;
+            }
             b'{' | b'[' => self.skip_container()?,
             _ => self.skip_word(),
         }

@@ -103,7 +103,7 @@ impl Goal {
 fn is_value(found: &Value, typed: &str) -> bool {
     match found {
         Value::String(text) => text == typed,
-        Value::Bool(_) | Value::Number(_) => found.to_string() == typed,
+        Value::Bool(_) | Value::Number(_) => typed == found.to_string().as_str(),
         _ => false,
     }
 }

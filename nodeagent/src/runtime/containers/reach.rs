@@ -213,8 +213,9 @@ async fn say(mut said: mpsc::Receiver<Said>, input: &mut Option<End>, is_termina
     while let Some(said) = said.recv().await {
         match (said, &input) {
             (Said::Stdin(data), Some(end)) => {
+                let written = end.write(&data).await;
                 // A program that has closed its input wants no more; what it writes still counts.
-                if end.write(&data).await.is_err() {
+                if written.is_err() {
                     *input = None;
                 }
             }
