@@ -75,7 +75,7 @@ mod tests {
         let thresholds = Thresholds::default();
         assert_eq!(thresholds.excess_bytes(85, 100), None);
         assert_eq!(thresholds.excess_bytes(86, 100), Some(6));
-        assert_eq!(thresholds.excess_bytes(u64::MAX, u64::MAX), Some(u64::MAX / 5 + 1));
+        assert_eq!(thresholds.excess_bytes(u64::MAX, u64::MAX), Some(u64::MAX / 5));
         assert_eq!(thresholds.excess_bytes(0, 0), None);
     }
 }

@@ -38,7 +38,14 @@ impl Name {
             (Some(digest), _) => Version::Digest(Digest::parse(digest).map_err(|error| wrong(&error))?),
             (None, tag) => Version::Tag(tag.unwrap_or("latest").to_owned()),
         };
-        let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
+        let (mut registry, mut repository) =
+            (reference.registry().to_owned(), reference.repository().to_owned());
+        // Only hosts have upper-case letters, so that is what docker takes it for.
+        if repository.contains(|c: char| c.is_ascii_uppercase())
+            && let Some((host, path)) = repository.split_once('/')
+        {
+            (registry, repository) = (host.to_owned(), path.to_owned());
+        }
         Ok(Self { registry, repository, version })
     }
 
@@ -127,6 +134,7 @@ mod tests {
             ("localhost/app:1", "localhost/app:1".to_owned()),
             ("localhost:5000/app", "localhost:5000/app:latest".to_owned()),
             ("reg.example.com:5000/team/app:v1", "reg.example.com:5000/team/app:v1".to_owned()),
+            ("HOST/app", "HOST/app:latest".to_owned()),
             ("host:5000", "docker.io/library/host:5000".to_owned()),
             (&format!("app:v1@sha256:{hex}"), format!("docker.io/library/app@sha256:{hex}")),
         ] {
