@@ -190,13 +190,13 @@ pub fn app(tag: &str) -> Made {
         .file("opt/.wh..wh..opq", b"")
         .file("opt/new", b"new\n")
         .folder("bin", 0)
-        .link("bin/box", "../toolbox")
+        .link("bin/toolbox", "../toolbox")
         .done();
     let top = Layer::new().file("etc/tag", format!("{tag}\n").as_bytes()).done();
     let config = json!({
         "User": "app",
         "Env": ["GREETING=hello", format!("TAG={tag}")],
-        "Entrypoint": ["/bin/box"],
+        "Entrypoint": ["/bin/toolbox"],
         "Cmd": ["cat", "tag"],
         "WorkingDir": "/etc",
         "StopSignal": "SIGKILL",
