@@ -43,6 +43,12 @@ pub(super) fn image(folder: &Path, name: &Name) -> Result<Image, Error> {
     Ok(Image::built_in(id, root, settings, PROGRAM.len() as u64))
 }
 
+/// What it is found as in `/bin`: the names that people type, and that `kubectl cp` needs.
+const COMMANDS: [&str; 15] = [
+    "toolbox", "cat", "echo", "env", "false", "id", "pwd", "sh", "sleep", "stty", "tar", "test", "true",
+    "tty", "yes",
+];
+
 /// Unpacks beside and renames, so that what exists is complete.
 fn unpack(root: &Path) -> Result<(), Error> {
     if root.exists() {
@@ -68,8 +74,10 @@ fn unpack(root: &Path) -> Result<(), Error> {
         fs::write(&path, content).map_err(Error::io("writing", &path))?;
         set_mode(&path, mode)?;
     }
-    std::os::unix::fs::symlink("../toolbox", beside.join("bin/toolbox"))
-        .map_err(Error::io("linking in", &beside))?;
+    for name in COMMANDS {
+        std::os::unix::fs::symlink("../toolbox", beside.join("bin").join(name))
+            .map_err(Error::io("linking in", &beside))?;
+    }
     for folder in ["tmp", "var/tmp"] {
         set_mode(&beside.join(folder), 0o1777)?;
     }
