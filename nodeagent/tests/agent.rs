@@ -130,6 +130,7 @@ impl Server {
                     self.terminated.push(report.name);
                     report.sequence
                 }
+                agent_message::Message::NodeStatus(report) => report.sequence,
                 agent_message::Message::Event(report) => {
                     self.events.push(serde_json::from_slice(&report.event).unwrap());
                     continue;
