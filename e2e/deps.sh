@@ -7,7 +7,7 @@
 #     .tools/kubectl   Debian's kubectl 1.20, the oldest client that is tested; beside any other kubectl
 #     .tools/venv      the Python client and kopf, which are tested
 #     crun             the runtime that the container benchmark compares with
-#     iproute2, nftables, util-linux   a network of its own for a machine that can only dial out
+#     iproute2, util-linux   a network of its own for a machine that can only dial out
 #     docker-registry  a registry to pull images from
 #
 # What only tests use may stay away: they say SKIPPED, and so does this, without failing.
@@ -75,7 +75,6 @@ lacking=()
 command -v crun >/dev/null || install crun || lacking+=(crun)
 networks=()
 command -v ip >/dev/null || networks+=(iproute2)
-command -v nft >/dev/null || networks+=(nftables)
 command -v nsenter >/dev/null && command -v unshare >/dev/null || networks+=(util-linux)
 [ ${#networks[@]} = 0 ] || install "${networks[@]}" || lacking+=("${networks[@]}")
 command -v docker-registry >/dev/null || install docker-registry || lacking+=(docker-registry)
