@@ -143,7 +143,9 @@ pub(super) fn linux(container: &Container, privileged: bool) -> Result<LinuxReso
 
 /// 1024 for each CPU requested.
 fn shares(milli_cpus: i128) -> u64 {
-    u64::try_from(milli_cpus.saturating_mul(1024) / 1000).unwrap_or(0).clamp(CPU_SHARES_MIN, 262_144)
+    u64::try_from(milli_cpus.max(0).saturating_mul(1024) / 1000)
+        .unwrap_or(u64::MAX)
+        .clamp(CPU_SHARES_MIN, 262_144)
 }
 
 fn quota_us(milli_cpus: i128) -> i64 {
@@ -155,6 +157,11 @@ fn quota_us(milli_cpus: i128) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_amount_of_processors_is_too_many_to_count() {
+        assert_eq!((shares(i128::MAX), quota_us(i128::MAX)), (262_144, i64::MAX));
+    }
 
     fn spec(resources: serde_json::Value) -> PodSpec {
         serde_json::from_value(serde_json::json!({"containers": [{"name": "c", "resources": resources}]}))

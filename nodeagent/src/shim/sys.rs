@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "raw system calls: record locks, fork, descriptors received over sockets")]
 
 use std::{
+    ffi::CStr,
     fs::{File, OpenOptions},
     io,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
@@ -121,8 +122,12 @@ pub(super) fn command_with_descriptor(command: &mut std::process::Command, descr
 /// that link while a process enters the container, would else change the program of the host (CVE-2019-5736). It is a
 /// mount of the file alone, read-only and nowhere in the tree, so it costs no copy. `None`: the kernel is older than 5.12.
 pub(super) fn sealed_program() -> Option<OwnedFd> {
+    sealed(c"/proc/self/exe")
+}
+
+fn sealed(path: &CStr) -> Option<OwnedFd> {
     const OPEN_TREE_CLONE: libc::c_uint = 1;
-    let (path, empty) = (c"/proc/self/exe", c"");
+    let empty = c"";
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned();
     // SAFETY: the path is a C string that lives through the call.
     let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
@@ -165,4 +170,30 @@ pub fn resize(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<(
     // SAFETY: the descriptor is open and the struct is a valid winsize.
     let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd as _;
+
+    use super::*;
+
+    #[test]
+    fn nobody_writes_to_what_is_sealed() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: sealing needs root");
+            return;
+        }
+        assert!(sealed_program().is_some());
+        // Not this program: one that runs refuses writers anyway, but only for as long as it runs.
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("program");
+        std::fs::write(&file, "as it is").unwrap();
+        let path = std::ffi::CString::new(file.to_str().unwrap()).unwrap();
+        let sealed = format!("/proc/self/fd/{}", sealed(&path).unwrap().into_raw_fd());
+        assert_eq!(std::fs::read_to_string(&sealed).unwrap(), "as it is");
+        let error = OpenOptions::new().write(true).open(&sealed).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{error}");
+        assert!(OpenOptions::new().write(true).open(&file).is_ok());
+    }
 }
