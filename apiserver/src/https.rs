@@ -65,8 +65,11 @@ impl Endpoint {
             .header(header::ACCEPT, "application/json")
             .body(Full::new(Bytes::from(document.to_string())))
             .map_err(|error| error.to_string())?;
-        let response =
-            self.pool.request(request).await.map_err(|error| format!("Post \"{uri}\": {}", chain(&error)))?;
+        let response = self
+            .pool
+            .request(request)
+            .await
+            .map_err(|error| format!("Post \"{uri}\": {}", claw_client::with_causes(&error)))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), self.answer_bytes_max).collect().await;
         let body = body.map_err(|error| format!("the answer breaks off: {error}"))?.to_bytes();
@@ -80,17 +83,6 @@ impl Endpoint {
     pub fn address(&self, query: &str) -> String {
         if query.is_empty() { self.uri.to_string() } else { format!("{}?{query}", self.uri) }
     }
-}
-
-/// An error with its sources, of which the last usually says what is wrong.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 /// Trusts the bundle of the definition alone; without one, nobody.

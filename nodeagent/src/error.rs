@@ -74,12 +74,6 @@ impl Error {
 
     /// The error with everything that caused it, for events and status messages.
     pub fn full(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(source) = cause {
-            text = format!("{text}: {source}");
-            cause = source.source();
-        }
-        text
+        claw_client::with_causes(self)
     }
 }

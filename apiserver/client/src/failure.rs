@@ -8,6 +8,17 @@ use claw_schemas::{ApiError, status::Reason};
 /// How much of an answer that is no `Status` is shown.
 const EXCERPT_BYTES: usize = 200;
 
+/// An error with all that caused it, of which the last usually says what is wrong.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}
+
 /// The innermost cause: the outer ones say "client error (Connect)".
 pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;

@@ -80,6 +80,7 @@ pub use cache::{Delta, ObjectKey, Snapshot, Store};
 pub use claw_schemas::{ApiError, custom};
 pub use endpoint::{CertificateFiles, ClientCertificate, Endpoint, Token, Trust};
 pub use error::ConfigError;
+pub use failure::with_causes;
 pub use grpc::{GrpcNodeLink, GrpcTransport};
 pub use http_transport::HttpTransport;
 pub use kubeconfig::Kubeconfig;

@@ -144,7 +144,7 @@ impl Http {
         *request.headers_mut() = headers.clone();
         request.headers_mut().insert(USER_AGENT, http::HeaderValue::from_static(AGENT));
         let answer = self.within(&host, self.pool.request(request)).await?;
-        answer.map_err(|error| Failure::Trouble(format!("{host}: {}", chain(&error))))
+        answer.map_err(|error| Failure::Trouble(format!("{host}: {}", claw_client::with_causes(&error))))
     }
 
     /// The whole body of an answer, if it is not too long.
@@ -227,9 +227,9 @@ impl<'a> Chunks<'a> {
             let frame = match frame {
                 Err(_) => return Err(silent(self.what, self.silence_max)),
                 Ok(None) => return Ok(None),
-                Ok(Some(frame)) => {
-                    frame.map_err(|error| Failure::Trouble(format!("{}: {}", self.what, chain(&error))))?
-                }
+                Ok(Some(frame)) => frame.map_err(|error| {
+                    Failure::Trouble(format!("{}: {}", self.what, claw_client::with_causes(&error)))
+                })?,
             };
             let Ok(data) = frame.into_data() else { continue };
             self.come_bytes += data.len();
@@ -292,17 +292,6 @@ fn tls(ca_pem: &[u8]) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     Ok(builder.map_err(|error| unusable(&error))?.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// An error with its sources, of which the last usually says what is wrong.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]
