@@ -7,6 +7,7 @@ pub mod binary;
 pub mod capacity;
 pub mod cluster;
 pub mod dice;
+pub mod docker_registry;
 pub mod gated;
 pub mod history;
 pub mod host;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, io::Write as _, sync::LazyLock};
 
+use claw_e2e::docker_registry::DockerRegistry;
 use claw_nodeagent::image::Digest;
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
@@ -120,6 +121,12 @@ impl Made {
         let blobs =
             compressed.into_iter().chain([config.clone()]).map(|bytes| (digest(&bytes), bytes)).collect();
         Self { manifest: manifest.to_string().into_bytes(), media_type, blobs, config, archives, layers }
+    }
+
+    /// Puts it into a registry under `REPOSITORY:TAG`, and gives its whole name.
+    pub fn push(&self, registry: &DockerRegistry, name: &str) -> String {
+        let blobs = self.blobs.values().map(Vec::as_slice);
+        registry.push(name, (self.media_type, &self.manifest), blobs)
     }
 
     /// Of its manifest.

@@ -6,6 +6,7 @@ use std::path::Path;
 use claw_e2e::{
     Cluster, Options,
     cluster::write,
+    docker_registry::DockerRegistry,
     http::Http,
     kubectl::{Kubectl, Outcome},
     need::{self, Need},
@@ -14,7 +15,6 @@ use claw_e2e::{
 use serde_json::{Value, json};
 
 use super::{
-    debian::DockerRegistry,
     files::docker_archive,
     made::{self, Layer, Made, app},
     registry::{Answer, Registry},
@@ -86,7 +86,7 @@ fn an_image_from_a_registry_is_run_as_it_wants_to_be_run() {
     let scratch = tempfile::tempdir().unwrap();
     let registry = DockerRegistry::open(scratch.path());
     let made = app("v1");
-    let image = registry.push(&made, "team/app:v1");
+    let image = made.push(&registry, "team/app:v1");
     let cluster = cluster(&[&registry.host], &[]);
     let kubectl = cluster.kubectl();
 
@@ -161,7 +161,7 @@ fn pull_secrets_of_pods_and_accounts_open_a_closed_registry() {
     }
     let scratch = tempfile::tempdir().unwrap();
     let registry = DockerRegistry::closed(scratch.path());
-    let image = registry.push(&app("secret"), "team/app:v1");
+    let image = app("secret").push(&registry, "team/app:v1");
     let cluster = cluster(&[&registry.host], &[]);
     let kubectl = cluster.kubectl();
 

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     future::Future,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -144,7 +145,14 @@ impl Http {
         *request.headers_mut() = headers.clone();
         request.headers_mut().insert(USER_AGENT, http::HeaderValue::from_static(AGENT));
         let answer = self.within(&host, self.pool.request(request)).await?;
-        answer.map_err(|error| Failure::Trouble(format!("{host}: {}", claw_client::with_causes(&error))))
+        answer.map_err(|error| {
+            if speaks_plain(&error) {
+                let why =
+                    format!("{host} answers without encryption; `--insecure-registry {host}` allows it");
+                return Failure::Refused(why);
+            }
+            Failure::Trouble(format!("{host}: {}", claw_client::with_causes(&error)))
+        })
     }
 
     /// The whole body of an answer, if it is not too long.
@@ -196,6 +204,21 @@ impl Http {
     async fn within<T>(&self, what: &str, work: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::time::timeout(self.silence_max, work).await.map_err(|_| silent(what, self.silence_max))
     }
+}
+
+/// Whether what came in place of TLS was something else, such as plain HTTP.
+fn speaks_plain(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| match error.downcast_ref::<io::Error>() {
+        // It passes by what it holds when it names its source, and may hold another of its kind.
+        Some(error) => error.get_ref().map(|held| held as &(dyn std::error::Error + 'static)),
+        None => error.source(),
+    });
+    causes.any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType))
+        )
+    })
 }
 
 fn silent(what: &str, silence_max: Duration) -> Failure {
@@ -296,6 +319,8 @@ fn tls(ca_pem: &[u8]) -> Result<ClientConfig, Error> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
     #[test]
@@ -329,5 +354,21 @@ mod tests {
             matches!(&failure, Failure::Refused(why) if why.contains("--insecure-registry 127.0.0.1:1")),
             "{failure:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn who_answers_https_in_plain_http_is_told_apart_from_who_is_in_trouble() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+            // Until the other side has understood: a closed connection would hide the answer.
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        });
+        let http = Http::new(BTreeSet::new(), &[], Duration::from_secs(30)).unwrap();
+        let failure = http.get(&format!("https://{host}/v2/"), &HeaderMap::new()).await.unwrap_err();
+        let allowed = format!("--insecure-registry {host}");
+        assert!(matches!(&failure, Failure::Refused(why) if why.contains(&allowed)), "{failure:?}");
     }
 }
