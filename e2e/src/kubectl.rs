@@ -226,10 +226,18 @@ impl Background {
     /// # Panics
     /// When it cannot be started.
     pub fn start(command: &mut Command, file: &Path) -> Self {
+        Self::reading(command, Stdio::null(), file)
+    }
+
+    /// The same, with something to read.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn reading(command: &mut Command, input: impl Into<Stdio>, file: &Path) -> Self {
         let out = File::create(file).expect("the scratch folder is writable");
         let err = out.try_clone().expect("a file handle can be doubled");
         let line = format!("{command:?}");
-        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+        let child = command.stdin(input).stdout(out).stderr(err).spawn();
         let child = child.unwrap_or_else(|error| panic!("{line}: {error}"));
         Self { child, file: file.to_owned() }
     }

@@ -1,10 +1,11 @@
 //! Real kubectl reaches into real containers: commands, terminals, files, by every protocol that its versions speak.
 
-use std::fs;
+use std::fs::{self, File};
 
 use claw_e2e::{
     Cluster, Kubectl, Options, host,
     http::Http,
+    kubectl::Background,
     need::{self, Need},
     wait,
 };
@@ -158,6 +159,8 @@ fn a_command_whose_user_is_gone_is_ended() {
     }
     let cluster = Cluster::start(Options::up(1));
     start(&cluster, PODS, &["plain"]);
+    let much = cluster.scratch().join("much");
+    fs::write(&much, many_bytes()).unwrap();
     for kubectl in &cluster.kubectls() {
         eprintln!("--- {}", kubectl.name);
         for args in [
@@ -172,6 +175,13 @@ fn a_command_whose_user_is_gone_is_ended() {
             kill(pid, Signal::SIGKILL).unwrap();
             wait::until("nothing of it is left", wait::LATER, || sleepers(&cluster, 0));
         }
+        // More than fits between a program that does not read and its user.
+        let mut exec = kubectl.command(["exec", "-i", "plain", "--", "sleep", "3600"]);
+        let said = cluster.scratch().join("said");
+        let user = Background::reading(&mut exec, File::open(&much).unwrap(), &said);
+        wait::until("the command runs", wait::LATER, || sleepers(&cluster, 1));
+        user.signal(Signal::SIGKILL);
+        wait::until("nothing of it is left", wait::LATER, || sleepers(&cluster, 0));
     }
 }
 

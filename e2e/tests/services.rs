@@ -56,6 +56,20 @@ spec:
 ---
 apiVersion: v1
 kind: Pod
+metadata: {name: greedy}
+spec:
+  containers:
+    - name: main
+      image: clawbernetes.io/toolbox
+      args: [serve, --port, "8080"]
+      ports:
+        - {containerPort: 8080, hostPort: 53, protocol: UDP}
+        - {containerPort: 8080, hostPort: 28082}
+        - {containerPort: 8081, hostPort: 28082, hostIP: "0.0.0.0"}
+        - {containerPort: 8080, hostPort: 28083, hostIP: "::1"}
+---
+apiVersion: v1
+kind: Pod
 metadata: {name: on-the-host}
 spec:
   hostNetwork: true
@@ -82,7 +96,7 @@ fn services_lead_to_their_pods_and_go_on_while_the_agent_is_away() {
     // Both are there from its first call on.
     kubectl.ok(&["delete", "pod", "caller", "--now"]);
     kubectl.ok(&["apply", "-f", &example.to_string_lossy()]);
-    for pod in ["at-the-host", "on-the-host"] {
+    for pod in ["at-the-host", "greedy", "on-the-host"] {
         kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=180s"]);
     }
     a_pod_calls_by_name_and_weights_decide_who_answers(&kubectl);

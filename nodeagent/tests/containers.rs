@@ -165,6 +165,22 @@ async fn sigterm_reaches_the_program_and_the_exit_is_graceful() {
 }
 
 #[tokio::test]
+async fn a_signal_that_has_a_number_and_no_name_is_sent() {
+    if !can_run_containers("a_signal_that_has_a_number_and_no_name_is_sent") {
+        return;
+    }
+    let rig = Rig::one(&["serve"]).await;
+    let run = rig.start().await;
+    let folder = rig.runtime.log_folder(&run.key).unwrap();
+    eventually("it serves", || async { !log_texts(&folder).is_empty() }).await;
+    // A first process that does not ask for it never sees it; that it is sent is what there is to see.
+    rig.runtime.signal(&run.key, libc::SIGRTMIN() + 3).await.expect("it is sent");
+    rig.runtime.signal(&run.key, libc::SIGTERM).await.unwrap();
+    assert_eq!(rig.runtime.wait(&run.key).await.unwrap().code, 0);
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn commands_run_inside_a_container_and_are_killed_in_time() {
     if !can_run_containers("commands_run_inside_a_container_and_are_killed_in_time") {
         return;

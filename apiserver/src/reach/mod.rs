@@ -21,6 +21,8 @@ mod terminal;
 mod upgrade;
 mod websocket;
 
+use std::{io, pin::pin};
+
 use axum::body::Body;
 use claw_schemas::ApiError;
 use futures::StreamExt as _;
@@ -94,7 +96,7 @@ async fn serve(connection: Upgraded, wire: Wire, reached: Reached, closing: Canc
                     session::talk(hearing, speaking, node, has_exit_code, closing).await;
                 }
             };
-            log(tokio::join!(drive, talk).0);
+            while_connected(drive, talk).await;
         }
         (Wire::Channels | Wire::Tunnel, Reached::Process { node, has_exit_code, _place, .. }) => {
             let (sink, stream) = websocket::accept(connection).await.split();
@@ -112,19 +114,28 @@ async fn forward(connection: TokioIo<Upgraded>, wire: Wire, ports: Ports, number
         Wire::Spdy => {
             let (reader, writer) = tokio::io::split(connection);
             let (drive, connection) = spdy::connect(reader, writer);
-            log(tokio::join!(drive, forward::serve(connection, ports)).0);
+            while_connected(drive, forward::serve(connection, ports)).await;
         }
         Wire::Tunnel => {
             let (reader, writer) = websocket::tunnel(websocket::accept(connection).await);
             let (drive, connection) = spdy::connect(reader, writer);
-            log(tokio::join!(drive, forward::serve(connection, ports)).0);
+            while_connected(drive, forward::serve(connection, ports)).await;
         }
         Wire::Channels => channels::serve(websocket::accept(connection).await, ports, numbers).await,
     }
 }
 
+/// Does the work on a connection. Once the client is gone there is nobody to do it for, though a node may still be waited for.
+async fn while_connected(drive: impl Future<Output = io::Result<()>>, work: impl Future<Output = ()>) {
+    let mut drive = pin!(drive);
+    log(tokio::select! {
+        ended = &mut drive => ended,
+        () = work => drive.await,
+    });
+}
+
 /// Clients go away all the time; it is worth a line only to somebody who looks for it.
-fn log(ended: std::io::Result<()>) {
+fn log(ended: io::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to a pod ended");
     }

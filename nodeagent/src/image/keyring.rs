@@ -135,7 +135,10 @@ fn bare(place: &str) -> String {
     let place = place.split_once("://").map_or(place, |(_, place)| place);
     let place = place.trim_end_matches('/');
     let (host, path) = place.split_once('/').unwrap_or((place, ""));
-    let path = path.trim_start_matches("v1").trim_start_matches("v2").trim_start_matches('/');
+    let path = match path.split_once('/').unwrap_or((path, "")) {
+        ("v1" | "v2", rest) => rest,
+        _ => path,
+    };
     let host = match host {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",
         other => other,
@@ -182,6 +185,18 @@ mod tests {
 
     fn matching(keyring: &Keyring, name: &str) -> Vec<Credential> {
         keyring.matching(&Name::parse(name).unwrap())
+    }
+
+    #[test]
+    fn only_a_version_of_the_protocol_is_taken_from_a_place() {
+        for (place, expected) in [
+            ("https://index.docker.io/v1/", "docker.io"),
+            ("https://reg.example/v2/", "reg.example"),
+            ("reg.example/v2/team", "reg.example/team"),
+            ("reg.example/v2ray/app", "reg.example/v2ray/app"),
+        ] {
+            assert_eq!(bare(place), expected);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Only the fields that matter here, and read as tolerantly as they are written in the field.
 //! Source: the image specification of the OCI, and docker's "Image Manifest V 2, Schema 2".
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use super::Digest;
 use crate::Error;
@@ -138,8 +138,13 @@ pub(super) struct ConfigFile {
 /// The layers, as they are without compression, bottom first.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Rootfs {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub diff_ids: Vec<Digest>,
+}
+
+/// Go writes lists of nothing as `null`.
+fn or_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(text: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(text)?.unwrap_or_default())
 }
 
 /// How an image wants to be run.

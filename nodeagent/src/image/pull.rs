@@ -180,7 +180,7 @@ impl Images {
     ) -> Result<(), Failure> {
         let wanted = manifest.layers.iter().zip(diff_ids);
         let missing = wanted.clone().filter(|(_, diff_id)| !self.store.has_layer(diff_id));
-        let bytes_all = missing.map(|(layer, _)| layer.size).sum();
+        let bytes_all = missing.map(|(layer, _)| layer.size).fold(0, u64::saturating_add);
         let counters = Counters::default();
         let budget = Arc::new(AtomicU64::new(self.config.limits.image_bytes_max));
         let mut work: Vec<BoxFuture<'_, Result<(), Failure>>> = Vec::new();

@@ -278,7 +278,9 @@ pub(super) fn parse(url: &str) -> Result<Uri, Failure> {
 fn resolve(from: &Uri, location: &str) -> Result<Uri, Failure> {
     let (scheme, authority) =
         (from.scheme_str().unwrap_or("https"), from.authority().map_or("", Authority::as_str));
-    let absolute = if location.contains("://") {
+    let begins_with_scheme =
+        location.split_once("://").is_some_and(|(scheme, _)| !scheme.contains(['/', '?']));
+    let absolute = if begins_with_scheme {
         location.to_owned()
     } else if location.starts_with("//") {
         format!("{scheme}:{location}")
@@ -331,6 +333,7 @@ mod tests {
             ("//cdn.example/y", "https://cdn.example/y"),
             ("/y", "https://reg.example/y"),
             ("y", "https://reg.example/v2/app/blobs/y"),
+            ("/y?from=https://z", "https://reg.example/y?from=https://z"),
         ] {
             assert_eq!(resolve(&from, location).unwrap().to_string(), expected);
         }

@@ -143,10 +143,9 @@ fn whiteouts_become_those_of_overlayfs() {
 #[test]
 fn what_leads_out_of_the_image_is_refused_and_touches_nothing() {
     type Fill<'a> = &'a dyn Fn(&mut Builder<Vec<u8>>);
-    let cases: [(&str, Fill<'_>); 10] = [
+    let cases: [(&str, Fill<'_>); 9] = [
         ("up", &|archive| file(archive, "../victim", "mine")),
         ("up inside", &|archive| file(archive, "a/../../victim", "mine")),
-        ("absolute", &|archive| file(archive, "/victim", "mine")),
         ("through a link up", &|archive| {
             link(archive, "out", "..");
             file(archive, "out/victim", "mine");
@@ -185,6 +184,56 @@ fn what_leads_out_of_the_image_is_refused_and_touches_nothing() {
         let left: Vec<_> = fs::read_dir(around.path()).unwrap().collect();
         assert_eq!(left.len(), 2, "{name}: {left:?}");
     }
+}
+
+#[test]
+fn absolute_paths_begin_at_the_root_of_the_layer_as_some_builders_write_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = archive(|archive| {
+        entry(archive, EntryType::Directory, "/", "", 0o711, b"");
+        file(archive, "/bin/x", "x");
+        entry(archive, EntryType::Link, "/bin/y", "/bin/x", 0o644, b"");
+    });
+    unpack(&bytes, folder.path()).unwrap();
+    assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o711);
+    assert_eq!(fs::read_to_string(folder.path().join("bin/y")).unwrap(), "x");
+    assert!(!Path::new("/bin/y").exists());
+}
+
+#[test]
+fn a_folder_that_comes_many_times_has_the_time_of_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = archive(|archive| {
+        for _ in 0..1000 {
+            entry(archive, EntryType::Directory, "often", "", 0o755, b"");
+        }
+        file(archive, "often/x", "x");
+    });
+    unpack(&bytes, folder.path()).unwrap();
+    assert_eq!(fs::metadata(folder.path().join("often")).unwrap().mtime(), 1_000_000_000);
+}
+
+#[test]
+fn a_layer_whose_folders_would_fill_the_memory_is_refused() {
+    let (part, mut names) = ("n".repeat(200), Vec::new());
+    let deep = [part.as_str(); 15].join("/");
+    let bytes = archive(|archive| {
+        for number in 0..23_000 {
+            names.push(format!("{deep}/{number}"));
+        }
+        for name in &names {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(EntryType::Directory);
+            header.set_mode(0o755);
+            header.set_uid(nix::unistd::geteuid().as_raw().into());
+            header.set_gid(nix::unistd::getegid().as_raw().into());
+            header.set_mtime(0);
+            header.set_size(0);
+            archive.append_data(&mut header, name, &b""[..]).unwrap();
+        }
+    });
+    let error = refusal(&bytes);
+    assert!(error.contains("folders take more than"), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     ffi::OsStr,
     fs::File,
     io::{self, BufRead, BufReader, Read, Write as _},
@@ -43,6 +44,9 @@ const HEADERS_BYTES_MAX: u64 = 2 << 20;
 
 /// A ratio says nothing about small layers: a few zeros compress to nothing.
 const RATIO_FROM_BYTES: u64 = 64 << 20;
+
+/// Of the paths of a layer's folders, which are kept in memory. Those of the largest real layers take some 10 MiB.
+const FOLDERS_BYTES_MAX: usize = 64 << 20;
 
 /// Names with a meaning of their own begin with it.
 const WHITEOUT: &[u8] = b".wh.";
@@ -237,13 +241,22 @@ struct Unpacker<'a> {
     /// For what passes through.
     buffer: Vec<u8>,
     /// Whatever is put into a folder changes its time, so that is set at the end.
-    folder_times: Vec<(PathBuf, i64)>,
+    folder_times: BTreeMap<PathBuf, i64>,
+    /// What the paths of these take.
+    remembered_bytes: usize,
 }
 
 impl<'a> Unpacker<'a> {
     fn new(into: &Path, limits: &'a Limits) -> Result<Self, Error> {
         let tree = Tree::open(into).map_err(Error::io("opening", into))?;
-        Ok(Self { tree, limits, entries: 0, buffer: vec![0; BUFFER_BYTES], folder_times: Vec::new() })
+        Ok(Self {
+            tree,
+            limits,
+            entries: 0,
+            buffer: vec![0; BUFFER_BYTES],
+            folder_times: BTreeMap::new(),
+            remembered_bytes: 0,
+        })
     }
 
     fn entry<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), Error> {
@@ -318,7 +331,7 @@ impl<'a> Unpacker<'a> {
                     folder.set_xattr(OPAQUE_ATTRIBUTE, b"y")?;
                 }
                 set_attributes(&folder, entry)?;
-                self.folder_times.push((path.to_owned(), attributes.mtime_s));
+                self.remember_time(path, attributes.mtime_s)?;
                 describe(&folder, &attributes)
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
@@ -347,6 +360,17 @@ impl<'a> Unpacker<'a> {
             }
             other => Err(io::Error::other(format!("it is of a kind that is not known: {other:?}"))),
         }
+    }
+
+    fn remember_time(&mut self, folder: &Path, mtime_s: i64) -> io::Result<()> {
+        if self.folder_times.insert(folder.to_owned(), mtime_s).is_none() {
+            self.remembered_bytes += folder.as_os_str().len();
+        }
+        if self.remembered_bytes > FOLDERS_BYTES_MAX {
+            let why = format!("the paths of the layer's folders take more than {FOLDERS_BYTES_MAX} bytes");
+            return Err(io::Error::other(why));
+        }
+        Ok(())
     }
 
     fn hard_link(&mut self, place: &super::tree::Place, target: &Path) -> io::Result<()> {
@@ -404,14 +428,14 @@ fn at(path: &Path, error: io::Error) -> Error {
     refused(format!("the layer's entry {}: {why}", path.display()))
 }
 
-/// A path without `.`; one that is absolute or goes up is refused.
+/// A path below the root of the layer, as which some builders write absolute ones. One that goes up is refused.
 fn plain(path: &Path) -> Result<PathBuf, Error> {
     let mut plain = PathBuf::new();
     for component in path.components() {
         match component {
             Component::Normal(name) => plain.push(name),
-            Component::CurDir => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
                 return Err(refused(format!(
                     "the layer's entry {}: it leads out of the image",
                     path.display()

@@ -285,7 +285,7 @@ impl Fields<'_> {
 /// Rounded up, as Kubernetes does; a divisor of zero means one.
 fn divided(amount: Quantity, divisor: Quantity) -> String {
     let divisor = if divisor.milli() == 0 { 1000 } else { divisor.milli() };
-    ((amount.milli() + divisor - 1) / divisor).to_string()
+    (amount.milli().saturating_add(divisor - 1) / divisor).to_string()
 }
 
 fn entry<'a>(metadata: &'a ObjectMeta, path: &str) -> Option<&'a BTreeMap<String, String>> {

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use http::header::{ACCEPT, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::{
@@ -116,15 +117,9 @@ async fn get(address: &(String, u16), path: &str, headers: &[(String, String)]) 
     let stream = connect(address).await.map_err(|error| context(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| context(&error))?;
-    let mut request = http::Request::get(path)
-        .header("host", format!("{host}:{port}"))
-        .header("user-agent", concat!("kube-probe/clawbernetes-", env!("CARGO_PKG_VERSION")))
-        .header("accept", "*/*")
-        .header("connection", "close");
-    for (name, value) in headers {
-        request = request.header(name.as_str(), value.as_str());
-    }
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| context(&error))?;
+    let mut request =
+        http::Request::get(path).body(Empty::<bytes::Bytes>::new()).map_err(|error| context(&error))?;
+    *request.headers_mut() = headers_of(host, *port, headers).map_err(|error| context(&error))?;
     let mut exchange = std::pin::pin!(sender.send_request(request));
     // The connection makes progress only while it is polled; it ends with this probe. A server that
     // answers and closes ends it in the same moment the answer arrives.
@@ -138,6 +133,25 @@ async fn get(address: &(String, u16), path: &str, headers: &[(String, String)]) 
     } else {
         Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
     }
+}
+
+/// What a probe says of itself where its headers say nothing else. A name may come several times; an empty value takes what is
+/// said without being asked away.
+fn headers_of(host: &str, port: u16, asked: &[(String, String)]) -> Result<HeaderMap, http::Error> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in asked {
+        headers.append(HeaderName::try_from(name.as_str())?, HeaderValue::try_from(value.as_str())?);
+    }
+    let agent = concat!("kube-probe/clawbernetes-", env!("CARGO_PKG_VERSION"));
+    for (name, value) in [(HOST, &*format!("{host}:{port}")), (USER_AGENT, agent), (ACCEPT, "*/*")] {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::try_from(value)?);
+        } else if headers[&name].is_empty() {
+            headers.remove(&name);
+        }
+    }
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(headers)
 }
 
 #[cfg(test)]
@@ -205,5 +219,24 @@ mod tests {
         assert_eq!(ProbeTarget::of(&probe("web".into()), &container, ip), expected);
         assert_eq!(ProbeTarget::of(&probe(8080.into()), &container, ip), expected);
         assert!(ProbeTarget::of(&probe("ssh".into()), &container, ip).unwrap_err().contains("\"ssh\""));
+    }
+
+    #[test]
+    fn the_headers_of_a_probe_take_the_place_of_the_usual_ones() {
+        let pairs = |asked: &[(&str, &str)]| {
+            let asked: Vec<_> = asked.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            let headers = headers_of("10.88.0.2", 80, &asked).unwrap();
+            let shown = |name: &str| {
+                let all = headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned());
+                all.collect::<Vec<_>>()
+            };
+            (shown("host"), shown("accept"), shown("x-many"))
+        };
+        assert_eq!(pairs(&[]), (vec!["10.88.0.2:80".to_owned()], vec!["*/*".to_owned()], vec![]));
+        let (host, accept, many) =
+            pairs(&[("Host", "shop.example"), ("Accept", ""), ("X-Many", "1"), ("X-Many", "2")]);
+        assert_eq!((host, accept), (vec!["shop.example".to_owned()], vec![]));
+        assert_eq!(many, ["1", "2"]);
+        assert!(headers_of("a", 1, &[("no header".to_owned(), String::new())]).is_err());
     }
 }

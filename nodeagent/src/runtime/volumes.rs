@@ -332,12 +332,13 @@ fn check_host_path(source: &HostPathVolumeSource) -> Result<(), Error> {
     let path = Path::new(&source.path);
     let kind = source.type_.as_deref().unwrap_or("");
     match kind {
-        "DirectoryOrCreate" => return make_folder(path),
+        // Whatever it is; where there is nothing, runtimes have always made a folder.
+        "" if path.exists() => return Ok(()),
+        "" | "DirectoryOrCreate" => return make_folder(path),
         "FileOrCreate" if !path.exists() => return fs::write(path, "").map_err(Error::io("creating", path)),
         _ => {}
     }
     let right = match kind {
-        "" => true,
         "Directory" => path.is_dir(),
         "File" | "FileOrCreate" => path.is_file(),
         _ => return Err(Error::Unsupported(format!("hostPath type {kind} is not supported on this node"))),

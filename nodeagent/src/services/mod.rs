@@ -49,8 +49,10 @@ pub struct Route {
     pub service: (String, String),
     /// Name of the port, empty if it has none.
     pub port_name: String,
-    /// The addresses of the service itself.
-    pub addresses: BTreeSet<Ipv4Addr>,
+    /// Of the service itself.
+    pub address: Ipv4Addr,
+    /// Others that are to lead to it, if nobody has them.
+    pub external: BTreeSet<Ipv4Addr>,
     pub protocol: Protocol,
     pub port: u16,
     /// For how many seconds a client comes to the endpoint it came to before.
@@ -107,12 +109,9 @@ impl Services {
             let key = (namespace.clone(), name.clone());
             let slices = by_service.get(&(&**namespace, &**name)).map_or(&[][..], Vec::as_slice);
             all.names.insert(key.clone(), names::name(spec, slices));
-            let addresses = addresses(spec);
-            if addresses.is_empty() {
-                continue;
-            }
+            let Some(address) = address(spec) else { continue };
             let ports = spec.ports.iter().flatten();
-            all.routes.extend(ports.filter_map(|port| route(&key, &addresses, spec, port, slices, node)));
+            all.routes.extend(ports.filter_map(|port| route(&key, address, spec, port, slices, node)));
         }
         all.routes.sort_by(|one, other| {
             (&one.service, &one.port_name, one.port).cmp(&(&other.service, &other.port_name, other.port))
@@ -121,19 +120,15 @@ impl Services {
     }
 }
 
-/// The addresses that lead to a service: none for headless ones and for names of others.
-fn addresses(spec: &ServiceSpec) -> BTreeSet<Ipv4Addr> {
-    if spec.type_.as_deref() == Some("ExternalName") {
-        return BTreeSet::new();
-    }
-    let Some(own) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()) else { return BTreeSet::new() };
-    let external = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok());
-    external.chain([own]).collect()
+/// The address of a service: headless ones have none, and names of others.
+fn address(spec: &ServiceSpec) -> Option<Ipv4Addr> {
+    let is_name = spec.type_.as_deref() == Some("ExternalName");
+    spec.cluster_ip.as_deref().filter(|_| !is_name).and_then(|ip| ip.parse().ok())
 }
 
 fn route(
     key: &(String, String),
-    addresses: &BTreeSet<Ipv4Addr>,
+    address: Ipv4Addr,
     spec: &ServiceSpec,
     port: &ServicePort,
     slices: &[&EndpointSlice],
@@ -168,7 +163,8 @@ fn route(
     Some(Route {
         service: key.clone(),
         port_name,
-        addresses: addresses.clone(),
+        address,
+        external: spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect(),
         protocol,
         port: u16::try_from(port.port).ok()?,
         affinity_s: affinity,

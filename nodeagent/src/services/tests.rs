@@ -1,5 +1,7 @@
 //! Routes and names for pictures of the world.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -73,7 +75,8 @@ fn a_weight_and_affinity_and_a_local_policy_are_heeded() {
     );
     assert_eq!(backends(&all), ["10.88.0.2:8080 x5"]);
     assert_eq!(all.routes[0].affinity_s, Some(60));
-    assert_eq!(all.routes[0].addresses.len(), 2);
+    assert_eq!(all.routes[0].address, Ipv4Addr::new(10, 96, 0, 9));
+    assert_eq!(all.routes[0].external, [Ipv4Addr::new(192, 0, 2, 9)].into());
 }
 
 fn all() -> Services {

@@ -5,7 +5,10 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::{
         fd::{AsFd as _, BorrowedFd},
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            net::{UnixListener, UnixStream},
+            process::ExitStatusExt as _,
+        },
     },
     path::Path,
     time::{Duration, Instant},
@@ -15,9 +18,8 @@ use jiff::Timestamp;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::{SigSet, Signal, kill},
+        signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
@@ -216,7 +218,10 @@ impl<'a> Shim<'a> {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::POLLIN, self.may_speak(client));
             flags.set(PollFlags::POLLOUT, client.has_waiting());
-            all.push((Source::Client(index), client.descriptor(), flags));
+            // One with nothing to do would be told of at once, again and again, when it has hung up.
+            if !flags.is_empty() {
+                all.push((Source::Client(index), client.descriptor(), flags));
+            }
         }
         all
     }
@@ -302,14 +307,11 @@ impl<'a> Shim<'a> {
 
     fn reap(&mut self) {
         let init = Pid::from_raw(self.record.init_pid);
-        loop {
-            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == init => self.exit = Some((code, None)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == init => {
-                    self.exit = Some((128 + signal as i32, Some(signal as i32)));
-                }
-                Ok(WaitStatus::StillAlive) | Err(_) => break,
-                Ok(_) => {}
+        while let Some((pid, status)) = sys::reap_one() {
+            if pid == init {
+                let signal = status.signal();
+                let code = status.code().or_else(|| Some(128 + signal?)).unwrap_or(255);
+                self.exit = Some((code, signal));
             }
         }
     }
@@ -341,6 +343,9 @@ impl<'a> Shim<'a> {
     }
 
     fn attach(&mut self, client: UnixStream, stdin: bool) {
+        if self.attached.len() >= ATTACHED_MAX {
+            self.attached.retain(|client| !has_hung_up(client.descriptor()));
+        }
         if self.exit.is_some() || self.attached.len() >= ATTACHED_MAX {
             let why = if self.exit.is_some() { "the container is over" } else { "too many are attached" };
             let _ = writeln!(&client, "{why}");
@@ -359,8 +364,7 @@ impl<'a> Shim<'a> {
         if self.exit.is_some() {
             return "ok".to_owned();
         }
-        let sent =
-            Signal::try_from(number).and_then(|signal| kill(Pid::from_raw(self.record.init_pid), signal));
+        let sent = sys::signal(Pid::from_raw(self.record.init_pid), number);
         sent.map_or_else(|error| format!("signal {number}: {error}"), |()| "ok".to_owned())
     }
 
@@ -398,6 +402,12 @@ fn listen(bundle: &Path) -> Result<UnixListener, Error> {
     let (_folder, path) = short_path(bundle, files::SOCKET)?;
     let _ = std::fs::remove_file(&path);
     UnixListener::bind(&path).map_err(Error::io("listening on", bundle.join(files::SOCKET)))
+}
+
+/// Whether there is nobody at the other end.
+fn has_hung_up(client: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(client, PollFlags::empty())];
+    matches!(poll(&mut polled, PollTimeout::ZERO), Ok(count) if count > 0)
 }
 
 /// A waiter that hung up is readable (end of file).

@@ -5,8 +5,12 @@ use std::{
     ffi::CStr,
     fs::{File, OpenOptions},
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::process::ExitStatusExt as _,
+    },
     path::Path,
+    process::ExitStatus,
 };
 
 use nix::unistd::{ForkResult, Pid};
@@ -50,6 +54,28 @@ fn whole_file_lock() -> libc::flock {
     lock.l_type = libc::F_WRLCK as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
     lock
+}
+
+/// Sends a signal, which may be one of those that have numbers and no names.
+pub(super) fn signal(pid: Pid, number: i32) -> io::Result<()> {
+    // SAFETY: integers alone.
+    match unsafe { libc::kill(pid.as_raw(), number) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Takes leave of one child that is over, whatever ended it. `None` while none is.
+pub(super) fn reap_one() -> Option<(Pid, ExitStatus)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the kernel fills in the status.
+        match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            pid if pid > 0 => return Some((Pid::from_raw(pid), ExitStatus::from_raw(status))),
+            _ => return None,
+        }
+    }
 }
 
 /// Forks this single-threaded process. `None` in the child.

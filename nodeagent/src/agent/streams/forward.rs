@@ -36,7 +36,12 @@ pub(super) async fn serve(job: &Job, request: &ForwardRequest) -> Result<(), Ref
 async fn read(mut reader: OwnedReadHalf, frames: &mpsc::Sender<StreamFrame>) -> StreamFrame {
     let mut buffer = vec![0; FRAME_BYTES];
     loop {
-        let data = match reader.read(&mut buffer).await {
+        let read = tokio::select! {
+            read = reader.read(&mut buffer) => read,
+            // A port that neither speaks nor reads would keep who has hung up for ever.
+            () = frames.closed() => return StreamFrame::default(),
+        };
+        let data = match read {
             Ok(0) => return StreamFrame { end: true, ..StreamFrame::default() },
             Ok(length) => bytes::Bytes::copy_from_slice(&buffer[..length]),
             Err(error) => return broken(format!("reading from the port: {error}")),

@@ -98,6 +98,9 @@ async fn deliver(frames: mpsc::Sender<StreamFrame>, last: Option<StreamFrame>) {
     if let Some(last) = last {
         let _ = frames.send(last).await;
     }
+    if frames.is_closed() {
+        return;
+    }
     drop(frames);
     tokio::time::sleep(DELIVERY_LIMIT).await;
 }

@@ -26,8 +26,12 @@ pub(super) async fn serve(job: &Job, request: &TalkRequest) -> Result<(), Refusa
     let (heard, answering) = mpsc::channel(PIECES_MAX);
     let talk = job.shared.runtime.talk(&key, &wish, Talk { said: listening, heard });
     let answer = async {
-        // Frames are sent on while the process is waited for, and to the last one after it.
-        let (ended, ()) = tokio::join!(talk, pass_on(answering, &frames));
+        // Frames are sent on while the process is waited for, and to the last one after it. Who has hung up takes none: that
+        // is found out here, since a process that does not read keeps `listen` waiting.
+        let ended = tokio::select! {
+            (ended, ()) = async { tokio::join!(talk, pass_on(answering, &frames)) } => ended,
+            () = frames.closed() => return,
+        };
         deliver(frames, last(ended)).await;
     };
     tokio::select! {

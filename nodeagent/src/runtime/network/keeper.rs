@@ -29,56 +29,91 @@ pub(in crate::runtime) async fn keep(
     cancel: CancellationToken,
 ) {
     let Some(()) = cancel.run_until_cancelled(network.has_bridge()).await else { return };
-    let mut listening = JoinSet::new();
-    let kept = async {
-        while let Err(error) = serve(&network, &services, server.clone(), &mut listening).await {
-            tracing::error!(error = %error.full(), "services are not routed on this node; trying again");
-            listening.shutdown().await;
-            sleep(RETRY).await;
-        }
+    let Some((name, gateway)) = network.place() else { return };
+    let keeper = Keeper {
+        kernel: Some(Kernel::new(name.clone())),
+        name,
+        gateway,
+        network,
+        services,
+        server,
+        answers: false,
+        door_port: None,
+        listening: JoinSet::new(),
     };
-    cancel.run_until_cancelled(kept).await;
+    cancel.run_until_cancelled(keeper.run()).await;
 }
 
-/// Returns when nothing can change any more, or with an error.
-async fn serve(
-    network: &Arc<Network>,
-    services: &watch::Receiver<Arc<Services>>,
+struct Keeper {
+    name: String,
+    gateway: Ipv4Addr,
+    network: Arc<Network>,
+    services: watch::Receiver<Arc<Services>>,
     server: Option<String>,
-    listening: &mut JoinSet<()>,
-) -> Result<(), Error> {
-    let Some((name, gateway)) = network.place() else { return Ok(()) };
-    let sockets = dns::open(gateway).await.map_err(|error| cannot_listen("DNS", gateway, &error))?;
-    listening.spawn(dns::serve(sockets, services.clone()));
-    let mut door_port = None;
-    if let Some(server) = server {
-        let (listener, port) = door::open(gateway)
-            .await
-            .map_err(|error| cannot_listen("the way to the API server", gateway, &error))?;
-        listening.spawn(door::serve(listener, server));
-        door_port = Some(port);
-    }
-    let mut kernel = Some(Kernel::new(name.clone()));
-    let (mut services, mut pods) = (services.clone(), network.changes());
-    loop {
-        let mut wanted = Services::clone(&services.borrow_and_update());
-        pods.borrow_and_update();
-        lead_to_the_door(&mut wanted, gateway, door_port);
-        let host_ports = network.host_ports();
-        let rules = rules::rules(Place { name: &name, gateway }, &wanted, &host_ports);
-        let Some(mut loader) = kernel.take() else { return Ok(()) };
-        let loaded = tokio::task::spawn_blocking(move || {
-            let loaded = loader.load(rules);
-            (loader, loaded)
-        });
-        let (loader, loaded) = loaded.await.map_err(|error| Error::Network(error.to_string()))?;
-        loaded?;
-        kernel = Some(loader);
-        sleep(SETTLE).await;
-        tokio::select! {
-            changed = services.changed() => if changed.is_err() { return Ok(()) },
-            changed = pods.changed() => if changed.is_err() { return Ok(()) },
+    kernel: Option<Kernel>,
+    /// DNS does.
+    answers: bool,
+    door_port: Option<u16>,
+    listening: JoinSet<()>,
+}
+
+impl Keeper {
+    /// Returns when nothing can change any more. What works goes on while the rest is tried again.
+    async fn run(mut self) {
+        let mut pods = self.network.changes();
+        loop {
+            pods.borrow_and_update();
+            let mut failed = false;
+            for done in [self.open_door().await, self.load().await, self.open_dns().await] {
+                if let Err(error) = done {
+                    failed = true;
+                    tracing::error!(error = %error.full(), "services of this node are not whole; trying again");
+                }
+            }
+            sleep(SETTLE).await;
+            tokio::select! {
+                changed = self.services.changed() => if changed.is_err() { return },
+                changed = pods.changed() => if changed.is_err() { return },
+                () = sleep(RETRY), if failed => {}
+            }
         }
+    }
+
+    async fn open_door(&mut self) -> Result<(), Error> {
+        let Some(server) = self.server.clone().filter(|_| self.door_port.is_none()) else { return Ok(()) };
+        let opened = door::open(self.gateway).await;
+        let (listener, port) =
+            opened.map_err(|error| cannot_listen("the way to the API server", self.gateway, &error))?;
+        self.listening.spawn(door::serve(listener, server));
+        self.door_port = Some(port);
+        Ok(())
+    }
+
+    async fn open_dns(&mut self) -> Result<(), Error> {
+        if self.answers {
+            return Ok(());
+        }
+        let sockets = dns::open(self.gateway).await;
+        let sockets = sockets.map_err(|error| cannot_listen("DNS", self.gateway, &error))?;
+        self.listening.spawn(dns::serve(sockets, self.services.clone()));
+        self.answers = true;
+        Ok(())
+    }
+
+    /// Makes the kernel do what is wanted now.
+    async fn load(&mut self) -> Result<(), Error> {
+        let mut wanted = Services::clone(&self.services.borrow_and_update());
+        lead_to_the_door(&mut wanted, self.gateway, self.door_port);
+        let place = Place { name: &self.name, gateway: self.gateway };
+        let rules = rules::rules(place, &wanted, &self.network.host_ports());
+        let mut kernel = self.kernel.take().unwrap_or_else(|| Kernel::new(self.name.clone()));
+        let loaded = tokio::task::spawn_blocking(move || {
+            let loaded = kernel.load(rules);
+            (kernel, loaded)
+        });
+        let (kernel, loaded) = loaded.await.map_err(|error| Error::Network(error.to_string()))?;
+        self.kernel = Some(kernel);
+        loaded
     }
 }
 

@@ -255,14 +255,15 @@ fn host_ports(pod: &Pod, ip: Ipv4Addr) -> Vec<HostPort> {
         spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     let one = |port: &ContainerPort| {
+        let address = match port.host_ip.as_deref().unwrap_or_default() {
+            "" => None,
+            // Pods have addresses of one family; those of the other lead nowhere.
+            written => Some(written.parse::<Ipv4Addr>().ok()?),
+        };
         Some(HostPort {
             protocol: Protocol::from_api(port.protocol.as_deref()),
             // All addresses, however it is written.
-            address: port
-                .host_ip
-                .as_deref()
-                .and_then(|ip| ip.parse().ok())
-                .filter(|ip: &Ipv4Addr| !ip.is_unspecified()),
+            address: address.filter(|ip| !ip.is_unspecified()),
             port: port.host_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?,
             to: (ip, u16::try_from(port.container_port).ok()?),
         })

@@ -65,8 +65,13 @@ pub(super) enum Named {
 
 /// The table for these services and ports.
 pub(super) fn rules(place: Place<'_>, services: &Services, host_ports: &[HostPort]) -> Rules {
-    let mut table =
-        Table { place, rules: Rules::default(), routes: BTreeMap::new(), refused: BTreeSet::new() };
+    let mut table = Table {
+        place,
+        rules: Rules::default(),
+        routes: BTreeMap::new(),
+        external: Vec::new(),
+        host_ports: BTreeSet::new(),
+    };
     table.skeleton();
     for route in &services.routes {
         table.route(route);
@@ -101,10 +106,15 @@ impl Rules {
 struct Table<'a> {
     place: Place<'a>,
     rules: Rules,
-    /// Destination → chain.
-    routes: BTreeMap<(Ipv4Addr, Protocol, u16), String>,
-    refused: BTreeSet<(Ipv4Addr, Protocol, u16)>,
+    /// Destination → chain, or none that answers.
+    routes: BTreeMap<Destination, Option<String>>,
+    /// What addresses of others are to lead to, where nobody has them.
+    external: Vec<(Destination, Option<String>)>,
+    /// Ports of the machine that are taken.
+    host_ports: BTreeSet<(Option<Ipv4Addr>, Protocol, u16)>,
 }
+
+type Destination = (Ipv4Addr, Protocol, u16);
 
 impl Table<'_> {
     fn declare(&mut self, line: &str) {
@@ -115,12 +125,10 @@ impl Table<'_> {
         let _ = writeln!(self.rules.rules, "add rule ip {} {chain} {rule}", self.place.name);
     }
 
-    fn chain(&mut self, name: &str) -> bool {
-        let is_new = self.rules.names.insert(Named::Chain(name.to_owned()));
-        if is_new {
+    fn chain(&mut self, name: &str) {
+        if self.rules.names.insert(Named::Chain(name.to_owned())) {
             self.declare(&format!("chain ip {} {name}", self.place.name));
         }
-        is_new
     }
 
     /// What does not depend on services.
@@ -143,8 +151,9 @@ impl Table<'_> {
         let to = "ip daddr . meta l4proto . th dport";
         for chain in ["from-outside", "from-here"] {
             self.rule(chain, &format!("{to} vmap @routes"));
-            // Not by the loopback address: the kernel does not send its packets to other interfaces.
-            let here = "ip daddr != 127.0.0.0/8 fib daddr type local";
+            // Not by the loopback address: the kernel does not send its packets to other interfaces. Nor by the bridge's:
+            // what pods ask there is answered by the agent, whichever ports they take.
+            let here = format!("ip daddr != {{ 127.0.0.0/8, {gateway} }} fib daddr type local");
             self.rule(chain, &format!("{here} {to} vmap @host-ports-at"));
             self.rule(chain, &format!("{here} meta l4proto . th dport vmap @host-ports"));
         }
@@ -165,15 +174,14 @@ impl Table<'_> {
     }
 
     fn route(&mut self, route: &Route) {
-        let to = route.addresses.iter().map(|address| (*address, route.protocol, route.port));
-        if route.backends.is_empty() {
-            self.refused.extend(to);
-            return;
-        }
         let (namespace, name) = &route.service;
         let who = format!("{namespace}/{name} {} {}", route.protocol.word(), route.port);
-        let chain = format!("service-{}", short(&who));
-        self.routes.extend(to.map(|to| (to, chain.clone())));
+        let chain = (!route.backends.is_empty()).then(|| format!("service-{}", short(&who)));
+        self.routes.insert((route.address, route.protocol, route.port), chain.clone());
+        let external = route.external.iter().filter(|address| is_foreign(**address, self.place.gateway));
+        let external = external.map(|address| ((*address, route.protocol, route.port), chain.clone()));
+        self.external.extend(external);
+        let Some(chain) = chain else { return };
         self.chain(&chain);
         let backends: Vec<(String, u32)> = route
             .backends
@@ -220,11 +228,13 @@ impl Table<'_> {
         chain
     }
 
+    /// Of those who want one port the first has it: the kernel would take none of the rules.
     fn host_port(&mut self, port: &HostPort) {
-        let chain = format!("port-{}", short(&format!("{port:?}")));
-        if !self.chain(&chain) {
+        if !self.host_ports.insert((port.address, port.protocol, port.port)) {
             return;
         }
+        let chain = format!("port-{}", short(&format!("{port:?}")));
+        self.chain(&chain);
         let (address, number) = port.to;
         self.rule(&chain, &format!("ip saddr {address} meta mark set mark or {HAIRPIN}"));
         self.rule(&chain, &format!("meta l4proto {} dnat to {address}:{number}", port.protocol.word()));
@@ -238,21 +248,29 @@ impl Table<'_> {
 
     fn finish(mut self) -> Rules {
         let table = self.place.name;
-        let destination = |(address, protocol, port): &(Ipv4Addr, Protocol, u16)| {
-            format!("{address} . {} . {port}", protocol.word())
-        };
-        for (to, chain) in &self.routes {
-            let _ = writeln!(
-                self.rules.rules,
-                "add element ip {table} routes {{ {} : goto {chain} }}",
-                destination(to)
-            );
+        for (to, chain) in std::mem::take(&mut self.external) {
+            self.routes.entry(to).or_insert(chain);
         }
-        for to in self.refused.iter().filter(|to| !self.routes.contains_key(to)) {
-            let _ = writeln!(self.rules.rules, "add element ip {table} refused {{ {} }}", destination(to));
+        for ((address, protocol, port), chain) in &self.routes {
+            let to = format!("{address} . {} . {port}", protocol.word());
+            let _ = match chain {
+                Some(chain) => {
+                    writeln!(self.rules.rules, "add element ip {table} routes {{ {to} : goto {chain} }}")
+                }
+                None => writeln!(self.rules.rules, "add element ip {table} refused {{ {to} }}"),
+            };
         }
         self.rules
     }
+}
+
+/// Whether an address may be led elsewhere: those of services and pods are not for others to give away.
+fn is_foreign(address: Ipv4Addr, gateway: Ipv4Addr) -> bool {
+    let within = |(range, bits): (Ipv4Addr, u8)| {
+        let shift = 32 - u32::from(bits);
+        address.to_bits() >> shift == range.to_bits() >> shift
+    };
+    !within(SERVICE_RANGE) && !within((gateway, 24))
 }
 
 /// Names in rules have at most 128 letters, and not any letter.
@@ -272,7 +290,8 @@ mod tests {
         Route {
             service: ("default".to_owned(), "web".to_owned()),
             port_name: String::new(),
-            addresses: [Ipv4Addr::new(10, 96, 0, 9)].into(),
+            address: Ipv4Addr::new(10, 96, 0, 9),
+            external: BTreeSet::new(),
             protocol: Protocol::Tcp,
             port: 80,
             affinity_s,
@@ -316,5 +335,46 @@ mod tests {
         assert!(before.names.is_superset(&after.names));
         // Loaded twice it is the same.
         assert!(!after.transaction("claw7", &after.names).contains("delete"));
+    }
+
+    #[test]
+    fn an_address_that_is_taken_leads_to_nobody_else() {
+        let mut thief = route(&[(3, 1)], None);
+        thief.service = ("zzz".to_owned(), "thief".to_owned());
+        thief.address = Ipv4Addr::new(10, 96, 0, 10);
+        let (pod, own) = (Ipv4Addr::new(10, 88, 7, 2), Ipv4Addr::new(192, 0, 2, 1));
+        thief.external = [Ipv4Addr::new(10, 96, 0, 9), Ipv4Addr::new(10, 96, 0, 1), pod, own].into();
+        for victim in [route(&[(2, 1)], None), route(&[], None)] {
+            let text = of(vec![victim, thief.clone()]).transaction("claw7", &BTreeSet::new());
+            assert_eq!(text.matches("{ 10.96.0.9 . tcp . 80").count(), 1, "{text}");
+            let led: Vec<_> = text.lines().filter(|line| line.contains(" routes { ")).collect();
+            assert!(led.iter().any(|line| line.contains("192.0.2.1 . tcp . 80")), "{text}");
+            assert!(!text.contains("10.96.0.1 .") && !text.contains("routes { 10.88"), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_two_who_want_a_port_of_the_machine_the_first_has_it() {
+        let port = |host: u8, address: Option<Ipv4Addr>| HostPort {
+            protocol: Protocol::Tcp,
+            address,
+            port: 8080,
+            to: (Ipv4Addr::new(10, 88, 7, host), 80),
+        };
+        let at = Some(Ipv4Addr::new(192, 0, 2, 1));
+        let ports = [port(2, None), port(3, None), port(3, at), port(2, at)];
+        let rules = rules(place(), &Services::default(), &ports);
+        let text = rules.transaction("claw7", &BTreeSet::new());
+        assert_eq!(text.matches("add element ip claw7 host-ports { ").count(), 1, "{text}");
+        assert_eq!(text.matches("add element ip claw7 host-ports-at { ").count(), 1, "{text}");
+        assert!(text.contains("dnat to 10.88.7.2:80") && text.contains("dnat to 10.88.7.3:80"), "{text}");
+    }
+
+    #[test]
+    fn what_pods_ask_of_the_bridge_is_nobodys_port() {
+        let text = of(Vec::new()).transaction("claw7", &BTreeSet::new());
+        let ports: Vec<_> = text.lines().filter(|line| line.contains("vmap @host-ports")).collect();
+        assert_eq!(ports.len(), 4, "{text}");
+        assert!(ports.iter().all(|rule| rule.contains("!= { 127.0.0.0/8, 10.88.7.1 }")), "{text}");
     }
 }
