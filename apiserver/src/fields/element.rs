@@ -61,6 +61,15 @@ impl Element {
         }))
     }
 
+    /// Appends the key of `FieldsV1`, quoted.
+    pub fn write_key(&self, out: &mut String) {
+        let is_plain = |byte: u8| byte >= b' ' && !matches!(byte, b'"' | b'\\');
+        match self {
+            Self::Field(name) if name.bytes().all(is_plain) => out.extend(["\"f:", name, "\""]),
+            _ => out.push_str(&Value::from(self.to_key()).to_string()),
+        }
+    }
+
     /// The key of `FieldsV1`.
     pub fn to_key(&self) -> String {
         match self {

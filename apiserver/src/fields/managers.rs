@@ -1,7 +1,7 @@
 //! `metadata.managedFields`: what each manager owns, and since when.
 //!
-//! A manager is a name, an operation, a subresource and, for updates, the version it wrote in. What it owns stays in the
-//! form in which it is stored until somebody must look into it.
+//! A manager is a name, an operation, a subresource and, for updates, the version it wrote in. What it owns stays the text
+//! that is stored until somebody must change it.
 
 use std::{
     borrow::Cow,
@@ -9,7 +9,8 @@ use std::{
 };
 
 use claw_schemas::schema::Schema;
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
 use super::{set::Set, topology};
 
@@ -22,10 +23,14 @@ pub const ANCIENT: &str = "ancient-changes";
 /// Who owns what an object had before anybody kept account of it.
 pub const BEFORE_APPLY: &str = "before-first-apply";
 
-const FIELDS_TYPE: &str = "FieldsV1";
+/// What a manager without fields owns.
+const NO_FIELDS: &str = "{}";
+
+/// Bytes that the entries of most objects fit into: three managers with some forty fields.
+const ACCOUNT_BYTES: usize = 1024;
 
 /// How a manager came by its fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub enum Operation {
     /// By server-side apply.
     Apply,
@@ -59,7 +64,7 @@ pub struct Entry {
 /// A set, in the form in which it was last needed.
 #[derive(Clone, Debug, PartialEq)]
 enum Fields {
-    Stored(Value),
+    Stored(Box<str>),
     Read(Set),
 }
 
@@ -92,7 +97,7 @@ impl Entry {
         match &self.fields {
             Fields::Read(set) => Cow::Borrowed(set),
             // Stored fields were written here, or read once when a client sent them.
-            Fields::Stored(fields) => Cow::Owned(Set::from_json(fields).unwrap_or_default()),
+            Fields::Stored(fields) => Cow::Owned(Set::from_text(fields).unwrap_or_default()),
         }
     }
 
@@ -104,11 +109,11 @@ impl Entry {
     /// Says what it owns in the pieces into which objects are taken apart now.
     pub(super) fn reconcile(&mut self, schema: &Schema) {
         let at = Some(schema.root());
-        let outdated = match &self.fields {
-            Fields::Read(set) => topology::is_outdated(&set.to_json(), at),
-            Fields::Stored(fields) => topology::is_outdated(fields, at),
+        let fields = match &self.fields {
+            Fields::Read(set) => Cow::Owned(set.to_text()),
+            Fields::Stored(fields) => Cow::Borrowed(&**fields),
         };
-        if outdated {
+        if topology::is_outdated(&serde_json::from_str(&fields).unwrap_or_default(), at) {
             self.own(topology::reconciled(&self.set(), at));
         }
     }
@@ -133,7 +138,7 @@ impl Entry {
     pub fn is_empty(&self) -> bool {
         match &self.fields {
             Fields::Read(set) => set.is_empty(),
-            Fields::Stored(fields) => fields.as_object().is_none_or(Map::is_empty),
+            Fields::Stored(fields) => **fields == *NO_FIELDS,
         }
     }
 
@@ -141,39 +146,93 @@ impl Entry {
     fn take_in(&mut self, other: Self) {
         let mut set = match std::mem::replace(&mut self.fields, Fields::Read(Set::default())) {
             Fields::Read(set) => set,
-            Fields::Stored(fields) => Set::from_json(&fields).unwrap_or_default(),
+            Fields::Stored(fields) => Set::from_text(&fields).unwrap_or_default(),
         };
         set.add(other.set().into_owned());
         self.fields = Fields::Read(set);
         self.time = self.time.take().max(other.time);
     }
 
-    fn into_json(self) -> Value {
-        let fields = match self.fields {
-            Fields::Read(set) => set.to_json(),
-            Fields::Stored(fields) => fields,
+    /// Appends its JSON, the members in the order of their names as everywhere.
+    fn write(&self, out: &mut String) {
+        let member = |out: &mut String, name: &str, text: &str| {
+            out.extend([name, &Value::from(text).to_string()]);
         };
-        let mut entry = json!({
-            "manager": self.manager.name,
-            "operation": if self.manager.operation == Operation::Apply { "Apply" } else { "Update" },
-            "apiVersion": self.manager.api_version,
-            "fieldsType": FIELDS_TYPE,
-            "fieldsV1": fields,
+        member(out, r#"{"apiVersion":"#, &self.manager.api_version);
+        out.push_str(r#","fieldsType":"FieldsV1","fieldsV1":"#);
+        match &self.fields {
+            Fields::Read(set) => set.write(out),
+            Fields::Stored(fields) => out.push_str(fields),
+        }
+        member(out, r#","manager":"#, &self.manager.name);
+        out.push_str(match self.manager.operation {
+            Operation::Apply => r#","operation":"Apply""#,
+            Operation::Update => r#","operation":"Update""#,
         });
-        if let Some(time) = self.time {
-            entry["time"] = time.into();
-        }
         if !self.manager.subresource.is_empty() {
-            entry["subresource"] = self.manager.subresource.into();
+            member(out, r#","subresource":"#, &self.manager.subresource);
         }
-        entry
+        if let Some(time) = &self.time {
+            member(out, r#","time":"#, time);
+        }
+        out.push('}');
     }
 }
 
-/// Reads `managedFields` that are stored, without looking into the fields.
-pub fn decode(stored: Value) -> Vec<Entry> {
-    let Value::Array(stored) = stored else { return Vec::new() };
-    stored.into_iter().filter_map(|entry| read(entry).ok()).collect()
+/// `managedFields` as the text that is stored: JSON, since it is made of nothing else.
+#[derive(Clone, Debug)]
+pub struct Account(Box<str>);
+
+impl Account {
+    /// The account of these entries, in upstream's order. `None` when nobody owns anything.
+    pub fn of(mut entries: Vec<Entry>) -> Option<Self> {
+        entries.sort_by(|a, b| {
+            let key = |entry: &Entry| (entry.manager.operation, entry.time.clone());
+            key(a).cmp(&key(b)).then_with(|| a.manager.cmp(&b.manager))
+        });
+        let mut text = String::with_capacity(ACCOUNT_BYTES);
+        for entry in &entries {
+            text.push(if text.is_empty() { '[' } else { ',' });
+            entry.write(&mut text);
+        }
+        text.push(']');
+        (!entries.is_empty()).then(|| Self(text.into()))
+    }
+
+    /// The entries, without looking into the fields. Whatever is none is left out.
+    pub fn entries(&self) -> Vec<Entry> {
+        let entries: Vec<&RawValue> = serde_json::from_str(&self.0).unwrap_or_default();
+        entries.into_iter().filter_map(|entry| read(entry.get()).ok()).collect()
+    }
+
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// As a document.
+    pub fn to_json(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&RawValue> for Account {
+    fn from(stored: &RawValue) -> Self {
+        Self(stored.get().into())
+    }
+}
+
+impl From<&Value> for Account {
+    fn from(fields: &Value) -> Self {
+        Self(fields.to_string().into())
+    }
+}
+
+/// Two texts may say the same: the steps of a set have an order of their own, those of a document that of their names.
+impl PartialEq for Account {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0 || self.to_json() == other.to_json()
+    }
 }
 
 /// Reads `managedFields` that a client sent.
@@ -184,9 +243,9 @@ pub fn parse(sent: &Value) -> Result<Vec<Entry>, String> {
     let mut entries: Vec<Option<Entry>> = Vec::new();
     let mut last = HashMap::new();
     for entry in sent.as_array().into_iter().flatten() {
-        let mut entry = read(entry.clone())?;
+        let mut entry = read(&entry.to_string())?;
         if let Fields::Stored(fields) = &entry.fields {
-            entry.fields = Fields::Read(Set::from_json(fields)?);
+            entry.fields = Fields::Read(Set::from_text(fields)?);
         }
         // Of two entries of one manager the later counts.
         if let Some(before) = last.insert(entry.manager.identity(), entries.len()) {
@@ -197,41 +256,43 @@ pub fn parse(sent: &Value) -> Result<Vec<Entry>, String> {
     Ok(entries.into_iter().flatten().collect())
 }
 
-fn read(mut entry: Value) -> Result<Entry, String> {
-    if !entry.is_object() {
-        return Err(format!("an entry must be an object, found {entry}"));
-    }
-    let fields = Some(entry["fieldsV1"].take()).filter(Value::is_object).unwrap_or_else(|| json!({}));
-    let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-    let operation = match entry["operation"].as_str() {
-        Some("Apply") => Operation::Apply,
-        Some("Update") => Operation::Update,
-        _ => return Err("operation must be `Apply` or `Update`".to_owned()),
-    };
-    if text("apiVersion").is_empty() {
-        return Err("apiVersion must not be empty".to_owned());
-    }
-    if entry["fieldsType"] != FIELDS_TYPE {
-        return Err(format!("fieldsType must be `{FIELDS_TYPE}`"));
-    }
-    let manager = Manager {
-        name: text("manager"),
-        operation,
-        api_version: text("apiVersion"),
-        subresource: text("subresource"),
-    };
-    let time = entry["time"].as_str().map(str::to_owned);
-    Ok(Entry { manager, time, fields: Fields::Stored(fields) })
+/// An entry as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    api_version: String,
+    #[expect(dead_code, reason = "there is one type only, and it must be said")]
+    fields_type: FieldsType,
+    #[serde(borrow, rename = "fieldsV1")]
+    fields: Option<&'a RawValue>,
+    manager: Option<String>,
+    operation: Operation,
+    subresource: Option<String>,
+    time: Option<String>,
 }
 
-/// Writes `managedFields`, in upstream's order. `None` when nobody owns anything.
-pub fn encode(mut entries: Vec<Entry>) -> Option<Value> {
-    entries.sort_by(|a, b| {
-        let key = |entry: &Entry| (entry.manager.operation, entry.time.clone());
-        key(a).cmp(&key(b)).then_with(|| a.manager.cmp(&b.manager))
-    });
-    let entries: Vec<Value> = entries.into_iter().map(Entry::into_json).collect();
-    (!entries.is_empty()).then_some(Value::Array(entries))
+#[derive(Deserialize)]
+enum FieldsType {
+    FieldsV1,
+}
+
+fn read(entry: &str) -> Result<Entry, String> {
+    // Where an object may be, a list of its values is one to `serde`.
+    if !entry.starts_with('{') {
+        return Err(format!("an entry must be an object, found {entry}"));
+    }
+    let entry: Written<'_> = serde_json::from_str(entry).map_err(|error| error.to_string())?;
+    if entry.api_version.is_empty() {
+        return Err("apiVersion must not be empty".to_owned());
+    }
+    let manager = Manager {
+        name: entry.manager.unwrap_or_default(),
+        operation: entry.operation,
+        api_version: entry.api_version,
+        subresource: entry.subresource.unwrap_or_default(),
+    };
+    let fields = entry.fields.map(RawValue::get).filter(|fields| fields.starts_with('{'));
+    Ok(Entry { manager, time: entry.time, fields: Fields::Stored(fields.unwrap_or(NO_FIELDS).into()) })
 }
 
 /// Whether two `managedFields` say the same but for the times.
@@ -307,6 +368,8 @@ fn bucket(api_version: &str) -> Manager {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn updater(name: &str, second: usize) -> Entry {
@@ -316,7 +379,7 @@ mod tests {
             api_version: "v1".to_owned(),
             subresource: String::new(),
         };
-        let set = Set::from_json(&json!({format!("f:{name}"): {}})).unwrap();
+        let set = Set::from_text(&json!({format!("f:{name}"): {}}).to_string()).unwrap();
         Entry::new(manager, Some(format!("2026-01-01T00:00:{second:02}Z")), set)
     }
 
@@ -332,9 +395,22 @@ mod tests {
             {"manager": "hub", "operation": "Update", "apiVersion": "v1", "subresource": "status",
              "fieldsType": "FieldsV1", "fieldsV1": {"f:status": {}}},
         ]);
-        assert_eq!(encode(decode(stored.clone())), Some(stored.clone()));
-        assert_eq!(encode(parse(&stored).unwrap()), Some(stored));
-        assert_eq!(encode(decode(json!(null))), None);
+        let (text, account) = (stored.to_string(), Account::from(&stored));
+        assert_eq!(Account::of(account.entries()).unwrap().text(), text);
+        assert_eq!(Account::of(parse(&stored).unwrap()).unwrap().text(), text);
+        assert_eq!(account.to_json(), stored);
+        assert_eq!(Account::of(Account::from(&json!(null)).entries()), None);
+    }
+
+    #[test]
+    fn accounts_are_the_same_if_they_say_the_same() {
+        let spelt = |steps: &str| {
+            let entry = format!(r#"[{{"fieldsV1":{{{steps}}}}}]"#);
+            Account::from(&*RawValue::from_string(entry).unwrap())
+        };
+        let (port, host) = (r#""k:{\"p\":80}":{}"#, r#""k:{\"p\":443}":{}"#);
+        assert_eq!(spelt(&format!("{port},{host}")), spelt(&format!("{host},{port}")));
+        assert_ne!(spelt(port), spelt(host));
     }
 
     #[test]
@@ -357,7 +433,7 @@ mod tests {
     fn what_is_no_entry_is_refused_or_left_out() {
         for odd in [json!(["x"]), json!([7]), json!([[]]), json!([null])] {
             assert!(parse(&odd).is_err(), "{odd}");
-            assert_eq!(decode(odd), []);
+            assert_eq!(Account::from(&odd).entries(), []);
         }
     }
 

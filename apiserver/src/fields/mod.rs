@@ -31,7 +31,7 @@ pub use element::{Element, Leaf, Path, display};
 pub use extract::Fault;
 pub use last_applied::{LAST_APPLIED, apply_over_last};
 pub use managers::{
-    ANCIENT, BEFORE_APPLY, Entry, Manager, Operation, UPDATERS_MAX, decode, encode, parse, same_but_times,
+    ANCIENT, Account, BEFORE_APPLY, Entry, Manager, Operation, UPDATERS_MAX, parse, same_but_times,
 };
 pub use overlay::overlay;
 pub use set::{Node, Set};

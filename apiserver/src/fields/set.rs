@@ -3,9 +3,17 @@
 //! A field and what is below it are members each on their own: `spec.template` may be in a set without
 //! `spec.template.metadata`, and the other way round. Invariant: no branch is without members.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+};
 
-use serde_json::{Map, Value};
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::Value;
 
 use super::element::{Element, Path};
 
@@ -157,48 +165,125 @@ impl Set {
     ///
     /// # Errors
     /// Says what is malformed.
-    pub fn from_json(fields: &Value) -> Result<Self, String> {
-        Ok(read(fields, 0)?.children)
+    pub fn from_text(fields: &str) -> Result<Self, String> {
+        let fields: Value = serde_json::from_str(fields).map_err(|error| error.to_string())?;
+        Ok(read(&fields, 0)?.children)
     }
 
-    /// Writes `FieldsV1`.
+    /// `FieldsV1`.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        self.write(&mut text);
+        text
+    }
+
+    /// `FieldsV1` as a document.
+    #[cfg(test)]
     pub fn to_json(&self) -> Value {
-        Value::Object(self.0.iter().map(|(element, node)| (element.to_key(), node.to_json())).collect())
+        serde_json::from_str(&self.to_text()).expect("what is written is JSON")
     }
 
-    /// Whether any member of this set is in `fields`, which is `FieldsV1` as [`Self::to_json`] writes it.
-    pub fn touches(&self, fields: &Value) -> bool {
-        self.0.iter().any(|(element, node)| {
-            fields
-                .get(element.to_key())
-                .is_some_and(|found| (node.member && is_member(found)) || node.children.touches(found))
-        })
+    /// Appends `FieldsV1`.
+    pub(super) fn write(&self, out: &mut String) {
+        self.write_with(out, false);
+    }
+
+    fn write_with(&self, out: &mut String, is_member: bool) {
+        out.push('{');
+        if is_member && !self.is_empty() {
+            out.push_str(r#"".":{},"#);
+        }
+        for (at, (element, node)) in self.0.iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            element.write_key(out);
+            out.push(':');
+            node.children.write_with(out, node.member);
+        }
+        out.push('}');
+    }
+
+    /// Whether any member of this set is in `fields`, which is `FieldsV1` as [`Self::to_text`] writes it.
+    pub fn touches(&self, fields: &str) -> bool {
+        Seen::of(self, fields).touched
     }
 
     /// Whether every member of this set is in `fields`.
-    pub fn is_within(&self, fields: &Value) -> bool {
-        self.0.iter().all(|(element, node)| {
-            fields
-                .get(element.to_key())
-                .is_some_and(|found| (!node.member || is_member(found)) && node.children.is_within(found))
-        })
+    pub fn is_within(&self, fields: &str) -> bool {
+        Seen::of(self, fields).within
     }
-}
 
-impl Node {
-    fn to_json(&self) -> Value {
-        let Value::Object(mut fields) = self.children.to_json() else { return Value::Null };
-        if self.member && !fields.is_empty() {
-            fields.insert(SELF.to_owned(), Value::Object(Map::new()));
+    /// What is under the step that a key of `FieldsV1` spells.
+    fn at_key(&self, key: &str) -> Option<&Node> {
+        if let Some(field) = key.strip_prefix("f:") {
+            return self.0.get(&Element::field(field));
         }
-        Value::Object(fields)
+        // Fields come first.
+        let has_items = self.0.last_key_value().is_some_and(|(last, _)| !matches!(last, Element::Field(_)));
+        let element = has_items.then(|| Element::parse(key).ok().flatten()).flatten()?;
+        self.0.get(&element)
     }
 }
 
-/// Whether a node of `FieldsV1` is a member: it has no branches, or says so.
-fn is_member(node: &Value) -> bool {
-    node.as_object().is_none_or(|fields| fields.is_empty() || fields.contains_key(SELF))
+/// What a walk through `FieldsV1` found of a set; the rest is passed over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// The field itself is a member.
+    member: bool,
+    /// A member of the set is there.
+    touched: bool,
+    /// All members of the set are.
+    within: bool,
 }
+
+impl Seen {
+    fn of(set: &Set, fields: &str) -> Self {
+        // What is stored was written here, so that nothing is ever wrong with it.
+        Walk(set).deserialize(&mut serde_json::Deserializer::from_str(fields)).unwrap_or_default()
+    }
+}
+
+/// Walks through `FieldsV1` along a set.
+struct Walk<'a>(&'a Set);
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = Seen;
+
+    fn deserialize<D: Deserializer<'de>>(self, fields: D) -> Result<Seen, D::Error> {
+        fields.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = Seen;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of steps")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Seen, A::Error> {
+        let (mut keys, mut found, mut seen) = (0, 0, Seen::default());
+        while let Some(Key(key)) = fields.next_key()? {
+            keys += 1;
+            seen.member |= key == SELF;
+            let Some(node) = self.0.at_key(&key) else {
+                fields.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let below = fields.next_value_seed(Walk(&node.children))?;
+            seen.touched |= (node.member && below.member) || below.touched;
+            found += usize::from((!node.member || below.member) && below.within);
+        }
+        // It has no branches, or says so.
+        seen.member |= keys == 0;
+        seen.within = found == self.0.0.len();
+        Ok(seen)
+    }
+}
+
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn read(value: &Value, depth: usize) -> Result<Node, String> {
     let fields = match value {
@@ -224,7 +309,7 @@ mod tests {
     use super::*;
 
     fn set(fields: &Value) -> Set {
-        Set::from_json(fields).unwrap()
+        Set::from_text(&fields.to_string()).unwrap()
     }
 
     fn shown(set: &Set) -> Vec<String> {
@@ -260,10 +345,10 @@ mod tests {
         assert!(set(&json!({})).is_empty());
         assert!(set(&json!({"q:unknown": {}})).is_empty());
         for garbage in [json!([]), json!({"spec": {}}), json!({"f:a": 1}), json!({"f:a": {"v:{": {}}})] {
-            assert!(Set::from_json(&garbage).is_err(), "{garbage}");
+            assert!(Set::from_text(&garbage.to_string()).is_err(), "{garbage}");
         }
         let deep = (0..200).fold(json!({}), |below, _| json!({"f:a": below}));
-        assert!(Set::from_json(&deep).is_err());
+        assert!(Set::from_text(&deep.to_string()).is_err());
     }
 
     #[test]

@@ -40,8 +40,10 @@ pub fn track_in(
         return Ok(false);
     }
     versions.reconcile(&manager.api_version, entries);
-    let all = versions.changes(&manager.api_version, entries, (old, new), changes)?;
-    let own = &all[&manager.api_version];
+    let mut all = versions.changes(&manager.api_version, entries, (old, new), changes)?;
+    let own = all.remove(&manager.api_version).unwrap_or_default();
+    let in_version =
+        |version: &String| if *version == manager.api_version { Some(&own) } else { all.get(version) };
     let mut known = false;
     for entry in entries.iter_mut() {
         if entry.manager.is(manager) {
@@ -51,14 +53,14 @@ pub fn track_in(
                 give(entry, &own.changed);
                 entry.time = Some(now.to_owned());
             }
-        } else if let Some(changes) = all.get(&entry.manager.api_version) {
+        } else if let Some(changes) = in_version(&entry.manager.api_version) {
             take(entry, &changes.changed);
             take(entry, &changes.removed);
         }
     }
     entries.retain(|entry| !entry.is_empty());
     if !known && !own.changed.is_empty() {
-        entries.push(Entry::new(manager.clone(), Some(now.to_owned()), own.changed.clone()));
+        entries.push(Entry::new(manager.clone(), Some(now.to_owned()), own.changed));
     }
     managers::cap(entries);
     Ok(true)

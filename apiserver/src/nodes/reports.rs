@@ -22,15 +22,18 @@ const EVENT_NAME_LETTERS: usize = 253 - 1 - 2 * EVENT_SUFFIX_BYTES;
 
 /// Writes a pod's status.
 pub async fn pod_status(hub: &Hub, node: &str, report: PodStatus) -> Result<Option<u64>, ApiError> {
-    let Ok(reported) = serde_json::from_slice::<Value>(&report.status) else {
+    let parsed = || serde_json::from_slice::<Value>(&report.status).ok();
+    let Some(reported) = parsed() else {
         tracing::warn!(node, pod = report.name, "a pod status does not parse");
         return Ok(None);
     };
+    // Who loses a race, which is rare, reads it again.
+    let mut reported = Some(reported);
     let merged = |pod: &Value| {
         if !is_own(pod, node, &report.uid) {
             return None;
         }
-        let merged = merge::pod_status(&pod["status"], reported.clone(), &now());
+        let merged = merge::pod_status(&pod["status"], reported.take().or_else(parsed)?, &now());
         if merged.is_none() {
             tracing::debug!(node, pod = report.name, "a report about a finished pod is ignored");
         }

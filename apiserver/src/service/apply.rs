@@ -20,6 +20,7 @@ use super::{
     limits::CONFLICT_RETRIES_MAX,
     object::{check_name, metadata_mut, text},
     owners::{self, Claims},
+    sealed::Sealed,
     unattended,
     update::{Part, Proposal},
     view,
@@ -75,7 +76,7 @@ impl ObjectService {
         config: &Value,
         manager: &Manager,
     ) -> Result<bytes::Bytes, ApiError> {
-        let make = |_: &_, _: &Value| {
+        let make = |_: &Sealed| {
             let claims = Claims::Wanted { manager: manager.clone(), force: asked.force };
             Ok(Proposal { object: config.clone(), claims, warnings: Vec::new() })
         };
@@ -111,7 +112,7 @@ impl ObjectService {
         self.admit_into_namespace(target, &target.name).await?;
         let claims = Claims::Applied(applied.entries);
         let hooks = self.hooks(target, &target.name, How::Create(asked.options)).await?;
-        self.complete(target, &mut object, &claims, hooks.as_ref()).await?;
+        let object = self.complete(target, object, claims, hooks.as_ref()).await?;
         let stored = self.insert(target, object, hooks.as_ref(), asked.options.dry_run).await?;
         Ok(stored.map(|stored| (201, stored)))
     }

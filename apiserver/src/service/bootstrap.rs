@@ -12,6 +12,7 @@ use super::{
     ObjectService,
     admit::SYSTEM_NAMESPACES,
     owners::Claims,
+    sealed::Sealed,
     update::{Part, Proposal},
 };
 use crate::auth::rbac::{self, bootstrap};
@@ -59,7 +60,7 @@ impl ObjectService {
 
     async fn reconcile(&self, object: ResourceRef, wanted: &Value) -> Result<(), ApiError> {
         let target = self.kinds.resolve(object)?;
-        let make = |_: &_, present: &Value| {
+        let make = |Sealed { object: present, .. }: &Sealed| {
             let object = bootstrap::reconciled(present, wanted).unwrap_or_else(|| present.clone());
             Ok(Proposal { object, claims: Claims::Kept, warnings: Vec::new() })
         };

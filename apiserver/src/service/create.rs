@@ -23,6 +23,7 @@ use super::{
     limits::{CONFLICT_RETRIES_MAX, NAME_RETRIES_MAX},
     object::{self, generate_name, metadata_mut, stamp_new, text},
     owners::{self, Claims},
+    sealed::Sealed,
     unattended,
     update::wrong_uid,
     view,
@@ -102,11 +103,11 @@ impl ObjectService {
         warnings.extend(unattended::warning(&kind.descriptor));
         self.admit_into_namespace(target, text(&object, "name")).await?;
         let hooks = self.hooks(target, text(&object, "name"), How::Create(options)).await?;
-        self.complete(target, &mut object, &claims, hooks.as_ref()).await?;
-        let stored = if text(&object, "name").is_empty() {
+        let object = self.complete(target, object, claims, hooks.as_ref()).await?;
+        let stored = if text(&object.object, "name").is_empty() {
             self.insert_generated(target, object, hooks.as_ref(), options.dry_run).await?
         } else {
-            let name = text(&object, "name").to_owned();
+            let name = text(&object.object, "name").to_owned();
             let stored = self.insert(target, object, hooks.as_ref(), options.dry_run).await?;
             stored.ok_or_else(|| kind.already_exists(&name))?
         };
@@ -117,15 +118,15 @@ impl ObjectService {
     async fn insert_generated(
         &self,
         target: &Target,
-        object: Value,
+        object: Sealed,
         hooks: Option<&Hooks<'_>>,
         dry_run: bool,
     ) -> Result<Bytes, ApiError> {
         let mut name = String::new();
         for _ in 0..NAME_RETRIES_MAX {
-            name = generate_name(text(&object, "generateName"))?;
+            name = generate_name(text(&object.object, "generateName"))?;
             let mut named = object.clone();
-            metadata_mut(&mut named).insert("name".to_owned(), name.as_str().into());
+            metadata_mut(&mut named.object).insert("name".to_owned(), name.as_str().into());
             if let Some(stored) = self.insert(target, named, hooks, dry_run).await? {
                 return Ok(stored);
             }
@@ -138,23 +139,24 @@ impl ObjectService {
     pub(super) async fn complete(
         &self,
         target: &Target,
-        object: &mut Value,
-        claims: &Claims,
+        mut object: Value,
+        claims: Claims,
         hooks: Option<&Hooks<'_>>,
-    ) -> Result<(), ApiError> {
-        target.kind.fill_in(object);
-        owners::settle_new(&target.kind, object, claims);
-        self.admit_new(target, object).await?;
-        let Some(hooks) = hooks else { return Ok(()) };
+    ) -> Result<Sealed, ApiError> {
+        target.kind.fill_in(&mut object);
+        let owners = owners::of_new(&target.kind, &object, claims);
+        self.admit_new(target, &mut object).await?;
+        let mut new = Sealed { object, owners };
+        let Some(hooks) = hooks else { return Ok(new) };
         let mut rounds = Rounds::default();
-        while hooks.change(&Value::Null, object, &mut rounds).await? {
-            target.kind.fill_in(object);
-            self.admit_new(target, object).await?;
+        while hooks.change_sealed(&Value::Null, &mut new, &mut rounds).await? {
+            target.kind.fill_in(&mut new.object);
+            self.admit_new(target, &mut new.object).await?;
             if rounds.are_over() {
                 break;
             }
         }
-        Ok(())
+        Ok(new)
     }
 
     /// What its class and its namespace add to a new object.
@@ -168,44 +170,44 @@ impl ObjectService {
     pub(super) async fn insert(
         &self,
         target: &Target,
-        mut object: Value,
+        mut new: Sealed,
         hooks: Option<&Hooks<'_>>,
         dry_run: bool,
     ) -> Result<Option<Bytes>, ApiError> {
-        let kind = &target.kind;
-        kind.admit(&mut object);
-        let causes = kind.faults(None, &object);
+        let (kind, object) = (&target.kind, &mut new.object);
+        kind.admit(object);
+        let causes = kind.faults(None, object);
         if !causes.is_empty() {
-            return Err(kind.invalid(text(&object, "name"), causes));
+            return Err(kind.invalid(text(object, "name"), causes));
         }
-        self.check_amounts(target, &object).await?;
-        kind.change_as_stored(&mut object, unattended::mark);
-        self.observe_policy(target, &mut object);
-        self.guard_create(target, &object)?;
+        self.check_amounts(target, object).await?;
+        kind.change_as_stored(object, unattended::mark);
+        self.observe_policy(target, object);
+        self.guard_create(target, object)?;
         if let Some(hooks) = hooks {
-            hooks.judge(&Value::Null, &object).await?;
+            hooks.judge(&Value::Null, &new.opened()).await?;
         }
         if dry_run {
-            let key = kind.key(&target.namespace, text(&object, "name"));
-            self.companions(target, None, Some(&mut object)).await?;
+            let key = kind.key(&target.namespace, text(&new.object, "name"));
+            self.companions(target, None, Some(&mut new.object)).await?;
             let taken = self.find(&key).await?.is_some();
-            return Ok((!taken).then(|| encode::without_revision(&object)));
+            return Ok((!taken).then(|| encode::without_revision(&new.opened())));
         }
-        self.commit_new(target, object).await
+        self.commit_new(target, new).await
     }
 
     /// Commits an object with all that it takes. `None` when the name is taken.
-    async fn commit_new(&self, target: &Target, mut object: Value) -> Result<Option<Bytes>, ApiError> {
-        let chooses = addresses::leaves_choice(target, &object);
+    async fn commit_new(&self, target: &Target, mut new: Sealed) -> Result<Option<Bytes>, ApiError> {
+        let chooses = addresses::leaves_choice(target, &new.object);
         for _ in 0..CONFLICT_RETRIES_MAX {
             let Companions { mut writes, turn: _turn } =
-                self.companions(target, None, Some(&mut object)).await?;
-            writes.extend(self.admit_into_namespace(target, text(&object, "name")).await?);
-            let written = target.kind.written(&object).await?;
-            let draft = encode::draft(&written);
+                self.companions(target, None, Some(&mut new.object)).await?;
+            writes.extend(self.admit_into_namespace(target, text(&new.object, "name")).await?);
+            let written = target.kind.written(&new).await?;
+            let draft = written.draft();
             body::check_stored_size(draft.bytes.len())?;
             let _writing = target.kind.writing()?;
-            let key = target.kind.key(&target.namespace, text(&object, "name"));
+            let key = target.kind.key(&target.namespace, text(&new.object, "name"));
             // Last, because the answer of the store is the revision of the last write.
             writes.push(Write {
                 key: key.clone(),
@@ -214,10 +216,10 @@ impl ObjectService {
             });
             match self.commit(writes).await {
                 Ok(revision) if matches!(written, Cow::Borrowed(_)) => return Ok(Some(draft.at(revision))),
-                Ok(revision) => return Ok(Some(encode::draft(&object).at(revision))),
+                Ok(revision) => return Ok(Some(new.draft().at(revision))),
                 Err(StoreError::Conflict { key: taken, .. }) if taken == key => return Ok(None),
                 // Somebody else was given the same address, or used the same quota, or the namespace is about to go.
-                Err(StoreError::Conflict { .. }) if chooses => addresses::forget(&mut object),
+                Err(StoreError::Conflict { .. }) if chooses => addresses::forget(&mut new.object),
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(errors::from_store(error)),
             }

@@ -25,11 +25,12 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{
-    ObjectService, encode, errors,
+    ObjectService, errors,
     form::Form,
     kinds::{Served, Term},
     object::{finalizers, set_finalizers},
     owners::Claims,
+    sealed::Sealed,
     update::{Part, Proposal},
 };
 use crate::{
@@ -139,7 +140,9 @@ impl ObjectService {
     /// definition will call for.
     async fn look_at_definitions(&self) -> Result<bool, ApiError> {
         let page = self.store.list(&definitions_prefix(), None, 0, None).await.map_err(errors::from_store)?;
-        let objects = page.items.iter().map(encode::value_of).collect::<Result<Vec<Value>, _>>()?;
+        // Without owners, as whoever changes them will see them.
+        let objects = page.items.iter().map(|record| Ok(Sealed::of(record)?.object));
+        let objects = objects.collect::<Result<Vec<Value>, ApiError>>()?;
         let revisions: HashMap<String, Revision> =
             page.items.iter().map(|record| (record.key.place().1.to_owned(), record.revision)).collect();
         let plans = custom::plan(objects, self.kinds.builtin(), Timestamp::now());
@@ -224,10 +227,10 @@ impl ObjectService {
         let resource =
             ResourceRef::collection(custom::GROUP, "v1", custom::DEFINITIONS).named(definition.name());
         let target = self.kinds.resolve(resource)?;
-        let make = |_: &_, old: &Value| {
-            let mut object = old.clone();
+        let make = |old: &Sealed| {
+            let mut object = old.object.clone();
             // Of another revision than the plan is of, the next look will plan again.
-            if Definition(old).0 == definition.0 {
+            if object == *definition.0 {
                 change(&mut object);
             }
             Ok(Proposal { object, claims: Claims::Kept, warnings: Vec::new() })

@@ -20,6 +20,7 @@ use super::{
     limits::CONFLICT_RETRIES_MAX,
     list::ok,
     object::{bump_generation, finalizers, is_deleting, metadata_mut, set_finalizers, text, time_text},
+    sealed::Sealed,
     update::{is_finished, wrong_uid},
     view,
 };
@@ -78,38 +79,45 @@ impl ObjectService {
         for _ in 0..CONFLICT_RETRIES_MAX {
             let record = self.record(target).await?;
             let shown = target.shown(&record).await?;
-            let old = encode::value_of(&shown)?;
-            check_preconditions(target, &record, &old, options)?;
+            let sealed = Sealed::of(&shown)?;
+            let old = &sealed.object;
+            check_preconditions(target, &record, old, options)?;
             if why == Why::Asked {
-                self.ask_to_delete(target, &old, options).await?;
+                self.ask_to_delete(target, &sealed, options).await?;
             }
             let disruption = match why {
                 Why::Asked => Vec::new(),
-                Why::Evicted => self.disruption(target, &old).await?,
+                Why::Evicted => self.disruption(target, old).await?,
             };
-            let plan = plan(target, &old, options, Timestamp::now());
-            let done = match &plan {
+            let plan = plan(target, old, options, Timestamp::now());
+            // Kubernetes answers the pod itself where it answers a Status for most kinds.
+            let answer_object = plan != Plan::Remove || target.kind.is_pod();
+            let done = match plan {
                 Plan::Nothing => Some(shown.value.clone()),
                 Plan::Remove if options.dry_run => Some(shown.value.clone()),
-                Plan::Mark(new) if options.dry_run => Some(encode::draft(new).at(record.revision)),
                 Plan::Remove => {
                     let Companions { mut writes, turn: _turn } =
-                        self.companions(target, Some(&old), None).await?;
+                        self.companions(target, Some(old), None).await?;
                     writes.extend(disruption);
                     self.remove(&record, writes).await?
                 }
-                Plan::Mark(new) => self.commit_over(target, &record, (new, false), disruption).await?,
+                Plan::Mark(object) => {
+                    let new = Sealed { object, owners: sealed.owners.clone() };
+                    if options.dry_run {
+                        Some(new.draft().at(record.revision))
+                    } else {
+                        self.commit_over(target, &record, (&new, false), disruption).await?
+                    }
+                }
             };
             let Some(stored) = done else {
                 tokio::task::yield_now().await;
                 continue;
             };
-            // Kubernetes answers the pod itself where it answers a Status for most kinds.
-            let answer_object = plan != Plan::Remove || target.kind.is_pod();
             let body = if answer_object {
                 view::single(&target.kind, view, &stored)
             } else {
-                success(target, text(&old, "uid"))
+                success(target, text(old, "uid"))
             };
             return Ok(ok(body));
         }
@@ -120,14 +128,15 @@ impl ObjectService {
     async fn ask_to_delete(
         &self,
         target: &Target,
-        old: &Value,
+        old: &Sealed,
         options: &DeleteOptions,
     ) -> Result<(), ApiError> {
         let Some(hooks) = self.hooks(target, &target.name, How::Delete(options)).await? else {
             return Ok(());
         };
-        hooks.change(old, &mut Value::Null, &mut Rounds::default()).await?;
-        hooks.judge(old, &Value::Null).await
+        let old = old.opened();
+        hooks.change(&old, &mut Value::Null, &mut Rounds::default()).await?;
+        hooks.judge(&old, &Value::Null).await
     }
 
     /// Frees the key of a record that must not have changed, beside other writes; `None` when it has.

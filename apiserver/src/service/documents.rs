@@ -13,9 +13,10 @@ use serde_json::{Map, Value};
 use super::{
     ObjectService, body,
     owners::{self, Claims},
+    sealed::Sealed,
     update::{Part, Proposal},
 };
-use crate::{auth::Identity, store::Record};
+use crate::auth::Identity;
 
 impl ObjectService {
     /// Adds an object.
@@ -50,7 +51,7 @@ impl ObjectService {
         self.authorize(who, "update", &resource, "")?;
         let target = self.kinds.resolve(resource)?.asked_by(who);
         let claims = owners::written(&target, Part::Status.subresource(), options, "UpdateOptions")?;
-        let make = |_: &Record, old: &Value| {
+        let make = |Sealed { object: old, .. }: &Sealed| {
             let (object, claims) = match make(old) {
                 Some(status) => {
                     let checked =

@@ -8,13 +8,22 @@ use claw_schemas::ApiError;
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
+use super::owners;
 use crate::store::{Draft, Record};
+
+/// Bytes that most objects fit into: a pod takes three thousand.
+const DRAFT_BYTES: usize = 4096;
 
 const MADE_HERE: &str = "stored bytes are JSON that this module wrote";
 
 /// Serialises an object, leaving a hole for its revision.
 pub(super) fn draft(object: &Value) -> Draft {
-    let mut writer = Writer { bytes: Vec::with_capacity(1024), revision_at: 0 };
+    draft_with(object, None)
+}
+
+/// The same with `managedFields` that are JSON already, in the place of those that the object has.
+pub(super) fn draft_with(object: &Value, owners: Option<&str>) -> Draft {
+    let mut writer = Writer { bytes: Vec::with_capacity(DRAFT_BYTES), owners, revision_at: 0 };
     writer.object(object.as_object().unwrap_or(&Map::new()), Level::Top);
     Draft { bytes: writer.bytes, revision_at: writer.revision_at }
 }
@@ -30,17 +39,18 @@ enum Level {
     Metadata,
 }
 
-struct Writer {
+struct Writer<'a> {
     bytes: Vec<u8>,
+    owners: Option<&'a str>,
     revision_at: usize,
 }
 
-impl Writer {
+impl Writer<'_> {
     fn object(&mut self, members: &Map<String, Value>, level: Level) {
         self.bytes.push(b'{');
         let mut written = false;
         for (key, value) in members {
-            if level == Level::Metadata && key == "resourceVersion" {
+            if level == Level::Metadata && matches!(key.as_str(), "resourceVersion" | owners::FIELD) {
                 continue;
             }
             self.member(key, written);
@@ -53,11 +63,26 @@ impl Writer {
             }
         }
         if level == Level::Metadata {
-            self.member("resourceVersion", written);
+            let has_owners = self.owners(members.get(owners::FIELD), written);
+            self.member("resourceVersion", written || has_owners);
             self.bytes.extend_from_slice(b"\"\"");
             self.revision_at = self.bytes.len() - 1;
         }
         self.bytes.push(b'}');
+    }
+
+    /// Who owns what comes after the rest, so that it makes no difference to the bytes where it comes from. False if there is
+    /// nothing of it.
+    fn owners(&mut self, member: Option<&Value>, comma: bool) -> bool {
+        if self.owners.is_none() && member.is_none() {
+            return false;
+        }
+        self.member(owners::FIELD, comma);
+        match (self.owners, member) {
+            (Some(text), _) => self.bytes.extend_from_slice(text.as_bytes()),
+            (None, member) => self.value(&member),
+        }
+        true
     }
 
     fn member(&mut self, key: &str, comma: bool) {
@@ -112,9 +137,12 @@ pub(super) fn with_revision(stored: &[u8], revision: u64) -> Bytes {
 
 /// A stored object as a document.
 pub(super) fn value_of(record: &Record) -> Result<Value, ApiError> {
-    serde_json::from_slice(&record.value).map_err(|error| {
-        ApiError::internal(format!("stored object {:?} does not parse: {error}", record.key))
-    })
+    serde_json::from_slice(&record.value).map_err(|error| unreadable(record, &error))
+}
+
+/// 500 for stored bytes that are no object.
+pub(super) fn unreadable(record: &Record, error: &serde_json::Error) -> ApiError {
+    ApiError::internal(format!("stored object {:?} does not parse: {error}", record.key))
 }
 
 /// The JSON of a string.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     encode,
     kinds::{Served, Target},
+    sealed::Sealed,
 };
 use crate::store::{Event, Record, Revision};
 
@@ -67,17 +68,25 @@ impl Served {
         shown.pop().ok_or_else(|| ApiError::internal("a conversion lost the object"))
     }
 
+    /// What objects are written in, if that is not how they are served.
+    fn other_form(&self) -> Option<&Arc<dyn Form>> {
+        self.form.as_ref().filter(|form| !form.is_written())
+    }
+
     /// A served object as it is to be written.
-    pub async fn written<'o>(&self, object: &'o Value) -> Result<Cow<'o, Value>, ApiError> {
-        match &self.form {
-            Some(form) if !form.is_written() => Ok(Cow::Owned(form.stored(object.clone()).await?)),
-            _ => Ok(Cow::Borrowed(object)),
+    pub async fn written<'o>(&self, object: &'o Sealed) -> Result<Cow<'o, Sealed>, ApiError> {
+        match self.other_form() {
+            Some(form) => Ok(Cow::Owned(Sealed::closed(form.stored(object.opened()).await?))),
+            None => Ok(Cow::Borrowed(object)),
         }
     }
 
     /// An object as another kind that shows the same objects serves it.
     pub async fn shown_as(&self, other: &Self, object: &Value) -> Result<Value, ApiError> {
-        let stored = self.written(object).await?.into_owned();
+        let stored = match self.other_form() {
+            Some(form) => form.stored(object.clone()).await?,
+            None => object.clone(),
+        };
         match &other.form {
             None => Ok(stored),
             Some(form) => {

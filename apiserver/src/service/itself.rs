@@ -12,6 +12,7 @@ use super::{
     ObjectService,
     addresses::SERVER_ADDRESS,
     owners::Claims,
+    sealed::Sealed,
     update::{Part, Proposal},
 };
 
@@ -68,8 +69,8 @@ impl ObjectService {
             return Ok(());
         }
         let target = self.kinds.resolve(collection.named(NAME))?;
-        let make = |_: &_, present: &Value| {
-            let mut object = present.clone();
+        let make = |present: &Sealed| {
+            let mut object = present.object.clone();
             for field in fields {
                 object[*field] = wanted[*field].clone();
             }

@@ -46,6 +46,7 @@ mod ranges;
 mod reach;
 mod reviews;
 mod scale;
+mod sealed;
 mod select;
 mod tokens;
 mod twins;

@@ -94,6 +94,12 @@ pub(super) fn take_field(from: &Value, to: &mut Value, field: &str) {
     };
 }
 
+/// A copy of an object that lacks a top-level field.
+pub(super) fn without(object: &Value, field: &str) -> Value {
+    let members = object.as_object().into_iter().flatten().filter(|(name, _)| *name != field);
+    Value::Object(members.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
 /// Puts an object into the namespace of its path, or refuses one that says another.
 pub(super) fn place(target: &Target, object: &mut Value) -> Result<(), ApiError> {
     let said = text(object, "namespace");

@@ -2,7 +2,7 @@
 //!
 //! The entries are stored inside the object, in the form in which clients read them, so that every read stays a splice
 //! of stored bytes. A write pays for a comparison of what it changed; the sets of managers whom it does not touch are
-//! carried over unread.
+//! carried over unread. They travel beside the object that is written ([`Sealed`]).
 
 use claw_client::request::WriteOptions;
 use claw_schemas::{ApiError, status::Cause};
@@ -13,9 +13,10 @@ use super::{
     ObjectService,
     kinds::{Served, Target},
     object::{metadata_mut, text, time_text},
+    sealed::Sealed,
     update::Part,
 };
-use crate::fields::{self, Entry, Manager, Operation, Scope, Subject};
+use crate::fields::{self, Account, Entry, Manager, Operation, Scope, Subject};
 
 /// Longest name of a manager, as upstream has it.
 const MANAGER_BYTES_MAX: usize = 128;
@@ -26,7 +27,8 @@ const ENTRIES_MAX: usize = 1_000;
 /// Who writes when nobody says so.
 const UNKNOWN: &str = "unknown";
 
-const FIELD: &str = "managedFields";
+/// Their place in the metadata.
+pub(super) const FIELD: &str = "managedFields";
 
 /// How a write decides who owns what.
 #[derive(Clone)]
@@ -117,12 +119,7 @@ pub(super) fn subject(kind: &Served, part: Part) -> Subject<'_> {
     Subject { schema: descriptor.compiled(), scope, builtin: descriptor.builtin }
 }
 
-/// The entries of a stored object.
-pub(super) fn entries(object: &Value) -> Vec<Entry> {
-    fields::decode(object["metadata"][FIELD].clone())
-}
-
-/// Takes what a client says about owners out of the object it sent.
+/// Takes what a document says about owners out of it.
 pub(super) fn take(object: &mut Value) -> Option<Value> {
     metadata_mut(object).remove(FIELD)
 }
@@ -132,64 +129,58 @@ pub(super) fn now() -> String {
     time_text(Timestamp::now())
 }
 
-/// Says who owns the fields of an object that is new.
-pub(super) fn settle_new(kind: &Served, object: &mut Value, claims: &Claims) {
+/// Who owns the fields of an object that is new.
+pub(super) fn of_new(kind: &Served, object: &Value, claims: Claims) -> Option<Account> {
     let entries = match claims {
-        Claims::Kept | Claims::Wanted { .. } => return,
-        Claims::Applied(entries) => entries.clone(),
+        Claims::Kept | Claims::Wanted { .. } => return None,
+        Claims::Applied(entries) => entries,
         Claims::Written(manager) => {
             let mut entries = Vec::new();
-            fields::track(&subject(kind, Part::Main), &Value::Null, object, &mut entries, manager, &now());
+            fields::track(&subject(kind, Part::Main), &Value::Null, object, &mut entries, &manager, &now());
             entries
         }
     };
-    put(object, fields::encode(entries));
+    Account::of(entries)
 }
 
 impl ObjectService {
-    /// Says who owns the fields of a changed object. `sent` is what [`take`] took out of it.
+    /// Who owns the fields of a changed object. `sent` is what [`take`] took out of it.
     ///
     /// # Errors
     /// When that has too many entries.
-    pub(super) async fn settle_owners(
+    pub(super) async fn owners_of(
         &self,
         (target, part): (&Target, Part),
-        old: &Value,
-        new: &mut Value,
+        old: &Sealed,
+        new: &Value,
         sent: Option<Value>,
         claims: Claims,
-    ) -> Result<(), ApiError> {
-        let stored = old["metadata"].get(FIELD);
-        let by_hand = sent.filter(|sent| part == Part::Main && Some(sent) != stored);
+    ) -> Result<Option<Account>, ApiError> {
+        let stored = old.owners.as_ref();
+        let is_stored = |sent: &Value| stored.is_some_and(|stored| stored.to_json() == *sent);
+        let by_hand = sent.filter(|sent| part == Part::Main && !is_stored(sent));
         check_count(target, by_hand.as_ref())?;
-        let decided = match (claims, by_hand) {
-            (Claims::Kept | Claims::Wanted { .. }, _) => None,
-            (Claims::Applied(entries), _) => Some((entries, true)),
+        Ok(match (claims, by_hand) {
+            (Claims::Kept | Claims::Wanted { .. }, _) => stored.cloned(),
+            (Claims::Applied(entries), _) => unless_of_times(old, new, Account::of(entries)),
             (Claims::Written(manager), None) if stored.is_some() => {
-                let known = self.tracked((target, part), old, new, entries(old), &manager).await;
-                known.map(|entries| (entries, false))
+                match self.tracked((target, part), &old.object, new, old.entries(), &manager).await {
+                    Some(entries) => Account::of(entries),
+                    None => stored.cloned(),
+                }
             }
             // Nobody keeps account of this object, until somebody applies.
             (Claims::Written(_), None) => None,
             (Claims::Written(manager), Some(sent)) => {
                 let mut entries = rewritten(old, &sent);
                 if !entries.is_empty() {
-                    let known = self.tracked((target, part), old, new, entries.clone(), &manager).await;
+                    let place = (target, part);
+                    let known = self.tracked(place, &old.object, new, entries.clone(), &manager).await;
                     entries = known.unwrap_or(entries);
                 }
-                Some((entries, true))
+                unless_of_times(old, new, Account::of(entries))
             }
-        };
-        match decided {
-            None => put(new, stored.cloned()),
-            Some((entries, maybe_the_same)) => {
-                put(new, fields::encode(entries));
-                if maybe_the_same {
-                    keep_times(old, new);
-                }
-            }
-        }
-        Ok(())
+        })
     }
 
     /// The entries after a write by anything but apply; `None` when they stay.
@@ -228,7 +219,7 @@ fn check_count(target: &Target, sent: Option<&Value>) -> Result<(), ApiError> {
 }
 
 /// The entries that a client has written itself. An empty list, or one empty entry, ends the account.
-fn rewritten(old: &Value, sent: &Value) -> Vec<Entry> {
+fn rewritten(old: &Sealed, sent: &Value) -> Vec<Entry> {
     let is_nothing = |entry: &Value| entry.as_object().is_some_and(serde_json::Map::is_empty);
     let list = sent.as_array().map_or(&[][..], Vec::as_slice);
     if list.is_empty() || matches!(list, [only] if is_nothing(only)) {
@@ -237,29 +228,16 @@ fn rewritten(old: &Value, sent: &Value) -> Vec<Entry> {
     // What makes no sense is taken for the mistake of a client that does not know the field.
     match fields::parse(sent) {
         Ok(entries) if !entries.is_empty() => entries,
-        _ => entries(old),
+        _ => old.entries(),
     }
 }
 
-/// Writes the entries, or what [`take`] took.
-pub(super) fn put(object: &mut Value, fields: Option<Value>) {
-    match fields {
-        Some(fields) => drop(metadata_mut(object).insert(FIELD.to_owned(), fields)),
-        None => drop(metadata_mut(object).remove(FIELD)),
-    }
-}
-
-/// Times alone are not worth a write.
-fn keep_times(old: &Value, new: &mut Value) {
-    let stored = &old["metadata"][FIELD];
-    if !fields::same_but_times(stored, &new["metadata"][FIELD]) {
-        return;
-    }
-    let fresh = take(new);
-    put(new, Some(stored.clone()).filter(Value::is_array));
-    if old != new {
-        put(new, fresh);
-    }
+/// The account after a write. What is stored, if nothing but times is new: they alone are not worth a write.
+fn unless_of_times(old: &Sealed, new: &Value, fresh: Option<Account>) -> Option<Account> {
+    let json = |account: Option<&Account>| account.map(Account::to_json).unwrap_or_default();
+    let stored = old.owners.as_ref();
+    let stays = old.object == *new && fields::same_but_times(&json(stored), &json(fresh.as_ref()));
+    if stays { stored.cloned() } else { fresh }
 }
 
 #[cfg(test)]

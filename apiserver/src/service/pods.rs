@@ -14,6 +14,7 @@ use super::{
     kinds::Target,
     object::{is_deleting, metadata_mut, text, time_text},
     owners::Claims,
+    sealed::Sealed,
     update::{Part, Proposal},
 };
 
@@ -41,8 +42,8 @@ impl ObjectService {
         if !causes.is_empty() {
             return Err(ApiError::invalid("", "Binding", &target.name, causes));
         }
-        let make = |_: &_, pod: &Value| {
-            let object = bound(target, pod, &binding, node)?;
+        let make = |pod: &Sealed| {
+            let object = bound(target, &pod.object, &binding, node)?;
             Ok(Proposal { object, claims: Claims::Kept, warnings: Vec::new() })
         };
         self.change(target, Part::Internal, options, make).await?;

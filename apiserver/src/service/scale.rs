@@ -15,6 +15,7 @@ use super::{
     list::ok,
     object::text,
     owners::{self, Claims},
+    sealed::Sealed,
     update::{Part, Proposal},
 };
 use crate::patch;
@@ -82,8 +83,8 @@ impl ObjectService {
         options: &WriteOptions,
         make: impl Fn(&Value) -> Result<(Value, Claims), ApiError>,
     ) -> Result<Response, ApiError> {
-        let make = |_: &_, old: &Value| {
-            let (object, claims) = make(old)?;
+        let make = |old: &Sealed| {
+            let (object, claims) = make(&old.object)?;
             Ok(Proposal { object, claims, warnings: Vec::new() })
         };
         let changed = self.change(target, Part::Main, options, make).await?;

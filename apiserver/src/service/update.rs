@@ -22,12 +22,13 @@ use super::{
     body::{self, Incoming},
     companions::Companions,
     create::is_made_by_update,
-    encode, errors,
+    errors,
     hooks::{Hooks, How, Rounds},
     kinds::Target,
     limits::CONFLICT_RETRIES_MAX,
     object::{self, bump_generation, check_name, finalizers, is_deleting, text},
     owners::{self, Claims},
+    sealed::Sealed,
     view,
 };
 use crate::{
@@ -97,7 +98,7 @@ impl ObjectService {
         // With a revision there is no second try, so no copy has to be kept for one.
         let conditional = named_revision(&object).is_some();
         let mut sent = Some(object);
-        let make = |_: &Record, _: &Value| {
+        let make = |_: &Sealed| {
             if !conditional && must_name_revision(&target.kind.descriptor) {
                 let why = "must be specified for an update";
                 let cause = Cause::invalid("metadata.resourceVersion", "0x0", why);
@@ -134,7 +135,7 @@ impl ObjectService {
         super::decode::check_size(patch.1)?;
         patch::accept(patch.0, schema_of(target))?;
         let claims = owners::written(target, part.subresource(), options, "PatchOptions")?;
-        let make = |_: &Record, old: &Value| {
+        let make = |old: &Sealed| {
             let Incoming { object, warnings } = patched(target, old, patch, options.field_validation)?;
             Ok(Proposal { object, claims: claims.clone(), warnings })
         };
@@ -150,34 +151,35 @@ impl ObjectService {
         target: &Target,
         part: Part,
         options: &WriteOptions,
-        mut make: impl FnMut(&Record, &Value) -> Result<Proposal, ApiError>,
+        mut make: impl FnMut(&Sealed) -> Result<Proposal, ApiError>,
     ) -> Result<Changed, ApiError> {
         for _ in 0..CONFLICT_RETRIES_MAX {
             let record = self.record(target).await?;
-            let old = encode::value_of(&target.shown(&record).await?)?;
+            let old = Sealed::of(&target.shown(&record).await?)?;
             let Proposal { object: mut new, claims, warnings } =
-                self.decided((target, part), &old, make(&record, &old)?).await?;
-            check_preconditions(target, &record, &old, &new)?;
-            let owners = owners::take(&mut new);
-            settle(target, part, &old, &mut new);
-            self.settle_owners((target, part), &old, &mut new, owners, claims).await?;
+                self.decided((target, part), &old, make(&old)?).await?;
+            check_preconditions(target, &record, &old.object, &new)?;
+            let sent = owners::take(&mut new);
+            settle(target, part, &old.object, &mut new);
+            let owners = self.owners_of((target, part), &old, &new, sent, claims).await?;
+            let mut new = Sealed { object: new, owners };
             let hooks = self.hooks_of_change(target, part, options).await?;
             if let Some(hooks) = &hooks {
                 changed_by(hooks, target, part, &old, &mut new).await?;
             }
             if part == Part::Main {
-                self.observe_policy(target, &mut new);
+                self.observe_policy(target, &mut new.object);
             }
-            judge(target, part, &old, &new)?;
-            self.guard_update(target, part, &old, &new)?;
+            judge(target, part, &old.object, &new.object)?;
+            self.guard_update(target, part, &old.object, &new.object)?;
             if let Some(hooks) = &hooks {
-                hooks.judge(&old, &new).await?;
+                hooks.judge(&old.opened(), &new.opened()).await?;
             }
-            let stays = !is_finished(target, &new);
+            let stays = !is_finished(target, &new.object);
             let Companions { writes, turn: _turn } =
-                self.companions(target, Some(&old), stays.then_some(&mut new)).await?;
+                self.companions(target, Some(&old.object), stays.then_some(&mut new.object)).await?;
             if options.dry_run {
-                return Ok(Changed { stored: encode::draft(&new).at(record.revision), warnings });
+                return Ok(Changed { stored: new.draft().at(record.revision), warnings });
             }
             match self.commit_change(target, &record, (&old, &new), writes).await? {
                 Some(stored) => return Ok(Changed { stored, warnings }),
@@ -205,18 +207,18 @@ impl ObjectService {
         &self,
         target: &Target,
         record: &Record,
-        (old, new): (&Value, &Value),
+        (old, new): (&Sealed, &Sealed),
         companions: Vec<Write>,
     ) -> Result<Option<Bytes>, ApiError> {
-        let gone = is_finished(target, new);
+        let gone = is_finished(target, &new.object);
         // `old` still says its revision, and so does `new` (see `settle`).
         if !gone && old == new {
             if target.kind.is_stored(record) {
                 return Ok(Some(record.value.clone()));
             }
             // Bytes of an older schema or storage version are brought up to date even by a write that changes nothing.
-            if *target.kind.written(new).await? == encode::value_of(record)? {
-                return Ok(Some(encode::draft(new).at(record.revision)));
+            if *target.kind.written(new).await? == Sealed::of(record)? {
+                return Ok(Some(new.draft().at(record.revision)));
             }
         }
         self.commit_over(target, record, (new, gone), companions).await
@@ -228,11 +230,11 @@ impl ObjectService {
         &self,
         target: &Target,
         record: &Record,
-        (new, gone): (&Value, bool),
+        (new, gone): (&Sealed, bool),
         companions: Vec<Write>,
     ) -> Result<Option<Bytes>, ApiError> {
         let written = target.kind.written(new).await?;
-        let draft = encode::draft(&written);
+        let draft = written.draft();
         body::check_stored_size(draft.bytes.len())?;
         let change = if gone { Change::Delete(draft.clone()) } else { Change::Put(draft.clone()) };
         // Whoever is written by the rules of a kind that was replaced meanwhile starts again by the new ones.
@@ -242,7 +244,7 @@ impl ObjectService {
         writes.push(write);
         match self.commit(writes).await {
             Ok(revision) if matches!(written, Cow::Borrowed(_)) => Ok(Some(draft.at(revision))),
-            Ok(revision) => Ok(Some(encode::draft(new).at(revision))),
+            Ok(revision) => Ok(Some(new.draft().at(revision))),
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(errors::from_store(error)),
         }
@@ -258,11 +260,15 @@ fn schema_of(target: &Target) -> Option<&Schema> {
 /// The object after a patch, checked like one that was sent whole.
 fn patched(
     target: &Target,
-    old: &Value,
+    old: &Sealed,
     (kind, patch): (PatchKind, &[u8]),
     validation: FieldValidation,
 ) -> Result<Incoming, ApiError> {
-    let object = patch::apply(kind, old, patch, schema_of(target))?;
+    let old = match may_see_owners(kind, patch) {
+        true => Cow::Owned(old.opened()),
+        false => Cow::Borrowed(&old.object),
+    };
+    let object = patch::apply(kind, &old, patch, schema_of(target))?;
     if !object.is_object() {
         return Err(ApiError::bad_request("the patch leaves no object"));
     }
@@ -270,6 +276,13 @@ fn patched(
     check_name(target, &patched.object)?;
     object::place(target, &mut patched.object)?;
     Ok(patched)
+}
+
+/// Whether owners make a difference to a patch. A merge changes what it names, and in JSON a name is spelt out or has a
+/// backslash in it; a JSON patch may also copy or test what is around them.
+fn may_see_owners(kind: PatchKind, patch: &[u8]) -> bool {
+    let has = |word: &str| memchr::memmem::find(patch, word.as_bytes()).is_some();
+    kind == PatchKind::Json || has(owners::FIELD) || has("\\")
 }
 
 /// A change may name the incarnation and the revision that it is meant for.
@@ -302,14 +315,12 @@ async fn changed_by(
     hooks: &Hooks<'_>,
     target: &Target,
     part: Part,
-    old: &Value,
-    new: &mut Value,
+    old: &Sealed,
+    new: &mut Sealed,
 ) -> Result<(), ApiError> {
-    let mut rounds = Rounds::default();
-    while hooks.change(old, new, &mut rounds).await? {
-        let owners = owners::take(new);
-        settle(target, part, old, new);
-        owners::put(new, owners);
+    let (shown, mut rounds) = (old.opened(), Rounds::default());
+    while hooks.change_sealed(&shown, new, &mut rounds).await? {
+        settle(target, part, &old.object, &mut new.object);
         if rounds.are_over() {
             break;
         }
@@ -331,7 +342,7 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) {
             kind.admit(new);
         }
         Part::Status => {
-            let mut whole = old.clone();
+            let mut whole = object::without(old, "status");
             kind.take_status(new, &mut whole);
             if approval::is_request(kind) {
                 approval::keep_decisions(old, &mut whole);

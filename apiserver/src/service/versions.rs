@@ -10,6 +10,7 @@ use super::{
     kinds::{Served, Target},
     object,
     owners::{self, Claims},
+    sealed::Sealed,
     update::{Part, Proposal},
 };
 use crate::fields::{self, Entry, Halt, Lack, Subject, Versions};
@@ -19,7 +20,7 @@ impl ObjectService {
     pub(super) async fn decided(
         &self,
         (target, part): (&Target, Part),
-        old: &Value,
+        old: &Sealed,
         proposal: Proposal,
     ) -> Result<Proposal, ApiError> {
         let Proposal { object: config, claims: Claims::Wanted { manager, force }, warnings } = proposal
@@ -27,8 +28,8 @@ impl ObjectService {
             return Ok(proposal);
         };
         let now = owners::now();
-        let applied = self.in_versions((target, part), owners::entries(old), |versions, entries| {
-            fields::apply_over_last(versions, old, &config, entries, &manager, force, &now)
+        let applied = self.in_versions((target, part), old.entries(), |versions, entries| {
+            fields::apply_over_last(versions, &old.object, &config, entries, &manager, force, &now)
         });
         let mut applied = applied.await?;
         object::place(target, &mut applied.object)?;

@@ -62,6 +62,40 @@ async fn defaults_are_owned_by_the_creator_and_what_admission_adds_by_nobody() {
 }
 
 #[tokio::test]
+async fn a_dry_run_shows_owners_like_any_answer() {
+    let world = world().await;
+    let made = create(&world, "a", &json!({"k": "1"})).await;
+    let dry = WriteOptions { dry_run: true, ..by("a") };
+    let body = json!({"metadata": {"name": "y"}, "data": {"k": "1"}}).to_string().into();
+    let draft = world.ask(configmaps(), Verb::Create { body, options: dry.clone() }).await.unwrap();
+    assert_eq!(owned(&draft), owned(&made));
+    let body = json!({"data": {"l": "1"}}).to_string().into();
+    let verb = Verb::Patch { kind: PatchKind::Merge, body, options: dry, force: false };
+    let draft = world.ask(configmaps().named("x"), verb).await.unwrap();
+    assert_eq!(owned(&draft), [("a".to_owned(), json!({"f:data": {".": {}, "f:k": {}, "f:l": {}}}))]);
+}
+
+#[tokio::test]
+async fn a_patch_reads_owners_as_clients_see_them() {
+    let world = world().await;
+    create(&world, "a", &json!({"k": "1"})).await;
+    let by_name = json!([{"op": "test", "path": "/metadata/managedFields/0/manager", "value": "a"}]);
+    patch(&world, "a", &by_name).await;
+    let whole = world.get(configmaps().named("x")).await.unwrap()["metadata"].clone();
+    let mut part = whole.clone();
+    part.as_object_mut().unwrap().remove("managedFields");
+    patch(&world, "a", &json!([{"op": "test", "path": "/metadata", "value": whole}])).await;
+    let test = json!([{"op": "test", "path": "/metadata", "value": part}]).to_string().into();
+    let verb = Verb::Patch { kind: PatchKind::Json, body: test, options: by("a"), force: false };
+    world.ask(configmaps().named("x"), verb).await.unwrap_err();
+    // A name may be spelt with escapes.
+    let body = r#"{"metadata":{"managed\u0046ields":[]}}"#.into();
+    let verb = Verb::Patch { kind: PatchKind::Merge, body, options: by("b"), force: false };
+    let after = world.ask(configmaps().named("x"), verb).await.unwrap();
+    assert!(after["metadata"].get("managedFields").is_none());
+}
+
+#[tokio::test]
 async fn changed_fields_change_owner_and_removed_ones_have_none() {
     let world = world().await;
     create(&world, "a", &json!({"k": "1", "l": "1", "m": "1"})).await;

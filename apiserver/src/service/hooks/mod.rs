@@ -26,7 +26,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use tracing::{Instrument as _, trace_span};
 
-use super::{ObjectService, encode, errors, kinds::Target, object::text};
+use super::{ObjectService, encode, errors, kinds::Target, object::text, owners, sealed::Sealed};
 use crate::{
     admission::{Attributes, Configuration, GROUP, Matching, Resource, is_exempt, selects},
     store::Key,
@@ -181,6 +181,20 @@ impl Hooks<'_> {
             rounds.left = new.clone();
         }
         rounds.done += 1;
+        Ok(changed)
+    }
+
+    /// The same for an object that is to be stored. It is shown with its owners, and they stay what they are.
+    pub async fn change_sealed(
+        &self,
+        old: &Value,
+        new: &mut Sealed,
+        rounds: &mut Rounds,
+    ) -> Result<bool, ApiError> {
+        let mut shown = new.opened();
+        let changed = self.change(old, &mut shown, rounds).await?;
+        owners::take(&mut shown);
+        new.object = shown;
         Ok(changed)
     }
 

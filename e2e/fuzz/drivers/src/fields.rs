@@ -1,6 +1,6 @@
 //! `managedFields` as clients send them: sets of fields keep their members through every form and operation.
 
-use claw_apiserver::fields::{self, Element, Set};
+use claw_apiserver::fields::{self, Account, Element, Set};
 use serde_json::{Map, Value, json};
 
 use crate::{json, tape::Tape};
@@ -10,7 +10,7 @@ pub fn run(data: &[u8]) {
     let mut tape = Tape::new(data);
     let sets: [Set; 3] = std::array::from_fn(|_| {
         let fields = steps(&mut tape, 5);
-        let set = Set::from_json(&fields).unwrap_or_else(|error| panic!("{fields}: {error}"));
+        let set = Set::from_text(&fields.to_string()).unwrap_or_else(|error| panic!("{fields}: {error}"));
         is_kept(&set, &fields);
         set
     });
@@ -20,8 +20,8 @@ pub fn run(data: &[u8]) {
 
 /// What is written is read as the same set, and has the members that its paths say.
 fn is_kept(set: &Set, fields: &Value) {
-    let written = set.to_json();
-    assert_eq!(Set::from_json(&written).as_ref(), Ok(set), "{fields} was written as {written}");
+    let written = set.to_text();
+    assert_eq!(Set::from_text(&written).as_ref(), Ok(set), "{fields} was written as {written}");
     let mut again = Set::default();
     for path in set.paths() {
         assert!(set.contains(&path), "{fields} lacks {}", fields::display(&path));
@@ -43,7 +43,7 @@ fn obeys_the_laws([a, b, c]: &[Set; 3]) {
     assert_eq!(a.intersection(&b.union(c)), a.intersection(b).union(&a.intersection(c)));
     assert_eq!(a.difference(b).union(&a.intersection(b)), *a);
     assert!(a.difference(b).intersection(b).is_empty());
-    let stored = b.to_json();
+    let stored = b.to_text();
     assert_eq!(a.touches(&stored), !a.intersection(b).is_empty());
     assert_eq!(a.is_within(&stored), a.difference(b).is_empty());
 }
@@ -74,15 +74,15 @@ fn entries(tape: &mut Tape<'_>, sets: &[Set; 3]) {
             "apiVersion": tape.pick(&["v1", "v2"]),
             "time": tape.pick(&["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]),
             "fieldsType": "FieldsV1",
-            "fieldsV1": sets[tape.below(3)].to_json(),
+            "fieldsV1": serde_json::from_str::<Value>(&sets[tape.below(3)].to_text()).unwrap(),
         }));
     }
     let mut sent = Value::Array(sent);
     json::damage(tape, &mut sent);
     match fields::parse(&sent) {
         Ok(parsed) => {
-            let stored = fields::encode(parsed.clone());
-            let again = fields::decode(stored.clone().unwrap_or_default());
+            let stored = Account::of(parsed.clone());
+            let again = stored.as_ref().map(Account::entries).unwrap_or_default();
             assert_eq!(again.len(), parsed.len(), "{sent}");
             for entry in &again {
                 let before = parsed.iter().find(|other| other.manager == entry.manager);
@@ -92,7 +92,7 @@ fn entries(tape: &mut Tape<'_>, sets: &[Set; 3]) {
                     entry.manager
                 );
             }
-            assert_eq!(fields::encode(again), stored, "{sent}");
+            assert_eq!(Account::of(again), stored, "{sent}");
         }
         Err(why) => assert!(!why.is_empty()),
     }
