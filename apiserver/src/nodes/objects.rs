@@ -7,7 +7,7 @@ use claw_client::{
     Request, ResourceRef, Verb,
     request::{DeleteOptions, FieldValidation, View, WriteOptions},
 };
-use claw_schemas::{ApiError, status::Reason};
+use claw_schemas::{ApiError, pick::Pick, status::Reason};
 use serde_json::Value;
 
 use crate::{auth::Identity, service::ObjectService};
@@ -27,10 +27,11 @@ impl Objects {
         Self { service, identity: Identity::loopback("node-hub") }
     }
 
-    /// Reads one object, or `None`.
-    pub async fn find(&self, resource: ResourceRef) -> Result<Option<Value>, ApiError> {
+    /// Reads these parts of one object, or `None`.
+    pub async fn find(&self, resource: ResourceRef, parts: &Pick) -> Result<Option<Value>, ApiError> {
         match self.call(resource, Verb::Get).await {
-            Ok(body) => serde_json::from_slice(&body)
+            Ok(body) => parts
+                .read(&body)
                 .map(Some)
                 .map_err(|error| ApiError::internal(format!("a stored object does not parse: {error}"))),
             Err(error) if error.reason == Reason::NotFound => Ok(None),

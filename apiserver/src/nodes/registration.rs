@@ -2,7 +2,7 @@
 //! set stay as they are.
 
 use claw_client::ResourceRef;
-use claw_schemas::{ApiError, gpu::FOUND_LABELS, proto::NodeStatus, status::Reason};
+use claw_schemas::{ApiError, gpu::FOUND_LABELS, pick::Pick, proto::NodeStatus, status::Reason};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -31,7 +31,7 @@ pub async fn register(hub: &Hub, name: &str, hello: &[u8]) -> Result<(), ApiErro
     let ready = merge::ready_of(&status).cloned().unwrap_or_else(connected);
     hub.with(|state| state.roster.reported(name, Some(ready.clone())));
     for _ in 0..ATTEMPTS_MAX {
-        let Some(node) = hub.objects.find(objects::node(name)).await? else {
+        let Some(node) = hub.objects.find(objects::node(name), &Pick::everything()).await? else {
             match hub.objects.create(ResourceRef::collection("", "v1", "nodes"), new_node(name, &hello)).await
             {
                 Ok(()) => {}

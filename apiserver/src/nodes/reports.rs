@@ -3,9 +3,12 @@
 //! An answer of `Some(sequence)` means that the report is stored, or was overtaken by events (the pod is gone,
 //! another one has its name), and need not come again.
 
+use std::sync::LazyLock;
+
 use claw_client::{ResourceRef, request::DeleteOptions};
 use claw_schemas::{
     ApiError,
+    pick::Pick,
     proto::{EventReport, PodStatus, PodTerminated},
     status::Reason,
 };
@@ -19,6 +22,10 @@ use crate::auth::random_hex;
 const EVENT_SUFFIX_BYTES: usize = 8;
 /// Letters of an object's name that fit before the suffix: names have at most 253.
 const EVENT_NAME_LETTERS: usize = 253 - 1 - 2 * EVENT_SUFFIX_BYTES;
+
+/// What says of a pod which one it is, whose, and whether it is to go.
+static IDENTITY: LazyLock<Pick> =
+    LazyLock::new(|| Pick::paths(["metadata.uid", "metadata.deletionTimestamp", "spec.nodeName"]));
 
 /// Writes a pod's status.
 pub async fn pod_status(hub: &Hub, node: &str, report: PodStatus) -> Result<Option<u64>, ApiError> {
@@ -50,7 +57,7 @@ pub async fn pod_status(hub: &Hub, node: &str, report: PodStatus) -> Result<Opti
 pub async fn pod_terminated(hub: &Hub, node: &str, report: PodTerminated) -> Result<Option<u64>, ApiError> {
     let done = Ok(Some(report.sequence));
     let resource = objects::pod(&report.namespace, &report.name);
-    let pod = hub.objects.find(resource.clone()).await?;
+    let pod = hub.objects.find(resource.clone(), &IDENTITY).await?;
     let Some(pod) = pod.filter(|pod| is_own(pod, node, &report.uid)) else { return done };
     if pod["metadata"]["deletionTimestamp"].is_null() {
         tracing::warn!(node, pod = report.name, "reported as terminated, but nobody deleted it; it stays");

@@ -110,4 +110,13 @@ impl Served {
             None => take_field(from, to, "status"),
         }
     }
+
+    /// The same for two objects of which only the status of the one is still needed, and the other has none.
+    pub fn give_status(&self, mut from: Value, to: &mut Value) {
+        if self.twin.is_some() {
+            self.take_status(&from, to);
+        } else if let (Some(from), Some(to)) = (from.as_object_mut(), to.as_object_mut()) {
+            to.extend(from.remove_entry("status"));
+        }
+    }
 }

@@ -342,12 +342,11 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) {
             kind.admit(new);
         }
         Part::Status => {
-            let mut whole = object::without(old, "status");
-            kind.take_status(new, &mut whole);
+            let sent = std::mem::replace(new, object::without(old, "status"));
+            kind.give_status(sent, new);
             if approval::is_request(kind) {
-                approval::keep_decisions(old, &mut whole);
+                approval::keep_decisions(old, new);
             }
-            *new = whole;
         }
         Part::Approval => *new = approval::approved(old, new),
         Part::Finalizers => {
