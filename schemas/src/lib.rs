@@ -16,6 +16,7 @@ pub mod forms;
 pub mod gpu;
 pub mod jsonpath;
 pub mod kinds;
+pub mod needs;
 pub mod openapi;
 pub mod pick;
 pub mod proto;
@@ -25,6 +26,7 @@ pub mod registry;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod yaml;
 
 pub use registry::{Descriptor, Registry, Scope};
 pub use status::ApiError;

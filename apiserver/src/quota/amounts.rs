@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use claw_schemas::quantity::{Family, Quantity};
+use claw_schemas::{
+    needs,
+    quantity::{Family, Quantity},
+};
 use serde_json::{Map, Value};
 
 /// An exact amount, and the suffixes in which it is shown.
@@ -127,6 +130,16 @@ impl Amounts {
         let parts: Vec<String> =
             self.iter().map(|(name, amount)| format!("{name}={}", amount.text())).collect();
         parts.join(",")
+    }
+}
+
+impl needs::Amounts for Amounts {
+    fn add(&mut self, more: &Self) {
+        self.add_all(more);
+    }
+
+    fn raise(&mut self, floor: &Self) {
+        Self::raise(self, floor);
     }
 }
 

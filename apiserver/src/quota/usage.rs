@@ -1,6 +1,6 @@
 //! What one object uses, by the names under which quotas limit it.
 
-use claw_schemas::Descriptor;
+use claw_schemas::{Descriptor, needs};
 use serde_json::Value;
 
 use super::{Amount, Amounts};
@@ -146,25 +146,12 @@ fn named(requests: &Amounts, limits: &Amounts) -> Amounts {
     usage
 }
 
-/// What a pod asks for at any time: the greater of its containers together (with those that started before them and
-/// run on) and each one-shot init container in its turn, plus overhead. What the pod says as a whole goes before it.
+/// What a pod asks for at any time, plus overhead. What it says as a whole goes before what its containers say.
 pub fn of_pod(spec: &Value, list: &str) -> Amounts {
     let of = |container: &Value| Amounts::of(&container["resources"][list]);
-    let items = |field: &str| spec[field].as_array().map(Vec::as_slice).unwrap_or_default();
-    let (mut beside, mut peak) = (Amounts::default(), Amounts::default());
-    for container in items("initContainers") {
-        if container["restartPolicy"] == "Always" {
-            beside.add_all(&of(container));
-            peak.raise(&beside);
-        } else {
-            let mut turn = beside.clone();
-            turn.add_all(&of(container));
-            peak.raise(&turn);
-        }
-    }
-    let mut total = beside;
-    items("containers").iter().for_each(|container| total.add_all(&of(container)));
-    total.raise(&peak);
+    let items = |field: &str| spec[field].as_array().map(Vec::as_slice).unwrap_or_default().iter();
+    let init = items("initContainers").map(|one| (of(one), one["restartPolicy"] == "Always"));
+    let mut total: Amounts = needs::at_once(init, items("containers").map(of));
     for (name, amount) in Amounts::of(&spec["resources"][list]).iter() {
         total.set(name, amount);
     }

@@ -95,7 +95,7 @@ fn yaml(json: &[u8]) -> Result<String, ApiError> {
         ApiError::internal(format!("the answer does not turn into YAML: {error}"))
     };
     let value: serde_json::Value = serde_json::from_slice(json).map_err(|error| failed(&error))?;
-    serde_yaml::to_string(&value).map_err(|error| failed(&error))
+    Ok(claw_schemas::yaml::to_string(&value))
 }
 
 /// A document with a hash: 304 when the client has it already.

@@ -8,13 +8,12 @@ use std::{
     fmt,
 };
 
-use claw_schemas::{ApiError, status::Reason};
+use claw_schemas::{ApiError, status::Reason, yaml};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::limits::{
     DOCUMENT_DEPTH_MAX, DOCUMENT_WEIGHT_MAX, DUPLICATES_BYTES_MAX, DUPLICATES_MAX, REQUEST_BYTES_MAX,
-    YAML_BRACKETS_MAX,
 };
 
 /// A decoded body.
@@ -37,9 +36,7 @@ pub(super) fn document(body: &[u8]) -> Result<Document, ApiError> {
         reader.end().map_err(|error| malformed("JSON", &error))?;
         value
     } else {
-        check_brackets(body)?;
-        seed.deserialize(serde_yaml::Deserializer::from_slice(body))
-            .map_err(|error| malformed("YAML", &error))?
+        only_document(body, seed).map_err(|error| malformed("YAML", &error))?
     };
     match value {
         Value::Object(_) => Ok(Document { value, duplicates: noted.duplicates.into_inner() }),
@@ -64,23 +61,10 @@ pub(super) fn check_size(body: &[u8]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Refuses YAML with too many open brackets: its parser looks at all of them again with every word, before anybody counts
-/// levels. Brackets in texts count too, so the limit is far above what any manifest has.
-fn check_brackets(body: &[u8]) -> Result<(), ApiError> {
-    let mut open = 0_usize;
-    for byte in body {
-        match byte {
-            b'[' | b'{' => open += 1,
-            b']' | b'}' => open = open.saturating_sub(1),
-            _ => {}
-        }
-        if open > YAML_BRACKETS_MAX {
-            return Err(ApiError::bad_request(format!(
-                "the request body is not valid YAML: more than {YAML_BRACKETS_MAX} brackets are open at once; send it as JSON"
-            )));
-        }
-    }
-    Ok(())
+/// Reads the document of a text in YAML. Nothing is one, too.
+fn only_document(body: &[u8], seed: Node<'_>) -> Result<Value, yaml::Error> {
+    let text = std::str::from_utf8(body).map_err(yaml::Error::custom)?;
+    yaml::only(text)?.map_or(Ok(Value::Null), |document| seed.deserialize(&document))
 }
 
 fn is_json(body: &[u8]) -> bool {
@@ -263,8 +247,8 @@ mod tests {
 
     #[test]
     fn json_and_yaml_of_one_object_decode_alike() {
-        let json = document(br#"{"kind":"X","spec":{"n":1,"list":["a",2,true]}}"#).unwrap();
-        let yaml = document(b"kind: X\nspec:\n  n: 1\n  list: [a, 2, true]\n").unwrap();
+        let json = document(br#"{"kind":"X","spec":{"m":1,"list":["a",2,true]}}"#).unwrap();
+        let yaml = document(b"kind: X\nspec:\n  m: 1\n  list: [a, 2, true]\n").unwrap();
         assert_eq!(json.value, yaml.value);
     }
 
@@ -313,11 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn brackets_that_never_close_are_counted_before_they_are_parsed() {
+    fn brackets_that_never_close_are_refused_as_soon_as_they_are_too_many() {
         let error = document(format!("a: {}", "[".repeat(1_000_000)).as_bytes()).unwrap_err();
-        assert!(error.message.contains("brackets are open at once"), "{error}");
-        let text = format!("a: \"{}\"", "[".repeat(YAML_BRACKETS_MAX));
+        assert_eq!(error.reason, Reason::BadRequest, "{error}");
+        let text = format!("a: \"{}\"", "[".repeat(1_000_000));
         assert!(document(text.as_bytes()).is_ok(), "texts may have many");
+    }
+
+    #[test]
+    fn words_of_yaml_mean_what_they_mean_to_kubectl() {
+        let document =
+            document(b"a: yes\nb: 'yes'\nc: 0644\nd: &d {e: 1_000}\nf: {<<: *d, g: off}\n").unwrap();
+        let expected = serde_json::json!({"a": true, "b": "yes", "c": 420, "d": {"e": 1000}, "f": {"g": false, "e": 1000}});
+        assert_eq!((document.value, document.duplicates), (expected, Vec::<String>::new()));
     }
 
     #[test]

@@ -27,10 +27,6 @@ pub const WARNINGS_BYTES_MAX: usize = 4 * 1024;
 /// See [`WARNINGS_BYTES_MAX`].
 pub const WARNING_BYTES_MAX: usize = 256;
 
-/// Brackets that a YAML body may have open at once. Its parser's time grows with the square of them: 20,000 took 1.1 s in a
-/// debug build, so this many take under 70 ms.
-pub const YAML_BRACKETS_MAX: usize = 5_000;
-
 /// What a decoded document may weigh, in bytes of keys and values with a separator each. No body within the request limit
 /// weighs more unless it uses YAML's aliases; as a tree in memory this is 270 MiB in the worst case: objects of one field,
 /// of 8 bytes as text and some 680 in a tree.

@@ -158,7 +158,7 @@ async fn warnings_travel_as_headers() {
 async fn yaml_goes_in_and_comes_out() {
     let world = world().await;
     let headers = ["content-type: application/yaml", "accept: application/yaml"];
-    let made = send(&world, "POST", CONFIGMAPS, &headers, "metadata:\n  name: y\ndata:\n  a: b\n").await;
+    let made = send(&world, "POST", CONFIGMAPS, &headers, "metadata:\n  name: written\ndata:\n  a: b\n").await;
     assert_eq!(made.status(), 201);
     let text = bytes(made).await;
     let value: Value = serde_yaml::from_slice(&text).unwrap();

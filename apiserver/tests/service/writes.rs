@@ -183,7 +183,7 @@ async fn an_invalid_object_is_422_with_causes() {
 #[tokio::test]
 async fn yaml_is_as_good_as_json() {
     let world = world().await;
-    let body = "kind: ConfigMap\nmetadata:\n  name: y\ndata:\n  a: \"1\"\n".into();
+    let body = "kind: ConfigMap\nmetadata:\n  name: written\ndata:\n  a: \"1\"\n".into();
     let made =
         world.ask(configmaps(), Verb::Create { body, options: WriteOptions::default() }).await.unwrap();
     assert_eq!(made["data"]["a"], "1");

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use claw_schemas::quantity::Quantity;
+use claw_schemas::{needs, quantity::Quantity};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 /// The resource that counts pods on a node.
@@ -19,6 +19,16 @@ const COMMON: [&str; 4] = ["cpu", "ephemeral-storage", "memory", PODS];
 pub struct Amounts {
     common: [i64; COMMON.len()],
     others: BTreeMap<Arc<str>, i64>,
+}
+
+impl needs::Amounts for Amounts {
+    fn add(&mut self, more: &Self) {
+        Self::add(self, more);
+    }
+
+    fn raise(&mut self, floor: &Self) {
+        Self::raise(self, floor);
+    }
 }
 
 impl Amounts {

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use claw_schemas::needs;
 use k8s_openapi::api::core::v1::{
     Container, Node, NodeSelectorTerm, Pod, PreferredSchedulingTerm, Taint, Toleration,
 };
@@ -235,27 +236,15 @@ impl NodeInfo {
     }
 }
 
-/// Requests of a whole pod, by upstream's rule: the larger of the sum over containers (with the init
-/// containers that keep running beside them) and each one-shot init container in its turn, plus overhead.
+/// Requests of a whole pod, by upstream's rule. What it says as a whole goes before what its containers say.
 fn pod_requests(pod: &Pod) -> Amounts {
     let Some(spec) = &pod.spec else { return Amounts::default() };
-    let mut total = Amounts::default();
-    for container in &spec.containers {
-        total.add(&container_requests(container));
+    let goes_on = |one: &Container| one.restart_policy.as_deref() == Some("Always");
+    let init = spec.init_containers.iter().flatten().map(|one| (container_requests(one), goes_on(one)));
+    let mut total: Amounts = needs::at_once(init, spec.containers.iter().map(container_requests));
+    if let Some(whole) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
+        total.replace(&Amounts::of(whole));
     }
-    let (mut sidecars, mut peak) = (Amounts::default(), Amounts::default());
-    for container in spec.init_containers.iter().flatten() {
-        let mut at_its_turn = container_requests(container);
-        if container.restart_policy.as_deref() == Some("Always") {
-            total.add(&at_its_turn);
-            sidecars.add(&at_its_turn);
-            at_its_turn = sidecars.clone();
-        } else {
-            at_its_turn.add(&sidecars);
-        }
-        peak.raise(&at_its_turn);
-    }
-    total.raise(&peak);
     if let Some(overhead) = &spec.overhead {
         total.add(&Amounts::of(overhead));
     }

@@ -314,6 +314,15 @@ fn init_containers_count_by_their_peak_and_sidecars_by_their_sum() {
     assert_eq!(info.requests.get("pods"), 1);
 }
 
+#[test]
+fn what_a_pod_asks_for_as_a_whole_goes_before_what_its_containers_ask_for() {
+    let spec = json!({"resources": {"requests": {"cpu": "3"}}, "overhead": {"cpu": "100m"}});
+    let info =
+        super::model::PodInfo::new(&pod("p", json!({"cpu": "1", "memory": "1Gi"}), spec), SCHEDULER).unwrap();
+    assert_eq!(info.requests.get("cpu"), 3100);
+    assert_eq!(info.requests.get("memory"), 1 << 30);
+}
+
 fn ported(name: &str) -> Pod {
     let mut pod = plain(name, json!({}));
     pod.spec.as_mut().unwrap().containers[0].ports =

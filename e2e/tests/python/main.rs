@@ -2,6 +2,7 @@
 
 mod informer;
 mod operator;
+mod yaml;
 
 use claw_e2e::{
     Cluster, Options,

@@ -13,7 +13,6 @@ mod normalize;
 mod ownership;
 mod rules;
 mod time;
-mod yaml;
 
 use std::sync::{Arc, OnceLock};
 
@@ -134,11 +133,6 @@ impl Schema {
         } else {
             normalize::normalize(self.root(), object);
         }
-    }
-
-    /// Reads words of YAML 1.1 in an object that came as YAML: `0400` for a number, `yes` for a flag.
-    pub fn read_plain_words(&self, object: &mut serde_json::Value) {
-        yaml::read_plain_words(self.root(), object);
     }
 
     fn shape(&self, node: NodeId) -> &Shape {

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
+use claw_schemas::yaml;
 use serde_json::Value;
 
 use super::{
@@ -59,7 +60,7 @@ async fn differences(args: &Args, context: &Context) -> anyhow::Result<bool> {
         if placed.kind.kind == "Secret" && placed.kind.group.is_empty() {
             hide(&mut live, &mut merged);
         }
-        let changes = unified::diff(&yaml(&live)?, &yaml(&merged)?);
+        let changes = unified::diff(&lines(&live), &lines(&merged));
         if !changes.is_empty() {
             let name = file_name(&placed);
             let heads = format!("diff -u -N LIVE/{name} MERGED/{name}\n--- LIVE/{name}\n+++ MERGED/{name}\n");
@@ -95,8 +96,8 @@ fn shown(object: Option<Value>) -> Value {
     object
 }
 
-fn yaml(object: &Value) -> anyhow::Result<String> {
-    if object.is_null() { Ok(String::new()) } else { Ok(serde_yaml::to_string(object)?) }
+fn lines(object: &Value) -> String {
+    if object.is_null() { String::new() } else { yaml::to_string(object) }
 }
 
 /// Says which values of a secret would change, and none of them.
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(merged, json!({"data": {"same": "***", "other": "*** (after)", "new": "***"}}));
         let (mut none, mut new) = (Value::Null, json!({"data": {"a": "YQ=="}}));
         hide(&mut none, &mut new);
-        assert_eq!((yaml(&none).unwrap().as_str(), new), ("", json!({"data": {"a": "***"}})));
+        assert_eq!((lines(&none).as_str(), new), ("", json!({"data": {"a": "***"}})));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use claw_client::request::PatchKind;
-use serde_json::Value;
+use claw_schemas::yaml;
 
 use super::{
     context::Context,
@@ -41,7 +41,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
 
 async fn edit(session: &Session, target: &Target) -> anyhow::Result<()> {
     let before = without_managed_fields(session.get(&target.resource).await?);
-    let shown = serde_yaml::to_string(&before)?;
+    let shown = yaml::to_string(&before);
     let written = in_editor(&format!("{HINT}{shown}"))?;
     let written: String =
         written.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
@@ -49,7 +49,7 @@ async fn edit(session: &Session, target: &Target) -> anyhow::Result<()> {
         eprintln!("Edit cancelled, no changes made.");
         return Ok(());
     }
-    let after: Value = serde_yaml::from_str(&written).context("what was saved does not parse")?;
+    let after = yaml::from_str(&written).context("what was saved does not parse")?;
     for field in ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"] {
         ensure!(text(&after, field) == text(&before, field), "{} cannot be changed", &field[1..]);
     }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use claw_client::ResourceRef;
-use claw_schemas::Descriptor;
+use claw_schemas::{Descriptor, yaml};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
@@ -105,13 +105,10 @@ fn list(paths: &[PathBuf]) -> String {
 /// Every object of a text; lists are taken apart.
 fn parse(source: &str, input: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
-    // Editors on Windows put a mark in front, which the parser takes for a part of the first key.
-    let input = input.trim_start_matches('\u{feff}');
-    for (i, document) in serde_yaml::Deserializer::from_str(input).enumerate() {
+    for (i, document) in yaml::documents(input).enumerate() {
         let source = if i == 0 { source.to_owned() } else { format!("{source}, document {}", i + 1) };
-        // YAML first, so that keys which are not text are told from JSON that does not parse.
-        let value = serde_yaml::Value::deserialize(document)
-            .and_then(serde_yaml::from_value::<Value>)
+        let value = document
+            .and_then(|document| Value::deserialize(&document))
             .with_context(|| format!("error parsing {source}"))?;
         match value {
             Value::Null => {}
@@ -144,7 +141,6 @@ fn place(session: &Session, manifest: Manifest) -> anyhow::Result<Placed> {
     let Manifest { source, mut object } = manifest;
     let (api_version, kind) = (text(&object, "/apiVersion"), text(&object, "/kind"));
     let kind = session.kind(api_version, kind).with_context(|| source.clone())?;
-    kind.compiled().read_plain_words(&mut object);
     let Some(name) = object["metadata"]["name"].as_str().filter(|name| !name.is_empty()) else {
         bail!("{source}: metadata.name is not set");
     };

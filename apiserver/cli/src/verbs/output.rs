@@ -5,7 +5,7 @@ use std::{
     str::FromStr,
 };
 
-use claw_schemas::Descriptor;
+use claw_schemas::{Descriptor, yaml};
 use serde_json::{Value, json};
 
 use super::session::{short_name, text};
@@ -46,7 +46,7 @@ impl Format {
     pub fn one(self, kind: &Descriptor, object: &Value) -> anyhow::Result<String> {
         Ok(match self {
             Self::Json => format!("{}\n", serde_json::to_string_pretty(object)?),
-            Self::Yaml => serde_yaml::to_string(object)?,
+            Self::Yaml => yaml::to_string(object),
             Self::Name | Self::Table | Self::Wide => {
                 format!("{}\n", short_name(kind, text(object, "/metadata/name")))
             }
@@ -63,7 +63,7 @@ impl Format {
             "apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items,
         });
         Ok(match self {
-            Self::Yaml => serde_yaml::to_string(&list)?,
+            Self::Yaml => yaml::to_string(&list),
             _ => format!("{}\n", serde_json::to_string_pretty(&list)?),
         })
     }

@@ -30,6 +30,7 @@ mod requests;
 mod selectors;
 pub mod tape;
 mod world;
+mod yaml;
 
 /// One decoder under test.
 #[derive(Clone, Copy)]

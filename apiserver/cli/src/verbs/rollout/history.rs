@@ -37,7 +37,7 @@ pub async fn print_history(
         None => table(&deployment.name, &revisions),
         Some(number) => {
             let revision = find(&revisions, number)?;
-            let template = serde_yaml::to_string(&revision.template)?;
+            let template = claw_schemas::yaml::to_string(&revision.template);
             format!("{} with revision #{number}\n{template}", deployment.name)
         }
     };
