@@ -15,7 +15,10 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::world::{World, deployment, parse, world};
+use crate::{
+    custom::{define, definition},
+    world::{World, deployment, parse, world},
+};
 
 /// Sends one request through the router. `headers` as `name: value`.
 pub async fn send(world: &World, method: &str, path: &str, headers: &[&str], body: &str) -> Response<Body> {
@@ -158,12 +161,69 @@ async fn warnings_travel_as_headers() {
 async fn yaml_goes_in_and_comes_out() {
     let world = world().await;
     let headers = ["content-type: application/yaml", "accept: application/yaml"];
-    let made = send(&world, "POST", CONFIGMAPS, &headers, "metadata:\n  name: written\ndata:\n  a: b\n").await;
+    let made =
+        send(&world, "POST", CONFIGMAPS, &headers, "metadata:\n  name: written\ndata:\n  a: b\n").await;
     assert_eq!(made.status(), 201);
     let text = bytes(made).await;
     let value: Value = serde_yaml::from_slice(&text).unwrap();
     assert_eq!(value["data"]["a"], "b");
     assert!(!text.starts_with(b"{"));
+}
+
+#[tokio::test]
+async fn numbers_of_custom_objects_come_back_to_their_last_digit() {
+    let world = world().await;
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "numbers": {"type": "array", "items": {"type": "number"}}}}}}});
+    let versions = [json!({"name": "v1", "served": true, "storage": true, "schema": schema})];
+    define(&world, &definition(&versions)).await;
+    let widgets = "/apis/example.com/v1/namespaces/default/widgets";
+    let written = [
+        "0.1234567890123456789",
+        "1e23",
+        "5e-324",
+        "2.2250738585072014e-308",
+        "1.7976931348623157e308",
+        "9007199254740993.5",
+        "0.30000000000000004",
+        "-123456.78901234567",
+        "8.41e21",
+        // These go wrong in the last digit where a parser is only nearly right.
+        "0.00039408939882578373",
+        "5.2940766019091685e155",
+        "7.580299509755893e155",
+    ];
+    let json =
+        format!(r#"{{"metadata": {{"name": "json"}}, "spec": {{"numbers": [{}]}}}}"#, written.join(","));
+    let yaml = format!("metadata:\n  name: yaml\nspec:\n  numbers:\n  - {}\n", written.join("\n  - "));
+    for (form, body) in [("json", json), ("yaml", yaml)] {
+        let media = format!("application/{form}");
+        let headers = [&*format!("content-type: {media}"), &*format!("accept: {media}")];
+        let made = send(&world, "POST", widgets, &headers, &body).await;
+        assert_eq!(made.status(), 201, "{form}");
+        let one = format!("{widgets}/{form}");
+        let patch = ["content-type: application/merge-patch+json"];
+        let patched = send(&world, "PATCH", &one, &patch, r#"{"metadata": {"labels": {"a": "b"}}}"#).await;
+        assert_eq!(patched.status(), 200, "{form}");
+        let answer = bytes(send(&world, "GET", &one, &headers[1..], "").await).await;
+        let read = numbers(std::str::from_utf8(&answer).unwrap());
+        let meant: Vec<f64> = written.iter().map(|number| number.parse().unwrap()).collect();
+        assert_eq!(read, meant, "{form}");
+    }
+}
+
+/// The numbers below `numbers:` in an answer, read by the parser of Rust itself.
+fn numbers(answer: &str) -> Vec<f64> {
+    let (_, list) = answer.rsplit_once("numbers").unwrap();
+    let words = list.split(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)));
+    words
+        .filter(|word| word.starts_with(|c: char| c == '-' || c.is_ascii_digit()))
+        .map_while(|word| match word {
+            "-" => Some(None),
+            word => word.parse().ok().map(Some),
+        })
+        .flatten()
+        .collect()
 }
 
 #[tokio::test]
