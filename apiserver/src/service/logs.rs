@@ -8,6 +8,7 @@ use claw_schemas::{
     proto::{LogsRequest, open_stream},
     status::{Cause, Reason},
 };
+use futures::StreamExt as _;
 use serde_json::Value;
 
 use super::{ObjectService, encode, kinds::Sub, object::text};
@@ -43,7 +44,15 @@ impl ObjectService {
         request.namespace.clone_from(&target.namespace);
         request.pod.clone_from(&target.name);
         text(&pod, "uid").clone_into(&mut request.uid);
-        Ok(self.node_streams()?.open(node, open_stream::Request::Logs(request)).await?.bytes())
+        // It may live as long as a watch, and counts as one.
+        let place = self.watches.enter(who)?;
+        let stream = self.node_streams()?.open(node, open_stream::Request::Logs(request)).await?.bytes();
+        Ok(stream
+            .map(move |bytes| {
+                let _until_the_end = &place;
+                bytes
+            })
+            .boxed())
     }
 
     pub(super) fn node_streams(&self) -> Result<&Arc<dyn NodeStreams>, ApiError> {

@@ -3,7 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use claw_apiserver::nodes::{NodeStream, NodeStreams};
+use claw_apiserver::{
+    auth::Identity,
+    nodes::{NodeStream, NodeStreams},
+    service::limits::WATCHES_A_USER_MAX,
+};
 use claw_client::request::PatchKind;
 use claw_schemas::{
     ApiError,
@@ -186,6 +190,28 @@ impl NodeStreams for Silent {
         let ((_, frames), (to_node, _)) = (mpsc::channel(1), mpsc::channel(1));
         Ok(NodeStream { frames, to_node })
     }
+}
+
+#[tokio::test]
+async fn a_log_that_is_open_counts_as_a_watch_of_who_reads_it() {
+    let world = world().await;
+    world.service.set_node_streams(Arc::new(Silent::default()));
+    bound_pod(&world, "x").await;
+    let running = json!({"status": {"containerStatuses": [{
+        "name": "main", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+        "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+    }]}});
+    world.merge(pods().named("x").sub("status"), &running).await.unwrap();
+    let reader = Identity::of("reader", &[]);
+    let log = || world.service.stream(&reader, pods().named("x").sub("log"), Vec::new());
+    let mut open = Vec::new();
+    while open.len() < WATCHES_A_USER_MAX {
+        open.push(log().await.unwrap());
+    }
+    let error = log().await.err().unwrap();
+    assert_eq!(error.code, 429, "{error}");
+    open.pop();
+    drop(log().await.unwrap());
 }
 
 #[tokio::test]
