@@ -20,6 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use claw_apiserver::store::{self as api, Change, Expect, Key, Revision, Sizes, Store, StoreError, Write};
+use tempfile::TempDir;
 
 use crate::{
     calls::Call,
@@ -35,6 +36,11 @@ const TINY: Sizes = Sizes { segment: 8 << 10, journal: 16 << 10, part: 4 << 10 }
 
 /// So many turns fill more journal than twice the largest state, 7 objects of 3 KiB, so that a state must follow.
 const TURNS_A_STATE: u64 = 20;
+
+/// A folder in memory, where there is one: these crashes are made up, so nothing depends on a disk but how long its syncs take.
+fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
 
 type Records = BTreeMap<Key, Bytes>;
 
@@ -138,7 +144,7 @@ async fn logged_run(folder: &Path, turns: u64) -> (Vec<Call>, Model) {
 #[test]
 fn a_crash_at_any_call_loses_nothing_acknowledged_and_leaves_nothing_half_done() {
     let _alone = ONE_AT_A_TIME.lock();
-    let scratch = tempfile::tempdir().unwrap();
+    let scratch = scratch();
     let turns = 2 * TURNS_A_STATE;
     let (log, model) = block_on(logged_run(scratch.path(), turns));
     let states = log.iter().filter(|call| matches!(call, Call::Rename { to, .. } if is_state(to))).count();
@@ -206,7 +212,7 @@ fn a_call_that_fails_costs_no_acknowledged_write_and_is_never_passed_over() {
     let _alone = ONE_AT_A_TIME.lock();
     let mut faults = 0;
     for until_fault in 0.. {
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch();
         if !block_on(run_with_fault(scratch.path(), until_fault)) {
             faults = until_fault;
             break;
