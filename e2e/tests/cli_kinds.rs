@@ -105,6 +105,32 @@ fn objects_of_a_kind_that_somebody_defined_are_handled_like_all_others() {
 }
 
 #[test]
+fn one_file_may_define_a_kind_and_hold_objects_of_it_and_what_nobody_knows_is_left_out() {
+    let cluster = Cluster::start(Options::server());
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: beside}\n";
+    let stranger = "apiVersion: example.com/v1\nkind: Stranger\nmetadata: {name: x}\n";
+    let all = [&*sweep(1), stranger, DEFINITION, map].join("---\n");
+    let first = run(&cluster, "apply -f -", &all);
+    assert_eq!(first.code, 1, "{}", first.stderr);
+    assert_eq!(
+        first.stdout,
+        "customresourcedefinition.apiextensions.k8s.io/sweeps.example.com created\n\
+         sweep.example.com/first created\nconfigmap/beside created\n"
+    );
+    for expected in
+        ["no matches for kind \"Stranger\" in version \"example.com/v1\"", "1 of 4 objects were not applied"]
+    {
+        assert!(first.stderr.contains(expected), "{}", first.stderr);
+    }
+    let known = [&*sweep(1), DEFINITION, map].join("---\n");
+    assert_eq!(
+        ok(&cluster, "apply -f -", &known),
+        "customresourcedefinition.apiextensions.k8s.io/sweeps.example.com unchanged\n\
+         sweep.example.com/first unchanged\nconfigmap/beside unchanged\n"
+    );
+}
+
+#[test]
 fn a_difference_is_shown_and_is_the_exit_code() {
     let cluster = server();
     let new = run(&cluster, "diff -f -", &sweep(3));

@@ -198,7 +198,7 @@ fn refusals_name_what_is_wrong_on_stderr_and_in_the_exit_code() {
         ("delete pod x", "", "Error from server (NotFound)"),
         ("apply -f -", "kind: Pod", "stdin: apiVersion is not set"),
         ("apply -f -", "a: [", "error parsing stdin"),
-        ("apply -f -", "{apiVersion: v1, kind: Podd, metadata: {name: x}}", "no kind \"Podd\""),
+        ("apply -f -", "{apiVersion: v1, kind: Podd, metadata: {name: x}}", "no matches for kind \"Podd\""),
         (
             "apply -f -",
             "{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, dat: {}}",

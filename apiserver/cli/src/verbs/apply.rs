@@ -1,13 +1,16 @@
 //! `apply`: make the cluster hold what manifests say.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, bail};
 use claw_client::request::{FieldValidation, PatchKind};
 use claw_schemas::status::Reason;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::{
     context::Context,
-    manifest::{Files, Placed},
+    manifest::{Files, Manifest, Placed},
     output::{Format, print, without_managed_fields},
     session::{FIELD_MANAGER, Session, Write, short_name, text},
     three_way,
@@ -15,6 +18,15 @@ use super::{
 
 /// Where the last applied manifest is kept; the name that kubectl uses, so that both can take turns.
 pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// The kind of definitions of kinds.
+const DEFINITION: &str = "CustomResourceDefinition";
+
+/// How long a kind that was just defined may take to be served: it takes milliseconds, unless its name is another's already.
+const SERVED_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often to look.
+const SERVED_POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -64,50 +76,114 @@ impl WriteFlags {
     }
 }
 
-/// Applies every object, even when one fails; the verb then fails as a whole.
+/// Applies every object, even when one fails; the verb then fails as a whole. Definitions of kinds come first, since others may
+/// be of these kinds.
 pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
     if args.files.paths.is_empty() {
         bail!("say what to apply: -f FILE, -f DIR or -f -");
     }
     let session = context.discovered().await?;
     let write = args.flags.read()?.by(&args.field_manager);
-    let mut failed = 0_usize;
-    let placed = args.files.place(&session)?;
-    let total = placed.len();
-    for object in placed {
-        let applied = if args.server_side {
-            let force = args.force_conflicts;
-            let after = session.apply(object.resource.clone(), &object.object, &write, force).await;
-            after.map(|after| (after, "serverside-applied")).with_context(|| at(&object))
-        } else {
-            apply(&session, &object, &write).await
-        };
-        match applied {
-            Ok((after, what)) => report(&args, &object, after, what, &write)?,
-            // A lone failure is the verb's own.
-            Err(error) if total == 1 => return Err(error),
-            Err(error) => {
-                super::complain(&error);
-                failed += 1;
-            }
-        }
+    let (definitions, others): (Vec<_>, Vec<_>) =
+        args.files.read()?.into_iter().partition(|manifest| manifest.type_meta().1 == DEFINITION);
+    let mut run = Run { args, write, total: definitions.len() + others.len(), failed: 0 };
+    let defined = run.all(&session, definitions).await?;
+    let session =
+        if run.write.dry_run { session } else { knowing(context, session, &defined, &others).await? };
+    run.all(&session, others).await?;
+    match run.failed {
+        0 => Ok(()),
+        failed => bail!("{failed} of {} objects were not applied", run.total),
     }
-    if failed > 0 {
-        bail!("{failed} of {total} objects were not applied");
-    }
-    Ok(())
 }
 
-fn report(args: &Args, placed: &Placed, after: Value, what: &str, write: &Write) -> anyhow::Result<()> {
-    match args.output {
-        Some(format) => print(&format.one(&placed.kind, &without_managed_fields(after))?)?,
-        None => {
-            let name = short_name(&placed.kind, text(&placed.object, "/metadata/name"));
-            let note = if write.dry_run { " (server dry run)" } else { "" };
-            print(&format!("{name} {what}{note}\n"))?;
-        }
+/// The same session once it knows the kinds that were defined, as far as these objects need them, or when they take too long.
+async fn knowing(
+    context: &Context,
+    mut session: Session,
+    defined: &[Value],
+    objects: &[Manifest],
+) -> anyhow::Result<Session> {
+    let until = Instant::now() + SERVED_LIMIT;
+    let is_missing = |session: &Session| {
+        let mut types = objects.iter().map(Manifest::type_meta);
+        types.any(|(version, kind)| {
+            session.kind(version, kind).is_err() && defined.iter().any(|one| defines(one, version, kind))
+        })
+    };
+    while is_missing(&session) && Instant::now() < until {
+        sleep(SERVED_POLL).await;
+        session = context.discovered().await?;
     }
-    Ok(())
+    Ok(session)
+}
+
+/// Whether a definition is of this kind, and has this version.
+fn defines(definition: &Value, api_version: &str, kind: &str) -> bool {
+    let spec = &definition["spec"];
+    let Some((group, version)) = api_version.split_once('/') else { return false };
+    let mut versions = spec["versions"].as_array().into_iter().flatten();
+    spec["group"] == group
+        && spec["names"]["kind"] == kind
+        && versions.any(|one| one["name"] == version && one["served"] == true)
+}
+
+/// One run of the verb.
+struct Run {
+    args: Args,
+    write: Write,
+    total: usize,
+    failed: usize,
+}
+
+impl Run {
+    /// Applies objects, tells of each, and gives those that were applied, as they are afterwards.
+    async fn all(&mut self, session: &Session, manifests: Vec<Manifest>) -> anyhow::Result<Vec<Value>> {
+        let mut applied = Vec::new();
+        for manifest in manifests {
+            match self.one(session, manifest).await {
+                Ok((placed, after, what)) => {
+                    self.report(&placed, after.clone(), what)?;
+                    applied.push(after);
+                }
+                // A lone failure is the verb's own.
+                Err(error) if self.total == 1 => return Err(error),
+                Err(error) => {
+                    super::complain(&error);
+                    self.failed += 1;
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    async fn one(
+        &self,
+        session: &Session,
+        manifest: Manifest,
+    ) -> anyhow::Result<(Placed, Value, &'static str)> {
+        let placed = manifest.place(session)?;
+        let (after, what) = if self.args.server_side {
+            let force = self.args.force_conflicts;
+            let after = session.apply(placed.resource.clone(), &placed.object, &self.write, force).await;
+            (after.with_context(|| at(&placed))?, "serverside-applied")
+        } else {
+            apply(session, &placed, &self.write).await?
+        };
+        Ok((placed, after, what))
+    }
+
+    fn report(&self, placed: &Placed, after: Value, what: &str) -> anyhow::Result<()> {
+        match self.args.output {
+            Some(format) => print(&format.one(&placed.kind, &without_managed_fields(after))?)?,
+            None => {
+                let name = short_name(&placed.kind, text(&placed.object, "/metadata/name"));
+                let note = if self.write.dry_run { " (server dry run)" } else { "" };
+                print(&format!("{name} {what}{note}\n"))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Creates an object or changes it; as it is afterwards, and what was done.

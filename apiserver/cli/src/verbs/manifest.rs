@@ -77,7 +77,7 @@ impl Files {
 
     /// The same, matched with kinds and placed into namespaces.
     pub fn place(&self, session: &Session) -> anyhow::Result<Vec<Placed>> {
-        self.read()?.into_iter().map(|manifest| place(session, manifest)).collect()
+        self.read()?.into_iter().map(|manifest| manifest.place(session)).collect()
     }
 
     fn folder(&self, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -137,10 +137,22 @@ fn take(source: &str, mut value: Value, manifests: &mut Vec<Manifest>) -> anyhow
     Ok(())
 }
 
-fn place(session: &Session, manifest: Manifest) -> anyhow::Result<Placed> {
+impl Manifest {
+    /// `apiVersion` and `kind`.
+    pub fn type_meta(&self) -> (&str, &str) {
+        (text(&self.object, "/apiVersion"), text(&self.object, "/kind"))
+    }
+
+    /// Matches it with its kind, and places it into a namespace.
+    pub fn place(self, session: &Session) -> anyhow::Result<Placed> {
+        let (api_version, kind) = self.type_meta();
+        let kind = session.kind(api_version, kind).with_context(|| self.source.clone())?;
+        place(session, self, kind)
+    }
+}
+
+fn place(session: &Session, manifest: Manifest, kind: Arc<Descriptor>) -> anyhow::Result<Placed> {
     let Manifest { source, mut object } = manifest;
-    let (api_version, kind) = (text(&object, "/apiVersion"), text(&object, "/kind"));
-    let kind = session.kind(api_version, kind).with_context(|| source.clone())?;
     let Some(name) = object["metadata"]["name"].as_str().filter(|name| !name.is_empty()) else {
         bail!("{source}: metadata.name is not set");
     };

@@ -76,7 +76,7 @@ impl Session {
     pub fn kind(&self, api_version: &str, kind: &str) -> anyhow::Result<Arc<Descriptor>> {
         self.versions.kind(api_version, kind).cloned().ok_or_else(|| {
             anyhow::anyhow!(
-                "no kind \"{kind}\" in version \"{api_version}\" is known; see `clawbernetes api-resources`"
+                "no matches for kind \"{kind}\" in version \"{api_version}\"; see `clawbernetes api-resources`"
             )
         })
     }
