@@ -18,6 +18,7 @@ use claw_e2e::{
     wait,
 };
 use nix::sched::{CloneFlags, setns};
+use serde_json::json;
 
 /// Two servers, one of them shy: it answers, and is never ready.
 const STICKY: &str = r#"
@@ -103,6 +104,7 @@ fn services_lead_to_their_pods_and_go_on_while_the_agent_is_away() {
     let echo = address(&kubectl, "echo");
     the_host_calls(&kubectl, echo);
     pods_call(&cluster, &kubectl, echo);
+    pods_are_told_of_services(&kubectl, echo);
 
     // What the kernel was told holds without us.
     cluster.kill();
@@ -182,6 +184,44 @@ fn pods_call(cluster: &Cluster, kubectl: &Kubectl, echo: Ipv4Addr) {
         assert_eq!((found.0, found.1), (0, 2), "two pods behind a name");
         assert_eq!(ask(gateway, "nobody-knows.default.svc.cluster.local").0, 3);
     });
+}
+
+/// Two pods print their variables; one of them wants no links.
+fn pods_are_told_of_services(kubectl: &Kubectl, echo: Ipv4Addr) {
+    let of = |name: &str, links: bool| {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {
+                "restartPolicy": "Never", "enableServiceLinks": links,
+                "containers": [{"name": "main", "image": "clawbernetes.io/toolbox", "args": ["env"]}],
+            },
+        });
+        kubectl.ok_with(&["apply", "-f", "-"], &pod.to_string());
+        wait::until(name, wait::LATER, || {
+            let phase = kubectl.ok(&["get", "pod", name, "-o", "jsonpath={.status.phase}"]);
+            wait::check(phase == "Succeeded", phase)
+        });
+        kubectl.ok(&["logs", name])
+    };
+    let (told, alone) = (of("told", true), of("alone", false));
+    for line in [
+        "KUBERNETES_SERVICE_HOST=10.96.0.1",
+        "KUBERNETES_SERVICE_PORT=443",
+        "KUBERNETES_SERVICE_PORT_HTTPS=443",
+    ] {
+        assert!(
+            told.lines().any(|told| told == line) && alone.lines().any(|told| told == line),
+            "{line}: {alone}"
+        );
+    }
+    for line in [
+        format!("ECHO_SERVICE_HOST={echo}"),
+        "ECHO_SERVICE_PORT_HTTP=80".to_owned(),
+        format!("ECHO_PORT_80_TCP=tcp://{echo}:80"),
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line}: {told}");
+    }
+    assert!(!told.contains("EACH_") && !alone.contains("ECHO_"), "{told}\n{alone}");
 }
 
 fn what_becomes_unready_is_left_out(kubectl: &Kubectl, echo: Ipv4Addr) {

@@ -100,6 +100,7 @@ impl Rig {
             .start(StartRequest {
                 pod: &self.pod,
                 container: &self.pod.spec.as_ref().expect("a spec").containers[0],
+                services: &[],
                 attempt: self.attempts.fetch_add(1, Ordering::Relaxed),
                 restart_delay: Duration::ZERO,
                 sandbox: &self.sandbox,

@@ -69,7 +69,12 @@ impl Server {
         let (streams_sender, streams) = mpsc::channel(4);
         let link = Arc::new(Link { sessions: sessions_sender, streams: streams_sender });
         let cancel = CancellationToken::new();
-        let config = AgentConfig { restart_backoff: Duration::from_millis(300), ..AgentConfig::new("here") };
+        let config = AgentConfig {
+            restart_backoff: Duration::from_millis(300),
+            // Nobody tells of any.
+            services_wait: Duration::ZERO,
+            ..AgentConfig::new("here")
+        };
         let runtime = machine.open().await;
         let agent = tokio::spawn(Agent::run(config, link, unreachable_client(), runtime, cancel.clone()));
         let (from_agent, to_agent) =

@@ -54,6 +54,7 @@ impl Rig {
             .start(StartRequest {
                 pod: &self.pod,
                 container: &self.pod.spec.as_ref().unwrap().containers[index],
+                services: &["TOLD", "OWN"].map(|name| (name.to_owned(), "by services".to_owned())),
                 attempt,
                 restart_delay: Duration::ZERO,
                 sandbox: &self.sandbox,
@@ -278,6 +279,7 @@ async fn identity_limits_and_environment_are_what_the_pod_says() {
             named("env", &["env"], serde_json::json!({"env": [
                 {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
                 {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "OWN", "value": "$(TOLD), not $(OWN)"},
                 {"name": "BOTH", "value": "$(NODE)-$$(NODE)"}]})),
             named("frozen", &["write", "/file", "x"], serde_json::json!({
                 "securityContext": {"readOnlyRootFilesystem": true, "runAsUser": 0}})),
@@ -303,7 +305,13 @@ async fn identity_limits_and_environment_are_what_the_pod_says() {
         assert!(status.contains(line), "{line} is missing in {status}");
     }
     let (_, environment) = run(1).await;
-    for line in ["BOTH=here-$(NODE)", "TOOLBOX_TAG=test", "HOSTNAME=subject"] {
+    for line in [
+        "BOTH=here-$(NODE)",
+        "TOOLBOX_TAG=test",
+        "HOSTNAME=subject",
+        "TOLD=by services",
+        "OWN=by services, not by services",
+    ] {
         assert!(environment.contains(line), "{line} is missing in {environment}");
     }
     assert!(environment.contains(&format!("IP={}", rig.sandbox.ip.unwrap())), "{environment}");
@@ -459,6 +467,7 @@ async fn victim_that_starts_containers() {
         let request = StartRequest {
             pod: &pod,
             container: &pod.spec.as_ref().unwrap().containers[0],
+            services: &[],
             attempt,
             restart_delay: Duration::ZERO,
             sandbox: &sandbox,

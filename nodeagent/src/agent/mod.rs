@@ -24,11 +24,14 @@ use std::{
     time::Duration,
 };
 
-use claw_client::{Client, node::NodeLink};
+use claw_client::{Client, Store, node::NodeLink};
 use claw_schemas::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Pod, Taint};
+use k8s_openapi::api::core::v1::{Pod, Service, Taint};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -43,6 +46,10 @@ use crate::{
 
 /// First delay between restarts of a container that keeps exiting; doubles up to 30 times itself.
 pub const RESTART_BACKOFF_BASE: Duration = Duration::from_secs(10);
+
+/// How long containers wait, after the agent began, to be told of services. Without a server they start all the same: what ran
+/// before must come up again.
+pub const SERVICES_WAIT: Duration = Duration::from_secs(30);
 
 /// Who this node is.
 #[derive(Clone, Debug)]
@@ -61,6 +68,8 @@ pub struct AgentConfig {
     pub restart_backoff: Duration,
     /// Where the API server is dialled, `host:port`: pods are led there.
     pub server: Option<String>,
+    /// How long containers wait, after the start, until services are known.
+    pub services_wait: Duration,
 }
 
 impl AgentConfig {
@@ -74,6 +83,7 @@ impl AgentConfig {
             host_ip: IpAddr::from([127, 0, 0, 1]),
             restart_backoff: RESTART_BACKOFF_BASE,
             server: None,
+            services_wait: SERVICES_WAIT,
         }
     }
 }
@@ -88,6 +98,10 @@ struct Shared {
     /// Uids of pods that are ending here, or that the server takes for ended: what they hold will soon be free. A pod is
     /// among them before the server can give to others what it held.
     going: Mutex<HashSet<String>>,
+    /// All services, once the first list of them is here.
+    services: watch::Sender<Option<Store<Service>>>,
+    /// Until when containers wait for that.
+    services_until: Instant,
     /// Random per run of the agent.
     instance_id: String,
 }
@@ -113,6 +127,8 @@ impl Agent {
             sources: Sources::new(client.clone()),
             outbox: Outbox::default(),
             going: Mutex::default(),
+            services: watch::Sender::default(),
+            services_until: Instant::now() + config.services_wait,
             instance_id: ids::random()?,
             runtime,
             config,

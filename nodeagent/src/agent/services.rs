@@ -1,14 +1,20 @@
-//! Follows Services and EndpointSlices, and hands what they mean for this node to the runtime.
+//! Follows Services and EndpointSlices, and hands what they mean for this node to the runtime, and to pods.
 
 use std::{sync::Arc, time::Duration};
 
 use claw_client::{Client, Store, api::Object, reflector::Reflector};
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use tokio::{sync::watch, time::sleep};
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::services::Services;
+use crate::services::{Services, links};
 
 /// Changes that come together are worked out together: a rollout changes endpoints many times a second.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -21,6 +27,11 @@ pub(super) async fn keep(shared: Arc<Shared>, client: Client, cancel: Cancellati
     let changes = watch::Sender::new(0_u64);
     let (services, run_services) = follow::<Service>(&client, &changes, &cancel);
     let (slices, run_slices) = follow::<EndpointSlice>(&client, &changes, &cancel);
+    let tell = async {
+        if services.synced().await.is_ok() {
+            shared.services.send_replace(Some(services.clone()));
+        }
+    };
     let told = watch::Sender::new(Arc::new(Services::default()));
     let route = async {
         // Until everything is known, what an earlier run has told the kernel is better than half of it.
@@ -40,7 +51,22 @@ pub(super) async fn keep(shared: Arc<Shared>, client: Client, cancel: Cancellati
         let route = shared.runtime.route(told.subscribe(), shared.config.server.clone(), cancel.clone());
         tokio::join!(cancel.run_until_cancelled(follow_on), route);
     };
-    tokio::join!(run_services, run_slices, route);
+    tokio::join!(run_services, run_slices, tell, route);
+}
+
+/// The variables by which a container learns where services are, once these are known or have not been for long.
+pub(super) async fn variables(shared: &Shared, pod: &Pod) -> Vec<(String, String)> {
+    if !shared.runtime.routes_services() {
+        return Vec::new();
+    }
+    let mut first = shared.services.subscribe();
+    let known = timeout_at(shared.services_until, first.wait_for(Option::is_some)).await;
+    let services = match &known {
+        Ok(Ok(store)) => store.as_ref().map(Store::list).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let wants_links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    links::variables(&services, pod.metadata.namespace.as_deref().unwrap_or("default"), wants_links)
 }
 
 /// A cache of all objects of a kind, and what keeps it.

@@ -20,6 +20,7 @@ use super::{
     events::{Events, News, Severity, image_event},
     hook::Hook,
     report::{Pace, When, differs},
+    services,
 };
 use crate::{
     pod::{Action, PodState, ProbeKind, Settings, ending, is_image_failure, plan, probes},
@@ -394,9 +395,11 @@ impl Worker {
         let (news, given_up) = (self.image_news.0.clone(), self.given_up.clone());
         let start = async move {
             let about = container.name.clone();
+            let services = given_up.run_until_cancelled(services::variables(&shared, &pod)).await;
             let request = StartRequest {
                 pod: &pod,
                 container: &container,
+                services: &services.unwrap_or_default(),
                 attempt,
                 restart_delay,
                 sandbox: &sandbox,

@@ -76,17 +76,18 @@ fn config_error(message: impl Into<String>) -> StartFailure {
     StartFailure::new("CreateContainerConfigError", message)
 }
 
-/// The environment of a container: the image's, then `envFrom`, then `env`.
+/// The environment of a container: the image's, then where services are, then `envFrom`, then `env`.
 pub(super) async fn resolve(
     container: &Container,
     image: &[(String, String)],
+    services: &[(String, String)],
     fields: &Fields<'_>,
     sources: &Sources,
 ) -> Result<Environment, StartFailure> {
     let mut environment = Environment::default();
     environment.set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
     environment.set("HOSTNAME", hostname(fields.pod));
-    for (name, value) in image {
+    for (name, value) in image.iter().chain(services) {
         environment.set(name, value.clone());
     }
     add_env_from(&mut environment, container, fields.pod, sources).await?;

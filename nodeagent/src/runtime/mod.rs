@@ -120,6 +120,8 @@ pub struct StartRequest<'a> {
     pub pod: &'a Pod,
     /// One of its containers or init containers.
     pub container: &'a Container,
+    /// Variables that say where services are. What the container says of a variable goes before.
+    pub services: &'a [(String, String)],
     /// Which run.
     pub attempt: u32,
     /// To be recorded with the run.

@@ -1,9 +1,10 @@
 //! What services mean for one node: where their addresses lead, and what their names stand for.
 //!
-//! Pure: from Services and EndpointSlices to routes ([`Route`]) and names ([`Name`]).
+//! Pure: from Services and EndpointSlices to routes ([`Route`]) and names ([`Name`]), and to what a pod is told ([`links`]).
 //!
 //! Must never know: packets, sockets, how a rule or an answer is written.
 
+pub mod links;
 mod names;
 #[cfg(test)]
 mod tests;

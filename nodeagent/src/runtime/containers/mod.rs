@@ -221,7 +221,8 @@ impl Containers {
             .map_err(|error| StartFailure::new("CreateContainerError", error.full()))?;
         let fields = self.fields(pod, request.host, Some(request.sandbox));
         let environment =
-            environment::resolve(container, &image.environment(), &fields, request.sources).await?;
+            environment::resolve(container, &image.environment(), request.services, &fields, request.sources)
+                .await?;
         let mut mounts = pod_files::binds(&folder, pod);
         mounts.extend(volumes::binds(&folder, pod, container, &environment)?);
         mounts.push(termination::bind(bundle, container));
