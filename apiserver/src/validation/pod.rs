@@ -117,7 +117,7 @@ fn host_aliases(aliases: &Value, path: &Path<'_>, faults: &mut Faults) {
     });
 }
 
-/// The numbers of users and groups, of a pod or of a container.
+/// The numbers of users and groups and the filter of system calls, of a pod or of a container.
 pub(super) fn security(context: &Value, path: &Path<'_>, faults: &mut Faults) {
     for field in ["runAsUser", "runAsGroup", "fsGroup"] {
         let id = &context[field];
@@ -131,5 +131,28 @@ pub(super) fn security(context: &Value, path: &Path<'_>, faults: &mut Faults) {
             &context["runAsUser"],
             "must not be 0 when `runAsNonRoot` is true",
         );
+    }
+    seccomp(&context["seccompProfile"], &path.field("seccompProfile"), faults);
+}
+
+fn seccomp(profile: &Value, path: &Path<'_>, faults: &mut Faults) {
+    if !profile.is_object() {
+        return;
+    }
+    let (kind, name) = (&path.field("type"), &path.field("localhostProfile"));
+    if is_empty(&profile["type"]) {
+        faults.required(kind, "type is required when seccompProfile is set");
+    } else {
+        one_of(&profile["type"], &["Localhost", "RuntimeDefault", "Unconfined"], kind, faults);
+    }
+    let file = &profile["localhostProfile"];
+    if profile["type"] != "Localhost" {
+        if !file.is_null() {
+            faults.invalid(name, file, "can only be set when seccomp type is Localhost");
+        }
+    } else if is_empty(file) {
+        faults.required(name, "must be set when seccomp type is Localhost");
+    } else {
+        container::relative(file, name, faults);
     }
 }

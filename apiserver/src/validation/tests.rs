@@ -410,6 +410,26 @@ fn each_broken_field_of_a_pod_is_named_in_the_words_of_upstream() {
             json!({"runAsUser": -5}),
             "spec.securityContext.runAsUser: Invalid value: -5: must be between 0 and 2147483647, inclusive",
         ),
+        (
+            "/spec/securityContext",
+            json!({"seccompProfile": {"type": "Strict"}}),
+            "spec.securityContext.seccompProfile.type: Unsupported value: \"Strict\"",
+        ),
+        (
+            "/spec/securityContext",
+            json!({"seccompProfile": {"type": "RuntimeDefault", "localhostProfile": "a"}}),
+            "spec.securityContext.seccompProfile.localhostProfile: Invalid value: \"a\": can only be set when",
+        ),
+        (
+            "/spec/containers/0/securityContext",
+            json!({"seccompProfile": {"type": "Localhost"}}),
+            "spec.containers[0].securityContext.seccompProfile.localhostProfile: Required value: must be set",
+        ),
+        (
+            "/spec/containers/0/securityContext",
+            json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../a"}}),
+            "spec.containers[0].securityContext.seccompProfile.localhostProfile: Invalid value: \"../a\": must not",
+        ),
     ];
     for (pointer, value, expected) in cases {
         let mut object = pod();

@@ -9,6 +9,7 @@
 
 mod archive;
 mod http;
+mod kernel;
 mod resolve;
 mod shell;
 mod terminal;
@@ -42,6 +43,7 @@ const USAGE: &str = "usage: toolbox COMMAND [--option value]
   check URL                              one HTTP GET; exits 0 on a status below 400
   get URL [--times N]                    HTTP GETs, and prints what they answer
   resolve NAME                           the first address of a name
+  syscall NUMBER [ARGUMENT...]           asks the kernel; prints what it answers, exits 1 on an error
   true, false                            exit 0, exit 1
 Called by the name of a command, it is that command.";
 
@@ -130,6 +132,7 @@ fn run(arguments: &[String]) -> Result<u8, String> {
             say(&address.to_string());
             0
         }),
+        "syscall" => kernel::call(&options.positionals),
         "true" => Ok(0),
         "false" => Ok(1),
         other => Err(format!("unknown command \"{other}\"\n{USAGE}")),

@@ -17,6 +17,7 @@ mod network;
 mod pod_files;
 mod probe;
 mod resources;
+mod seccomp;
 mod spec;
 mod sub_path;
 mod termination;

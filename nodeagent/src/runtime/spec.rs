@@ -92,15 +92,6 @@ impl Identity {
         if non_root == Some(true) {
             check_non_root(run_as, account.uid, image)?;
         }
-        let profile = own
-            .and_then(|c| c.seccomp_profile.as_ref())
-            .or_else(|| of_pod.and_then(|c| c.seccomp_profile.as_ref()));
-        if let Some(profile) = profile.filter(|profile| profile.type_ != "Unconfined") {
-            return Err(config_error(format!(
-                "seccompProfile type {} is not supported on this node yet",
-                profile.type_
-            )));
-        }
         // Those of the image count unless the pod wants its own alone.
         let is_strict = of_pod
             .and_then(|c| c.supplemental_groups_policy.as_deref())

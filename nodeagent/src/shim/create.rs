@@ -8,7 +8,7 @@ use libcontainer::{
 };
 use nix::unistd::Pid;
 
-use super::{RunJob, Stdin, console::Console, files, mounts, sys};
+use super::{RunJob, Stdin, console::Console, files, filter::Inside, mounts, sys};
 use crate::Error;
 
 /// How willingly the kernel kills this process when memory runs out: later than any container.
@@ -49,7 +49,8 @@ pub(super) fn create(job: &RunJob) -> Result<Created<'_>, Error> {
     let own_score = std::fs::read_to_string(OOM_SCORE).unwrap_or_default();
     let builder = ContainerBuilder::new(job.id.clone(), SyscallType::default())
         .with_root_path(&job.state_root)
-        .map_err(|error| creating(&error))?;
+        .map_err(|error| creating(&error))?
+        .with_executor(Inside::of(&job.bundle)?);
     let (builder, ends) = if job.tty { (builder, None) } else { with_pipes(builder, job.stdin)? };
     let console = ends.is_none().then(|| Console::listen(&job.bundle)).transpose()?;
     let container = builder

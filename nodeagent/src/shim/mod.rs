@@ -30,6 +30,7 @@ mod container;
 mod copy;
 mod create;
 mod exec;
+mod filter;
 mod logs;
 mod mounts;
 mod starter;
@@ -38,6 +39,7 @@ mod talk;
 mod tenant;
 
 pub use attach::{Frame, FrameKind};
+pub use filter::Filter;
 pub(crate) use tenant::add_term;
 
 /// First argument of a re-executed starter.
@@ -57,6 +59,8 @@ pub mod files {
     pub const LOG: &str = "log";
     /// The log before the present one.
     pub const LOG_ROTATED: &str = "log.1";
+    /// [`super::Filter`] of system calls, if there is one.
+    pub const FILTER: &str = "filter.json";
     /// Mount point of the container's root, within the shim's own mount namespace.
     pub const ROOTFS: &str = "rootfs";
     /// Overlay upper folder: what the container wrote.

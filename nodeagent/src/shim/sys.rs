@@ -181,6 +181,32 @@ fn sealed(path: &CStr) -> Option<OwnedFd> {
     Some(own(moved))
 }
 
+/// Gives up a capability, by number, for all programs that come of this process.
+pub(super) fn drop_from_bounding_set(capability: u8) -> io::Result<()> {
+    // SAFETY: takes no pointers.
+    let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has a program of classic BPF decide about the system calls of this process and all that come of it.
+pub(super) fn filter_system_calls(program: &[u8], flags: u32) -> io::Result<()> {
+    let mut steps: Vec<libc::sock_filter> = program
+        .chunks_exact(8)
+        .map(|step| libc::sock_filter {
+            code: u16::from_ne_bytes([step[0], step[1]]),
+            jt: step[2],
+            jf: step[3],
+            k: u32::from_ne_bytes([step[4], step[5], step[6], step[7]]),
+        })
+        .collect();
+    let len = u16::try_from(steps.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    let program = libc::sock_fprog { len, filter: steps.as_mut_ptr() };
+    // SAFETY: the program lives through the call and is as long as it says.
+    let done =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Where the starter finds its socket.
 pub(super) const STARTER_SOCKET: RawFd = 3;
 

@@ -8,18 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use libcontainer::{
-    container::builder::ContainerBuilder,
-    syscall::syscall::SyscallType,
-    workload::{Executor, ExecutorError, ExecutorValidationError, default::get_executor},
-};
+use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 use nix::{
     sys::memfd::{MemFdCreateFlag, memfd_create},
     unistd::Pid,
 };
-use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 
-use super::{Tenant, console::Console, create::chain};
+use super::{Tenant, console::Console, create::chain, filter::Inside};
 use crate::Error;
 
 /// What a program reads and writes.
@@ -34,12 +30,11 @@ pub(super) enum Ends {
 pub(super) fn start(tenant: &Tenant, ends: Ends) -> Result<(Pid, Option<File>), Error> {
     let folder = Folder::make(tenant)?;
     let is_terminal = matches!(ends, Ends::Terminal);
-    let (process, seccomp) = process(tenant, is_terminal)?;
-    let described = describe(&process)?;
+    let described = describe(&process(tenant, is_terminal)?)?;
     let builder = ContainerBuilder::new(tenant.id.clone(), SyscallType::default())
         .with_root_path(&folder.path)
         .map_err(|error| Error::Shim(chain(&error)))?
-        .with_executor(Inside { seccomp });
+        .with_executor(Inside::of(&tenant.bundle)?);
     let (builder, console) = match ends {
         Ends::Streams(stdin, stdout, stderr) => {
             (builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr), None)
@@ -58,11 +53,10 @@ pub(super) fn start(tenant: &Tenant, ends: Ends) -> Result<(Pid, Option<File>), 
     Ok((pid, console.map(Console::receive).transpose()?))
 }
 
-/// What the first process was given, for another program; and the filter of system calls.
-fn process(tenant: &Tenant, is_terminal: bool) -> Result<(Process, Option<LinuxSeccomp>), Error> {
+/// What the first process was given, for another program.
+fn process(tenant: &Tenant, is_terminal: bool) -> Result<Process, Error> {
     let path = tenant.bundle.join("config.json");
     let spec = Spec::load(&path).map_err(|error| Error::Shim(format!("{}: {error}", path.display())))?;
-    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
     let mut process = spec
         .process()
         .clone()
@@ -71,7 +65,7 @@ fn process(tenant: &Tenant, is_terminal: bool) -> Result<(Process, Option<LinuxS
     if is_terminal {
         add_term(&mut process);
     }
-    Ok((process, seccomp))
+    Ok(process)
 }
 
 /// Programs ask what kind of terminal they have. As other runtimes, unless the container says it itself.
@@ -115,25 +109,5 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-/// The last step inside the container. libcontainer filters the system calls of first processes only.
-#[derive(Clone)]
-struct Inside {
-    seccomp: Option<LinuxSeccomp>,
-}
-
-impl Executor for Inside {
-    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        if let Some(seccomp) = &self.seccomp {
-            libcontainer::seccomp::initialize_seccomp(seccomp)
-                .map_err(|error| ExecutorError::Other(format!("filtering system calls: {error}")))?;
-        }
-        get_executor().exec(spec)
-    }
-
-    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        get_executor().validate(spec)
     }
 }

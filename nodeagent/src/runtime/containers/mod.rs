@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/images/…                          images (see `image::store`)
 //! ROOT/state/ID/                         libcontainer's own state
+//! ROOT/seccomp/…                         profiles that people put there
 //! ROOT/network.json                      which bridge is ours
 //! ROOT/starter.lock                      held by the starter for its life
 //! ROOT/pods/UID/pod.json                 the pod, written before anything is done for it
@@ -32,7 +33,7 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerImage, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerImage, Pod};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,7 @@ use super::{
     environment::{self, Fields},
     network::{self, Network, namespace},
     pod_files, probe, records,
+    seccomp::Seccomp,
     spec::{self, Bind},
     sub_path, termination, volumes,
 };
@@ -57,7 +59,7 @@ use crate::{
     ids::hex,
     image::{self, Image, Images, ImagesConfig},
     services::Services,
-    shim::{self, ExecJob, RunJob, Tenant, client::Starter, files},
+    shim::{self, ExecJob, Filter, RunJob, Tenant, client::Starter, files},
 };
 
 /// First two bytes of pod addresses; the third numbers the agents of a machine.
@@ -119,6 +121,7 @@ pub struct Containers {
     starter: Starter,
     machine: Machine,
     gpus: Arc<Gpus>,
+    seccomp: Arc<Seccomp>,
     ledger: Mutex<Ledger>,
 }
 
@@ -174,6 +177,7 @@ impl Containers {
         Ok(Arc::new(Self {
             gpus: gpus.map_err(|error| Error::Unsupported(error.to_string()))?,
             ledger: Mutex::default(),
+            seccomp: Arc::new(Seccomp::new(root_dir.join("seccomp"))),
             images: Images::open(&root_dir.join("images"), config.images)?,
             network: Arc::new(Network::open(&root_dir, config.pod_network)?),
             starter: Starter::new(root_dir.join("starter.lock")),
@@ -207,14 +211,14 @@ impl Containers {
         Fields { pod, host, sandbox, machine: &self.machine }
     }
 
-    /// The OCI configuration of a run, with everything it refers to resolved.
+    /// The OCI configuration of a run, with everything it refers to resolved, and what filters its system calls.
     async fn configure(
         &self,
         request: &StartRequest<'_>,
         image: &Image,
         bundle: &Path,
         run: &RunRecord,
-    ) -> Result<Spec, StartFailure> {
+    ) -> Result<(Spec, Option<Filter>), StartFailure> {
         let (pod, container) = (request.pod, request.container);
         let folder = uid(pod)
             .and_then(|uid| self.pod_folder(uid))
@@ -237,7 +241,19 @@ impl Containers {
             memory_bytes: self.machine.capacity.get("memory").map_or(0, |memory| memory.units()),
         })?;
         self.add_gpus(pod.metadata.uid.as_deref().unwrap_or_default(), container, &mut spec)?;
-        Ok(spec)
+        self.confine(pod.clone(), container.clone(), spec).await
+    }
+
+    async fn confine(
+        &self,
+        pod: Pod,
+        container: Container,
+        mut spec: Spec,
+    ) -> Result<(Spec, Option<Filter>), StartFailure> {
+        let seccomp = Arc::clone(&self.seccomp);
+        let confine = move || Ok(seccomp.confine(&pod, &container, &mut spec).map(|filter| (spec, filter)));
+        let failed = |error: Error| StartFailure::new("CreateContainerError", error.full());
+        blocking(confine).await.map_err(failed)?
     }
 
     /// The record of a run and the bundle it is in.
@@ -417,11 +433,14 @@ impl Runtime for Containers {
         };
         self.clear(&bundle, &run).await.map_err(|error| create_error(&error))?;
 
-        let config = self.configure(&request, &image, &bundle, &run).await?;
+        let (config, filter) = self.configure(&request, &image, &bundle, &run).await?;
         let write = || -> Result<(), Error> {
             fs::create_dir_all(&bundle).map_err(Error::io("creating", &bundle))?;
             termination::create(&bundle, request.container)?;
             records::write(&bundle.join("config.json"), &config)?;
+            if let Some(filter) = &filter {
+                records::write(&bundle.join(files::FILTER), filter)?;
+            }
             let lock = bundle.join(files::LOCK);
             fs::write(&lock, []).map_err(Error::io("creating", &lock))?;
             // About a process, which a power cut ends too: no need to wait for the disk.

@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod system_calls;
 
 use std::{sync::Arc, time::Duration};
 
