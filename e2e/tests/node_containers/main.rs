@@ -1,5 +1,6 @@
 //! What a pod may say of its containers beyond what they run, through the whole product and with real kubectl.
 
+mod hooks;
 mod system_calls;
 
 use claw_e2e::{Cluster, Kubectl, wait};

@@ -23,7 +23,9 @@ use super::{
     services,
 };
 use crate::{
-    pod::{Action, PodState, ProbeKind, Settings, ending, is_image_failure, plan, probes},
+    pod::{
+        Action, PodState, ProbeKind, Settings, ending, is_image_failure, plan, post_start, pre_stop, probes,
+    },
     runtime::{
         ExitRecord, ImageNews, Instance, InstanceKey, ProbeTarget, RecoveredPod, Refusal, Sandbox,
         StartFailure, StartRequest,
@@ -45,8 +47,8 @@ const LOOK_MAX: Duration = Duration::from_secs(60);
 /// After a pod could not be written down: disks fill up and are emptied again.
 const RECORD_RETRY: Duration = Duration::from_secs(2);
 
-/// For a hook that does not say how long it may take.
-const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
+/// A command that comes after the start of a container may take as long as it likes: a year is longer than that.
+const POST_START_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// News of images that wait for a worker: each container has at most two, beside progress, which may be lost.
 const IMAGE_NEWS_MAX: usize = 256;
@@ -80,7 +82,8 @@ enum Outcome {
     Refused(StartFailure),
     Started(String, Result<Instance, StartFailure>),
     Exited(InstanceKey, ExitRecord),
-    HookFailed(InstanceKey, &'static str, String),
+    PostStarted(InstanceKey, Result<(), String>),
+    PreStopped(InstanceKey, Result<(), String>),
     Signalled,
     Probed(InstanceKey, ProbeKind, Result<(), String>),
     Discarded(InstanceKey),
@@ -336,9 +339,17 @@ impl Worker {
                 self.start(&container, attempt, restart_delay)
             }
             Action::Stop { key, grace, why } => {
-                self.state.stopping(&key, grace, now);
+                let hook = self.hook(&key, pre_stop);
+                self.state.stopping(&key, grace, hook.is_some(), now);
                 self.tell(Severity::Normal, "Killing", why, Some(&key.container));
-                self.stop(key, grace);
+                if let Some(hook) = hook {
+                    self.pre_stop(key, hook, grace);
+                }
+            }
+            Action::Signal(key) => {
+                self.state.signalled(&key, now);
+                let signal = self.shared.runtime.stop_signal(&key);
+                self.signal(key, signal);
             }
             Action::Kill(key) => {
                 if self.state.containers.get(&key.container).is_some_and(|c| c.stopping.is_none()) {
@@ -432,29 +443,19 @@ impl Worker {
         });
     }
 
-    fn hook(&self, key: &InstanceKey, pick: impl Fn(&Container) -> Option<LifecycleHandler>) -> Option<Hook> {
+    fn hook(&self, key: &InstanceKey, pick: fn(&Container) -> Option<&LifecycleHandler>) -> Option<Hook> {
         let spec = self.state.container_spec(&key.container)?;
-        let handler = pick(spec)?;
+        let handler = pick(spec)?.clone();
         let ip = self.state.sandbox.as_ref().and_then(|sandbox| sandbox.ip);
         Some(Hook { handler, container: spec.clone(), ip })
     }
 
-    /// Hook, then what asks it to stop; the plan kills when the time is up, whether or not the hook came back.
-    fn stop(&mut self, key: InstanceKey, grace: Duration) {
-        let hook = self.hook(&key, |spec| spec.lifecycle.as_ref()?.pre_stop.clone());
+    /// The plan has the container asked to end when this comes back, or when the time is up.
+    fn pre_stop(&mut self, key: InstanceKey, hook: Hook, grace: Duration) {
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            let mut outcome = Outcome::Signalled;
-            if let Some(hook) = hook
-                && let Err(why) = hook.run(&shared, &key, grace).await
-            {
-                outcome = Outcome::HookFailed(key.clone(), "FailedPreStopHook", why);
-            }
-            let signal = shared.runtime.stop_signal(&key);
-            if let Err(error) = shared.runtime.signal(&key, signal).await {
-                tracing::warn!(container = %key.container, signal, error = %error.full(), "a signal was not delivered");
-            }
-            outcome
+            let result = hook.run(&shared, &key, grace).await;
+            Outcome::PreStopped(key, result)
         });
     }
 
@@ -543,12 +544,13 @@ impl Worker {
             }
             Outcome::Started(name, result) => self.started(&name, result, now),
             Outcome::Exited(key, exit) => self.exited(&key, exit, now),
-            Outcome::HookFailed(key, reason, why) => {
-                self.tell(Severity::Warning, reason, why, Some(&key.container));
-                if reason == "FailedPostStartHook" {
-                    self.state.killed(&key, now);
-                    self.signal(key, libc::SIGKILL);
-                }
+            Outcome::PostStarted(key, result) => {
+                self.tell_of_hook(&key, "PostStart", &result);
+                self.state.post_started(&key, result.is_ok());
+            }
+            Outcome::PreStopped(key, result) => {
+                self.tell_of_hook(&key, "PreStop", &result);
+                self.state.pre_stopped(&key);
             }
             Outcome::Probed(key, kind, result) => {
                 if let Err(why) = &result {
@@ -641,14 +643,22 @@ impl Worker {
     }
 
     fn post_start(&mut self, key: InstanceKey) {
-        let Some(hook) = self.hook(&key, |spec| spec.lifecycle.as_ref()?.post_start.clone()) else { return };
+        let Some(hook) = self.hook(&key, post_start) else { return };
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            match hook.run(&shared, &key, HOOK_TIMEOUT).await {
-                Ok(()) => Outcome::Signalled,
-                Err(why) => Outcome::HookFailed(key, "FailedPostStartHook", why),
-            }
+            let result = hook.run(&shared, &key, POST_START_LIMIT).await;
+            Outcome::PostStarted(key, result)
         });
+    }
+
+    /// A hook that its container did not live to see the end of is no news: its exit is.
+    fn tell_of_hook(&mut self, key: &InstanceKey, name: &str, result: &Result<(), String>) {
+        let known = self.state.containers.get(&key.container);
+        let runs = known.and_then(|known| known.running()).is_some_and(|run| run.key == *key);
+        if let (Err(why), true) = (result, runs) {
+            let (reason, message) = (format!("Failed{name}Hook"), format!("{name}Hook failed: {why}"));
+            self.tell(Severity::Warning, &reason, message, Some(&key.container));
+        }
     }
 
     fn exited(&mut self, key: &InstanceKey, exit: ExitRecord, now: Timestamp) {

@@ -17,16 +17,19 @@ mod tests;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, PodStatus};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodStatus};
 
 pub use self::{
     probes::{ProbeKind, ProbeState},
-    state::{ContainerState, PodState, Stopping, is_image_failure},
+    state::{ContainerState, PodState, PostStart, Stopping, is_image_failure},
 };
 use crate::runtime::{ExitRecord, InstanceKey};
 
 /// A killed container that still runs is killed again after so long.
 const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// What a container has to end after its signal at the least, however long its hook took.
+const AFTER_SIGNAL_MIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// Something to do. All are safe to repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ pub enum Action {
         /// To be waited after its exit.
         restart_delay: Duration,
     },
-    /// Ask a container to stop.
+    /// Begin to stop a container: by its hook, if it has one.
     Stop {
         /// Which run.
         key: InstanceKey,
@@ -51,6 +54,8 @@ pub enum Action {
         /// For the event.
         why: String,
     },
+    /// Ask a container to end, by its signal.
+    Signal(InstanceKey),
     /// Kill a container.
     Kill(InstanceKey),
     /// Probe a container once.
@@ -197,25 +202,20 @@ pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-/// Stops what runs: the containers first, then the sidecars, then frees the rest.
+/// Stops what runs: the containers first, then the sidecars from the last to the first, then frees the rest.
 fn end(state: &PodState, ending: &Ending, now: Timestamp, actions: &mut Vec<Action>, look: &mut Look) {
     let grace = match ending {
         Ending::Removed => Duration::ZERO,
         Ending::Deleted => seconds(state.pod.metadata.deletion_grace_period_seconds.unwrap_or(30)),
-        _ => seconds(state.spec().termination_grace_period_seconds.unwrap_or(30)),
+        _ => pod_grace(state),
     };
-    let sidecars: Vec<&str> =
-        state.init_containers().filter(|container| is_sidecar(container)).map(|c| c.name.as_str()).collect();
-    let mains_run = state.containers.iter().any(|(name, container)| {
-        !sidecars.contains(&name.as_str()) && (container.running().is_some() || container.starting)
-    });
     for (name, container) in &state.containers {
-        if mains_run && sidecars.contains(&name.as_str()) && !grace.is_zero() {
-            continue;
-        }
-        stop(container, grace, &format!("Stopping container {name}"), now, actions, look);
+        let Some(spec) = state.container_spec(name) else { continue };
+        let stop =
+            Stop { spec, grace, why: &format!("Stopping container {name}"), turn: has_turn(state, name) };
+        stop.plan(container, now, actions, look);
         // Who stops may still be asked whether it is ready.
-        if let Some(spec) = state.spec().containers.iter().find(|spec| spec.name == *name) {
+        if state.spec().containers.iter().any(|main| main.name == *name) {
             probe(container, spec, &[ProbeKind::Readiness], now, actions, look);
         }
     }
@@ -235,34 +235,76 @@ fn end(state: &PodState, ending: &Ending, now: Timestamp, actions: &mut Vec<Acti
     }
 }
 
-/// Asks a running container to stop, and kills it when its time is up.
-fn stop(
-    container: &ContainerState,
+/// Whether a container of an ending pod may be asked to end: of sidecars one at a time, once nothing runs that came after it.
+fn has_turn(state: &PodState, name: &str) -> bool {
+    let runs = |name: &str| {
+        state
+            .containers
+            .get(name)
+            .is_some_and(|container| container.running().is_some() || container.starting)
+    };
+    let sidecars: Vec<&Container> =
+        state.init_containers().filter(|container| is_sidecar(container)).collect();
+    let Some(place) = sidecars.iter().position(|sidecar| sidecar.name == name) else { return true };
+    let is_sidecar = |name: &str| sidecars.iter().any(|sidecar| sidecar.name == name);
+    let others_run = state.containers.keys().any(|other| !is_sidecar(other) && runs(other));
+    !others_run && !sidecars.iter().skip(place + 1).any(|later| runs(&later.name))
+}
+
+fn pod_grace(state: &PodState) -> Duration {
+    seconds(state.spec().termination_grace_period_seconds.unwrap_or(30))
+}
+
+/// How a container is to be stopped.
+struct Stop<'a> {
+    spec: &'a Container,
     grace: Duration,
-    why: &str,
-    now: Timestamp,
-    actions: &mut Vec<Action>,
-    look: &mut Look,
-) {
-    let Some(run) = container.running() else { return };
-    let Some(stopping) = &container.stopping else {
-        if grace.is_zero() {
-            actions.push(Action::Kill(run.key.clone()));
-        } else {
-            actions.push(Action::Stop { key: run.key.clone(), grace, why: why.to_owned() });
-        }
-        return;
-    };
-    let deadline = match stopping.killed_at {
-        Some(killed_at) => killed_at + KILL_AGAIN,
+    why: &'a str,
+    /// It may be sent its signal, or others come first.
+    turn: bool,
+}
+
+impl Stop<'_> {
+    /// Its hook, then its signal, both within the grace period; a little time, whatever the hook took; and the end.
+    fn plan(&self, container: &ContainerState, now: Timestamp, actions: &mut Vec<Action>, look: &mut Look) {
+        let Some(run) = container.running() else { return };
+        let kill = || Action::Kill(run.key.clone());
+        let Some(stopping) = &container.stopping else {
+            if self.grace.is_zero() {
+                actions.push(kill());
+                return;
+            }
+            actions.push(Action::Stop { key: run.key.clone(), grace: self.grace, why: self.why.to_owned() });
+            if pre_stop(self.spec).is_none() && self.turn {
+                actions.push(Action::Signal(run.key.clone()));
+            }
+            return;
+        };
         // A second delete may shorten the time.
-        None => later(stopping.since, stopping.grace.min(grace)),
-    };
-    if deadline <= now {
-        actions.push(Action::Kill(run.key.clone()));
-    } else {
-        look.at(deadline);
+        let time_is_up = later(stopping.since, stopping.grace.min(self.grace));
+        let (due, then) = match (stopping.killed_at, stopping.signalled_at) {
+            (Some(killed_at), _) => (killed_at + KILL_AGAIN, kill()),
+            (None, _) if self.grace.is_zero() => (now, kill()),
+            (None, Some(signalled_at)) => (time_is_up.max(signalled_at + AFTER_SIGNAL_MIN), kill()),
+            (None, None) if self.turn && !stopping.in_hook => (now, Action::Signal(run.key.clone())),
+            (None, None) => (time_is_up, Action::Signal(run.key.clone())),
+        };
+        if due <= now {
+            actions.push(then);
+        } else {
+            look.at(due);
+        }
     }
+}
+
+/// The hook that comes after the start of a container.
+pub fn post_start(spec: &Container) -> Option<&LifecycleHandler> {
+    spec.lifecycle.as_ref()?.post_start.as_ref()
+}
+
+/// The hook that comes before the signal that stops a container.
+pub fn pre_stop(spec: &Container) -> Option<&LifecycleHandler> {
+    spec.lifecycle.as_ref()?.pre_stop.as_ref()
 }
 
 fn later(time: Timestamp, by: Duration) -> Timestamp {
@@ -284,6 +326,7 @@ fn go_on(state: &PodState, settings: &Settings, now: Timestamp, actions: &mut Ve
         }
         return;
     }
+    let began = mains_began(state);
     for container in state.init_containers() {
         let exit = state.last_exit_in_sandbox(&container.name);
         let sidecar = is_sidecar(container);
@@ -291,18 +334,37 @@ fn go_on(state: &PodState, settings: &Settings, now: Timestamp, actions: &mut Ve
             continue;
         }
         keep_running(state, container, settings, now, actions, look);
-        // A sidecar lets the next one go once it has started.
-        if !(sidecar && state.is_started(container)) {
+        // A sidecar lets the next one go once it has started; who has been let go is not held up by its restarts.
+        if !(sidecar && (began || state.is_started(container))) {
             return;
         }
     }
+    // What has a hook for its start lets the next one start once that is over.
+    let mut may_start = true;
     for container in &state.spec().containers {
         let over =
             state.last_exit(&container.name).is_some_and(|exit| !restarts(state.restart_policy(), exit));
-        if !over {
-            keep_running(state, container, settings, now, actions, look);
+        let known = state.containers.get(&container.name);
+        let is_there = known.is_some_and(|known| known.starting || known.running().is_some());
+        if over || !(may_start || is_there) {
+            continue;
         }
+        let planned = actions.len();
+        keep_running(state, container, settings, now, actions, look);
+        let starts = actions[planned..].iter().any(|action| matches!(action, Action::Start { .. }));
+        let is_starting =
+            starts || known.is_some_and(|known| known.starting || known.post_start == PostStart::UnderWay);
+        may_start &= post_start(container).is_none() || !is_starting;
     }
+}
+
+/// Whether the containers that come after the init containers have had their turn in this sandbox.
+fn mains_began(state: &PodState) -> bool {
+    state.spec().containers.iter().any(|main| {
+        let runs =
+            state.containers.get(&main.name).is_some_and(|known| known.starting || known.running().is_some());
+        runs || state.last_exit_in_sandbox(&main.name).is_some()
+    })
 }
 
 /// Starts, restarts, probes, and stops what fails its probes.
@@ -348,23 +410,23 @@ fn supervise(
     let failed = [(ProbeKind::Startup, "startup"), (ProbeKind::Liveness, "liveness")]
         .into_iter()
         .find(|(kind, _)| container.probe(*kind).outcome == Some(false));
+    let mut stop = |grace: Duration, why: &str| {
+        Stop { spec, grace, why, turn: true }.plan(container, now, actions, look)
+    };
     if let Some((kind, name)) = failed {
         let own = kind.of(spec).and_then(|probe| probe.termination_grace_period_seconds);
-        let grace = seconds(own.or(state.spec().termination_grace_period_seconds).unwrap_or(30));
         let why = format!("Container {} failed {name} probe, will be restarted", spec.name);
-        stop(container, grace, &why, now, actions, look);
-        return;
+        return stop(own.map_or_else(|| pod_grace(state), seconds), &why);
+    }
+    if container.post_start == PostStart::Failed {
+        return stop(pod_grace(state), "FailedPostStartHook");
     }
     if container.stopping.is_some() {
         // Asked to stop for a reason that is gone; it still must end.
-        stop(
-            container,
-            seconds(state.spec().termination_grace_period_seconds.unwrap_or(30)),
-            "",
-            now,
-            actions,
-            look,
-        );
+        return stop(pod_grace(state), "");
+    }
+    if container.post_start == PostStart::UnderWay {
+        // Nobody is asked yet.
         return;
     }
     if ProbeKind::Startup.of(spec).is_some() && container.probe(ProbeKind::Startup).outcome != Some(true) {

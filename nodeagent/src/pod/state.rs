@@ -79,8 +79,22 @@ pub struct ContainerState {
     pub failure: Option<Failure>,
     /// The present run is asked to stop.
     pub stopping: Option<Stopping>,
+    /// What the present run does first of all.
+    pub post_start: PostStart,
     /// Results for the present run.
     probes: BTreeMap<ProbeKind, ProbeState>,
+}
+
+/// The hook that comes after the start of a run. Until it is over the container does not count as running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PostStart {
+    /// There is none, or it has succeeded.
+    #[default]
+    Over,
+    /// It is under way.
+    UnderWay,
+    /// It has failed, and with it the run.
+    Failed,
 }
 
 /// A stop under way.
@@ -90,6 +104,10 @@ pub struct Stopping {
     pub since: Timestamp,
     /// How long it may take.
     pub grace: Duration,
+    /// The hook that comes before the signal is under way.
+    pub in_hook: bool,
+    /// When the run was sent its signal.
+    pub signalled_at: Option<Timestamp>,
     /// When it was last killed.
     pub killed_at: Option<Timestamp>,
 }
@@ -97,6 +115,11 @@ pub struct Stopping {
 static NO_PROBE: ProbeState = ProbeState::NONE;
 
 impl ContainerState {
+    /// The present run is past its start, hook included.
+    pub fn is_up(&self) -> bool {
+        self.running().is_some() && self.post_start == PostStart::Over
+    }
+
     /// The run that is not over.
     pub fn running(&self) -> Option<&Instance> {
         self.runs.last().filter(|run| run.exit.is_none())
@@ -215,7 +238,7 @@ impl PodState {
     /// Whether a container runs and has passed its startup probe.
     pub fn is_started(&self, spec: &Container) -> bool {
         self.containers.get(&spec.name).is_some_and(|container| {
-            container.running().is_some()
+            container.is_up()
                 && (spec.startup_probe.is_none() || container.probe(ProbeKind::Startup).outcome == Some(true))
         })
     }
@@ -258,12 +281,15 @@ impl PodState {
         base: Duration,
         now: Timestamp,
     ) {
+        let has_hook = self.container_spec(name).is_some_and(|spec| super::post_start(spec).is_some());
         let container = self.containers.entry(name.to_owned()).or_default();
         container.starting = false;
         match result {
             Ok(instance) => {
                 container.failure = None;
                 container.stopping = None;
+                container.post_start =
+                    if has_hook && instance.exit.is_none() { PostStart::UnderWay } else { PostStart::Over };
                 container.probes.clear();
                 container.runs.push(instance);
             }
@@ -281,15 +307,44 @@ impl PodState {
         if let Some(run) = container.runs.iter_mut().find(|run| run.key == *key) {
             run.exit = Some(exit);
             container.stopping = None;
+            container.post_start = PostStart::Over;
             container.probes.clear();
         }
     }
 
-    /// A container was asked to stop.
-    pub fn stopping(&mut self, key: &InstanceKey, grace: Duration, now: Timestamp) {
-        if let Some(container) = self.containers.get_mut(&key.container) {
-            container.stopping = Some(Stopping { since: now, grace, killed_at: None });
+    /// The hook after the start of a run came back. One of a run that is over means nothing.
+    pub fn post_started(&mut self, key: &InstanceKey, success: bool) {
+        if let Some(container) = self.present(key) {
+            container.post_start = if success { PostStart::Over } else { PostStart::Failed };
         }
+    }
+
+    /// A container is to stop; its hook, if it has one, is under way.
+    pub fn stopping(&mut self, key: &InstanceKey, grace: Duration, in_hook: bool, now: Timestamp) {
+        if let Some(container) = self.containers.get_mut(&key.container) {
+            container.stopping =
+                Some(Stopping { since: now, grace, in_hook, signalled_at: None, killed_at: None });
+        }
+    }
+
+    /// The hook before the signal came back.
+    pub fn pre_stopped(&mut self, key: &InstanceKey) {
+        if let Some(stopping) = self.present(key).and_then(|container| container.stopping.as_mut()) {
+            stopping.in_hook = false;
+        }
+    }
+
+    /// A container was sent the signal that asks it to stop.
+    pub fn signalled(&mut self, key: &InstanceKey, now: Timestamp) {
+        if let Some(stopping) = self.present(key).and_then(|container| container.stopping.as_mut()) {
+            stopping.signalled_at = Some(now);
+        }
+    }
+
+    /// The container of a run that is not over.
+    fn present(&mut self, key: &InstanceKey) -> Option<&mut ContainerState> {
+        let container = self.containers.get_mut(&key.container)?;
+        container.running().is_some_and(|run| run.key == *key).then_some(container)
     }
 
     /// A container was killed.
@@ -298,6 +353,8 @@ impl PodState {
             let stopping = container.stopping.get_or_insert(Stopping {
                 since: now,
                 grace: Duration::ZERO,
+                in_hook: false,
+                signalled_at: None,
                 killed_at: None,
             });
             stopping.killed_at = Some(now);
@@ -316,8 +373,7 @@ impl PodState {
         let Some(probe) = self.container_spec(&key.container).and_then(|spec| kind.of(spec)).cloned() else {
             return;
         };
-        let Some(container) = self.containers.get_mut(&key.container) else { return };
-        if container.running().is_some_and(|run| run.key == *key) {
+        if let Some(container) = self.present(key) {
             container.probes.entry(kind).or_default().record(&probe, success, now);
         }
     }

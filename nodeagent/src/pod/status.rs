@@ -13,7 +13,7 @@ use super::{
     Ending, RestartPolicy, backoff, is_sidecar, later,
     probes::ProbeKind,
     restarts,
-    state::{ContainerState, PodState},
+    state::{ContainerState, PodState, PostStart},
 };
 use crate::runtime::{ExitRecord, Instance, Qos};
 
@@ -160,7 +160,10 @@ fn current_state(
     now: Timestamp,
     look: &mut dyn FnMut(Timestamp),
 ) -> (ApiState, bool) {
-    if let Some(run) = container.running() {
+    if container.running().is_some() && container.post_start == PostStart::Failed {
+        return (waiting("PostStartHookError", None), true);
+    }
+    if let Some(run) = container.running().filter(|_| container.is_up()) {
         let started_at = run.started_at.map(Time);
         return (
             ApiState { running: Some(ContainerStateRunning { started_at }), ..ApiState::default() },

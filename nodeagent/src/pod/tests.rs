@@ -1,5 +1,7 @@
 //! Plans as tables: what is known on the left, what to do and to report on the right.
 
+mod stops;
+
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
@@ -81,6 +83,12 @@ impl Story {
         self.state.exited(&key(container, attempt), exit(code, started, finished));
     }
 
+    /// Is to end, and was sent its signal.
+    fn asked_to_end(&mut self, container: &str, grace: u64, second: i64) {
+        self.state.stopping(&key(container, 0), Duration::from_secs(grace), false, at(second));
+        self.state.signalled(&key(container, 0), at(second));
+    }
+
     fn delete(&mut self, grace_seconds: i64) {
         let mut pod = Pod::clone(&self.state.pod);
         pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
@@ -110,6 +118,14 @@ fn exit(code: i32, started: i64, finished: i64) -> ExitRecord {
 
 fn start(container: &str, attempt: u32, delay: u64) -> Action {
     Action::Start { container: container.to_owned(), attempt, restart_delay: Duration::from_secs(delay) }
+}
+
+fn stop(container: &str, grace: u64, why: &str) -> Action {
+    Action::Stop { key: key(container, 0), grace: Duration::from_secs(grace), why: why.to_owned() }
+}
+
+fn signal(container: &str) -> Action {
+    Action::Signal(key(container, 0))
 }
 
 fn first(status: &PodStatus) -> ContainerStatus {
@@ -331,12 +347,7 @@ fn a_sidecar_lets_the_containers_go_once_it_started_and_stops_after_them() {
     assert_eq!(story.actions(1), [start("main", 0, 0)]);
     story.started("main", 0, 0, 1);
     story.exited("main", 0, 0, 1, 2);
-    let stop = Action::Stop {
-        key: key("proxy", 0),
-        grace: Duration::from_secs(9),
-        why: "Stopping container proxy".to_owned(),
-    };
-    assert_eq!(story.actions(2), [stop]);
+    assert_eq!(story.actions(2), [stop("proxy", 9, "Stopping container proxy"), signal("proxy")]);
 }
 
 #[test]
@@ -344,13 +355,8 @@ fn deletion_asks_then_kills_then_frees_then_says_so() {
     let mut story = Story::simple();
     story.started("main", 0, 0, 0);
     story.delete(5);
-    let stop = Action::Stop {
-        key: key("main", 0),
-        grace: Duration::from_secs(5),
-        why: "Stopping container main".to_owned(),
-    };
-    assert_eq!(story.actions(10), [stop]);
-    story.state.stopping(&key("main", 0), Duration::from_secs(5), at(10));
+    assert_eq!(story.actions(10), [stop("main", 5, "Stopping container main"), signal("main")]);
+    story.asked_to_end("main", 5, 10);
     assert_eq!((story.actions(14), story.look_again(14)), (vec![], Some(15)));
     assert_eq!(story.actions(15), [Action::Kill(key("main", 0))]);
     story.state.killed(&key("main", 0), at(15));
@@ -373,7 +379,7 @@ fn a_second_delete_may_shorten_the_grace_period() {
     let mut story = Story::simple();
     story.started("main", 0, 0, 0);
     story.delete(300);
-    story.state.stopping(&key("main", 0), Duration::from_secs(300), at(10));
+    story.asked_to_end("main", 300, 10);
     assert_eq!(story.actions(20), []);
     story.delete(0);
     assert_eq!(story.actions(20), [Action::Kill(key("main", 0))]);
@@ -398,7 +404,7 @@ fn nothing_is_freed_while_a_start_is_under_way() {
     story.delete(5);
     assert_eq!(story.actions(1), []);
     story.started("main", 0, 0, 1);
-    assert!(matches!(story.actions(1)[..], [Action::Stop { .. }]));
+    assert!(matches!(story.actions(1)[..], [Action::Stop { .. }, Action::Signal(_)]));
 }
 
 #[test]
@@ -407,7 +413,7 @@ fn a_pod_over_its_deadline_fails() {
         Story::in_sandbox(serde_json::json!({"activeDeadlineSeconds": 60, "containers": [{"name": "main"}]}));
     story.started("main", 0, 0, 0);
     assert_eq!((story.actions(59), story.look_again(59)), (vec![], Some(60)));
-    assert!(matches!(story.actions(60)[..], [Action::Stop { .. }]));
+    assert!(matches!(story.actions(60)[..], [Action::Stop { .. }, Action::Signal(_)]));
     let status = story.status(60);
     assert_eq!(
         (status.phase.as_deref(), status.reason.as_deref()),
@@ -468,13 +474,9 @@ fn a_container_that_fails_its_liveness_probe_is_stopped_and_restarted() {
     story.started("main", 0, 0, 0);
     assert_eq!(story.actions(0), [probe(ProbeKind::Liveness)]);
     story.state.probed(&key("main", 0), ProbeKind::Liveness, false, at(0));
-    let stop = Action::Stop {
-        key: key("main", 0),
-        grace: Duration::from_secs(7),
-        why: "Container main failed liveness probe, will be restarted".to_owned(),
-    };
-    assert_eq!(story.actions(1), [stop]);
-    story.state.stopping(&key("main", 0), Duration::from_secs(7), at(1));
+    let why = "Container main failed liveness probe, will be restarted";
+    assert_eq!(story.actions(1), [stop("main", 7, why), signal("main")]);
+    story.asked_to_end("main", 7, 1);
     assert_eq!(story.actions(8), [Action::Kill(key("main", 0))]);
     story.exited("main", 0, 0, 0, 8);
     assert_eq!(story.actions(8), [start("main", 1, 10)]);

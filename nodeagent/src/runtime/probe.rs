@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 pub enum ProbeTarget {
     /// A command that exits 0.
     Exec(Vec<String>),
-    /// An HTTP GET with a status from 200 to 399.
+    /// An HTTP GET, by default with a status from 200 to 399.
     Http {
         /// Address and port.
         address: (String, u16),
@@ -24,6 +24,8 @@ pub enum ProbeTarget {
         path: String,
         /// Further headers.
         headers: Vec<(String, String)>,
+        /// Any answer will do.
+        any_status: bool,
     },
     /// A port that accepts connections.
     Tcp((String, u16)),
@@ -61,6 +63,7 @@ impl ProbeTarget {
                 .flatten()
                 .map(|header| (header.name.clone(), header.value.clone()))
                 .collect(),
+            any_status: false,
         })
     }
 }
@@ -97,7 +100,13 @@ pub(super) async fn over_network(target: &ProbeTarget, timeout: Duration) -> Res
         match target {
             ProbeTarget::Exec(_) => Err("not a network probe".to_owned()),
             ProbeTarget::Tcp(address) => connect(address).await.map(drop),
-            ProbeTarget::Http { address, path, headers } => get(address, path, headers).await,
+            ProbeTarget::Http { address, path, headers, any_status } => {
+                let status = get(address, path, headers).await?;
+                if *any_status || (200..400).contains(&status) {
+                    return Ok(());
+                }
+                Err(format!("HTTP probe failed with statuscode: {status}"))
+            }
         }
     };
     tokio::time::timeout(timeout, attempt)
@@ -111,7 +120,8 @@ async fn connect((host, port): &(String, u16)) -> Result<TcpStream, String> {
         .map_err(|error| format!("dial tcp {host}:{port}: {error}"))
 }
 
-async fn get(address: &(String, u16), path: &str, headers: &[(String, String)]) -> Result<(), String> {
+/// The status of the answer.
+async fn get(address: &(String, u16), path: &str, headers: &[(String, String)]) -> Result<u16, String> {
     let (host, port) = address;
     let context = |error: &dyn std::fmt::Display| format!("Get \"http://{host}:{port}{path}\": {error}");
     let stream = connect(address).await.map_err(|error| context(&error))?;
@@ -127,12 +137,7 @@ async fn get(address: &(String, u16), path: &str, headers: &[(String, String)]) 
         answer = &mut exchange => answer,
         _ = connection => exchange.await,
     };
-    let status = answer.map_err(|error| context(&error))?.status();
-    if (200..400).contains(&status.as_u16()) {
-        Ok(())
-    } else {
-        Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
-    }
+    answer.map(|answer| answer.status().as_u16()).map_err(|error| context(&error))
 }
 
 /// What a probe says of itself where its headers say nothing else. A name may come several times; an empty value takes what is
@@ -172,10 +177,12 @@ mod tests {
         ("127.0.0.1".to_owned(), port)
     }
 
+    fn target(address: (String, u16), any_status: bool) -> ProbeTarget {
+        ProbeTarget::Http { address, path: "/healthz".to_owned(), headers: vec![], any_status }
+    }
+
     async fn http(answer: &'static str) -> Result<(), String> {
-        let target =
-            ProbeTarget::Http { address: server(answer).await, path: "/healthz".to_owned(), headers: vec![] };
-        over_network(&target, Duration::from_secs(5)).await
+        over_network(&target(server(answer).await, false), Duration::from_secs(5)).await
     }
 
     #[tokio::test]
@@ -184,6 +191,8 @@ mod tests {
         assert_eq!(http("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n").await, Ok(()));
         let error = http("HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n").await.unwrap_err();
         assert_eq!(error, "HTTP probe failed with statuscode: 503");
+        let busy = server("HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(over_network(&target(busy, true), Duration::from_secs(5)).await, Ok(()), "any will do");
     }
 
     #[tokio::test]
@@ -191,8 +200,7 @@ mod tests {
         assert!(http("not http at all\r\n\r\n").await.is_err());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
-        let target = ProbeTarget::Http { address, path: "/".to_owned(), headers: vec![] };
-        let error = over_network(&target, Duration::from_millis(50)).await.unwrap_err();
+        let error = over_network(&target(address, true), Duration::from_millis(50)).await.unwrap_err();
         assert!(error.contains("no answer"), "{error}");
     }
 

@@ -247,8 +247,12 @@ async fn the_host_reaches_a_pod_at_its_address() {
     let rig = Rig::one(&["serve"]).await;
     let run = rig.start().await;
     let address = (rig.sandbox.ip.unwrap().to_string(), 8080);
-    let probe =
-        |path: &str| ProbeTarget::Http { address: address.clone(), path: path.to_owned(), headers: vec![] };
+    let probe = |path: &str| ProbeTarget::Http {
+        address: address.clone(),
+        path: path.to_owned(),
+        headers: vec![],
+        any_status: false,
+    };
     let limit = Duration::from_secs(5);
     eventually("the probe succeeds", || async {
         rig.runtime.probe(&run.key, &probe("/healthz"), limit).await.is_ok()
