@@ -44,6 +44,15 @@ pub(super) fn spec(spec: &Value, path: &Path<'_>, faults: &mut Faults) {
     gates(spec, path, faults);
     host_aliases(&spec["hostAliases"], &path.field("hostAliases"), faults);
     security(&spec["securityContext"], &path.field("securityContext"), faults);
+    let shared = &spec["shareProcessNamespace"];
+    if *shared == true && spec["hostPID"] == true {
+        let context = &path.field("securityContext");
+        faults.invalid(
+            &context.field("shareProcessNamespace"),
+            shared,
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        );
+    }
 }
 
 fn dns(spec: &Value, path: &Path<'_>, faults: &mut Faults) {

@@ -2,6 +2,7 @@
 
 mod hooks;
 mod system_calls;
+mod together;
 
 use claw_e2e::{Cluster, Kubectl, wait};
 

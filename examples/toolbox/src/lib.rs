@@ -10,6 +10,7 @@
 mod archive;
 mod http;
 mod kernel;
+mod processes;
 mod resolve;
 mod shell;
 mod terminal;
@@ -31,6 +32,8 @@ const USAGE: &str = "usage: toolbox COMMAND [--option value]
   lines --count N [--interval-ms M] [--text T]   numbered lines
   env                                    prints the environment
   id, pwd, tty, stty size                who and where this is, and its terminal
+  ps                                     processes: number, state, command line
+  pause                                  waits for ever, and reaps whom others leave behind
   cat [FILE...]                          prints files, or what it reads
   echo [TEXT...]                         prints a line
   yes                                    prints lines without end
@@ -132,6 +135,8 @@ fn run(arguments: &[String]) -> Result<u8, String> {
             say(&address.to_string());
             0
         }),
+        "ps" => processes::list(),
+        "pause" => processes::pause(),
         "syscall" => kernel::call(&options.positionals),
         "true" => Ok(0),
         "false" => Ok(1),

@@ -30,6 +30,9 @@ impl Hook {
             let command = exec.command.clone().unwrap_or_default();
             return match shared.runtime.exec(key, &command, limit).await {
                 Ok(ExecReply::Exited { code: 0, .. }) => Ok(()),
+                Ok(ExecReply::Exited { code, output }) if output.is_empty() => {
+                    Err(format!("exit code {code}"))
+                }
                 Ok(ExecReply::Exited { code, output }) => Err(format!("exit code {code}: {output}")),
                 Ok(ExecReply::TimedOut) => Err(format!("timed out after {} s", limit.as_secs())),
                 Ok(ExecReply::Failed(why)) => Err(why),

@@ -44,9 +44,9 @@ pub(super) fn image(folder: &Path, name: &Name) -> Result<Image, Error> {
 }
 
 /// What it is found as in `/bin`: the names that people type, and that `kubectl cp` needs.
-const COMMANDS: [&str; 15] = [
-    "toolbox", "cat", "echo", "env", "false", "id", "pwd", "sh", "sleep", "stty", "tar", "test", "true",
-    "tty", "yes",
+const COMMANDS: [&str; 16] = [
+    "toolbox", "cat", "echo", "env", "false", "id", "ps", "pwd", "sh", "sleep", "stty", "tar", "test",
+    "true", "tty", "yes",
 ];
 
 /// Unpacks beside and renames, so that what exists is complete.

@@ -110,6 +110,11 @@ pub fn kill_and_remove(path: &str) -> Result<(), Error> {
     }
 }
 
+/// Kills every process in the cgroup and its descendants, once.
+pub fn kill_all_in(path: &str) {
+    folders(path).iter().for_each(|folder| kill_all(folder));
+}
+
 /// Removes a cgroup that has neither processes nor descendants; otherwise leaves it.
 pub fn remove_if_empty(path: &str) {
     for folder in folders(path) {

@@ -76,7 +76,11 @@ impl Qos {
 
 /// How willingly the kernel kills a container when memory runs out, as far as this process may say.
 pub(super) fn oom_score(pod: &Pod, container: &Container, memory_bytes: i128) -> i32 {
-    let wanted = wanted_oom_score(pod, container, memory_bytes);
+    possible_oom_score(wanted_oom_score(pod, container, memory_bytes))
+}
+
+/// The wanted score, as far as this process may give it.
+pub(super) fn possible_oom_score(wanted: i32) -> i32 {
     if may_lower_oom_scores() { wanted } else { wanted.max(own_oom_score()) }
 }
 

@@ -36,7 +36,19 @@ pub(super) struct Plan<'a> {
     pub mounts: Vec<Bind>,
     /// Namespaces of the pod to join, by path.
     pub namespaces: Vec<(LinuxNamespaceType, PathBuf)>,
+    pub processes: Processes,
     pub memory_bytes: i128,
+}
+
+/// Which processes a container sees, and has its own among.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Processes {
+    /// Its own.
+    Own,
+    /// Those of a namespace, by path.
+    Of(PathBuf),
+    /// All of the machine.
+    Machine,
 }
 
 /// A path of the host inside the container.
@@ -304,8 +316,12 @@ fn open_files_limit() -> u64 {
 
 fn namespaces(plan: &Plan<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     let mut all = Vec::new();
-    for own in [LinuxNamespaceType::Pid, LinuxNamespaceType::Mount] {
-        all.push(LinuxNamespaceBuilder::default().typ(own).build()?);
+    all.push(LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Mount).build()?);
+    let own = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Pid);
+    match &plan.processes {
+        Processes::Own => all.push(own.build()?),
+        Processes::Of(path) => all.push(own.path(path).build()?),
+        Processes::Machine => {}
     }
     for (kind, path) in &plan.namespaces {
         all.push(LinuxNamespaceBuilder::default().typ(*kind).path(path).build()?);
@@ -317,6 +333,7 @@ fn mounts(plan: &Plan<'_>) -> Result<Vec<Mount>, OciSpecError> {
     let mut all = get_default_mounts();
     // Mounted by libcontainer on version 1 they come out writable.
     all.retain(|mount| mount.typ().as_deref() != Some("cgroup"));
+    all.retain(|mount| !plan.mounts.iter().any(|bind| Path::new(&bind.target) == mount.destination()));
     for bind in &plan.mounts {
         let access = if bind.read_only { "ro" } else { "rw" };
         let options = ["rbind", bind.propagation, access].map(str::to_owned).to_vec();
@@ -366,6 +383,7 @@ mod tests {
             cgroup: "/c",
             mounts: Vec::new(),
             namespaces: Vec::new(),
+            processes: Processes::Own,
             memory_bytes: 1 << 30,
         })
         .unwrap()

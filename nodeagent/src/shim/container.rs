@@ -306,6 +306,15 @@ impl<'a> Shim<'a> {
     }
 
     fn reap(&mut self) {
+        let ran = self.exit.is_none();
+        self.collect();
+        if ran && self.exit.is_some() && self.job.shares_processes {
+            // They hold the pipes of the log open.
+            cgroups::kill_all_in(&self.job.cgroup);
+        }
+    }
+
+    fn collect(&mut self) {
         let init = Pid::from_raw(self.record.init_pid);
         while let Some((pid, status)) = sys::reap_one() {
             if pid == init {

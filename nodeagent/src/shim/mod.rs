@@ -97,6 +97,9 @@ pub struct RunJob {
     pub stdin: Stdin,
     /// Whether its first process has a terminal, as in `config.json`.
     pub tty: bool,
+    /// Its processes are among others, so that the kernel does not end the rest of them with the first.
+    #[serde(default)]
+    pub shares_processes: bool,
 }
 
 /// The standard input of a container's first process.

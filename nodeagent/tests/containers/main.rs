@@ -6,14 +6,15 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod system_calls;
+mod together;
 
 use std::{sync::Arc, time::Duration};
 
 use claw_nodeagent::{
     Containers, ContainersConfig, Runtime,
     runtime::{
-        ExecReply, ExitReason, ExitRecord, Host, Instance, ProbeTarget, Said, Sandbox, Sources, StartFailure,
-        StartRequest, Talk, TalkWish, cgroups,
+        ExecReply, ExitReason, ExitRecord, Host, Instance, InstanceKey, ProbeTarget, Said, Sandbox, Sources,
+        StartFailure, StartRequest, Talk, TalkWish, cgroups,
     },
 };
 use common::{Machine, can_run_containers, eventually, log_texts, shims_of, unreachable_client};
@@ -79,6 +80,19 @@ impl Rig {
         let exit =
             tokio::time::timeout(common::PATIENCE, self.runtime.wait(&instance.key)).await.unwrap().unwrap();
         (exit, log_texts(&self.runtime.log_folder(&instance.key).unwrap()))
+    }
+
+    /// What a program says that is started in a container that runs.
+    async fn says(&self, index: usize, command: &[String]) -> (i32, String) {
+        let key = InstanceKey {
+            pod_uid: self.pod.metadata.uid.clone().unwrap(),
+            container: format!("c{index}"),
+            attempt: 0,
+        };
+        match self.runtime.exec(&key, command, Duration::from_secs(60)).await.unwrap() {
+            ExecReply::Exited { code, output } => (code, output.trim().to_owned()),
+            other => panic!("{command:?}: {other:?}"),
+        }
     }
 
     /// Releases the pod and asserts that nothing is left of it.

@@ -1,8 +1,5 @@
 //! What containers may ask of the kernel, in their first process and in programs that come later.
 
-use std::time::Duration;
-
-use claw_nodeagent::{Runtime as _, runtime::ExecReply};
 use serde_json::{Value, json};
 
 use super::{Rig, common::can_run_containers, container};
@@ -25,21 +22,6 @@ async fn rig(contexts: &[Value]) -> Rig {
         one
     });
     Rig::new(json!({"containers": containers.collect::<Vec<_>>()})).await
-}
-
-impl Rig {
-    /// What a program says that is started in a container that runs.
-    async fn says(&self, index: usize, command: &[String]) -> (i32, String) {
-        let key = claw_nodeagent::runtime::InstanceKey {
-            pod_uid: self.pod.metadata.uid.clone().unwrap(),
-            container: format!("c{index}"),
-            attempt: 0,
-        };
-        match self.runtime.exec(&key, command, Duration::from_secs(60)).await.unwrap() {
-            ExecReply::Exited { code, output } => (code, output.trim().to_owned()),
-            other => panic!("{command:?}: {other:?}"),
-        }
-    }
 }
 
 const REFUSED: &str = "Operation not permitted (os error 1)";

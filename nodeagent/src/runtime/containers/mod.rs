@@ -10,6 +10,8 @@
 //!              /gpus.json                which container holds which GPU
 //!              /sandbox.json             its address
 //!              /ns/{net,ipc,uts}         its namespaces, pinned
+//!              /pause/                   the container that holds the processes it shares, if it does
+//!              /shm/                     the memory that its containers share, mounted
 //!              /volumes/NAME/            its volumes
 //!              /subpaths/CONTAINER/N     parts of volumes, mounted
 //!              /etc/{hosts,…}            files every container gets
@@ -22,6 +24,7 @@ mod gpus;
 mod host_files;
 mod images;
 mod reach;
+mod together;
 
 use std::{
     collections::HashSet,
@@ -50,7 +53,7 @@ use super::{
     network::{self, Network, namespace},
     pod_files, probe, records,
     seccomp::Seccomp,
-    spec::{self, Bind},
+    spec::{self, Bind, Processes},
     sub_path, termination, volumes,
 };
 use crate::{
@@ -122,6 +125,8 @@ pub struct Containers {
     machine: Machine,
     gpus: Arc<Gpus>,
     seccomp: Arc<Seccomp>,
+    /// Held while a namespace of processes is looked for or made.
+    pausing: tokio::sync::Mutex<()>,
     ledger: Mutex<Ledger>,
 }
 
@@ -177,6 +182,7 @@ impl Containers {
         Ok(Arc::new(Self {
             gpus: gpus.map_err(|error| Error::Unsupported(error.to_string()))?,
             ledger: Mutex::default(),
+            pausing: tokio::sync::Mutex::default(),
             seccomp: Arc::new(Seccomp::new(root_dir.join("seccomp"))),
             images: Images::open(&root_dir.join("images"), config.images)?,
             network: Arc::new(Network::open(&root_dir, config.pod_network)?),
@@ -202,8 +208,11 @@ impl Containers {
 
     /// The API's id for a run: the same after every restart of the agent.
     fn container_id(&self, key: &InstanceKey) -> String {
-        let name =
-            format!("{}\n{}\n{}\n{}", self.root_dir.display(), key.pod_uid, key.container, key.attempt);
+        self.container_id_of(&key.pod_uid, &key.container, key.attempt)
+    }
+
+    fn container_id_of(&self, pod_uid: &str, container: &str, attempt: u32) -> String {
+        let name = format!("{}\n{pod_uid}\n{container}\n{attempt}", self.root_dir.display());
         hex(&Sha256::digest(name.as_bytes()))
     }
 
@@ -218,6 +227,7 @@ impl Containers {
         image: &Image,
         bundle: &Path,
         run: &RunRecord,
+        processes: Processes,
     ) -> Result<(Spec, Option<Filter>), StartFailure> {
         let (pod, container) = (request.pod, request.container);
         let folder = uid(pod)
@@ -228,6 +238,7 @@ impl Containers {
             environment::resolve(container, &image.environment(), request.services, &fields, request.sources)
                 .await?;
         let mut mounts = pod_files::binds(&folder, pod);
+        mounts.extend(together::memory(&folder, pod));
         mounts.extend(volumes::binds(&folder, pod, container, &environment)?);
         mounts.push(termination::bind(bundle, container));
         let mut spec = spec::build(&spec::Plan {
@@ -237,7 +248,8 @@ impl Containers {
             environment: &environment,
             cgroup: &run.cgroup,
             mounts: without_doubles(mounts),
-            namespaces: shared_namespaces(&folder),
+            namespaces: shared_namespaces(&folder, pod),
+            processes,
             memory_bytes: self.machine.capacity.get("memory").map_or(0, |memory| memory.units()),
         })?;
         self.add_gpus(pod.metadata.uid.as_deref().unwrap_or_default(), container, &mut spec)?;
@@ -254,6 +266,24 @@ impl Containers {
         let confine = move || Ok(seccomp.confine(&pod, &container, &mut spec).map(|filter| (spec, filter)));
         let failed = |error: Error| StartFailure::new("CreateContainerError", error.full());
         blocking(confine).await.map_err(failed)?
+    }
+
+    fn write_bundle(
+        &self,
+        bundle: &Path,
+        config: &Spec,
+        filter: Option<&Filter>,
+        run: &RunRecord,
+    ) -> Result<(), Error> {
+        fs::create_dir_all(bundle).map_err(Error::io("creating", bundle))?;
+        records::write(&bundle.join("config.json"), config)?;
+        if let Some(filter) = filter {
+            records::write(&bundle.join(files::FILTER), filter)?;
+        }
+        let lock = bundle.join(files::LOCK);
+        fs::write(&lock, []).map_err(Error::io("creating", &lock))?;
+        // About a process, which a power cut ends too: no need to wait for the disk.
+        records::write(&bundle.join(RUN_RECORD), run)
     }
 
     /// The record of a run and the bundle it is in.
@@ -314,17 +344,8 @@ fn sandbox_failure(error: &Error) -> StartFailure {
     StartFailure::new("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {}", error.full()))
 }
 
-/// What a pod may ask for that this runtime does not do. Better refused than ignored.
-fn unsupported(pod: &Pod) -> Option<StartFailure> {
-    let spec = pod.spec.as_ref()?;
-    let asks = [
-        (spec.host_pid, "hostPID"),
-        (spec.host_ipc, "hostIPC"),
-        (spec.share_process_namespace, "shareProcessNamespace"),
-    ];
-    let field = asks.iter().find(|(asked, _)| *asked == Some(true)).map(|(_, field)| *field)?;
-    let why = format!("Failed to create pod sandbox: spec.{field} is not supported on this node");
-    Some(StartFailure::new("FailedCreatePodSandBox", why))
+fn create_error(error: Error) -> StartFailure {
+    StartFailure::new("CreateContainerError", error.full())
 }
 
 #[async_trait]
@@ -390,9 +411,6 @@ impl Runtime for Containers {
     }
 
     async fn prepare(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<Sandbox, StartFailure> {
-        if let Some(refusal) = unsupported(pod) {
-            return Err(refusal);
-        }
         // The first container follows at once.
         self.expect_moves();
         let folder =
@@ -413,15 +431,14 @@ impl Runtime for Containers {
     }
 
     async fn start(&self, request: StartRequest<'_>) -> Result<Instance, StartFailure> {
-        let create_error = |error: &Error| StartFailure::new("CreateContainerError", error.full());
         self.expect_moves();
         let key = InstanceKey {
-            pod_uid: uid(request.pod).map_err(|error| create_error(&error))?.to_owned(),
+            pod_uid: uid(request.pod).map_err(create_error)?.to_owned(),
             container: request.container.name.clone(),
             attempt: request.attempt,
         };
         let image = self.image(&request).await?;
-        let bundle = self.bundle(&key).map_err(|error| create_error(&error))?;
+        let bundle = self.bundle(&key).map_err(create_error)?;
         let run = RunRecord {
             id: self.container_id(&key),
             image: request.container.image.clone().unwrap_or_default(),
@@ -431,22 +448,14 @@ impl Runtime for Containers {
             image_key: image.key.clone(),
             stop_signal: images::stop_signal(request.container, &image.settings),
         };
-        self.clear(&bundle, &run).await.map_err(|error| create_error(&error))?;
+        self.clear(&bundle, &run).await.map_err(create_error)?;
 
-        let (config, filter) = self.configure(&request, &image, &bundle, &run).await?;
-        let write = || -> Result<(), Error> {
-            fs::create_dir_all(&bundle).map_err(Error::io("creating", &bundle))?;
-            termination::create(&bundle, request.container)?;
-            records::write(&bundle.join("config.json"), &config)?;
-            if let Some(filter) = &filter {
-                records::write(&bundle.join(files::FILTER), filter)?;
-            }
-            let lock = bundle.join(files::LOCK);
-            fs::write(&lock, []).map_err(Error::io("creating", &lock))?;
-            // About a process, which a power cut ends too: no need to wait for the disk.
-            records::write(&bundle.join(RUN_RECORD), &run)
-        };
-        write().map_err(|error| create_error(&error))?;
+        let processes = self.processes(&request).await?;
+        let shares_processes = processes != Processes::Own;
+        let (config, filter) = self.configure(&request, &image, &bundle, &run, processes).await?;
+        self.write_bundle(&bundle, &config, filter.as_ref(), &run)
+            .and_then(|()| termination::create(&bundle, request.container))
+            .map_err(create_error)?;
         let job = RunJob {
             id: run.id.clone(),
             bundle: bundle.clone(),
@@ -455,14 +464,14 @@ impl Runtime for Containers {
             cgroup: run.cgroup.clone(),
             stdin: reach::stdin(request.container),
             tty: request.container.tty == Some(true),
+            shares_processes,
         };
         let (started_at, exit) = match self.starter.run(job).await {
             Ok(shim) => (Some(shim.started_at), None),
             Err(error) => {
-                self.end_shim(&bundle, &run).await.map_err(|error| create_error(&error))?;
+                self.end_shim(&bundle, &run).await.map_err(create_error)?;
                 let exit = ExitRecord::start_error(error.full(), Timestamp::now());
-                records::write_durably(&bundle.join(files::EXIT), &exit)
-                    .map_err(|error| create_error(&error))?;
+                records::write_durably(&bundle.join(files::EXIT), &exit).map_err(create_error)?;
                 (None, Some(exit))
             }
         };
@@ -556,6 +565,7 @@ impl Runtime for Containers {
             }
         }
         let folder = self.pod_folder(pod_uid)?;
+        self.end_pause(&folder).await?;
         let cgroup = self.pod_cgroup(pod_uid);
         let kill = blocking(move || cgroups::kill_and_remove(&cgroup));
         kill.await?;
@@ -564,7 +574,7 @@ impl Runtime for Containers {
         blocking(move || {
             network.detach(&pod_uid)?;
             unmount_below(&folder)?;
-            for name in ["ns", "volumes", "etc", sub_path::FOLDER] {
+            for name in ["ns", "volumes", "etc", sub_path::FOLDER, together::MEMORY, together::PAUSE] {
                 remove_if_there(&folder.join(name))?;
             }
             remove_if_there(&folder.join(SANDBOX_RECORD))
@@ -615,9 +625,10 @@ fn without_doubles(mounts: Vec<Bind>) -> Vec<Bind> {
     kept
 }
 
-fn shared_namespaces(folder: &Path) -> Vec<(LinuxNamespaceType, PathBuf)> {
+fn shared_namespaces(folder: &Path, pod: &Pod) -> Vec<(LinuxNamespaceType, PathBuf)> {
     [(LinuxNamespaceType::Network, "net"), (LinuxNamespaceType::Ipc, "ipc"), (LinuxNamespaceType::Uts, "uts")]
         .into_iter()
+        .filter(|(kind, _)| !(*kind == LinuxNamespaceType::Ipc && together::uses_host_ipc(pod)))
         .map(|(kind, name)| (kind, folder.join("ns").join(name)))
         .filter(|(_, path)| path.exists())
         .collect()
@@ -632,12 +643,15 @@ fn make_sandbox(folder: &Path, pod: &Pod, host: &Host, network: &Network) -> Res
         return Ok(sandbox);
     }
     // What an attempt that failed in between left.
-    unmount_below(&pins)?;
-    remove_if_there(&pins)?;
+    for left in [&pins, &folder.join(together::MEMORY)] {
+        unmount_below(left)?;
+        remove_if_there(left)?;
+    }
     let own_network = !uses_host_network(pod);
     namespace::create(&pins, &environment::hostname(pod), own_network)?;
     let ip = if own_network { network.attach(uid(pod)?, pod, &pins.join("net"))? } else { host.ip };
     pod_files::write(folder, pod, ip, network.resolver())?;
+    together::make_memory(folder, pod)?;
     let sandbox = Sandbox { ip: Some(ip), created_at: Timestamp::now() };
     records::write_durably(&record, &sandbox)?;
     Ok(sandbox)
@@ -664,15 +678,5 @@ mod tests {
             propagation: "rprivate",
         };
         assert_eq!(without_doubles(vec![bind("own"), bind("volume")]), [bind("volume")]);
-    }
-
-    #[test]
-    fn what_is_not_supported_is_refused_by_name() {
-        let pod: Pod = serde_json::from_value(serde_json::json!(
-            {"spec": {"containers": [], "hostPID": true}}
-        ))
-        .unwrap();
-        assert!(unsupported(&pod).unwrap().message.contains("spec.hostPID"));
-        assert!(unsupported(&Pod::default()).is_none());
     }
 }

@@ -1,0 +1,60 @@
+//! Containers that see each other's processes and memory.
+
+use claw_e2e::{
+    Cluster, Options,
+    need::{self, Need},
+};
+
+use super::start;
+
+#[test]
+fn containers_see_of_each_other_and_of_the_machine_what_their_pod_says() {
+    let story = "containers_see_of_each_other_and_of_the_machine_what_their_pod_says";
+    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    let cluster = Cluster::start(Options::up(1));
+    let kubectl = start(&cluster, PODS, &["apart", "together", "watchman"]);
+    let seen = |pod: &str| kubectl.ok(&["exec", pod, "-c", "one", "--", "ps"]);
+
+    let apart = seen("apart");
+    assert!(apart.starts_with("1 S /toolbox sleep 1001\n") && !apart.contains("sleep 1002"), "{apart}");
+    let together = seen("together");
+    assert!(together.starts_with("1 S /toolbox pause\n"), "{together}");
+    assert!(together.contains("sleep 1001") && together.contains("sleep 1002"), "{together}");
+    let machine = seen("watchman");
+    assert!(machine.lines().any(|line| line.starts_with(&format!("{} ", cluster.pid()))), "{machine}");
+
+    // Memory by name is shared by all containers of a pod, whatever else they share.
+    kubectl.ok(&["exec", "apart", "-c", "one", "--", "sh", "-c", "echo hello > /dev/shm/note"]);
+    assert_eq!(kubectl.ok(&["exec", "apart", "-c", "two", "--", "cat", "/dev/shm/note"]), "hello\n");
+    kubectl.fails(&["exec", "together", "-c", "one", "--", "cat", "/dev/shm/note"], "");
+
+    let refused = kubectl.fails(
+        &["apply", "-f", "-"],
+        &PODS.replace("hostPID: true", "hostPID: true, shareProcessNamespace: true"),
+    );
+    assert!(refused.contains("ShareProcessNamespace and HostPID cannot both be enabled"), "{refused}");
+}
+
+const PODS: &str = r#"
+apiVersion: v1
+kind: List
+items:
+  - apiVersion: v1
+    kind: Pod
+    metadata: {name: apart}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: &two
+        - {name: one, image: "clawbernetes.io/toolbox:1", args: [sleep, "1001"]}
+        - {name: two, image: "clawbernetes.io/toolbox:1", args: [sleep, "1002"]}
+  - apiVersion: v1
+    kind: Pod
+    metadata: {name: together}
+    spec: {terminationGracePeriodSeconds: 1, shareProcessNamespace: true, containers: *two}
+  - apiVersion: v1
+    kind: Pod
+    metadata: {name: watchman}
+    spec: {terminationGracePeriodSeconds: 1, hostPID: true, containers: *two}
+"#;
