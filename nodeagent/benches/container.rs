@@ -101,6 +101,7 @@ impl Rig {
                 pod: &self.pod,
                 container: &self.pod.spec.as_ref().expect("a spec").containers[0],
                 services: &[],
+                target: None,
                 attempt: self.attempts.fetch_add(1, Ordering::Relaxed),
                 restart_delay: Duration::ZERO,
                 sandbox: &self.sandbox,

@@ -101,8 +101,8 @@ fn conditions(
 fn condition(before: Option<&Value>, mut reported: Value, now: &str) -> Value {
     let same = |field: &str| before.is_some_and(|before| before.get(field) == reported.get(field));
     let unchanged_status = same("status");
-    // A heartbeat time alone is no change worth storing.
-    if unchanged_status && same("reason") && same("message") {
+    // A heartbeat time alone is no change worth storing. What it is about is: clients wait for the generation that they made.
+    if unchanged_status && same("reason") && same("message") && same("observedGeneration") {
         return before.cloned().unwrap_or(reported);
     }
     let kept =
@@ -173,6 +173,16 @@ mod tests {
                 ],
             })
         );
+    }
+
+    #[test]
+    fn a_condition_says_which_generation_it_is_about() {
+        let condition = |generation: u32| {
+            json!({ "conditions": [
+            { "type": "Ready", "status": "True", "lastTransitionTime": "t1", "observedGeneration": generation },
+        ] })
+        };
+        assert_eq!(pod_status(&condition(1), condition(2), NOW).unwrap(), condition(2));
     }
 
     #[test]

@@ -106,6 +106,7 @@ pub(super) struct Said(Mutex<Vec<String>>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sub {
     Status,
+    EphemeralContainers,
     Scale,
     Binding,
     Eviction,
@@ -123,6 +124,7 @@ impl Sub {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::EphemeralContainers => "ephemeralcontainers",
             Self::Scale => "scale",
             Self::Binding => "binding",
             Self::Eviction => "eviction",
@@ -309,11 +311,24 @@ impl Served {
 
     fn subresource(&self, name: &str) -> Option<Sub> {
         use Sub::{
-            Approval, Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token,
+            Approval, Attach, Binding, EphemeralContainers, Eviction, Exec, Finalize, Log, PortForward,
+            Scale, Status, Token,
         };
         self.descriptor.subresource(name)?;
-        let all =
-            [Approval, Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Scale, Status, Token];
+        let all = [
+            Approval,
+            Attach,
+            Binding,
+            EphemeralContainers,
+            Eviction,
+            Exec,
+            Finalize,
+            Log,
+            PortForward,
+            Scale,
+            Status,
+            Token,
+        ];
         all.into_iter().find(|sub| sub.name() == name)
     }
 

@@ -209,7 +209,9 @@ impl ObjectService {
         view: View,
     ) -> Result<Response, ApiError> {
         match (sub, verb) {
-            (Sub::Status | Sub::Approval, Verb::Get) => self.get(target, view).await,
+            (Sub::Status | Sub::Approval | Sub::EphemeralContainers, Verb::Get) => {
+                self.get(target, view).await
+            }
             (Sub::Status, Verb::Update { body, options }) => {
                 self.replace(target, Part::Status, &body, &options, view).await
             }
@@ -220,7 +222,20 @@ impl ObjectService {
             (Sub::Scale, Verb::Patch { kind: PatchKind::Apply, body, options, force }) => {
                 self.apply_scale(target, &body, &options, force).await
             }
-            (Sub::Status | Sub::Scale, Verb::Patch { force: true, .. }) => Err(force_without_apply()),
+            (Sub::EphemeralContainers, Verb::Update { body, options }) => {
+                self.replace(target, Part::EphemeralContainers, &body, &options, view).await
+            }
+            (Sub::EphemeralContainers, Verb::Patch { kind: PatchKind::Apply, body, options, force }) => {
+                let (body, options) = (&body[..], &options);
+                let part = Part::EphemeralContainers;
+                self.apply(target, Asked { part, body, options, force, view }).await
+            }
+            (Sub::Status | Sub::Scale | Sub::EphemeralContainers, Verb::Patch { force: true, .. }) => {
+                Err(force_without_apply())
+            }
+            (Sub::EphemeralContainers, Verb::Patch { kind, body, options, force: _ }) => {
+                self.patch(target, Part::EphemeralContainers, (kind, &body), &options, view).await
+            }
             (Sub::Status, Verb::Patch { kind, body, options, force: _ }) => {
                 self.patch(target, Part::Status, (kind, &body), &options, view).await
             }

@@ -112,8 +112,8 @@ fn program(user_agent: &str) -> String {
 pub(super) fn subject(kind: &Served, part: Part) -> Subject<'_> {
     let scope = match part {
         Part::Status | Part::Approval => Scope::Status,
-        Part::Main if kind.has_status() => Scope::Main,
-        Part::Main | Part::Finalizers | Part::Internal => Scope::Whole,
+        Part::Main | Part::EphemeralContainers if kind.has_status() => Scope::Main,
+        Part::Main | Part::EphemeralContainers | Part::Finalizers | Part::Internal => Scope::Whole,
     };
     let descriptor = &kind.descriptor;
     Subject { schema: descriptor.compiled(), scope, builtin: descriptor.builtin }

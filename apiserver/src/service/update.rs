@@ -34,6 +34,7 @@ use super::{
 use crate::{
     patch,
     store::{Change, Expect, Record, StoreError, Write},
+    validation,
 };
 
 /// Which part of an object a change may touch.
@@ -45,6 +46,8 @@ pub(super) enum Part {
     Status,
     /// Only the decisions about a certificate signing request.
     Approval,
+    /// Only `spec.ephemeralContainers`, of a pod.
+    EphemeralContainers,
     /// Only `spec.finalizers`, of a namespace.
     Finalizers,
     /// The server's own change, made by code that knows what it may touch.
@@ -58,6 +61,7 @@ impl Part {
             Self::Main | Self::Internal => "",
             Self::Status => "status",
             Self::Approval => "approval",
+            Self::EphemeralContainers => "ephemeralcontainers",
             Self::Finalizers => "finalize",
         }
     }
@@ -349,21 +353,31 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) {
             }
         }
         Part::Approval => *new = approval::approved(old, new),
-        Part::Finalizers => {
-            let finalizers = new["spec"]["finalizers"].take();
-            new.clone_from(old);
-            if let Some(spec) = new["spec"].as_object_mut() {
-                spec.remove("finalizers");
-                if !finalizers.is_null() {
-                    spec.insert("finalizers".to_owned(), finalizers);
-                }
-            }
+        Part::EphemeralContainers => {
+            keep_but(old, new, "ephemeralContainers");
+            kind.fill_in(new);
         }
+        Part::Finalizers => keep_but(old, new, "finalizers"),
         Part::Internal => {}
     }
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-    if matches!(part, Part::Main) && kind.descriptor.has_generation && kind.is_wish(old, new) {
+    if matches!(part, Part::Main | Part::EphemeralContainers)
+        && kind.descriptor.has_generation
+        && kind.is_wish(old, new)
+    {
         bump_generation(new);
+    }
+}
+
+/// Keeps all of an object but one field of its spec.
+fn keep_but(old: &Value, new: &mut Value, field: &str) {
+    let sent = new["spec"][field].take();
+    new.clone_from(old);
+    if let Some(spec) = new["spec"].as_object_mut() {
+        spec.remove(field);
+        if !sent.is_null() {
+            spec.insert(field.to_owned(), sent);
+        }
     }
 }
 
@@ -372,6 +386,7 @@ fn judge(target: &Target, part: Part, old: &Value, new: &Value) -> Result<(), Ap
     let kind = &target.kind;
     let mut causes = match part {
         Part::Main | Part::Status | Part::Approval => kind.faults(Some(old), new),
+        Part::EphemeralContainers => validation::ephemeral_containers(old, new),
         Part::Finalizers | Part::Internal => Vec::new(),
     };
     causes.extend(new_finalizers_while_deleting(old, new));

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::{
-    each, env,
+    each, env, ephemeral,
     faults::{Faults, Path},
     is_empty, names, one_of, pod, probe, resources, text,
     volume::Volumes,
@@ -46,10 +46,16 @@ pub(super) fn all(spec: &Value, volumes: &Volumes<'_>, path: &Path<'_>, faults: 
         shared.judge(container, path, faults);
         init(container, path, faults);
     });
-    if spec["ephemeralContainers"].as_array().is_some_and(|list| !list.is_empty()) {
-        // Upstream takes them through a subresource of their own, which is not served.
-        faults.forbidden(&path.field("ephemeralContainers"), "cannot be set on create or update");
-    }
+    let names: HashSet<&str> = spec["containers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|container| text(&container["name"]))
+        .collect();
+    each(&spec["ephemeralContainers"], &path.field("ephemeralContainers"), |container, path| {
+        shared.judge(container, path, faults);
+        ephemeral::container(container, &names, path, faults);
+    });
 }
 
 /// Only an init container that keeps running has a life to probe.

@@ -16,6 +16,7 @@ mod container;
 mod cron;
 mod device;
 mod env;
+mod ephemeral;
 mod event;
 pub(crate) mod faults;
 mod limits;
@@ -138,6 +139,13 @@ pub fn update(kind: &Descriptor, old: &Value, new: &Value) -> Vec<Cause> {
     if kind.group == "certificates.k8s.io" && old["status"] != new["status"] {
         certificates::status(&old["status"], &new["status"], &mut faults);
     }
+    faults.into_causes()
+}
+
+/// What is wrong with a pod that gets ephemeral containers in the place of `old`; empty when nothing is.
+pub fn ephemeral_containers(old: &Value, new: &Value) -> Vec<Cause> {
+    let mut faults = Faults::default();
+    pod::with_ephemeral(old, new, &mut faults);
     faults.into_causes()
 }
 

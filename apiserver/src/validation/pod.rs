@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::{
-    container, each,
+    container, each, ephemeral,
     faults::{Faults, Path},
     is_empty, meta, names, not_negative, one_of, pod_update, scheduling, text, volume,
 };
@@ -16,9 +16,16 @@ const ACTIVE_SECONDS_MAX: i64 = i32::MAX as i64;
 pub(super) fn judge(old: Option<&Value>, new: &Value, faults: &mut Faults) {
     let path = &Path::Root.field("spec");
     spec(&new["spec"], path, faults);
-    if let Some(old) = old {
-        pod_update::spec(&old["spec"], &new["spec"], path, faults);
+    match old {
+        Some(old) => pod_update::spec(&old["spec"], &new["spec"], path, faults),
+        None => ephemeral::none(&new["spec"], path, "cannot be set on create", faults),
     }
+}
+
+/// A pod to which ephemeral containers come, and nothing else changes.
+pub(super) fn with_ephemeral(old: &Value, new: &Value, faults: &mut Faults) {
+    spec(&new["spec"], &Path::Root.field("spec"), faults);
+    ephemeral::changes(old, new, faults);
 }
 
 pub(super) fn spec(spec: &Value, path: &Path<'_>, faults: &mut Faults) {

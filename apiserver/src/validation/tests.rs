@@ -308,7 +308,7 @@ fn each_broken_field_of_a_pod_is_named_in_the_words_of_upstream() {
         (
             "/spec/ephemeralContainers",
             json!([{"name": "e", "image": "i"}]),
-            "spec.ephemeralContainers: Forbidden: cannot be set on create or update",
+            "spec.ephemeralContainers: Forbidden: cannot be set on create",
         ),
         (
             "/spec/restartPolicy",
@@ -759,4 +759,52 @@ fn one_object_yields_a_bounded_number_of_faults_of_bounded_size() {
     let faults = faults_of("v1", "Pod", &object);
     assert_eq!(faults.len(), 50);
     assert!(faults.iter().all(|fault| fault.len() < 2000));
+}
+
+fn changed_ephemeral(old: Value, new: Value) -> Vec<String> {
+    let with = |list: Value| {
+        let mut object = pod();
+        object["spec"]["ephemeralContainers"] = list;
+        prepared(REGISTRY.kind("v1", "Pod").unwrap(), &object)
+    };
+    let causes = super::ephemeral_containers(&with(old), &with(new));
+    causes.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+}
+
+#[test]
+fn ephemeral_containers_come_and_stay_as_they_are() {
+    let one = json!({"name": "a", "image": "i", "resources": {}, "stdin": true, "tty": true});
+    let two = json!({"name": "b", "image": "i", "targetContainerName": "c"});
+    assert_eq!(changed_ephemeral(json!([one]), json!([two, one])), Vec::<String>::new());
+    let mut other = one.clone();
+    other["image"] = "j".into();
+    for (old, new, expected) in [
+        (json!([one]), json!([two]), "existing ephemeral containers \"a\" may not be removed"),
+        (json!([one]), json!([other]), "existing ephemeral containers \"a\" may not be changed"),
+        (json!([]), json!([{"name": "c", "image": "i"}]), "Duplicate value: \"c\""),
+        (json!([]), json!([{"name": "a"}]), "spec.ephemeralContainers[0].image: Required value"),
+        (
+            json!([]),
+            json!([{"name": "a", "image": "i", "ports": [{"containerPort": 1}]}]),
+            "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
+        ),
+        (
+            json!([]),
+            json!([{"name": "a", "image": "i", "resources": {"limits": {"cpu": "1"}}}]),
+            "resources: Forbidden: cannot be set for an Ephemeral Container",
+        ),
+        (
+            json!([]),
+            json!([{"name": "a", "image": "i", "livenessProbe": {"exec": {"command": ["x"]}}}]),
+            "livenessProbe: Forbidden: cannot be set for an Ephemeral Container",
+        ),
+        (
+            json!([]),
+            json!([{"name": "a", "image": "i", "targetContainerName": "nobody"}]),
+            "targetContainerName: Not found: \"nobody\"",
+        ),
+    ] {
+        let faults = changed_ephemeral(old, new.clone());
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "{new}: {faults:#?}");
+    }
 }

@@ -4,7 +4,7 @@ use claw_schemas::selector::LabelSelector;
 use serde_json::Value;
 
 use super::{
-    amount, each,
+    amount, each, ephemeral,
     faults::{Faults, Path},
     immutable, is_empty, is_zero, meta, names, not_negative, one_of, percent, pod, share, text,
 };
@@ -152,6 +152,8 @@ pub(super) fn template(template: &Value, path: &Path<'_>, faults: &mut Faults) {
     meta::labels(&template["metadata"]["labels"], &meta_path.field("labels"), faults);
     meta::annotations(&template["metadata"]["annotations"], &meta_path.field("annotations"), faults);
     pod::spec(&template["spec"], &path.field("spec"), faults);
+    let why = "ephemeral containers not allowed in pod template";
+    ephemeral::none(&template["spec"], &path.field("spec"), why, faults);
 }
 
 /// Pods that are replaced when they end have no end of their own.

@@ -1,5 +1,6 @@
 //! What a pod may say of its containers beyond what they run, through the whole product and with real kubectl.
 
+mod debug;
 mod hooks;
 mod system_calls;
 mod together;

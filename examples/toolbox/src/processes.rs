@@ -6,10 +6,9 @@ use std::{ffi::c_int, fs, time::Duration};
 use super::say;
 
 const SIGCHLD: c_int = 17;
-const SIG_IGN: usize = 1;
 
 unsafe extern "C" {
-    fn signal(number: c_int, handler: usize) -> usize;
+    fn sigignore(number: c_int) -> c_int;
 }
 
 /// One line a process: its number, its state, its command line.
@@ -41,7 +40,7 @@ fn name_and_state(stat: &str) -> Option<(String, char)> {
 /// Whose exit nobody wants to know is reaped by the kernel.
 pub(super) fn pause() -> Result<u8, String> {
     // SAFETY: ignoring is a disposition like any other.
-    unsafe { signal(SIGCHLD, SIG_IGN) };
+    unsafe { sigignore(SIGCHLD) };
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }

@@ -76,9 +76,7 @@ impl Events {
             return None;
         }
         seen.sent = now;
-        let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-        let is_init = init.into_iter().any(|container| Some(container.name.as_str()) == news.container);
-        let field = if is_init { "initContainers" } else { "containers" };
+        let field = list_of(pod, news.container);
         Some(Event {
             metadata: ObjectMeta { namespace: pod.metadata.namespace.clone(), ..ObjectMeta::default() },
             involved_object: ObjectReference {
@@ -104,6 +102,20 @@ impl Events {
             reporting_instance: Some(node_name.to_owned()),
             ..Event::default()
         })
+    }
+}
+
+/// The list of a pod's spec in which a container is.
+fn list_of(pod: &Pod, container: Option<&str>) -> &'static str {
+    let spec = pod.spec.as_ref();
+    let mut init = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let mut ephemeral = spec.into_iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    if init.any(|one| Some(one.name.as_str()) == container) {
+        "initContainers"
+    } else if ephemeral.any(|one| Some(one.name.as_str()) == container) {
+        "ephemeralContainers"
+    } else {
+        "containers"
     }
 }
 
@@ -159,10 +171,15 @@ mod tests {
     fn an_event_names_the_container_it_is_about() {
         let pod: Pod = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u"},
-            "spec": {"containers": [{"name": "c"}], "initContainers": [{"name": "i"}]}
+            "spec": {"containers": [{"name": "c"}], "initContainers": [{"name": "i"}],
+                "ephemeralContainers": [{"name": "e"}]}
         }))
         .unwrap();
-        for (container, path) in [("c", "spec.containers{c}"), ("i", "spec.initContainers{i}")] {
+        for (container, path) in [
+            ("c", "spec.containers{c}"),
+            ("i", "spec.initContainers{i}"),
+            ("e", "spec.ephemeralContainers{e}"),
+        ] {
             let news = News {
                 severity: Severity::Normal,
                 reason: "Started",

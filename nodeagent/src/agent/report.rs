@@ -87,6 +87,7 @@ pub fn differs(on_server: &PodStatus, ours: &PodStatus) -> bool {
         || on_server.pod_ip != ours.pod_ip
         || !reads_alike(&on_server.container_statuses, &ours.container_statuses)
         || !reads_alike(&on_server.init_container_statuses, &ours.init_container_statuses)
+        || !reads_alike(&on_server.ephemeral_container_statuses, &ours.ephemeral_container_statuses)
         || !same_conditions
 }
 

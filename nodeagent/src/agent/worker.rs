@@ -396,6 +396,7 @@ impl Worker {
 
     fn start(&mut self, name: &str, attempt: u32, restart_delay: Duration) {
         let Some(container) = self.state.container_spec(name).cloned() else { return };
+        let target = self.state.target(name).map(str::to_owned);
         let Some(sandbox) = self.state.sandbox.clone() else { return };
         self.state.containers.entry(name.to_owned()).or_default().starting = true;
         let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.state.pod));
@@ -411,6 +412,7 @@ impl Worker {
                 pod: &pod,
                 container: &container,
                 services: &services.unwrap_or_default(),
+                target: target.as_deref(),
                 attempt,
                 restart_delay,
                 sandbox: &sandbox,

@@ -7,6 +7,7 @@
 //! Writes the conditions PodReadyToStartContainers, Initialized, ContainersReady and Ready.
 
 pub mod backoff;
+pub mod ephemeral;
 pub mod probes;
 pub mod state;
 pub mod status;
@@ -247,7 +248,10 @@ fn has_turn(state: &PodState, name: &str) -> bool {
         state.init_containers().filter(|container| is_sidecar(container)).collect();
     let Some(place) = sidecars.iter().position(|sidecar| sidecar.name == name) else { return true };
     let is_sidecar = |name: &str| sidecars.iter().any(|sidecar| sidecar.name == name);
-    let others_run = state.containers.keys().any(|other| !is_sidecar(other) && runs(other));
+    // Nobody serves those who came to look.
+    let came_later = |name: &str| state.ephemeral.iter().any(|one| one.container.name == name);
+    let others_run =
+        state.containers.keys().any(|other| !is_sidecar(other) && !came_later(other) && runs(other));
     !others_run && !sidecars.iter().skip(place + 1).any(|later| runs(&later.name))
 }
 
@@ -325,6 +329,13 @@ fn go_on(state: &PodState, settings: &Settings, now: Timestamp, actions: &mut Ve
             }
         }
         return;
+    }
+    // Before all others: they may have come to find out why those do not start.
+    for ephemeral in &state.ephemeral {
+        let known = state.containers.get(&ephemeral.container.name);
+        if known.is_none_or(|known| known.last_exited().is_none()) {
+            keep_running(state, &ephemeral.container, settings, now, actions, look);
+        }
     }
     let began = mains_began(state);
     for container in state.init_containers() {

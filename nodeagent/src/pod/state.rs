@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
 use super::{
-    RestartPolicy, backoff, later,
+    RestartPolicy, backoff,
+    ephemeral::{self, Ephemeral},
+    later,
     probes::{ProbeKind, ProbeState},
 };
 use crate::runtime::{ExitRecord, Instance, InstanceKey, RecoveredPod, Sandbox, StartFailure};
@@ -25,6 +27,8 @@ const RELEASE_RETRY: Duration = Duration::from_secs(2);
 pub struct PodState {
     /// As wanted. What is done for it keeps it while it goes on.
     pub pod: Arc<Pod>,
+    /// Those of its containers that came later, as containers are.
+    pub ephemeral: Vec<Ephemeral>,
     /// The object is gone from the server.
     pub removed: bool,
     /// Address of the machine.
@@ -142,6 +146,7 @@ impl PodState {
         let reported = pod.status.clone().unwrap_or_default();
         let start_time = reported.start_time.as_ref().map_or(now, |time| time.0);
         Self {
+            ephemeral: ephemeral::all(pod.spec.as_ref()),
             pod: Arc::new(pod),
             removed: false,
             host_ip,
@@ -190,6 +195,7 @@ impl PodState {
 
     /// A newer object. Its status is what the server has, which may lack what was reported since.
     pub fn desire(&mut self, pod: Pod) {
+        self.ephemeral = ephemeral::all(pod.spec.as_ref());
         self.pod = Arc::new(pod);
     }
 
@@ -209,9 +215,16 @@ impl PodState {
         self.spec().init_containers.iter().flatten()
     }
 
-    /// A container or init container by name.
+    /// A container of any kind by name.
     pub fn container_spec(&self, name: &str) -> Option<&Container> {
-        self.spec().containers.iter().chain(self.init_containers()).find(|container| container.name == name)
+        let ephemeral = self.ephemeral.iter().map(|ephemeral| &ephemeral.container);
+        let mut all = self.spec().containers.iter().chain(self.init_containers()).chain(ephemeral);
+        all.find(|container| container.name == name)
+    }
+
+    /// The container whose processes an ephemeral one is to see.
+    pub fn target(&self, name: &str) -> Option<&str> {
+        self.ephemeral.iter().find(|one| one.container.name == name)?.target.as_deref()
     }
 
     /// Of the pod.

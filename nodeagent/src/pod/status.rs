@@ -46,13 +46,18 @@ pub(super) fn build(
     let init_done = initialized(state);
     let init: Vec<ContainerStatus> = state
         .init_containers()
-        .map(|container| container_status(state, container, true, init_done, ending, now, look))
+        .map(|container| container_status(state, container, Kind::Init, init_done, ending, now, look))
         .collect();
     let main: Vec<ContainerStatus> = state
         .spec()
         .containers
         .iter()
-        .map(|container| container_status(state, container, false, init_done, ending, now, look))
+        .map(|container| container_status(state, container, Kind::Main, init_done, ending, now, look))
+        .collect();
+    let ephemeral: Vec<ContainerStatus> = state
+        .ephemeral
+        .iter()
+        .map(|one| container_status(state, &one.container, Kind::Ephemeral, true, ending, now, look))
         .collect();
     let phase = phase(state, ending, init_done, &main);
     status.phase = Some(phase.to_owned());
@@ -75,6 +80,7 @@ pub(super) fn build(
     if state.refused.is_none() {
         status.init_container_statuses = Some(init).filter(|list| !list.is_empty());
         status.container_statuses = Some(main);
+        status.ephemeral_container_statuses = Some(ephemeral).filter(|list| !list.is_empty());
     }
     status
 }
@@ -110,10 +116,18 @@ fn initialized(state: &PodState) -> bool {
         })
 }
 
+/// What a container is in its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Init,
+    Main,
+    Ephemeral,
+}
+
 fn container_status(
     state: &PodState,
     spec: &Container,
-    is_init: bool,
+    kind: Kind,
     init_done: bool,
     ending: Option<&Ending>,
     now: Timestamp,
@@ -122,17 +136,20 @@ fn container_status(
     let nothing = ContainerState::default();
     let container = state.containers.get(&spec.name).unwrap_or(&nothing);
     let last = container.runs.last();
-    let (current, shown) = current_state(state, spec, container, is_init, init_done, ending, now, look);
+    let (current, shown) = current_state(state, spec, container, kind, init_done, ending, now, look);
     // The run whose end is not shown as the present state.
     let before =
         if shown { container.runs.len().checked_sub(2).and_then(|at| container.runs.get(at)) } else { last };
     let last_state = before.and_then(|run| run.exit.as_ref().map(|exit| terminated(run, exit)));
     let started = state.is_started(spec);
-    let ready = if is_init && !is_sidecar(spec) {
-        state.last_exit(&spec.name).is_some_and(|exit| exit.code == 0)
-    } else {
-        started
-            && (spec.readiness_probe.is_none() || container.probe(ProbeKind::Readiness).outcome == Some(true))
+    let ready = match kind {
+        Kind::Ephemeral => false,
+        Kind::Init if !is_sidecar(spec) => state.last_exit(&spec.name).is_some_and(|exit| exit.code == 0),
+        Kind::Init | Kind::Main => {
+            started
+                && (spec.readiness_probe.is_none()
+                    || container.probe(ProbeKind::Readiness).outcome == Some(true))
+        }
     };
     ContainerStatus {
         name: spec.name.clone(),
@@ -141,7 +158,7 @@ fn container_status(
         container_id: last.map(id),
         restart_count: last.map_or(0, |run| i32::try_from(run.key.attempt).unwrap_or(i32::MAX)),
         ready,
-        started: Some(started),
+        started: Some(started).filter(|_| kind != Kind::Ephemeral),
         state: Some(current),
         last_state,
         ..ContainerStatus::default()
@@ -154,7 +171,7 @@ fn current_state(
     state: &PodState,
     spec: &Container,
     container: &ContainerState,
-    is_init: bool,
+    kind: Kind,
     init_done: bool,
     ending: Option<&Ending>,
     now: Timestamp,
@@ -184,12 +201,11 @@ fn current_state(
         return (waiting(failure.reason, Some(failure.message.clone())), false);
     }
     if let Some((run, exit)) = container.last_exited() {
-        let policy = if is_init && is_sidecar(spec) {
-            RestartPolicy::Always
-        } else if is_init && state.restart_policy() == RestartPolicy::Always {
-            RestartPolicy::OnFailure
-        } else {
-            state.restart_policy()
+        let policy = match (kind, state.restart_policy()) {
+            (Kind::Ephemeral, _) => RestartPolicy::Never,
+            (Kind::Init, _) if is_sidecar(spec) => RestartPolicy::Always,
+            (Kind::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
+            (_, policy) => policy,
         };
         let delay = backoff::before_next(run, exit);
         let waits = ending.is_none() && restarts(policy, exit) && !delay.is_zero();
@@ -198,8 +214,8 @@ fn current_state(
         }
         return (terminated(run, exit), true);
     }
-    let waits_for_init = !is_init && !init_done && state.init_containers().next().is_some();
-    let reason = if is_init || waits_for_init { "PodInitializing" } else { "ContainerCreating" };
+    let waits_for_init = !init_done && state.init_containers().next().is_some();
+    let reason = if kind == Kind::Init || waits_for_init { "PodInitializing" } else { "ContainerCreating" };
     (waiting(reason, None), true)
 }
 

@@ -589,3 +589,28 @@ fn a_pod_that_the_machine_cannot_have_fails_and_says_why() {
     assert_eq!(story.actions(3), [Action::Finish]);
     assert_eq!(story.status(3).phase.as_deref(), Some("Failed"));
 }
+
+#[test]
+fn an_ephemeral_container_runs_once_beside_whatever_else_happens() {
+    let spec = serde_json::json!({"initContainers": [{"name": "stuck"}], "containers": [{"name": "main"}]});
+    let mut story = Story::in_sandbox(spec);
+    story.started("stuck", 0, 0, 0);
+    assert_eq!(story.actions(1), []);
+    let mut pod = Pod::clone(&story.state.pod);
+    let late = serde_json::json!([{"name": "late", "image": "i", "targetContainerName": "stuck"}]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(late).unwrap();
+    story.state.desire(pod);
+    assert_eq!(story.state.target("late"), Some("stuck"));
+    assert_eq!(story.actions(1), [start("late", 0, 0)]);
+    let statuses = |status: PodStatus| status.ephemeral_container_statuses.unwrap();
+    assert_eq!(waiting_reason(&statuses(story.status(1))[0]).as_deref(), Some("ContainerCreating"));
+    story.started("late", 0, 0, 1);
+    let status = story.status(2);
+    let late = &statuses(status.clone())[0];
+    assert!(late.state.as_ref().unwrap().running.is_some() && !late.ready);
+    assert_eq!(status.phase.as_deref(), Some("Pending"), "it decides about nothing");
+    story.exited("late", 0, 7, 1, 3);
+    assert_eq!(story.actions(100), [], "and is not started again");
+    let late = statuses(story.status(100))[0].state.clone().unwrap().terminated.unwrap();
+    assert_eq!(late.exit_code, 7);
+}

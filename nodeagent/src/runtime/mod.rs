@@ -119,10 +119,12 @@ pub enum Refusal {
 pub struct StartRequest<'a> {
     /// The pod, with its uid.
     pub pod: &'a Pod,
-    /// One of its containers or init containers.
+    /// One of its containers, of any kind.
     pub container: &'a Container,
     /// Variables that say where services are. What the container says of a variable goes before.
     pub services: &'a [(String, String)],
+    /// Another of them, whose processes it sees.
+    pub target: Option<&'a str>,
     /// Which run.
     pub attempt: u32,
     /// To be recorded with the run.

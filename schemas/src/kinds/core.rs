@@ -19,8 +19,16 @@ const EVICTION: Subresource = Subresource {
     verbs: &["create"],
 };
 
+/// Containers that come to a pod after it was made.
+const EPHEMERAL: Subresource = Subresource {
+    name: Cow::Borrowed("ephemeralcontainers"),
+    carries: None,
+    verbs: &["get", "patch", "update"],
+};
+
 const OF_PODS: &[Subresource] = &[
     STATUS,
+    EPHEMERAL,
     LOG,
     opened("attach", "PodAttachOptions"),
     opened("exec", "PodExecOptions"),

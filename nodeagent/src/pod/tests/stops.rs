@@ -166,3 +166,19 @@ fn a_sidecar_that_restarts_leaves_the_others_alone() {
     );
     assert_eq!(story.actions(12), [start("first", 2, 20), super::probe(ProbeKind::Readiness)]);
 }
+
+#[test]
+fn whoever_came_later_holds_up_no_sidecar() {
+    let mut story = with_sidecars(json!({"name": "main"}));
+    let mut pod = Pod::clone(&story.state.pod);
+    pod.spec.as_mut().unwrap().ephemeral_containers =
+        serde_json::from_value(json!([{"name": "late", "image": "i"}])).unwrap();
+    story.state.desire(pod);
+    for name in ["first", "second", "late"] {
+        story.started(name, 0, 0, 0);
+    }
+    story.delete(9);
+    let stop = |name: &str| stop(name, 9, &format!("Stopping container {name}"));
+    let expected = [stop("first"), stop("late"), signal("late"), stop("second"), signal("second")];
+    assert_eq!(story.actions(1), expected);
+}

@@ -41,6 +41,9 @@ impl Containers {
     /// Whose processes a container sees.
     pub(super) async fn processes(&self, request: &StartRequest<'_>) -> Result<Processes, StartFailure> {
         let asks = |field: Option<bool>| field == Some(true);
+        if let Some(target) = request.target {
+            return self.processes_of(request.pod, target);
+        }
         match &request.pod.spec {
             Some(spec) if asks(spec.host_pid) => Ok(Processes::Machine),
             Some(spec) if asks(spec.share_process_namespace) => {
@@ -51,19 +54,34 @@ impl Containers {
         }
     }
 
+    /// Those of another container.
+    fn processes_of(&self, pod: &Pod, target: &str) -> Result<Processes, StartFailure> {
+        let uid = super::uid(pod).map_err(create_error)?;
+        let keys = self.keys(uid).map_err(create_error)?;
+        for key in keys.iter().rev().filter(|key| key.container == target) {
+            let bundle = self.bundle(key).map_err(create_error)?;
+            if let Some(init) = self.first_process(&bundle).map_err(create_error)? {
+                return Ok(Processes::Of(format!("/proc/{init}/ns/pid").into()));
+            }
+        }
+        let why = format!("the target container \"{target}\" does not run");
+        Err(StartFailure::new("CreateContainerError", why))
+    }
+
     /// The first process of the namespace that the pod shares, started if it does not run.
     async fn pause(&self, pod: &Pod) -> Result<i32, StartFailure> {
         // The containers of a pod may start at the same time.
         let _one_at_a_time = self.pausing.lock().await;
         let uid = super::uid(pod).map_err(create_error)?;
         let bundle = self.pod_folder(uid).map_err(create_error)?.join(PAUSE);
-        match self.running_pause(&bundle).map_err(create_error)? {
+        match self.first_process(&bundle).map_err(create_error)? {
             Some(init) => Ok(init),
             None => self.start_pause(uid, &bundle).await,
         }
     }
 
-    fn running_pause(&self, bundle: &Path) -> Result<Option<i32>, Error> {
+    /// The first process of a container, while it runs.
+    fn first_process(&self, bundle: &Path) -> Result<Option<i32>, Error> {
         if bundle.join(files::EXIT).exists() || !self.is_locked(bundle)? {
             return Ok(None);
         }
