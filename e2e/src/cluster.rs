@@ -24,6 +24,11 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 /// Stopping `up --rm` lets every container end by its own grace period first.
 const STOP_LIMIT: Duration = Duration::from_secs(120);
 
+/// Stories share a machine, which others fill: none of them is to lose pods to that. What a story says itself comes later
+/// and counts.
+pub(crate) const NEVER_SHORT: [&str; 6] =
+    ["--evict-below", "memory=0", "--evict-below", "disk=0", "--evict-below", "pids=0"];
+
 /// How many lines of the server's log a failed story shows.
 const LOG_TAIL_LINES: usize = 80;
 
@@ -121,6 +126,7 @@ impl Cluster {
             .arg("--data-dir")
             .arg(self.data_dir())
             .args(["--listen", &self.options.listen])
+            .args(if self.options.role == "up" { &NEVER_SHORT[..] } else { &[] })
             .args(&self.options.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

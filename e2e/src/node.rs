@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{Cluster, binary::clawbernetes, http::Http, kubectl::Outcome, wait};
+use crate::{Cluster, binary::clawbernetes, cluster::NEVER_SHORT, http::Http, kubectl::Outcome, wait};
 
 /// One `clawbernetes node`.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ impl Node {
         let mut args: Vec<_> = words.collect();
         args.extend(["--node-name", name, "--data-dir"].map(str::to_owned));
         args.push(folder.to_string_lossy().into_owned());
+        args.extend(NEVER_SHORT.map(str::to_owned));
         args.extend(more.iter().map(|&arg| arg.to_owned()));
         let log = cluster.scratch().join(format!("{name}.log"));
         let mut node = Self { name: name.to_owned(), prefix, args, log, child: None };

@@ -13,6 +13,7 @@ pub mod image;
 pub mod join;
 mod logs;
 pub mod pod;
+pub mod pressure;
 pub mod runtime;
 pub mod services;
 pub mod shim;

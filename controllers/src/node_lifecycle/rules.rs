@@ -15,23 +15,33 @@ pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
 /// On cordoned nodes.
 pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
+/// On nodes that are short of something: key, and the condition that says so.
+const SHORT: [(&str, &str); 3] = [
+    ("node.kubernetes.io/memory-pressure", "MemoryPressure"),
+    ("node.kubernetes.io/disk-pressure", "DiskPressure"),
+    ("node.kubernetes.io/pid-pressure", "PIDPressure"),
+];
+
 /// The taints that this controller owns: (key, effect).
-const OWNED: [(&str, &str); 5] = [
+const OWNED: [(&str, &str); 8] = [
     (UNREACHABLE, "NoSchedule"),
     (UNREACHABLE, "NoExecute"),
     (NOT_READY, "NoSchedule"),
     (NOT_READY, "NoExecute"),
     (UNSCHEDULABLE, "NoSchedule"),
+    (SHORT[0].0, "NoSchedule"),
+    (SHORT[1].0, "NoSchedule"),
+    (SHORT[2].0, "NoSchedule"),
 ];
 
 /// The status of a node's `Ready` condition: `True`, `False` or `Unknown`.
 pub fn readiness(node: &Node) -> &str {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .filter(|condition| condition.type_ == "Ready")
-        .map(|condition| condition.status.as_str())
-        .next()
-        .unwrap_or("Unknown")
+    condition(node, "Ready").unwrap_or("Unknown")
+}
+
+fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a str> {
+    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.find(|condition| condition.type_ == type_).map(|condition| condition.status.as_str())
 }
 
 /// The taints a node should carry, or `None` when it carries them already. Taints of others are kept; one that drives
@@ -43,7 +53,8 @@ pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
     let wanted = |key: &str| match key {
         UNREACHABLE => readiness(node) == "Unknown",
         NOT_READY => readiness(node) == "False",
-        _ => cordoned,
+        UNSCHEDULABLE => cordoned,
+        key => SHORT.iter().any(|(short, type_)| *short == key && condition(node, type_) == Some("True")),
     };
     let owned = |taint: &Taint| OWNED.contains(&(taint.key.as_str(), taint.effect.as_str()));
     let mut next: Vec<Taint> =
@@ -140,6 +151,22 @@ mod tests {
             keys(taints(&node("True", json!({"unschedulable": true})), at(0))),
             ["node.kubernetes.io/unschedulable:NoSchedule"]
         );
+    }
+
+    #[test]
+    fn a_node_that_is_short_of_something_takes_no_new_pods_until_it_is_not() {
+        let mut short = node("True", json!({}));
+        let pressure = |status: &str| {
+            serde_json::from_value(json!({"conditions": [
+            {"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": status}]}))
+        };
+        short.status = pressure("True").unwrap();
+        let tainted = taints(&short, at(0));
+        assert_eq!(keys(tainted.clone()), ["node.kubernetes.io/disk-pressure:NoSchedule"]);
+        short.spec.as_mut().unwrap().taints = tainted;
+        assert_eq!(taints(&short, at(1)), None);
+        short.status = pressure("False").unwrap();
+        assert_eq!(taints(&short, at(2)), Some(Vec::new()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod debug;
 mod hooks;
+mod pressure;
 mod system_calls;
 mod together;
 

@@ -11,6 +11,7 @@ mod hook;
 mod images;
 mod node_info;
 pub mod outbox;
+mod pressure;
 mod report;
 mod services;
 mod session;
@@ -41,6 +42,7 @@ use self::{
 use crate::{
     error::Error,
     ids,
+    pressure::Thresholds,
     runtime::{Host, Runtime, Sources},
 };
 
@@ -70,6 +72,8 @@ pub struct AgentConfig {
     pub server: Option<String>,
     /// How long containers wait, after the start, until services are known.
     pub services_wait: Duration,
+    /// How little of what pods share is too little.
+    pub evict_below: Thresholds,
 }
 
 impl AgentConfig {
@@ -84,6 +88,7 @@ impl AgentConfig {
             restart_backoff: RESTART_BACKOFF_BASE,
             server: None,
             services_wait: SERVICES_WAIT,
+            evict_below: Thresholds::none(),
         }
     }
 }
@@ -143,7 +148,8 @@ impl Agent {
         let gpus = gpus::keep(Arc::clone(&shared), client.clone(), cancel.clone());
         let services = services::keep(Arc::clone(&shared), client, cancel.clone());
         let images = images::keep(Arc::clone(&shared), cancel.clone());
-        tokio::join!(session::keep(&shared, &link, &pods, &cancel), gpus, services, images);
+        let pressure = pressure::keep(Arc::clone(&shared), Arc::clone(&pods), cancel.clone());
+        tokio::join!(session::keep(&shared, &link, &pods, &cancel), gpus, services, images, pressure);
         pods.join().await;
         shared.runtime.close().await
     }
@@ -161,6 +167,7 @@ struct Pods {
 struct Handle {
     wishes: mpsc::Sender<Wish>,
     runs: RunViews,
+    stake: pressure::Stake,
 }
 
 impl Pods {
@@ -170,7 +177,7 @@ impl Pods {
 
     fn adopt(self: &Arc<Self>, recovered: crate::runtime::RecoveredPod) {
         let Some(uid) = recovered.pod.metadata.uid.clone() else { return };
-        let (handle, wishes) = new_handle();
+        let (handle, wishes) = new_handle(&recovered.pod);
         let worker = Worker::adopt(Arc::clone(&self.shared), recovered, wishes, Arc::clone(&handle.runs));
         self.spawn(uid, handle, worker);
     }
@@ -186,7 +193,7 @@ impl Pods {
             // A worker that ended in this moment is found by the next snapshot.
             Some(wishes) => drop(wishes.send(Wish::Desired(Box::new(pod))).await),
             None => {
-                let (handle, wishes) = new_handle();
+                let (handle, wishes) = new_handle(&pod);
                 let worker = Worker::new(Arc::clone(&self.shared), pod, wishes, Arc::clone(&handle.runs));
                 self.spawn(uid, handle, worker);
             }
@@ -237,6 +244,22 @@ impl Pods {
         Some(runs.unwrap_or_default())
     }
 
+    /// Pods that are not ending.
+    fn stakes(&self) -> Vec<(String, pressure::Stake)> {
+        let going = self.shared.going.lock().clone();
+        let workers = self.workers.lock();
+        let stays = workers.iter().filter(|(uid, _)| !going.contains(*uid));
+        stays.map(|(uid, handle)| (uid.clone(), handle.stake.clone())).collect()
+    }
+
+    /// Ends a pod to make room.
+    async fn evict(&self, uid: &str, why: String) {
+        let known = self.workers.lock().get(uid).map(|handle| handle.wishes.clone());
+        if let Some(wishes) = known {
+            let _ = wishes.send(Wish::Evict(why)).await;
+        }
+    }
+
     fn has(&self, uid: &str) -> bool {
         self.workers.lock().contains_key(uid)
     }
@@ -253,7 +276,7 @@ fn is_over(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-fn new_handle() -> (Handle, mpsc::Receiver<Wish>) {
+fn new_handle(pod: &Pod) -> (Handle, mpsc::Receiver<Wish>) {
     let (wishes, receiver) = mpsc::channel(WISHES_MAX);
-    (Handle { wishes, runs: RunViews::default() }, receiver)
+    (Handle { wishes, runs: RunViews::default(), stake: pressure::Stake::of(pod) }, receiver)
 }

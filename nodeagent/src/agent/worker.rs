@@ -59,6 +59,8 @@ pub enum Wish {
     Desired(Box<Pod>),
     /// The server no longer has it.
     Removed,
+    /// It must go, because the node is short of what it has.
+    Evict(String),
 }
 
 /// The runs of a pod, for who asks for logs.
@@ -227,6 +229,12 @@ impl Worker {
     fn wish(&mut self, wish: Wish) {
         match wish {
             Wish::Removed => self.state.removed = true,
+            Wish::Evict(why) => {
+                if ending(&self.state, Timestamp::now()).is_none() {
+                    self.tell(Severity::Warning, "Evicted", why.clone(), None);
+                    self.state.evicted = Some(why);
+                }
+            }
             Wish::Desired(pod) => {
                 let changed = is_news(&self.state.pod, &pod);
                 self.state.desire(*pod);

@@ -32,6 +32,9 @@ const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 /// What a container has to end after its signal at the least, however long its hook took.
 const AFTER_SIGNAL_MIN: SignedDuration = SignedDuration::from_secs(2);
 
+/// What the containers of an evicted pod have for their hooks: the node cannot wait. The kubelet's figure.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+
 /// Something to do. All are safe to repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -107,6 +110,8 @@ pub enum Ending {
     Failed,
     /// This machine lacks what it was promised.
     Refused,
+    /// This machine needs what it has.
+    Evicted,
 }
 
 /// Collects the earliest moment to look again.
@@ -149,6 +154,9 @@ pub fn ending(state: &PodState, now: Timestamp) -> Option<Ending> {
     }
     if state.refused.is_some() {
         return Some(Ending::Refused);
+    }
+    if state.evicted.is_some() {
+        return Some(Ending::Evicted);
     }
     if deadline(state).is_some_and(|deadline| deadline <= now) && !is_completed(state) {
         return Some(Ending::DeadlineExceeded);
@@ -208,6 +216,7 @@ fn end(state: &PodState, ending: &Ending, now: Timestamp, actions: &mut Vec<Acti
     let grace = match ending {
         Ending::Removed => Duration::ZERO,
         Ending::Deleted => seconds(state.pod.metadata.deletion_grace_period_seconds.unwrap_or(30)),
+        Ending::Evicted => EVICTION_GRACE.min(pod_grace(state)),
         _ => pod_grace(state),
     };
     for (name, container) in &state.containers {

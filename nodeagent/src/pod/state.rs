@@ -43,6 +43,8 @@ pub struct PodState {
     pub prepare_failure: Option<Failure>,
     /// Why it may not run here at all.
     pub refused: Option<StartFailure>,
+    /// Why it may not run here any more.
+    pub evicted: Option<String>,
     /// By name, init containers included.
     pub containers: BTreeMap<String, ContainerState>,
     /// Its resources are being freed.
@@ -155,6 +157,7 @@ impl PodState {
             preparing: false,
             prepare_failure: None,
             refused: None,
+            evicted: None,
             containers: BTreeMap::new(),
             releasing: false,
             released: false,

@@ -64,6 +64,9 @@ pub(super) fn build(
     if ending == Some(&Ending::DeadlineExceeded) {
         status.reason = Some("DeadlineExceeded".to_owned());
         status.message = Some("Pod was active on the node longer than the specified deadline".to_owned());
+    } else if let Some(why) = state.evicted.as_ref().filter(|_| phase == "Failed") {
+        status.reason = Some("Evicted".to_owned());
+        status.message = Some(why.clone());
     } else if let Some(why) = state.refused.as_ref().filter(|_| phase == "Failed") {
         status.reason = Some(why.reason.to_owned());
         status.message = Some(format!("Pod was rejected: {}", why.message));
@@ -264,8 +267,9 @@ fn phase(
     init_done: bool,
     main: &[ContainerStatus],
 ) -> &'static str {
-    if matches!(ending, Some(Ending::DeadlineExceeded | Ending::Failed | Ending::Refused))
+    if matches!(ending, Some(Ending::DeadlineExceeded | Ending::Failed))
         || state.refused.is_some()
+        || state.evicted.is_some()
     {
         return "Failed";
     }
@@ -317,6 +321,9 @@ fn conditions(
             list.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
         unready.join(" ")
     };
+    if let Some(why) = &state.evicted {
+        builder.add("DisruptionTarget", true, Some("TerminationByKubelet"), Some(why.clone()));
+    }
     builder.add("PodReadyToStartContainers", state.sandbox.is_some(), None, None);
     if init_done {
         let reason = (phase == "Succeeded").then_some("PodCompleted");

@@ -614,3 +614,19 @@ fn an_ephemeral_container_runs_once_beside_whatever_else_happens() {
     let late = statuses(story.status(100))[0].state.clone().unwrap().terminated.unwrap();
     assert_eq!(late.exit_code, 7);
 }
+
+#[test]
+fn an_evicted_pod_ends_soon_and_has_failed_for_good() {
+    let mut story = Story::simple();
+    story.started("main", 0, 0, 0);
+    story.state.evicted = Some("The node was low on resource: memory.".to_owned());
+    assert_eq!(story.actions(1), [stop("main", 1, "Stopping container main"), signal("main")]);
+    let status = story.status(1);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    assert_eq!(status.message.as_deref(), Some("The node was low on resource: memory."));
+    assert_eq!(condition(&status, "DisruptionTarget").1.as_deref(), Some("TerminationByKubelet"));
+    story.exited("main", 0, 143, 0, 2);
+    assert_eq!(story.actions(2), [Action::Release], "it is not started again");
+    story.state.released(true, at(3));
+    assert_eq!(story.status(3).phase.as_deref(), Some("Failed"));
+}

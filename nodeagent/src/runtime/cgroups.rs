@@ -110,6 +110,25 @@ pub fn kill_and_remove(path: &str) -> Result<(), Error> {
     }
 }
 
+/// Memory that cannot be had back without ending a process: all but what of files was not used for a while.
+pub fn memory_in_use(path: &str) -> u64 {
+    let (used, idle) = match version() {
+        Version::V1 => ("memory.usage_in_bytes", "total_inactive_file"),
+        Version::V2 => ("memory.current", "inactive_file"),
+    };
+    let idle = read(path, "memory", "memory.stat").and_then(|text| counter(&text, idle)).unwrap_or(0);
+    number(path, "memory", used).saturating_sub(idle)
+}
+
+/// Processes and threads.
+pub fn processes_in_use(path: &str) -> u64 {
+    number(path, "pids", "pids.current")
+}
+
+fn number(path: &str, controller: &str, file: &str) -> u64 {
+    read(path, controller, file).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
 /// Kills every process in the cgroup and its descendants, once.
 pub fn kill_all_in(path: &str) {
     folders(path).iter().for_each(|folder| kill_all(folder));

@@ -8,14 +8,13 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity as ApiQuantity,
 };
 
-use crate::gpu::{Inventory, facts};
+use crate::{
+    gpu::{Inventory, facts},
+    pressure::{Good, Thresholds},
+};
 
 /// Pods on one node, as the kubelet's default: bounded by the pod network's 253 addresses.
 pub const PODS_MAX: i128 = 110;
-
-/// Memory that is never given to pods, so that the agent and the system go on: as the kubelet's
-/// hard eviction threshold.
-const MEMORY_RESERVED_BYTES: i128 = 100 << 20;
 
 /// Capacity and identity of a machine.
 #[derive(Clone, Debug)]
@@ -45,9 +44,7 @@ impl Machine {
         if let Some(bytes) = disk_bytes(root_dir) {
             capacity.insert("ephemeral-storage".to_owned(), Quantity::from_units(bytes));
         }
-        let mut allocatable = capacity.clone();
-        allocatable
-            .insert("memory".to_owned(), Quantity::from_units((memory - MEMORY_RESERVED_BYTES).max(0)));
+        let allocatable = capacity.clone();
         Self { capacity, allocatable, info: system_info(), labels: BTreeMap::new(), conditions: Vec::new() }
     }
 
@@ -66,6 +63,20 @@ impl Machine {
             labels: BTreeMap::new(),
             conditions: Vec::new(),
         }
+    }
+
+    /// Without what pods are not promised: what is reserved for the system and the agent, and what must stay free.
+    #[must_use]
+    pub fn keeping(mut self, reserved: &BTreeMap<String, Quantity>, thresholds: &Thresholds) -> Self {
+        for (name, amount) in &mut self.allocatable {
+            let kept = reserved.get(name).copied().unwrap_or_default();
+            let good = Good::ALL.into_iter().find(|good| good.resource() == name);
+            let capacity = u64::try_from(amount.units()).unwrap_or(0);
+            let free = good.map_or(0, |good| thresholds.of(good, capacity));
+            let left = amount.milli() - kept.milli() - i128::from(free) * 1000;
+            *amount = Quantity::from_milli(left.max(0));
+        }
+        self
     }
 
     /// With what it has of GPUs now.
@@ -142,4 +153,23 @@ pub fn request(resources: Option<&ResourceRequirements>, resource: &str) -> Opti
 /// The limit for a resource.
 pub fn limit(resources: Option<&ResourceRequirements>, resource: &str) -> Option<Quantity> {
     amount(resources?.limits.as_ref(), resource)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_promised_what_is_neither_reserved_nor_kept_free() {
+        let reserved = BTreeMap::from([
+            ("cpu".to_owned(), "500m".parse().unwrap()),
+            ("memory".to_owned(), "1Gi".parse().unwrap()),
+        ]);
+        let machine = Machine::pretend(2, 4 << 30).keeping(&reserved, &Thresholds::default());
+        let promised = api_quantities(&machine.allocatable);
+        assert_eq!(promised["cpu"].0, "1500m");
+        assert_eq!(promised["memory"].0, ((3_u64 << 30) - (100 << 20)).to_string());
+        assert_eq!(promised["pods"].0, PODS_MAX.to_string());
+        assert_eq!(machine.capacity["cpu"].units(), 2);
+    }
 }

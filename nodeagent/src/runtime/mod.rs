@@ -23,7 +23,13 @@ mod sub_path;
 mod termination;
 mod volumes;
 
-use std::{collections::HashSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -38,7 +44,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{machine::Machine, probe::ProbeTarget, resources::Qos, sources::Sources};
 pub use crate::shim::{ExecReply, ExitReason, ExitRecord};
-use crate::{Error, gpu::Inventory, services::Services};
+use crate::{
+    Error,
+    gpu::Inventory,
+    pressure::{Good, Level},
+    services::Services,
+};
 
 /// Names one run of one container of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -258,6 +269,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// Wakes when images came or went; `None` where there never are any.
     fn images_changed(&self) -> Option<watch::Receiver<()>> {
         None
+    }
+
+    /// How much is left of what pods share; nothing where nobody measures it.
+    async fn levels(&self) -> BTreeMap<Good, Level> {
+        BTreeMap::new()
+    }
+
+    /// How much a pod has of it.
+    async fn usage(&self, _pod_uid: &str, _good: Good) -> u64 {
+        0
     }
 
     /// Makes room on the disk if it is needed.

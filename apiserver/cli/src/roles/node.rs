@@ -14,7 +14,9 @@ use claw_nodeagent::{
     Agent, AgentConfig, Containers, ContainersConfig, GpuSource, Runtime,
     hollow::{self, Company},
     join::{Invitation, Membership, membership},
+    pressure::Thresholds,
 };
+use claw_schemas::quantity::Quantity;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -168,11 +170,40 @@ pub struct Machine {
     /// GPUs. To try scheduling on a machine that has none
     #[arg(long, value_name = "FILE")]
     gpu_replay: Option<PathBuf>,
+    /// What is never given to pods: cpu, memory or disk, such as `memory=1Gi`; may be given several times
+    #[arg(long = "reserve", value_name = "RESOURCE=AMOUNT")]
+    reserved: Vec<String>,
+    /// Evict pods while less than this is available: memory (100Mi), disk (10%) or pids (5%), an amount or a share; 0 for
+    /// never; may be given several times
+    #[arg(long, value_name = "RESOURCE=AMOUNT")]
+    evict_below: Vec<String>,
     #[command(flatten)]
     images: image::Options,
 }
 
 impl Machine {
+    fn thresholds(&self) -> anyhow::Result<Thresholds> {
+        let mut thresholds = Thresholds::default();
+        for text in &self.evict_below {
+            thresholds.set(text).map_err(|why| anyhow::anyhow!("--evict-below {why}"))?;
+        }
+        Ok(thresholds)
+    }
+
+    fn reserved(&self) -> anyhow::Result<BTreeMap<String, Quantity>> {
+        let one = |text: &String| {
+            let pair = text.split_once('=').and_then(|(name, amount)| {
+                let name = ["cpu", "memory", "disk"].into_iter().find(|known| *known == name)?;
+                let name = if name == "disk" { "ephemeral-storage" } else { name };
+                Some((name.to_owned(), amount.parse::<Quantity>().ok()?))
+            });
+            pair.with_context(|| {
+                format!("--reserve {text}: use cpu, memory or disk, an equals sign, and an amount")
+            })
+        };
+        self.reserved.iter().map(one).collect()
+    }
+
     /// What the agent is told.
     pub fn agent_config(&self) -> anyhow::Result<AgentConfig> {
         let name = match &self.node_name {
@@ -183,14 +214,25 @@ impl Machine {
             let pair = label.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
             pair.with_context(|| format!("--node-label {label}: a label is KEY=VALUE"))
         });
-        Ok(AgentConfig { labels: labels.collect::<Result<BTreeMap<_, _>, _>>()?, ..AgentConfig::new(&name) })
+        Ok(AgentConfig {
+            labels: labels.collect::<Result<BTreeMap<_, _>, _>>()?,
+            evict_below: self.thresholds()?,
+            ..AgentConfig::new(&name)
+        })
     }
 
     /// The containers of this machine.
     pub async fn open_containers(&self, data_dir: &Path) -> anyhow::Result<Arc<Containers>> {
         let gpus = self.gpu_replay.clone().map_or(GpuSource::Driver, GpuSource::Recording);
         let images = self.images.config()?;
-        let config = ContainersConfig { gpus, images, ..ContainersConfig::new(data_dir.join("node")) };
+        let (reserved, evict_below) = (self.reserved()?, self.thresholds()?);
+        let config = ContainersConfig {
+            gpus,
+            images,
+            reserved,
+            evict_below,
+            ..ContainersConfig::new(data_dir.join("node"))
+        };
         Containers::open(config).await.context("this machine cannot run containers")
     }
 }

@@ -20,6 +20,7 @@
 
 mod adopt;
 mod end;
+mod goods;
 mod gpus;
 mod host_files;
 mod images;
@@ -27,7 +28,7 @@ mod reach;
 mod together;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -35,6 +36,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use claw_schemas::quantity::Quantity;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerImage, Pod};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -61,6 +63,7 @@ use crate::{
     gpu::{Driver, Gpus, Inventory, Recording, ledger::Ledger},
     ids::hex,
     image::{self, Image, Images, ImagesConfig},
+    pressure::{Good, Level, Thresholds},
     services::Services,
     shim::{self, ExecJob, Filter, RunJob, Tenant, client::Starter, files},
 };
@@ -90,6 +93,10 @@ pub struct ContainersConfig {
     pub gpus: GpuSource,
     /// Where images come from.
     pub images: ImagesConfig,
+    /// What is never given to pods, by resource name.
+    pub reserved: BTreeMap<String, Quantity>,
+    /// How little of what pods share is too little: nobody is promised that.
+    pub evict_below: Thresholds,
 }
 
 /// Who knows the GPUs of the machine.
@@ -111,6 +118,8 @@ impl ContainersConfig {
             pod_network: POD_NETWORK,
             gpus: GpuSource::default(),
             images: ImagesConfig::default(),
+            reserved: BTreeMap::new(),
+            evict_below: Thresholds::default(),
         }
     }
 }
@@ -187,7 +196,7 @@ impl Containers {
             images: Images::open(&root_dir.join("images"), config.images)?,
             network: Arc::new(Network::open(&root_dir, config.pod_network)?),
             starter: Starter::new(root_dir.join("starter.lock")),
-            machine: Machine::detect(&root_dir),
+            machine: Machine::detect(&root_dir).keeping(&config.reserved, &config.evict_below),
             cgroup_parent: config.cgroup_parent,
             root_dir,
         }))
@@ -484,6 +493,14 @@ impl Runtime for Containers {
 
     fn images_changed(&self) -> Option<watch::Receiver<()>> {
         Some(self.images.subscribe())
+    }
+
+    async fn levels(&self) -> BTreeMap<Good, Level> {
+        self.measured_levels().await
+    }
+
+    async fn usage(&self, pod_uid: &str, good: Good) -> u64 {
+        self.measured_use(pod_uid, good).await
     }
 
     async fn make_room(&self) {

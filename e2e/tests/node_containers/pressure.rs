@@ -1,0 +1,99 @@
+//! A node that runs short of disk, and who has to go.
+
+use std::{os::unix::fs::symlink, path::Path};
+
+use claw_e2e::{
+    Cluster, Options,
+    need::{self, Need},
+    wait,
+};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::{get, until_told};
+
+/// A disk that nobody else fills.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("claw-disk-").tempdir().unwrap();
+        mount(Some("disk"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some("size=300m")).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = umount2(self.path(), MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn who_uses_more_disk_than_it_asked_for_goes_when_it_gets_short() {
+    let story = "who_uses_more_disk_than_it_asked_for_goes_when_it_gets_short";
+    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    // Outlives the cluster, whose node lives on it.
+    let disk = Disk::new();
+    let mut cluster = Cluster::start(Options::up(0));
+    symlink(disk.path(), cluster.scratch().join("small")).unwrap();
+    cluster.join_node("small", &["--evict-below", "disk=50%", "--reserve", "disk=10Mi"]);
+    let kubectl = cluster.kubectl();
+    let promised =
+        kubectl.ok(&["get", "node", "small", "-o", "jsonpath={.status.allocatable.ephemeral-storage}"]);
+    assert_eq!(promised, (140_u64 << 20).to_string(), "half of 300 MiB, and not what is reserved");
+
+    let pods = PODS.replace("TEXT", &"x".repeat(92));
+    kubectl.ok_with(&["apply", "-f", "-"], &pods);
+    until_told(
+        &kubectl,
+        "Evicted The node was low on resource: ephemeral-storage. Threshold quantity: 153600Ki",
+    );
+    wait::until("it has failed", wait::LATER, || {
+        let status = get(&kubectl, "greedy", "{.status.phase} {.status.reason} {.status.message}");
+        wait::check(
+            status.starts_with("Failed Evicted The node was low on resource: ephemeral-storage."),
+            status,
+        )
+    });
+    let path = "{.status.conditions[?(@.type==\"DisruptionTarget\")].reason}";
+    assert_eq!(get(&kubectl, "greedy", path), "TerminationByKubelet");
+    wait::until("nobody new comes", wait::LATER, || {
+        let path = "jsonpath={.status.conditions[?(@.type==\"DiskPressure\")].status} {.spec.taints[*].key}";
+        let node = kubectl.ok(&["get", "node", "small", "-o", path]);
+        wait::check(node.contains("True") && node.contains("node.kubernetes.io/disk-pressure"), node)
+    });
+    assert_eq!(
+        get(&kubectl, "modest", "{.status.phase} {.status.containerStatuses[0].restartCount}"),
+        "Running 0"
+    );
+}
+
+/// 25 and 170 million bytes, of which only the first were asked for.
+const PODS: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: modest}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: clawbernetes.io/toolbox:1
+      args: [sh, -c, "toolbox lines --count 250000 --text TEXT > /file; sleep 3600"]
+      resources: {requests: {ephemeral-storage: 60Mi}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: clawbernetes.io/toolbox:1
+      args: [sh, -c, "toolbox lines --count 1700000 --text TEXT > /file; sleep 3600"]
+"#;
