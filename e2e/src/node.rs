@@ -95,14 +95,34 @@ impl Node {
         child.wait().expect("a child can be waited for");
     }
 
+    /// Asks it to end, as a service manager does, and waits until it has. Its containers run on.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end well.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let mut child = self.child.take().expect("the node runs");
+        let status = wait::until("the node stops", wait::SOON, || {
+            child.try_wait().expect("a child can be waited for").ok_or("it runs")
+        });
+        assert!(status.success(), "{}: {status}; {}", self.name, tail(&self.log));
+    }
+
+    /// The process's id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pid(&self) -> Pid {
+        let child = self.child.as_ref().expect("the node runs");
+        Pid::from_raw(child.id().try_into().expect("process ids are positive i32"))
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics
     /// When it does not run.
     pub fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("the node runs");
-        let pid = Pid::from_raw(child.id().try_into().expect("process ids are positive i32"));
-        kill(pid, signal).expect("a child can be signalled");
+        kill(self.pid(), signal).expect("a child can be signalled");
     }
 
     /// Waits until the server says that it is ready, or is not.

@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 use super::{data_dir, image, signal::Stop};
 use crate::telemetry;
 
+/// As the kubelet's default.
+const PODS_MAX: u8 = 110;
+
 #[derive(Debug, clap::Args)]
 #[group(id = "node")]
 pub struct Options {
@@ -166,6 +169,9 @@ pub struct Machine {
     /// Label of the node; may be given several times
     #[arg(long = "node-label", value_name = "KEY=VALUE")]
     node_labels: Vec<String>,
+    /// How many pods it takes at most; its network has addresses for 253
+    #[arg(long, value_name = "N", default_value_t = PODS_MAX, value_parser = clap::value_parser!(u8).range(1..=253))]
+    max_pods: u8,
     /// Replay the GPUs of another machine, from a file of `clawbernetes gpu record`: pods are given names of GPUs, and no
     /// GPUs. To try scheduling on a machine that has none
     #[arg(long, value_name = "FILE")]
@@ -214,11 +220,10 @@ impl Machine {
             let pair = label.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
             pair.with_context(|| format!("--node-label {label}: a label is KEY=VALUE"))
         });
-        Ok(AgentConfig {
-            labels: labels.collect::<Result<BTreeMap<_, _>, _>>()?,
-            evict_below: self.thresholds()?,
-            ..AgentConfig::new(&name)
-        })
+        let labels = labels.collect::<Result<BTreeMap<_, _>, _>>()?;
+        let capacity = BTreeMap::from([("pods".to_owned(), Quantity::from_units(self.max_pods.into()))]);
+        let evict_below = self.thresholds()?;
+        Ok(AgentConfig { labels, capacity, evict_below, ..AgentConfig::new(&name) })
     }
 
     /// The containers of this machine.
