@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, field::Empty, trace_span};
@@ -23,6 +23,7 @@ use super::{
     services,
 };
 use crate::{
+    Error,
     pod::{
         Action, PodState, ProbeKind, Settings, ending, is_image_failure, plan, post_start, pre_stop, probes,
     },
@@ -46,6 +47,9 @@ const LOOK_MAX: Duration = Duration::from_secs(60);
 
 /// After a pod could not be written down: disks fill up and are emptied again.
 const RECORD_RETRY: Duration = Duration::from_secs(2);
+
+/// After it could not be told whether a container runs: a disk that is full, a process that does not go.
+const WAIT_RETRY: Duration = Duration::from_secs(1);
 
 /// A command that comes after the start of a container may take as long as it likes: a year is longer than that.
 const POST_START_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -442,11 +446,18 @@ impl Worker {
     fn watch_exit(&mut self, key: InstanceKey) {
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            let exit = match shared.runtime.wait(&key).await {
-                Ok(exit) => exit,
-                Err(error) => {
-                    let now = Timestamp::now();
-                    ExitRecord { message: error.full(), ..ExitRecord::lost(now, now) }
+            let exit = loop {
+                match shared.runtime.wait(&key).await {
+                    Ok(exit) => break exit,
+                    Err(error @ Error::NotFound(_)) => {
+                        let now = Timestamp::now();
+                        break ExitRecord { message: error.full(), ..ExitRecord::lost(now, now) };
+                    }
+                    // It may still run: to take it for ended would start another beside it.
+                    Err(error) => {
+                        tracing::warn!(container = %key.container, error = %error.full(), "how a container is cannot be told");
+                        sleep(WAIT_RETRY).await;
+                    }
                 }
             };
             Outcome::Exited(key, exit)

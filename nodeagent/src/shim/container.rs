@@ -74,6 +74,8 @@ pub(super) fn run(job: &RunJob, reply: UnixStream, starter: Pid) {
         Err(error) => {
             clean_up(job);
             mounts::remove_root(job);
+            // The program never ran.
+            let _ = std::fs::remove_file(job.bundle.join(files::SHIM));
             answer(&reply, &RunReply::Failed(error.full()));
         }
     }

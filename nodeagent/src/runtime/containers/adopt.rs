@@ -118,6 +118,26 @@ impl Containers {
         Ok(Some(exit))
     }
 
+    /// A run that nobody said has started, and whose shim is gone. With a shim's record the program may have run, so it
+    /// ended as the shim recorded, or is lost.
+    pub(super) async fn not_started(
+        &self,
+        key: InstanceKey,
+        run: RunRecord,
+        bundle: &Path,
+        why: &Error,
+    ) -> Result<Instance, Error> {
+        let exit = match self.outcome(bundle, &run).await? {
+            Some(exit) => termination::with_message(bundle, exit),
+            None => {
+                let exit = ExitRecord::start_error(why.full(), Timestamp::now());
+                records::write_durably(&bundle.join(files::EXIT), &exit)?;
+                exit
+            }
+        };
+        Ok(instance(key, run, exit.started_at, Some(exit)))
+    }
+
     /// Ends what a run left in the kernel and in libcontainer's state.
     pub(super) async fn kill_leftovers(&self, run: &RunRecord) -> Result<(), Error> {
         let state = self.root_dir.join("state").join(&run.id);

@@ -475,16 +475,13 @@ impl Runtime for Containers {
             tty: request.container.tty == Some(true),
             shares_processes,
         };
-        let (started_at, exit) = match self.starter.run(job).await {
-            Ok(shim) => (Some(shim.started_at), None),
+        match self.starter.run(job).await {
+            Ok(shim) => Ok(instance(key, run, Some(shim.started_at), None)),
             Err(error) => {
                 self.end_shim(&bundle, &run).await.map_err(create_error)?;
-                let exit = ExitRecord::start_error(error.full(), Timestamp::now());
-                records::write_durably(&bundle.join(files::EXIT), &exit).map_err(create_error)?;
-                (None, Some(exit))
+                self.not_started(key, run, &bundle, &error).await.map_err(create_error)
             }
-        };
-        Ok(instance(key, run, started_at, exit))
+        }
     }
 
     async fn images(&self) -> Vec<ContainerImage> {
