@@ -21,12 +21,20 @@ pub fn processes(folder: &Path) -> Vec<(i32, String)> {
         .filter_map(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            let is_contained = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok() != own_mounts
+            let has_own = fs::read_link(format!("/proc/{pid}/ns/mnt"))
+                .is_ok_and(|mounts| Some(&mounts) != own_mounts.as_ref());
+            let is_contained = has_own
                 && fs::read_to_string(format!("/proc/{pid}/mountinfo"))
-                    .is_ok_and(|mounts| mounts.contains(&needle));
+                    .is_ok_and(|mounts| mounts.lines().any(|line| shows_elsewhere(line, &needle)));
             (is_contained || line.contains(&needle)).then_some((pid, line))
         })
         .collect()
+}
+
+/// Whether a mount shows something of a folder at another place, as in containers. Services of the machine with mounts of their own
+/// see the folder's mounts where everybody does, and are nobody's to end.
+fn shows_elsewhere(line: &str, needle: &str) -> bool {
+    line.contains(needle) && line.split(' ').nth(4).is_some_and(|point| !point.contains(needle))
 }
 
 /// Mount points under `folder`.
@@ -56,5 +64,20 @@ pub fn sweep(folder: &Path) {
     for point in mounts(folder).iter().rev() {
         eprintln!("left behind, unmounted: {point}");
         let _ = umount2(point.as_str(), MntFlags::MNT_DETACH);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_sees_mounts_of_a_folder_is_none_of_its_processes() {
+        let pinned = "99 20 0:4 net:[4026532] /tmp/c/pods/u/ns/net rw shared:9 - nsfs nsfs rw";
+        let inside = "98 90 254:0 /tmp/c/pods/u/etc/hosts /etc/hosts rw - ext4 /dev/vda rw";
+        let root = "97 90 0:40 / / rw - overlay overlay rw,lowerdir=/l,upperdir=/tmp/c/pods/u/upper";
+        assert!(!shows_elsewhere(pinned, "/tmp/c"));
+        assert!(shows_elsewhere(inside, "/tmp/c") && shows_elsewhere(root, "/tmp/c"));
+        assert!(!shows_elsewhere(root, "/tmp/d"));
     }
 }
