@@ -33,8 +33,12 @@ pub fn may(node: &str, action: &Action<'_>, pods: Option<&dyn BoundPods>) -> boo
     match (group, plural, subresource) {
         ("", "namespaces" | "services", "") | ("discovery.k8s.io", "endpointslices", "") => read,
         ("", "nodes", "" | "status") => name == node && (read || change),
+        // What it may create is looked at when it is known: mirrors of what it runs by itself.
+        ("", "pods", "") if action.verb == "create" => name.is_empty(),
         ("", "pods", "") if name.is_empty() => read && action.pinned("spec.nodeName") == Some(node),
-        ("", "pods", "") => read && bound(&|pod| pod["metadata"]["name"] == name),
+        ("", "pods", "") => {
+            (read || action.verb == "delete") && bound(&|pod| pod["metadata"]["name"] == name)
+        }
         ("", "pods", "status") => change && bound(&|pod| pod["metadata"]["name"] == name),
         // One by one and by name: a node has no business with a list of all secrets.
         ("", "configmaps", "") => read && uses(Kind::ConfigMap),
@@ -183,7 +187,8 @@ mod tests {
             let resource = core(plural).named(name);
             assert_eq!(may_at("gpu-02", "get", &resource), expected, "{plural} {name}");
             assert!(!may_at("gpu-03", "get", &resource), "{plural} {name}");
-            assert!(!may_at("gpu-02", "delete", &resource) && !may_at("gpu-02", "list", &core(plural)));
+            assert_eq!(may_at("gpu-02", "delete", &resource), name == "web", "{plural} {name}");
+            assert!(!may_at("gpu-02", "list", &core(plural)));
         }
         assert!(!may_at("gpu-02", "get", &core("secrets").named("pull").in_namespace("other")));
         assert!(may_at("gpu-02", "create", &core("serviceaccounts").named("bot").sub("token")));
@@ -217,6 +222,7 @@ mod tests {
             ("patch", core("pods").named("web").sub("status"), true),
             ("patch", core("pods").named("db").sub("status"), false),
             ("patch", core("pods").named("web"), false),
+            ("create", core("pods"), true),
             ("update", leases(LEASES, "gpu-02"), true),
             ("update", leases(LEASES, "gpu-03"), false),
             ("update", leases("kube-system", "gpu-02"), false),

@@ -28,7 +28,7 @@ const TOKEN_SECONDS: i64 = 3_607;
 const FILE_MODE: i64 = 0o644;
 
 /// Marks a pod that a node runs by itself, and which so is nobody here. Said by anybody else it means nothing.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 impl ObjectService {
     /// Completes a new pod by what it has as an account.

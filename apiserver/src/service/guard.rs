@@ -8,7 +8,7 @@ use claw_schemas::{ApiError, gpu, status::Cause};
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
 use serde_json::Value;
 
-use super::{ObjectService, approval, kinds::Target, object::text, update::Part};
+use super::{ObjectService, accounts::MIRROR, approval, kinds::Target, object::text, update::Part};
 use crate::auth::{
     Action, Identity, What,
     rbac::{self, escalation},
@@ -49,6 +49,7 @@ impl ObjectService {
         }
         match who.node() {
             Some(node) => {
+                guard_mirror(target, node, object)?;
                 guard_lease(target, node, text(object, "name"))?;
                 guard_slice(target, node, text(object, "name"), object)
             }
@@ -200,6 +201,19 @@ fn text_of_signer(request: &Value) -> &str {
 
 fn rules_of(role: &Value) -> Vec<PolicyRule> {
     serde_json::from_value(role["rules"].clone()).unwrap_or_default()
+}
+
+/// A node chooses no pods, but shows those that it runs by itself.
+fn guard_mirror(target: &Target, node: &str, pod: &Value) -> Result<(), ApiError> {
+    let is_mirror = !pod["metadata"]["annotations"][MIRROR].is_null();
+    if !target.kind.is_pod() || is_mirror && pod["spec"]["nodeName"] == node && owners_of(pod).is_empty() {
+        return Ok(());
+    }
+    let why = format!(
+        "node \"{node}\" may only create mirrors of pods that it runs by itself: annotated with {MIRROR}, with \
+         spec.nodeName: {node}, and without owners"
+    );
+    Err(target.kind.forbidden(text(pod, "name"), &why))
 }
 
 /// A node is as alive as its own lease says, so it creates no other's.

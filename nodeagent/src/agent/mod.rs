@@ -15,12 +15,14 @@ mod pressure;
 mod report;
 mod services;
 mod session;
+mod statics;
 mod streams;
 mod worker;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -37,6 +39,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     outbox::Outbox,
+    statics::{Mirror, Statics, is_static},
     worker::{RunView, RunViews, WISHES_MAX, Wish, Worker},
 };
 use crate::{
@@ -74,6 +77,8 @@ pub struct AgentConfig {
     pub services_wait: Duration,
     /// How little of what pods share is too little.
     pub evict_below: Thresholds,
+    /// Folder of pods that run here whatever the server says.
+    pub static_pods: Option<PathBuf>,
 }
 
 impl AgentConfig {
@@ -89,6 +94,7 @@ impl AgentConfig {
             server: None,
             services_wait: SERVICES_WAIT,
             evict_below: Thresholds::none(),
+            static_pods: None,
         }
     }
 }
@@ -107,6 +113,8 @@ struct Shared {
     services: watch::Sender<Option<Store<Service>>>,
     /// Until when containers wait for that.
     services_until: Instant,
+    /// By uid of the static pod.
+    mirrors: Mutex<HashMap<String, Mirror>>,
     /// Random per run of the agent.
     instance_id: String,
 }
@@ -134,6 +142,7 @@ impl Agent {
             going: Mutex::default(),
             services: watch::Sender::default(),
             services_until: Instant::now() + config.services_wait,
+            mirrors: Mutex::default(),
             instance_id: ids::random()?,
             runtime,
             config,
@@ -145,11 +154,16 @@ impl Agent {
         for recovered in shared.runtime.recover().await? {
             pods.adopt(recovered);
         }
+        let mut statics = Statics::new(&shared, &pods);
+        // Before the server is asked for anything, which may take long.
+        statics.follow().await;
+        let statics = statics.keep(client.clone(), cancel.clone());
         let gpus = gpus::keep(Arc::clone(&shared), client.clone(), cancel.clone());
         let services = services::keep(Arc::clone(&shared), client, cancel.clone());
         let images = images::keep(Arc::clone(&shared), cancel.clone());
         let pressure = pressure::keep(Arc::clone(&shared), Arc::clone(&pods), cancel.clone());
-        tokio::join!(session::keep(&shared, &link, &pods, &cancel), gpus, services, images, pressure);
+        let session = session::keep(&shared, &link, &pods, &cancel);
+        tokio::join!(session, statics, gpus, services, images, pressure);
         pods.join().await;
         shared.runtime.close().await
     }
@@ -168,6 +182,8 @@ struct Handle {
     wishes: mpsc::Sender<Wish>,
     runs: RunViews,
     stake: pressure::Stake,
+    /// The pod, if it comes from a file.
+    from_file: Option<Pod>,
 }
 
 impl Pods {
@@ -184,6 +200,12 @@ impl Pods {
 
     /// The server has this pod for us.
     async fn desire(self: &Arc<Self>, pod: Pod) {
+        if !self.mirror(pod.clone()).await {
+            self.run(pod).await;
+        }
+    }
+
+    async fn run(self: &Arc<Self>, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
         if is_over(&pod) {
             self.shared.going.lock().insert(uid.clone());
@@ -202,6 +224,7 @@ impl Pods {
 
     /// The server no longer has this pod.
     async fn remove(&self, uid: &str) {
+        self.unmirror(uid);
         let known = {
             let workers = self.workers.lock();
             // Under the lock, so that a worker that ends takes it back.
@@ -218,12 +241,42 @@ impl Pods {
     /// These are all pods the server has for us; others must not run here.
     async fn replace(self: &Arc<Self>, pods: Vec<Pod>) {
         let wanted: HashSet<String> = pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
-        let known: Vec<String> = self.workers.lock().keys().cloned().collect();
+        let mut known: Vec<String> =
+            self.shared.mirrors.lock().values().map(|mirror| mirror.uid.clone()).collect();
+        let of_server = |(uid, handle): (&String, &Handle)| handle.from_file.is_none().then(|| uid.clone());
+        known.extend(self.workers.lock().iter().filter_map(of_server));
         for uid in known.iter().filter(|uid| !wanted.contains(*uid)) {
             self.remove(uid).await;
         }
         for pod in pods {
             self.desire(pod).await;
+        }
+    }
+
+    /// The pods that come from files, as they were last wanted.
+    fn statics(&self) -> Vec<Pod> {
+        self.workers.lock().values().filter_map(|handle| handle.from_file.clone()).collect()
+    }
+
+    /// A file says this pod. One of its name that still runs ends first.
+    async fn start_static(self: &Arc<Self>, pod: &Pod) {
+        let of_its_name = |known: &&Pod| {
+            known.metadata.name == pod.metadata.name && known.metadata.namespace == pod.metadata.namespace
+        };
+        if self.statics().iter().find(of_its_name).is_none() {
+            self.run(pod.clone()).await;
+        }
+    }
+
+    /// What is wanted of a static pod, or known of its mirror, is new.
+    async fn keep_static(&self, pod: Pod) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let wishes = self.workers.lock().get_mut(&uid).map(|handle| {
+            handle.from_file = Some(pod.clone());
+            handle.wishes.clone()
+        });
+        if let Some(wishes) = wishes {
+            let _ = wishes.send(Wish::Desired(Box::new(pod))).await;
         }
     }
 
@@ -239,7 +292,7 @@ impl Pods {
 
     /// The runs of a container, oldest first.
     fn runs(&self, uid: &str, container: &str) -> Option<Vec<RunView>> {
-        let runs = Arc::clone(&self.workers.lock().get(uid)?.runs);
+        let runs = Arc::clone(&self.workers.lock().get(&*self.local(uid))?.runs);
         let runs = runs.lock().get(container).cloned();
         Some(runs.unwrap_or_default())
     }
@@ -278,5 +331,8 @@ fn is_over(pod: &Pod) -> bool {
 
 fn new_handle(pod: &Pod) -> (Handle, mpsc::Receiver<Wish>) {
     let (wishes, receiver) = mpsc::channel(WISHES_MAX);
-    (Handle { wishes, runs: RunViews::default(), stake: pressure::Stake::of(pod) }, receiver)
+    let from_file = is_static(pod).then(|| pod.clone());
+    let handle =
+        Handle { wishes, runs: RunViews::default(), stake: pressure::Stake::of(pod), from_file };
+    (handle, receiver)
 }

@@ -21,6 +21,7 @@ use super::{
     hook::Hook,
     report::{Pace, When, differs},
     services,
+    statics::is_static,
 };
 use crate::{
     Error,
@@ -273,7 +274,10 @@ impl Worker {
         let metadata = &self.state.pod.metadata;
         let (namespace, name) =
             (metadata.namespace.as_deref().unwrap_or(""), metadata.name.as_deref().unwrap_or(""));
-        self.shared.outbox.status(namespace, name, self.state.uid(), text);
+        // A mirror that comes later shows that it lacks this.
+        if let Some(uid) = self.shared.uid_on_server(&self.state.pod) {
+            self.shared.outbox.status(namespace, name, &uid, text);
+        }
         self.remember();
     }
 
@@ -281,8 +285,9 @@ impl Worker {
     fn correct_server(&mut self) {
         let nothing = PodStatus::default();
         let on_server = self.state.pod.status.as_ref().unwrap_or(&nothing);
+        let Some(uid) = self.shared.uid_on_server(&self.state.pod) else { return };
         if self.pace.is_level()
-            && !self.shared.outbox.is_pending(self.state.uid())
+            && !self.shared.outbox.is_pending(&uid)
             && differs(on_server, &self.state.reported)
         {
             self.pace.tell_again();
@@ -515,7 +520,8 @@ impl Worker {
     }
 
     fn finish(&mut self) {
-        if self.state.removed {
+        // Nobody is to be asked about a static pod.
+        if self.state.removed || is_static(&self.state.pod) {
             if self.forgetting || self.remembering {
                 return;
             }

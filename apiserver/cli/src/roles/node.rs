@@ -172,6 +172,9 @@ pub struct Machine {
     /// How many pods it takes at most; its network has addresses for 253
     #[arg(long, value_name = "N", default_value_t = PODS_MAX, value_parser = clap::value_parser!(u8).range(1..=253))]
     max_pods: u8,
+    /// Folder of static pods: each file is a Pod that runs here, also while the server cannot be reached
+    #[arg(long, value_name = "DIR")]
+    static_pods: Option<PathBuf>,
     /// Replay the GPUs of another machine, from a file of `clawbernetes gpu record`: pods are given names of GPUs, and no
     /// GPUs. To try scheduling on a machine that has none
     #[arg(long, value_name = "FILE")]
@@ -222,8 +225,8 @@ impl Machine {
         });
         let labels = labels.collect::<Result<BTreeMap<_, _>, _>>()?;
         let capacity = BTreeMap::from([("pods".to_owned(), Quantity::from_units(self.max_pods.into()))]);
-        let evict_below = self.thresholds()?;
-        Ok(AgentConfig { labels, capacity, evict_below, ..AgentConfig::new(&name) })
+        let (evict_below, static_pods) = (self.thresholds()?, self.static_pods.clone());
+        Ok(AgentConfig { labels, capacity, evict_below, static_pods, ..AgentConfig::new(&name) })
     }
 
     /// The containers of this machine.

@@ -13,6 +13,7 @@ use super::{FRAME_BYTES, Job, Refusal, broken, deliver};
 
 pub(super) async fn serve(job: &Job, request: &ForwardRequest) -> Result<(), Refusal> {
     let ForwardRequest { pod, uid, .. } = request;
+    let uid = &job.pods.local(uid);
     if !job.pods.has(uid) {
         return Err(job.no_such_pod(pod));
     }
