@@ -4,6 +4,7 @@
 
 use std::{
     fs::DirBuilder,
+    ops::RangeInclusive,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -21,12 +22,15 @@ use x509_cert::{Certificate, der::Decode as _};
 
 use crate::{Error, runtime::records};
 
-/// A certificate is renewed when two thirds of its life are over: the last third is for a server that is away.
-const RENEW_AFTER_THIRDS: u32 = 2;
+/// A certificate is renewed when so much of its life is over, somewhere in between: nodes that joined together do not come
+/// back together, and what is left is for a server that is away.
+const RENEW_AFTER: RangeInclusive<f64> = 0.7..=0.9;
 
-/// A failed renewal is tried again after this long. Certificates live for a year, so a third of it holds thousands
-/// of tries.
-const RENEW_RETRY: Duration = Duration::from_secs(600);
+/// A failed renewal is tried again after so much of the certificate's life, at most after ten minutes. What is left holds tens
+/// of tries; of a year, thousands.
+const RENEW_RETRIES_A_LIFE: u32 = 500;
+const RENEW_RETRY_MAX: Duration = Duration::from_secs(600);
+const RENEW_RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// The longest sleep until the clock is read again: clocks of machines jump, above all after a suspension.
 const CLOCK_CHECK: Duration = Duration::from_secs(3600);
@@ -52,6 +56,7 @@ pub struct Membership {
     server: String,
     /// When it is time for a new certificate, and when it is too late for one.
     renew_at: SystemTime,
+    retry: Duration,
     not_after: SystemTime,
 }
 
@@ -108,8 +113,9 @@ impl Membership {
     fn new(record: Record, path: PathBuf, server: &str) -> Result<Self, Error> {
         let (not_before, not_after) = validity(&record.certificate_chain_pem)?;
         let life = not_after.duration_since(not_before).unwrap_or_default();
-        let renew_at = not_before + life * RENEW_AFTER_THIRDS / 3;
-        Ok(Self { record, path, server: server.to_owned(), renew_at, not_after })
+        let renew_at = not_before + life.mul_f64(drawn(&RENEW_AFTER));
+        let retry = (life / RENEW_RETRIES_A_LIFE).clamp(RENEW_RETRY_MIN, RENEW_RETRY_MAX);
+        Ok(Self { record, path, server: server.to_owned(), renew_at, retry, not_after })
     }
 
     fn check(&self, invitation: &Invitation) -> Result<(), Error> {
@@ -154,7 +160,7 @@ impl Membership {
                     tracing::warn!(error = %error.full(), "the node's certificate is not renewed yet")
                 }
             }
-            tokio::time::sleep(RENEW_RETRY).await;
+            tokio::time::sleep(self.retry).await;
         }
     }
 
@@ -168,6 +174,14 @@ impl Membership {
         tracing::info!(node = %record.node_name, "the node's certificate is renewed");
         Self::new(record, self.path.clone(), &self.server)
     }
+}
+
+/// Somewhere in a range.
+fn drawn(range: &RangeInclusive<f64>) -> f64 {
+    let mut random = [0_u8; 2];
+    let _ = getrandom::fill(&mut random);
+    let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
+    range.start() + (range.end() - range.start()) * share
 }
 
 /// A new key, PEM, and the request for its certificate, DER. The server ignores the request's subject.
@@ -190,6 +204,8 @@ fn validity(chain_pem: &str) -> Result<(SystemTime, SystemTime), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn record(life: Duration) -> Record {
@@ -222,8 +238,15 @@ mod tests {
             .unwrap();
         let found = membership(folder.path(), &invitation("gpu-02")).await.unwrap();
         assert_eq!(found.node_name(), "gpu-02");
-        let left = found.renew_at.duration_since(SystemTime::now()).unwrap();
-        assert!((530..=540).contains(&left.as_secs()), "two thirds of 900 s, 60 s ago: {left:?}");
+        assert_eq!(found.retry, Duration::from_secs(1));
+        let mut drawn = BTreeSet::new();
+        for _ in 0..50 {
+            let again = membership(folder.path(), &invitation("gpu-02")).await.unwrap();
+            let over = again.renew_at.duration_since(again.not_after - Duration::from_secs(900)).unwrap();
+            assert!((630..=810).contains(&over.as_secs()), "70 to 90 % of 900 s: {over:?}");
+            drawn.insert(over);
+        }
+        assert!(drawn.len() > 1, "not all at once");
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Certificates for nodes: the first against a one-time token, later ones against the one before.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use claw_schemas::{
     ApiError,
@@ -23,12 +23,14 @@ pub struct Join {
     hub: Arc<Hub>,
     tokens: JoinTokens,
     authority: Arc<Authority>,
+    /// How long a certificate is good.
+    life: Duration,
 }
 
 impl Join {
-    /// Signs with this authority, for holders of these tokens.
-    pub fn new(hub: Arc<Hub>, tokens: JoinTokens, authority: Arc<Authority>) -> Self {
-        Self { hub, tokens, authority }
+    /// Signs with this authority, for holders of these tokens, what is good for so long.
+    pub fn new(hub: Arc<Hub>, tokens: JoinTokens, authority: Arc<Authority>, life: Duration) -> Self {
+        Self { hub, tokens, authority, life }
     }
 
     /// Admits a machine. The token is used up last, when everything else is in order, and only the call that
@@ -67,7 +69,8 @@ impl Join {
     }
 
     fn issue(&self, request: &[u8], node: &str) -> Result<JoinResponse, ApiError> {
-        let certificate_chain = self.authority.sign_node(request, node).map_err(ApiError::bad_request)?;
+        let certificate_chain =
+            self.authority.sign_node(request, node, self.life).map_err(ApiError::bad_request)?;
         Ok(JoinResponse { certificate_chain, ca_bundle: self.authority.certificate().to_owned() })
     }
 }

@@ -17,7 +17,7 @@ use crate::error::Error;
 /// How long the authority lives: 10 years. Nothing renews it, so it must outlive any installation.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// How long a certificate issued by it lives: 1 year.
-const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Certificates are valid from a little before now, for machines whose clocks are behind.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// Random bytes of a serial number; RFC 5280 allows 20, and 16 never meet by chance.
@@ -123,8 +123,20 @@ impl Authority {
         purpose: Purpose,
         now: SystemTime,
     ) -> Result<String, Error> {
-        let (common_name, organization) = subject;
-        leaf_params(common_name, organization, names, purpose, now)
+        self.issue_for(LEAF_LIFE, key, subject, names, purpose, now)
+    }
+
+    fn issue_for(
+        &self,
+        life: Duration,
+        key: &impl PublicKeyData,
+        (common_name, organization): (&str, Option<&str>),
+        names: Vec<String>,
+        purpose: Purpose,
+        now: SystemTime,
+    ) -> Result<String, Error> {
+        leaf_params(common_name, organization, names, purpose)
+            .and_then(|mut params| set_life(&mut params, now, life).map(|()| params))
             .and_then(|params| params.signed_by(key, &self.issuer))
             .map(|certificate| certificate.pem())
             .map_err(issue(common_name))
@@ -135,12 +147,13 @@ impl Authority {
     ///
     /// # Errors
     /// A sentence for the caller, when the request does not parse or is not signed with its own key.
-    pub fn sign_node(&self, request: &[u8], node: &str) -> Result<String, String> {
+    pub fn sign_node(&self, request: &[u8], node: &str, life: Duration) -> Result<String, String> {
         let request = CertificateSigningRequestDer::from(request);
         let request = CertificateSigningRequestParams::from_der(&request)
             .map_err(|error| format!("the certificate request cannot be used: {error}"))?;
         let user = format!("system:node:{node}");
-        self.issue(
+        self.issue_for(
+            life,
             &request.public_key,
             (&user, Some("system:nodes")),
             Vec::new(),
@@ -178,7 +191,6 @@ fn leaf_params(
     organization: Option<&str>,
     names: Vec<String>,
     purpose: Purpose,
-    now: SystemTime,
 ) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, common_name);
@@ -192,12 +204,13 @@ fn leaf_params(
         Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
         Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
     }];
-    set_life(&mut params, now, LEAF_LIFE)?;
     Ok(params)
 }
 
+/// It begins a little before it is made, for clocks that are behind: not by more than a tenth of its life, which its holder
+/// reckons with.
 fn set_life(params: &mut CertificateParams, now: SystemTime, life: Duration) -> Result<(), rcgen::Error> {
-    params.not_before = (now - CLOCK_SKEW).into();
+    params.not_before = (now - CLOCK_SKEW.min(life / 10)).into();
     params.not_after = (now + life).into();
     let mut serial = [0; SERIAL_BYTES];
     getrandom::fill(&mut serial).map_err(|_| rcgen::Error::RingUnspecified)?;

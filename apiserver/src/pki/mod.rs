@@ -20,7 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use authority::Authority;
+pub use authority::{Authority, LEAF_LIFE};
 pub use facts::{Facts, organizations_of_request};
 pub use kubeconfig::CONTEXT;
 pub use leaf::Leaf;

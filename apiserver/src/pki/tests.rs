@@ -138,7 +138,7 @@ fn a_node_request_is_signed_for_the_name_we_say_not_the_one_it_says() {
     params.distinguished_name.push(rcgen::DnType::OrganizationName, ADMIN_GROUP);
     let request = params.serialize_request(&key).unwrap();
 
-    let pem = pki.authority().sign_node(request.der(), "gpu-02").unwrap();
+    let pem = pki.authority().sign_node(request.der(), "gpu-02", LEAF_LIFE).unwrap();
     let leaf = Leaf { certificate: pem, key: String::new() };
     let facts = Facts::read(&leaf.certificate_der().unwrap()).unwrap();
     assert_eq!(facts.common_name, "system:node:gpu-02");
@@ -155,8 +155,8 @@ fn a_request_signed_with_another_key_is_refused() {
     let mut forged = request.der().to_vec();
     let last = forged.len() - 1;
     forged[last] ^= 1;
-    assert!(pki.authority().sign_node(&forged, "gpu-02").is_err());
-    assert!(pki.authority().sign_node(b"garbage", "gpu-02").is_err());
+    assert!(pki.authority().sign_node(&forged, "gpu-02", LEAF_LIFE).is_err());
+    assert!(pki.authority().sign_node(b"garbage", "gpu-02", LEAF_LIFE).is_err());
 }
 
 #[test]

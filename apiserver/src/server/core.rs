@@ -46,7 +46,12 @@ impl Core {
     ///
     /// # Errors
     /// When the store or the keys cannot be used.
-    pub async fn start(store: Arc<dyn Store>, pki: &Pki, node_grace: Duration) -> Result<Self, Error> {
+    pub async fn start(
+        store: Arc<dyn Store>,
+        pki: &Pki,
+        node_grace: Duration,
+        node_certificate_life: Duration,
+    ) -> Result<Self, Error> {
         let accounts = Arc::new(ServiceAccounts::new(signing_key(pki)?, store.clone()));
         let access = Access::start(store.clone()).await?;
         let service = Arc::new(ObjectService::new(store, Registry::builtin(), access.clone()));
@@ -61,7 +66,7 @@ impl Core {
         access.set_pods(hub.bound_pods());
 
         let (stop, tasks) = (Stop::default(), TaskTracker::new());
-        let join = Join::new(hub.clone(), tokens.clone(), pki.authority().clone());
+        let join = Join::new(hub.clone(), tokens.clone(), pki.authority().clone(), node_certificate_life);
         let (grpc_routes, health) = grpc::routes(service.clone(), hub.clone(), join).await?;
         let gate = Gate::new(
             Authenticator::new(pki.admin_token(), tokens.clone(), accounts),

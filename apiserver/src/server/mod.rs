@@ -35,7 +35,7 @@ use crate::{
     auth::Identity,
     error::Error,
     local::LocalTransport,
-    pki::{self, Pki},
+    pki::{self, LEAF_LIFE, Pki},
     service::{ObjectService, SERVER_ADDRESS},
     store::{self, Store},
 };
@@ -69,6 +69,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// How long a node may be silent before its `Ready` condition becomes `Unknown`.
     pub node_grace: Duration,
+    /// How long the certificate of a node is good; the node renews it before.
+    pub node_certificate_life: Duration,
     /// How long a server that is asked to stop goes on serving while `/readyz` fails already, so that load balancers find
     /// another one first.
     pub shutdown_delay: Duration,
@@ -83,6 +85,7 @@ impl Config {
             store: StoreKind::default(),
             advertise: None,
             node_grace: NODE_GRACE_DEFAULT,
+            node_certificate_life: LEAF_LIFE,
             shutdown_delay: Duration::ZERO,
         }
     }
@@ -133,7 +136,7 @@ impl Server {
         names.insert(SERVER_ADDRESS.to_string());
         let (pki, store) = open_files(&config, names.clone(), url.clone()).await?;
 
-        let core = Core::start(store, &pki, config.node_grace).await?;
+        let core = Core::start(store, &pki, config.node_grace, config.node_certificate_life).await?;
         if let Err(error) =
             core.service.publish_itself(public_address(address, config.advertise.as_deref())).await
         {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::{NODE_GRACE_DEFAULT, core::Core};
 use crate::{
     auth::{Identity, Peer},
-    pki::Pki,
+    pki::{LEAF_LIFE, Pki},
     store,
 };
 
@@ -29,7 +29,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 async fn core() -> (Core, String) {
     let folder = tempfile::tempdir().unwrap();
     let pki = Pki::open(folder.path(), &["localhost".to_owned()].into()).unwrap();
-    let core = Core::start(store::memory(), &pki, NODE_GRACE_DEFAULT).await.unwrap();
+    let core = Core::start(store::memory(), &pki, NODE_GRACE_DEFAULT, LEAF_LIFE).await.unwrap();
     (core, pki.admin_token().to_owned())
 }
 

@@ -9,6 +9,7 @@ use std::{
 use claw_apiserver::{
     Core,
     auth::{Identity, Peer},
+    pki::LEAF_LIFE,
 };
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -30,7 +31,7 @@ const CERTIFICATE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 pub async fn run(world: Arc<World>) -> turmoil::Result {
     let listen = |port| TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
     let (http1, http2) = (listen(HTTP1_PORT).await?, listen(HTTP2_PORT).await?);
-    let core = Core::start(world.disk.clone(), &world.pki, NODE_GRACE).await?;
+    let core = Core::start(world.disk.clone(), &world.pki, NODE_GRACE, LEAF_LIFE).await?;
     loop {
         let ((stream, from), is_http2) = tokio::select! {
             biased;

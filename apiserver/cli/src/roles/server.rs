@@ -1,10 +1,10 @@
 //! `clawbernetes server`: the API server alone. Controllers and nodes connect to it from elsewhere. Its subcommands look
 //! after what a server holds.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use claw_apiserver::{Config, Server, server::NODE_GRACE_DEFAULT};
+use claw_apiserver::{Config, Server, pki::LEAF_LIFE, server::NODE_GRACE_DEFAULT};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{backup, data_dir, signal::Stop};
@@ -15,6 +15,9 @@ use crate::{
 
 /// Where everybody expects a Kubernetes API; on this machine only, until somebody decides otherwise.
 const LISTEN: &str = "127.0.0.1:6443";
+
+/// Below this a node would be busy with nothing else; the authority itself is good for ten years.
+const NODE_CERTIFICATE_SECONDS: RangeInclusive<u64> = 10..=10 * 365 * 24 * 3600;
 
 /// A server to start, or something to do about one.
 #[derive(Debug, clap::Args)]
@@ -59,6 +62,9 @@ pub struct Options {
     /// Seconds without a heartbeat until a node counts as unreachable
     #[arg(long, value_name = "SECONDS", default_value_t = NODE_GRACE_DEFAULT.as_secs())]
     pub node_grace: u64,
+    /// Seconds that the certificate of a node is good for; the node renews it after 70 to 90 % of them
+    #[arg(long, value_name = "SECONDS", default_value_t = LEAF_LIFE.as_secs(), value_parser = clap::value_parser!(u64).range(NODE_CERTIFICATE_SECONDS))]
+    pub node_certificate_life: u64,
     /// Seconds to go on serving after being asked to stop, while /readyz fails, so that load balancers turn away first
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub shutdown_delay: u64,
@@ -74,6 +80,7 @@ impl Options {
         let mut config = Config::new(data_dir, self.listen);
         config.advertise = self.advertise;
         config.node_grace = Duration::from_secs(self.node_grace);
+        config.node_certificate_life = Duration::from_secs(self.node_certificate_life);
         config.shutdown_delay = Duration::from_secs(self.shutdown_delay);
         Server::start(config).await.context("the API server does not start")
     }

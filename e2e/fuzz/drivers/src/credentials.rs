@@ -4,7 +4,7 @@ use std::{cell::OnceCell, collections::BTreeSet};
 
 use claw_apiserver::{
     auth::service_accounts::SigningKey,
-    pki::{Facts, Pki},
+    pki::{Facts, LEAF_LIFE, Pki},
 };
 use claw_client::Kubeconfig;
 use serde_json::{Value, json};
@@ -81,7 +81,10 @@ fn certificate(tape: &mut Tape<'_>, keys: &Keys) {
         Err(error) => assert!(differs && !error.to_string().is_empty()),
     }
     for request in [&bytes, tape.rest()] {
-        assert!(authority.sign_node(request, "n1").is_err(), "a certificate is no request for one");
+        assert!(
+            authority.sign_node(request, "n1", LEAF_LIFE).is_err(),
+            "a certificate is no request for one"
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use claw_apiserver::{
     auth::{BOOTSTRAP_USER_PREFIX, BOOTSTRAPPERS, Identity, JoinTokens},
     grpc,
     nodes::{Hub, HubConfig, Join},
-    pki::Pki,
+    pki::{LEAF_LIFE, Pki},
 };
 use claw_schemas::proto::{self, agent_message::Message as Said};
 use http::{HeaderMap, Request};
@@ -40,7 +40,7 @@ impl Served {
                 let config = HubConfig { node_grace: Duration::from_secs(3600) };
                 let hub = Hub::start(world.service.clone(), config).await.unwrap();
                 let tokens = JoinTokens::new(world.service.clone());
-                let join = Join::new(hub.clone(), tokens, pki.authority().clone());
+                let join = Join::new(hub.clone(), tokens, pki.authority().clone(), LEAF_LIFE);
                 let (router, _) = grpc::routes(world.service.clone(), hub.clone(), join).await.unwrap();
                 Self { router, _hub: hub, _folder: folder }
             })
