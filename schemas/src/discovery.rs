@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use serde_json::{Value, json};
 
 use crate::{
-    kinds,
+    kinds, metrics,
     registry::{Descriptor, Registry, Subresource},
 };
 
@@ -19,6 +19,8 @@ const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", 
 const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 /// What is never stored can only be created.
 const REVIEW_VERBS: &[&str] = &["create"];
+/// What is measured can only be read.
+const MEASURED_VERBS: &[&str] = &["get", "list"];
 
 /// Versions of the aggregated form, which tells everything in two requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ impl Aggregated {
 pub fn verbs(kind: &Descriptor) -> &'static [&'static str] {
     if kind.group.is_empty() && kind.plural == "namespaces" {
         NAMESPACE_VERBS
+    } else if kind.group == metrics::GROUP {
+        MEASURED_VERBS
     } else if kinds::reviews().iter().any(|review| (&review.group, &review.kind) == (&kind.group, &kind.kind))
     {
         REVIEW_VERBS
@@ -141,9 +145,9 @@ fn priority(version: &str) -> (u8, u32, u32) {
     }
 }
 
-/// What is stored, and what is only asked.
+/// What is stored, what is measured, and what is only asked.
 fn all(registry: &Registry) -> impl Iterator<Item = &Descriptor> {
-    registry.iter().map(AsRef::as_ref).chain(kinds::reviews())
+    registry.iter().chain(kinds::measured()).map(AsRef::as_ref).chain(kinds::reviews())
 }
 
 fn kinds_of<'a>(

@@ -16,6 +16,7 @@ pub mod forms;
 pub mod gpu;
 pub mod jsonpath;
 pub mod kinds;
+pub mod metrics;
 pub mod needs;
 pub mod openapi;
 pub mod pick;

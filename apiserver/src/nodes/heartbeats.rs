@@ -25,6 +25,7 @@ pub async fn watch(hub: Arc<Hub>) {
         let settled = async {
             ticks.tick().await;
             let now = Instant::now();
+            hub.usages.drop_old(now);
             let unsettled = hub.with(|state| {
                 state.roster.cut_homeless(now, hub.grace);
                 state.roster.unsettled(now, hub.grace)

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use claw_client::node::NodeLink;
 use claw_schemas::{
     ApiError,
-    proto::{OpenStream, ServerMessage, open_stream, server_message::Message},
+    proto::{Measure, OpenStream, ServerMessage, Usage, open_stream, server_message::Message},
     status::Reason,
 };
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ use super::{
     objects::Objects,
     roster::{Outgoing, Roster},
     streams::Streams,
+    usage::Usages,
 };
 use crate::{
     auth::BoundPods,
@@ -58,6 +59,7 @@ pub struct HubConfig {
 pub struct Hub {
     pub(super) objects: Objects,
     pub(super) streams: Streams,
+    pub(super) usages: Usages,
     pub(super) closing: CancellationToken,
     pub(super) tasks: TaskTracker,
     pub(super) grace: Duration,
@@ -83,6 +85,7 @@ impl Hub {
         let hub = Arc::new(Self {
             objects: Objects::new(service),
             streams: Streams::default(),
+            usages: Usages::default(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             grace: config.node_grace,
@@ -182,6 +185,16 @@ impl Hub {
         });
     }
 
+    /// What a node and its containers use.
+    async fn usage(&self, node: &str) -> Option<Arc<Usage>> {
+        let ask = || {
+            let agent = self.with(|state| state.roster.outgoing(node)).filter(|_| self.is_served(node));
+            let message = ServerMessage { message: Some(Message::Measure(Measure {})) };
+            agent.is_some_and(|agent| agent.try_send(Ok(message)).is_ok())
+        };
+        self.usages.of(node, ask).await
+    }
+
     async fn open(&self, node: &str, request: open_stream::Request) -> Result<NodeStream, ApiError> {
         let unreachable =
             |why: &str| ApiError::new(Reason::ServiceUnavailable, format!("node \"{node}\" {why}"));
@@ -240,6 +253,10 @@ impl NodeStreams for Reach {
             Some(hub) => hub.open(node, request).await,
             None => Err(ApiError::new(Reason::ServiceUnavailable, "the server is stopping")),
         }
+    }
+
+    async fn usage(&self, node: &str) -> Option<Arc<Usage>> {
+        self.0.upgrade()?.usage(node).await
     }
 
     fn reaches(&self, node: &str) -> bool {

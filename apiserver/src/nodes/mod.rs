@@ -13,6 +13,7 @@
 //! | `merge` | how reported and stored status become one (pure) |
 //! | `heartbeats` | the `Ready` condition |
 //! | `streams` | logs, talks with processes, connections to ports: a request here, answered by a stream the agent opens |
+//! | `usage` | what nodes and containers use, asked for when somebody reads it |
 //! | `join` | certificates for nodes |
 //! | `wire`, `local` | the two ways to the hub: gRPC, and calls within the process |
 //!
@@ -31,10 +32,16 @@ mod reports;
 mod roster;
 mod session;
 mod streams;
+mod usage;
 mod wire;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use claw_schemas::{ApiError, proto::open_stream};
+use claw_schemas::{
+    ApiError,
+    proto::{Usage, open_stream},
+};
 
 pub use hub::{Hub, HubConfig};
 pub use join::Join;
@@ -49,6 +56,11 @@ pub trait NodeStreams: Send + Sync + 'static {
     /// # Errors
     /// `ServiceUnavailable` when the node has no session, or what the agent answers.
     async fn open(&self, node: &str, request: open_stream::Request) -> Result<NodeStream, ApiError>;
+
+    /// What the node and its containers use, measured for whoever asks; `None` when it cannot be asked.
+    async fn usage(&self, _node: &str) -> Option<Arc<Usage>> {
+        None
+    }
 
     /// Whether an agent serves the node right now.
     fn reaches(&self, _node: &str) -> bool {

@@ -82,6 +82,7 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.hub.with(|state| state.roster.release(self.node, self.claim.epoch));
         self.hub.streams.abandon(self.node);
+        self.hub.usages.abandon(self.node);
     }
 }
 
@@ -206,6 +207,10 @@ async fn answer(hub: &Hub, node: &str, message: AgentMessage) -> Result<Option<u
         }
         Some(Said::StreamRefused(refusal)) => {
             hub.streams.refused(node, refusal);
+            Ok(None)
+        }
+        Some(Said::Usage(usage)) => {
+            hub.usages.answered(node, usage);
             Ok(None)
         }
         Some(Said::Hello(_)) => Err(ApiError::bad_request("Hello may be said only once in a session")),

@@ -3,7 +3,7 @@
 use claw_client::ResourceRef;
 use claw_schemas::{ApiError, selector::FieldSelector, status::Reason};
 
-use super::ObjectService;
+use super::{ObjectService, usage};
 use crate::auth::{Action, Authorizer, Identity};
 
 /// Parts that objects of some kind have.
@@ -64,8 +64,9 @@ impl ObjectService {
     /// Whether there is such a kind, and such a part of its objects.
     pub fn serves(&self, resource: &ResourceRef) -> bool {
         let ResourceRef { group, version, plural, .. } = resource;
-        let is_known = self.registry().resource(group, version, plural).is_some();
-        is_known && resource.subresource.as_deref().is_none_or(|sub| PARTS.contains(&sub))
+        let is_stored = self.registry().resource(group, version, plural).is_some();
+        (is_stored || usage::is_measured(resource))
+            && resource.subresource.as_deref().is_none_or(|sub| PARTS.contains(&sub))
     }
 
     /// Who decides.

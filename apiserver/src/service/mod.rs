@@ -52,6 +52,7 @@ mod tokens;
 mod twins;
 mod unattended;
 mod update;
+mod usage;
 mod versions;
 mod view;
 mod watch;
@@ -162,6 +163,9 @@ impl ObjectService {
         self.authorize(who, name_of(&verb), &resource, fields)?;
         if reviews::is_review(&resource) {
             return self.review(who, &resource, verb).await;
+        }
+        if usage::is_measured(&resource) {
+            return self.measure(Request { resource, verb, view }).await;
         }
         let mut target = self.kinds.resolve(resource)?.asked_by(who);
         if !matches!(verb, Verb::Get | Verb::List(_)) {

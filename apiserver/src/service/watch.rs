@@ -24,6 +24,7 @@ use super::{
     list::narrowed,
     memo::Memo,
     select::Selection,
+    usage,
     view::{self, ListMeta},
     watches::Watching,
 };
@@ -70,6 +71,9 @@ impl ObjectService {
         view: View,
     ) -> Result<(WatchStream, Initial), ApiError> {
         self.authorize(who, "watch", &resource, &options.field_selector)?;
+        if usage::is_measured(&resource) {
+            return Err(super::kinds::method_not_allowed());
+        }
         let target = self.kinds.resolve(resource)?;
         if target.sub.is_some() || !target.name.is_empty() {
             return Err(super::kinds::method_not_allowed());
@@ -302,7 +306,7 @@ impl Session {
         }
         let columns_of = (!self.columns_sent).then_some(&*self.kind);
         self.columns_sent = true;
-        let meta = ListMeta { revision, ..ListMeta::default() };
+        let meta = ListMeta { revision: Some(revision), ..ListMeta::default() };
         view::table(&meta.json(), columns_of, &item)
     }
 

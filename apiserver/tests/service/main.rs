@@ -26,6 +26,7 @@ mod restarts;
 mod subresources;
 mod twins;
 mod unattended;
+mod usage;
 mod versions;
 mod watches;
 mod webhooks;

@@ -17,6 +17,7 @@ mod services;
 mod session;
 mod statics;
 mod streams;
+mod usage;
 mod worker;
 
 use std::{
@@ -40,6 +41,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     outbox::Outbox,
     statics::{Mirror, Statics, is_static},
+    usage::Meter,
     worker::{RunView, RunViews, WISHES_MAX, Wish, Worker},
 };
 use crate::{
@@ -106,6 +108,7 @@ struct Shared {
     runtime: Arc<dyn Runtime>,
     sources: Sources,
     outbox: Outbox,
+    meter: Meter,
     /// Uids of pods that are ending here, or that the server takes for ended: what they hold will soon be free. A pod is
     /// among them before the server can give to others what it held.
     going: Mutex<HashSet<String>>,
@@ -139,6 +142,7 @@ impl Agent {
             host,
             sources: Sources::new(client.clone()),
             outbox: Outbox::default(),
+            meter: Meter::default(),
             going: Mutex::default(),
             services: watch::Sender::default(),
             services_until: Instant::now() + config.services_wait,
@@ -311,6 +315,15 @@ impl Pods {
         if let Some(wishes) = known {
             let _ = wishes.send(Wish::Evict(why)).await;
         }
+    }
+
+    /// The runs that are not over, of all pods.
+    fn running(&self) -> Vec<RunView> {
+        let workers = self.workers.lock();
+        let runs = |handle: &Handle| -> Vec<RunView> {
+            handle.runs.lock().values().flatten().filter(|run| !run.over).cloned().collect()
+        };
+        workers.values().flat_map(runs).collect()
     }
 
     fn has(&self, uid: &str) -> bool {

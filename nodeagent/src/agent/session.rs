@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Pods, Shared, node_info, streams};
+use super::{Pods, Shared, node_info, streams, usage};
 use crate::gpu::Inventory;
 
 /// First and longest delay between attempts to reach the server. A thousand nodes that come back to
@@ -168,6 +168,7 @@ impl Session<'_> {
             },
             Message::PodRemoved(removed) => self.pods.remove(&removed.uid).await,
             Message::Ack(ack) => self.shared.outbox.acknowledge(ack.sequence),
+            Message::Measure(_) => self.measure(),
             Message::OpenStream(open) => {
                 if let Some(request) = open.request {
                     let job = streams::Job {
@@ -183,6 +184,19 @@ impl Session<'_> {
             }
         }
         None
+    }
+
+    /// Answers beside the session: it may take a second.
+    fn measure(&self) {
+        let (shared, pods) = (Arc::clone(self.shared), Arc::clone(self.pods));
+        let (outgoing, cancel) = (self.outgoing.clone(), self.cancel.clone());
+        self.streams.spawn(async move {
+            let measured = cancel.run_until_cancelled(usage::measure(&shared, &pods)).await;
+            if let Some(usage) = measured {
+                let message = agent_message::Message::Usage(usage);
+                let _ = send(&outgoing, AgentMessage { message: Some(message) }).await;
+            }
+        });
     }
 
     async fn flush(&mut self) -> Result<(), ApiError> {

@@ -68,11 +68,13 @@ pub enum Wish {
     Evict(String),
 }
 
-/// The runs of a pod, for who asks for logs.
+/// The runs of a pod, for who asks for logs, or for what they use.
 #[derive(Clone, Debug)]
 pub struct RunView {
     /// Which.
     pub key: InstanceKey,
+    /// If it ever was started.
+    pub started_at: Option<Timestamp>,
     /// It ended.
     pub over: bool,
 }
@@ -331,8 +333,11 @@ impl Worker {
 
     fn show_runs(&self) {
         let views = self.state.containers.iter().map(|(name, container)| {
-            let runs =
-                container.runs.iter().map(|run| RunView { key: run.key.clone(), over: run.exit.is_some() });
+            let runs = container.runs.iter().map(|run| RunView {
+                key: run.key.clone(),
+                started_at: run.started_at,
+                over: run.exit.is_some(),
+            });
             (name.clone(), runs.collect())
         });
         *self.views.lock() = views.collect();

@@ -21,14 +21,15 @@ mod seccomp;
 mod spec;
 mod sub_path;
 mod termination;
+mod usage;
 mod volumes;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -224,6 +225,26 @@ pub enum Heard {
     Stderr(Bytes),
 }
 
+/// What something has used so far, and holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// When this was so.
+    pub at: Instant,
+    /// Time of CPUs, ever growing.
+    pub cpu_ns: u64,
+    /// Memory, but for what the kernel drops as soon as it needs room.
+    pub memory_bytes: u64,
+}
+
+/// What the machine and some runs of containers have used. What could not be read is not in it.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// All of the machine.
+    pub machine: Option<Count>,
+    /// The runs.
+    pub runs: HashMap<InstanceKey, Count>,
+}
+
 /// Runs pods on a machine. Every method may be called again after a failure or a crash.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
@@ -259,6 +280,11 @@ pub trait Runtime: Send + Sync + 'static {
         _server: Option<String>,
         _cancel: CancellationToken,
     ) {
+    }
+
+    /// What the machine and these runs have used so far.
+    async fn count(&self, _runs: Vec<InstanceKey>) -> Counts {
+        Counts::default()
     }
 
     /// The images on this machine, largest first.

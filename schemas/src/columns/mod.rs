@@ -15,6 +15,7 @@ pub mod batch;
 pub mod certificates;
 pub mod coordination;
 pub mod core;
+pub mod metrics;
 pub mod networking;
 pub mod node;
 pub mod pod;

@@ -10,6 +10,7 @@ mod coordination;
 mod core;
 mod discovery;
 mod events;
+mod metrics;
 mod networking;
 mod policy;
 mod rbac;
@@ -18,7 +19,10 @@ mod reviews;
 mod scheduling;
 mod storage;
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use k8s_openapi::{
     ClusterResourceScope, NamespaceResourceScope, Resource, apimachinery::pkg::apis::meta::v1 as meta,
@@ -56,6 +60,13 @@ pub fn all() -> Vec<Descriptor> {
 /// Kinds that are created, answered, and never stored: no registry has them.
 pub fn reviews() -> &'static [Descriptor] {
     static ALL: LazyLock<Vec<Descriptor>> = LazyLock::new(reviews::all);
+    &ALL
+}
+
+/// Kinds that are measured when somebody reads them, and never stored: no registry has them.
+pub fn measured() -> &'static [Arc<Descriptor>] {
+    static ALL: LazyLock<Vec<Arc<Descriptor>>> =
+        LazyLock::new(|| metrics::all().into_iter().map(Arc::new).collect());
     &ALL
 }
 

@@ -18,7 +18,10 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use self::{definitions::Definitions, dialect::Dialect};
-use crate::registry::{Descriptor, Registry};
+use crate::{
+    kinds,
+    registry::{Descriptor, Registry},
+};
 
 /// Said in `info`: the API is that of Kubernetes, in the version whose types are served.
 const TITLE: &str = "Kubernetes";
@@ -93,9 +96,7 @@ impl OpenApi {
 
     /// `/openapi/v3/api/v1` (group empty) and `/openapi/v3/apis/GROUP/VERSION`; `None` when nothing is served there.
     pub fn group_version(&self, group: &str, version: &str) -> Option<Document> {
-        let kinds: Vec<_> = self
-            .registry
-            .iter()
+        let kinds: Vec<_> = readable(&self.registry)
             .map(AsRef::as_ref)
             .filter(|kind| kind.group == group && kind.version == version)
             .collect();
@@ -122,7 +123,7 @@ impl OpenApi {
     }
 
     fn v2(&self) -> Value {
-        let kinds: Vec<_> = self.registry.iter().map(AsRef::as_ref).collect();
+        let kinds: Vec<_> = readable(&self.registry).map(AsRef::as_ref).collect();
         let (types, paths) = contents(Dialect::V2, &kinds);
         json!({
             "swagger": "2.0",
@@ -135,7 +136,7 @@ impl OpenApi {
     fn hashes(&self) -> &BTreeMap<String, String> {
         self.hashes.get_or_init(|| {
             let mut hashes = self.known.clone();
-            for kind in self.registry.iter() {
+            for kind in readable(&self.registry) {
                 let path = group_version_path(&kind.group, &kind.version);
                 if !hashes.contains_key(&path)
                     && let Some(document) = self.group_version(&kind.group, &kind.version)
@@ -151,10 +152,15 @@ impl OpenApi {
 /// The kinds of each document.
 fn by_path(registry: &Registry) -> BTreeMap<String, Vec<&Arc<Descriptor>>> {
     let mut kinds: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for kind in registry.iter() {
+    for kind in readable(registry) {
         kinds.entry(group_version_path(&kind.group, &kind.version)).or_default().push(kind);
     }
     kinds
+}
+
+/// What can be read, stored or not.
+fn readable(registry: &Registry) -> impl Iterator<Item = &Arc<Descriptor>> {
+    registry.iter().chain(kinds::measured())
 }
 
 /// The types and the paths of some kinds.

@@ -106,23 +106,38 @@ pub(super) fn add(paths: &mut Map<String, Value>, dialect: Dialect, kind: &Descr
 }
 
 fn of_collection<'a>(kind: &'a Descriptor, ty: &str) -> Vec<Operation<'a>> {
-    let mut operations =
-        vec![operation(kind, "get", "list", "list", ty), operation(kind, "post", "post", "create", ty)];
-    if discovery::verbs(kind).contains(&"deletecollection") {
-        operations.push(operation(kind, "delete", "deletecollection", "deletecollection", ty));
-    }
-    operations
+    let all = [
+        ("get", "list", "list"),
+        ("post", "post", "create"),
+        ("delete", "deletecollection", "deletecollection"),
+    ];
+    allowed(kind, &all, ty)
 }
 
 fn of_object<'a>(kind: &'a Descriptor, ty: &str) -> Vec<Operation<'a>> {
-    [
+    let all = [
         ("get", "get", "read"),
         ("put", "put", "replace"),
         ("patch", "patch", "patch"),
         ("delete", "delete", "delete"),
-    ]
-    .map(|(method, action, verb)| operation(kind, method, action, verb, ty))
-    .into()
+    ];
+    allowed(kind, &all, ty)
+}
+
+/// Of some operations (method, action, verb of the id) those that the kind has.
+fn allowed<'a>(
+    kind: &'a Descriptor,
+    operations: &[(&'static str, &'static str, &'static str)],
+    ty: &str,
+) -> Vec<Operation<'a>> {
+    let verb_of = |action: &'static str| match action {
+        "post" => "create",
+        "put" => "update",
+        other => other,
+    };
+    let verbs = discovery::verbs(kind);
+    let allowed = operations.iter().filter(|(_, action, _)| verbs.contains(&verb_of(action)));
+    allowed.map(|(method, action, verb)| operation(kind, method, action, verb, ty)).collect()
 }
 
 fn of_subresource<'a>(kind: &'a Descriptor, sub: &Subresource, ty: &str) -> Vec<Operation<'a>> {

@@ -26,6 +26,7 @@ mod session;
 mod table;
 mod targets;
 mod three_way;
+mod top;
 mod unified;
 mod wait;
 
@@ -55,6 +56,9 @@ pub enum Command {
     Explain(explain::Args),
     /// Print what containers wrote
     Logs(logs::Args),
+    /// Show what nodes and pods use
+    #[command(subcommand)]
+    Top(top::Command),
     /// Return when a condition holds
     Wait(wait::Args),
     /// Print what happened
@@ -82,6 +86,7 @@ impl Command {
             Self::Delete(args) => delete::run(args, &context).await,
             Self::Describe(args) => describe::run(args, &context).await,
             Self::Logs(args) => logs::run(args, &context).await,
+            Self::Top(command) => top::run(command, &context).await,
             Self::Wait(args) => wait::run(args, &context).await,
             Self::Events(args) => events::run(args, &context).await,
             Self::Scale(args) => scale::run(args, &context).await,

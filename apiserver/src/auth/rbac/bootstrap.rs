@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use claw_schemas::metrics;
 use k8s_openapi::{
     Resource as _,
     api::rbac::v1::{AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject},
@@ -95,6 +96,7 @@ static ROLES: &[Row] = &[
             (READ, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates"),
         ],
     ),
+    ("system:aggregated-metrics-reader", "view", &[("get list", metrics::GROUP, "pods nodes")]),
     (
         "system:basic-user",
         "",

@@ -49,14 +49,14 @@ use tokio_util::sync::CancellationToken;
 use self::host_files::{names, remove_if_there, unmount_below};
 pub use self::images::images_in_use;
 use super::{
-    ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Refusal, Runtime,
-    Sandbox, Sources, StartFailure, StartRequest, Talk, TalkWish, cgroups,
+    Counts, ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Refusal,
+    Runtime, Sandbox, Sources, StartFailure, StartRequest, Talk, TalkWish, cgroups,
     environment::{self, Fields},
     network::{self, Network, namespace},
     pod_files, probe, records,
     seccomp::Seccomp,
     spec::{self, Bind, Processes},
-    sub_path, termination, volumes,
+    sub_path, termination, usage, volumes,
 };
 use crate::{
     Error,
@@ -213,6 +213,10 @@ impl Containers {
 
     fn pod_cgroup(&self, uid: &str) -> String {
         format!("{}/pod{uid}", self.cgroup_parent.trim_end_matches('/'))
+    }
+
+    fn run_cgroup(&self, key: &InstanceKey) -> String {
+        format!("{}/{}", self.pod_cgroup(&key.pod_uid), self.container_id(key))
     }
 
     /// The API's id for a run: the same after every restart of the agent.
@@ -453,7 +457,7 @@ impl Runtime for Containers {
             image: request.container.image.clone().unwrap_or_default(),
             image_id: image.id.clone(),
             restart_delay_ms: u64::try_from(request.restart_delay.as_millis()).unwrap_or(u64::MAX),
-            cgroup: format!("{}/{}", self.pod_cgroup(&key.pod_uid), self.container_id(&key)),
+            cgroup: self.run_cgroup(&key),
             image_key: image.key.clone(),
             stop_signal: images::stop_signal(request.container, &image.settings),
         };
@@ -482,6 +486,18 @@ impl Runtime for Containers {
                 self.not_started(key, run, &bundle, &error).await.map_err(create_error)
             }
         }
+    }
+
+    async fn count(&self, runs: Vec<InstanceKey>) -> Counts {
+        let groups: Vec<_> = runs.into_iter().map(|key| (self.run_cgroup(&key), key)).collect();
+        let counted = tokio::task::spawn_blocking(|| Counts {
+            machine: usage::of_machine(),
+            runs: groups
+                .into_iter()
+                .filter_map(|(group, key)| Some((key, usage::of_group(&group)?)))
+                .collect(),
+        });
+        counted.await.unwrap_or_default()
     }
 
     async fn images(&self) -> Vec<ContainerImage> {

@@ -1146,14 +1146,14 @@ pub struct JoinResponse {
     #[prost(string, tag = "2")]
     pub ca_bundle: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "agent_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub message: ::core::option::Option<agent_message::Message>,
 }
 /// Nested message and enum types in `AgentMessage`.
 pub mod agent_message {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         #[prost(message, tag = "1")]
         Hello(super::Hello),
@@ -1169,6 +1169,8 @@ pub mod agent_message {
         Event(super::EventReport),
         #[prost(message, tag = "7")]
         StreamRefused(super::StreamRefused),
+        #[prost(message, tag = "8")]
+        Usage(super::Usage),
     }
 }
 /// First message of every session. The server creates or updates the Node from it.
@@ -1243,9 +1245,40 @@ pub struct StreamRefused {
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
 }
+/// What the machine and its running containers use. What cannot be measured, or not yet, is not in it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Usage {
+    #[prost(message, optional, tag = "1")]
+    pub machine: ::core::option::Option<Figures>,
+    #[prost(message, repeated, tag = "2")]
+    pub containers: ::prost::alloc::vec::Vec<ContainerUsage>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContainerUsage {
+    #[prost(string, tag = "1")]
+    pub pod_uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub container: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub figures: ::core::option::Option<Figures>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Figures {
+    /// When it was measured, in milliseconds since 1970, and for how long before that.
+    #[prost(int64, tag = "1")]
+    pub at_ms: i64,
+    #[prost(uint64, tag = "2")]
+    pub window_ms: u64,
+    /// Billionths of a CPU, on average over the window.
+    #[prost(uint64, tag = "3")]
+    pub cpu_nanocores: u64,
+    /// Held at the end of it, but for what the kernel drops as soon as it needs room.
+    #[prost(uint64, tag = "4")]
+    pub memory_bytes: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerMessage {
-    #[prost(oneof = "server_message::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "server_message::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<server_message::Message>,
 }
 /// Nested message and enum types in `ServerMessage`.
@@ -1264,8 +1297,13 @@ pub mod server_message {
         Ack(super::Ack),
         #[prost(message, tag = "6")]
         OpenStream(super::OpenStream),
+        #[prost(message, tag = "7")]
+        Measure(super::Measure),
     }
 }
+/// Asks for one `Usage`. Nothing is measured that nobody asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Measure {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {
     #[prost(uint32, tag = "1")]
