@@ -25,6 +25,11 @@ pub fn id(run: &Instance) -> String {
     format!("clawbernetes://{}", run.id)
 }
 
+/// A time as the server keeps it: in whole seconds. With more, what is on the server would always differ from what was said.
+fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
 /// Builds it. `look` is told when the status will change by itself.
 pub(super) fn build(
     state: &PodState,
@@ -37,7 +42,7 @@ pub(super) fn build(
         return state.pod.status.clone().unwrap_or_default();
     }
     let mut status = PodStatus {
-        start_time: Some(Time(state.start_time)),
+        start_time: Some(time(state.start_time)),
         qos_class: Some(Qos::of(state.spec()).as_str().to_owned()),
         observed_generation: state.pod.metadata.generation,
         ..PodStatus::default()
@@ -184,7 +189,7 @@ fn current_state(
         return (waiting("PostStartHookError", None), true);
     }
     if let Some(run) = container.running().filter(|_| container.is_up()) {
-        let started_at = run.started_at.map(Time);
+        let started_at = run.started_at.map(time);
         return (
             ApiState { running: Some(ContainerStateRunning { started_at }), ..ApiState::default() },
             true,
@@ -253,8 +258,8 @@ fn terminated(run: &Instance, exit: &ExitRecord) -> ApiState {
             signal: exit.signal,
             reason: Some(exit.reason.as_str().to_owned()),
             message: Some(exit.message.clone()).filter(|message| !message.is_empty()),
-            started_at: Some(Time(exit.started_at.unwrap_or(Timestamp::UNIX_EPOCH))),
-            finished_at: Some(Time(exit.finished_at)),
+            started_at: Some(time(exit.started_at.unwrap_or(Timestamp::UNIX_EPOCH))),
+            finished_at: Some(time(exit.finished_at)),
         }),
         ..ApiState::default()
     }
@@ -388,7 +393,7 @@ impl Conditions<'_> {
             status: status.to_owned(),
             reason: reason.map(str::to_owned),
             message,
-            last_transition_time: Some(since.unwrap_or(Time(self.now))),
+            last_transition_time: Some(since.unwrap_or_else(|| time(self.now))),
             observed_generation: self.state.pod.metadata.generation,
             ..PodCondition::default()
         });

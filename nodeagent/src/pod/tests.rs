@@ -630,3 +630,35 @@ fn an_evicted_pod_ends_soon_and_has_failed_for_good() {
     story.state.released(true, at(3));
     assert_eq!(story.status(3).phase.as_deref(), Some("Failed"));
 }
+
+/// Otherwise it would be told again and again: the server never has what was said.
+#[test]
+fn a_status_holds_nothing_that_is_lost_on_its_way_to_the_server() {
+    let moment = |second: i64| at(second) + SignedDuration::from_millis(345);
+    let spec = serde_json::json!({"containers": [{"name": "main", "image": "i"}]});
+    let mut state = PodState::new(pod(spec), [192, 0, 2, 1].into(), moment(0));
+    state.prepared(Ok(sandbox(0)), moment(0));
+    let mut statuses = Vec::new();
+    for attempt in 0..2 {
+        let started_at = Some(moment(i64::from(attempt) * 100));
+        let instance = Instance {
+            key: key("main", attempt),
+            id: "main".to_owned(),
+            image: "i".to_owned(),
+            image_id: "i@sha256:0".to_owned(),
+            restart_delay: Duration::ZERO,
+            started_at,
+            exit: None,
+        };
+        let now = moment(i64::from(attempt) * 100);
+        state.started("main", Ok(instance), SETTINGS.restart_backoff, now);
+        statuses.push(plan(&state, &SETTINGS, now).status);
+        let exit = ExitRecord { started_at, finished_at: moment(50), ..exit(1, 0, 0) };
+        state.exited(&key("main", attempt), exit);
+        statuses.push(plan(&state, &SETTINGS, now).status);
+    }
+    for status in statuses {
+        let on_server: PodStatus = serde_json::from_str(&serde_json::to_string(&status).unwrap()).unwrap();
+        assert_eq!(on_server, status);
+    }
+}
