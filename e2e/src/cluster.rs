@@ -191,6 +191,14 @@ impl Cluster {
         Kubectl::every(&self.kubeconfig(), self.scratch())
     }
 
+    /// All that reaches into pods: every kubectl at hand, and our own command line.
+    #[must_use]
+    pub fn reaching(&self) -> Vec<Kubectl> {
+        let mut all = self.kubectls();
+        all.push(Kubectl::ours(&self.kubeconfig(), self.scratch()));
+        all
+    }
+
     /// The newest kubectl at hand, against this cluster.
     ///
     /// # Panics

@@ -13,7 +13,13 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{binary::workspace, pty::Terminal};
+use crate::{
+    binary::{clawbernetes, workspace},
+    pty::Terminal,
+};
+
+/// The name of our own command line.
+const OURS: &str = "clawbernetes";
 
 /// How much of what a background command has said a failed story shows.
 const OUTPUT_TAIL_BYTES: usize = 4096;
@@ -108,6 +114,19 @@ impl Kubectl {
                 Self { name: format!("kubectl {version}"), program, kubeconfig: kubeconfig.to_owned(), home }
             })
             .collect()
+    }
+
+    /// Our own command line in its place: much of it takes the same words.
+    #[must_use]
+    pub fn ours(kubeconfig: &Path, scratch: &Path) -> Self {
+        let program = clawbernetes().to_owned();
+        Self { name: OURS.to_owned(), program, kubeconfig: kubeconfig.to_owned(), home: scratch.to_owned() }
+    }
+
+    /// Whether it is our own.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.name == OURS
     }
 
     /// A command line, ready to run.

@@ -1,4 +1,4 @@
-//! Real kubectl attaches to the first process of a container, which goes on without it.
+//! Real kubectl, and our own command line, attach to the first process of a container, which goes on without it.
 
 use claw_e2e::{
     Cluster, Kubectl, Options,
@@ -14,10 +14,10 @@ fn kubectl_attaches_to_a_terminal_and_every_line_is_logged_once() {
         return;
     }
     let cluster = Cluster::start(Options::up(1));
-    for (number, kubectl) in cluster.kubectls().iter().enumerate() {
+    for (number, kubectl) in cluster.reaching().iter().enumerate() {
         eprintln!("--- {}", kubectl.name);
         let name = format!("shell-{number}");
-        start(kubectl, &name, "stdin: true, tty: true, args: [sh]");
+        start(&cluster.kubectl(), &name, "stdin: true, tty: true, args: [sh]");
         let mut terminal = kubectl.on_terminal(&["attach", "-it", &name], 100, 40);
         // What was written before nobody sees, the prompt included.
         terminal.shows("If you don't see a command prompt, try pressing enter.");
@@ -57,10 +57,10 @@ async fn input_outlives_agents_and_ends_with_its_first_writer_if_it_says_so() {
     cluster.join_node("worker", &[]);
     let http = Http::admin(&cluster);
     cluster.node("worker").becomes(&http, "True").await;
-    for (number, kubectl) in cluster.kubectls().iter().enumerate() {
+    for (number, kubectl) in cluster.reaching().iter().enumerate() {
         eprintln!("--- {}", kubectl.name);
         let name = format!("reader-{number}");
-        start(kubectl, &name, "stdin: true, stdinOnce: true, args: [cat]");
+        start(&cluster.kubectl(), &name, "stdin: true, stdinOnce: true, args: [cat]");
         // A new agent finds the input where the shim holds it.
         cluster.node("worker").kill();
         cluster.node("worker").start();
@@ -73,7 +73,8 @@ async fn input_outlives_agents_and_ends_with_its_first_writer_if_it_says_so() {
         let (code, back, said) = kubectl.pipe(&["attach", "-i", &name], text.clone().into_bytes());
         assert_eq!(code, 0, "{said}");
         wait::until("it has read to the end", wait::LATER, || {
-            let phase = kubectl.ok(&["get", "pod", &name, "-o", "jsonpath={.status.phase}"]);
+            let get = ["get", "pod", &name, "-o", "jsonpath={.status.phase}"];
+            let phase = cluster.kubectl().ok(&get);
             wait::check(phase == "Succeeded", phase)
         });
         assert_eq!(kubectl.ok(&["logs", &name]), text, "what was read was written, and logged once");

@@ -1,4 +1,4 @@
-//! Real kubectl reaches ports of pods, also on a machine that can only dial out.
+//! Real kubectl, and our own command line, reach ports of pods, also on a machine that can only dial out.
 
 use std::{
     io::{Read as _, Write as _},
@@ -29,7 +29,7 @@ fn kubectl_forwards_many_connections_at_once() {
     }
     let cluster = Cluster::start(Options::up(1));
     start(&cluster.kubectl());
-    for kubectl in &cluster.kubectls() {
+    for kubectl in &cluster.reaching() {
         eprintln!("--- {}", kubectl.name);
         let (mut forward, port) = forwarded(&cluster, kubectl, "7000");
         assert_echo(port, MANY_BYTES);
@@ -66,7 +66,7 @@ async fn a_node_that_can_only_dial_out_is_reached_all_the_same() {
     let http = Http::admin(&cluster);
     cluster.node("hidden").becomes(&http, "True").await;
     start(&cluster.kubectl());
-    for kubectl in &cluster.kubectls() {
+    for kubectl in &cluster.reaching() {
         eprintln!("--- {}", kubectl.name);
         let mut terminal = kubectl.on_terminal(&["exec", "-it", "parrot", "-c", "four", "--", "sh"], 100, 40);
         terminal.shows("$ ");

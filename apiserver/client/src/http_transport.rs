@@ -10,16 +10,16 @@ use claw_schemas::ApiError;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyDataStream, BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::Upgraded};
 
 use crate::{
     credentials::Credentials,
     endpoint::{Base, Endpoint},
     error::ConfigError,
-    failure,
+    failure::{self, with_causes},
     request::{Request, ResourceRef, Response, View, WatchOptions},
     rest::{self, Rest},
-    tls::{Connections, Http},
+    tls::{Connections, Http, Pool},
     transport::{ByteStream, Transport, WatchStream},
     watch_lines::Lines,
 };
@@ -92,11 +92,40 @@ impl HttpTransport {
 
     /// Sends a request and waits for the head of a successful answer.
     async fn send(&self, rest: Rest) -> Result<http::Response<Incoming>, ApiError> {
-        let response = self.connections.pool().request(self.prepare(rest)?).await.map_err(|error| {
+        self.send_over(&self.connections.pool(), self.prepare(rest)?).await
+    }
+
+    /// Sends a request that makes something else of its connection. Gives the headers of the answer, and the connection.
+    pub(crate) async fn upgrade(
+        &self,
+        rest: Rest,
+        headers: HeaderMap,
+    ) -> Result<(HeaderMap, Upgraded), ApiError> {
+        let pool =
+            self.connections.upgradable().map_err(|error| ApiError::bad_request(with_causes(&error)))?;
+        let mut request = self.prepare(rest)?;
+        request.headers_mut().extend(headers);
+        let upgraded = async {
+            let response = self.send_over(&pool, request).await?;
+            let headers = response.headers().clone();
+            let upgraded = hyper::upgrade::on(response).await;
+            upgraded
+                .map(|connection| (headers, connection))
+                .map_err(|error| failure::unreachable(&self.base.origin, &error, false))
+        };
+        self.in_time(upgraded).await
+    }
+
+    async fn send_over(
+        &self,
+        pool: &Pool<Full<Bytes>>,
+        request: http::Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, ApiError> {
+        let response = pool.request(request).await.map_err(|error| {
             self.connections.doubt();
             failure::unreachable(&self.base.origin, &error, error.is_connect())
         })?;
-        if response.status().is_success() {
+        if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
         if response.status() == StatusCode::UNAUTHORIZED {

@@ -74,6 +74,7 @@ mod tls;
 pub mod trace;
 pub mod transport;
 mod watch_lines;
+mod websocket;
 
 pub use api::{Api, Client, Object, ObjectList};
 pub use cache::{Delta, ObjectKey, Snapshot, Store};
@@ -90,3 +91,4 @@ pub use reflector::Reflector;
 pub use request::{Request, ResourceRef, Response, Verb};
 pub use tls::system_roots;
 pub use transport::{ByteStream, Transport, WatchEvent, WatchStream};
+pub use websocket::{Hearing, Speaking};

@@ -54,6 +54,8 @@ pub(crate) enum Http {
     Any,
     /// HTTP/2 alone, as gRPC needs.
     Two,
+    /// HTTP/1.1 alone, whose connections can become something else.
+    One,
 }
 
 /// A pooling, reconnecting HTTP client with request bodies of type `B`.
@@ -98,6 +100,12 @@ where
             }
         }
         current.pool.clone()
+    }
+
+    /// A client of its own for a request that takes its connection over.
+    pub fn upgradable(&self) -> Result<Pool<B>, ConfigError> {
+        let certificate = self.current.lock().certificate.clone();
+        pool(&Endpoint { certificate, ..self.endpoint.clone() }, Http::One)
     }
 
     /// The server does not accept who we are: what is in the files may be newer.
@@ -146,6 +154,7 @@ where
     let connector = match http {
         Http::Any => builder.enable_all_versions().wrap_connector(tcp),
         Http::Two => builder.enable_http2().wrap_connector(tcp),
+        Http::One => builder.enable_http1().wrap_connector(tcp),
     };
     Ok(Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())

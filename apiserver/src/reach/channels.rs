@@ -1,5 +1,6 @@
 //! Ports of a pod over the channels of a WebSocket: two for each port that the client names, one for data and one for
-//! what went wrong. Each port is one connection, made at once.
+//! what went wrong. Each port is one connection, made at once. A client may end its side of one, as it ends the input of a
+//! process; in Kubernetes it cannot.
 
 use bytes::{Buf as _, Bytes};
 use claw_schemas::{ApiError, proto::StreamFrame};
@@ -12,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     forward::Ports,
-    websocket::{Socket, farewell, message},
+    websocket::{CLOSE, Socket, farewell, message},
 };
 use crate::nodes::NodeStream;
 
@@ -26,7 +27,9 @@ where
 {
     let (mut sink, mut stream) = socket.split();
     let (out, mut outgoing) = mpsc::channel(MESSAGES_MAX);
-    let (inputs, outputs): (Vec<_>, Vec<_>) = numbers.iter().map(|_| mpsc::channel(MESSAGES_MAX)).unzip();
+    let channels = numbers.iter().map(|_| mpsc::channel(MESSAGES_MAX));
+    let (mut inputs, outputs): (Vec<_>, Vec<_>) =
+        channels.map(|(input, output)| (Some(input), output)).unzip();
     let connections = numbers.into_iter().zip(outputs).enumerate().map(|(index, (port, from_client))| {
         let channel = u8::try_from(2 * index).unwrap_or(u8::MAX);
         carry(&ports, port, channel, from_client, out.clone())
@@ -39,13 +42,19 @@ where
             if data.is_empty() {
                 continue;
             }
-            let channel = usize::from(data.get_u8());
-            if channel % 2 == 0
-                && !data.is_empty()
-                && let Some(input) = inputs.get(channel / 2)
-            {
-                // One that is over takes nothing more.
-                let _ = input.send(data).await;
+            match data.get_u8() {
+                CLOSE if data.len() == 1 && data[0] % 2 == 0 => {
+                    if let Some(input) = inputs.get_mut(usize::from(data[0]) / 2) {
+                        *input = None;
+                    }
+                }
+                channel if channel % 2 == 0 && !data.is_empty() => {
+                    if let Some(Some(input)) = inputs.get(usize::from(channel) / 2) {
+                        // One that is over takes nothing more.
+                        let _ = input.send(data).await;
+                    }
+                }
+                _ => {}
             }
         }
     };
@@ -96,6 +105,8 @@ async fn exchange(
                 break;
             }
         }
+        // One that says nothing more may still hear something.
+        let _ = to_node.send(Ok(StreamFrame { end: true, ..StreamFrame::default() })).await;
         std::future::pending::<()>().await;
     };
     let downwards = async {

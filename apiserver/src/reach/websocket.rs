@@ -31,7 +31,7 @@ const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 /// Ends the channel that the second byte names; of version 5.
-const CLOSE: u8 = 255;
+pub const CLOSE: u8 = 255;
 
 /// A connection that was upgraded.
 pub type Socket<S> = WebSocketStream<S>;

@@ -1,10 +1,9 @@
 //! `logs`: print what containers wrote.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use claw_client::{ByteStream, ResourceRef};
-use claw_schemas::selector::LabelSelector;
 use futures::{StreamExt as _, future::try_join_all};
 use serde_json::Value;
 
@@ -12,7 +11,7 @@ use super::{
     context::Context,
     duration,
     output::print_bytes,
-    resources,
+    pods,
     session::{Session, text},
     targets::Selectors,
 };
@@ -97,7 +96,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
 
 async fn sources(args: &Args, session: &Session) -> anyhow::Result<Vec<Source>> {
     let mut sources = Vec::new();
-    for pod in pods(args, session).await? {
+    for pod in chosen(args, session).await? {
         for container in containers(args, &pod)? {
             let name = text(&pod, "/metadata/name");
             let kind = session.kind("v1", "Pod")?;
@@ -112,7 +111,7 @@ async fn sources(args: &Args, session: &Session) -> anyhow::Result<Vec<Source>> 
 }
 
 /// The pods meant: one by name, one of a workload, or all with the labels.
-async fn pods(args: &Args, session: &Session) -> anyhow::Result<Vec<Value>> {
+async fn chosen(args: &Args, session: &Session) -> anyhow::Result<Vec<Value>> {
     let pod = session.kind("v1", "Pod")?;
     if !args.selector.is_empty() {
         let selectors = Selectors { selector: args.selector.clone(), ..Selectors::default() };
@@ -123,75 +122,17 @@ async fn pods(args: &Args, session: &Session) -> anyhow::Result<Vec<Value>> {
         }
         return Ok(pods);
     }
-    let (kind, name) = match args.target.as_slice() {
-        [] => bail!("say whose logs: POD, TYPE/NAME such as `deploy/web`, or a selector (-l)"),
-        [name] if !name.contains('/') => (Arc::clone(&pod), name.clone()),
-        words => resources::one(&session.registry, words)?,
-    };
-    let object = session.get(&session.object(&kind, &name)).await?;
-    if kind.kind == "Pod" {
-        return Ok(vec![object]);
+    if args.target.is_empty() {
+        bail!("say whose logs: POD, TYPE/NAME such as `deploy/web`, or a selector (-l)");
     }
-    let Some(selector) = object.pointer("/spec/selector") else {
-        bail!("{} have no logs: name a pod, or something that owns pods", kind.plural);
-    };
-    let selector = serde_json::from_value(selector.clone()).context("reading spec.selector")?;
-    let selector = LabelSelector::from_meta(&selector)?.to_string();
-    let selectors = Selectors { selector, ..Selectors::default() };
-    let collection = Session::collection(&pod, Some(&session.namespace));
-    let mut pods = session.list(&pod, &collection, &selectors.options()).await?;
-    // The one most likely to have something to say: running before waiting, ready before not, the oldest first.
-    pods.sort_by_key(|pod| {
-        (
-            text(pod, "/status/phase") != "Running",
-            !is_ready(pod),
-            text(pod, "/metadata/creationTimestamp").to_owned(),
-        )
-    });
-    let found = pods.len();
-    let Some(first) = pods.into_iter().next() else {
-        bail!("{} \"{name}\" has no pods in namespace {}", kind.singular, session.namespace);
-    };
-    if found > 1 {
-        eprintln!("Found {found} pods, using pod/{}", text(&first, "/metadata/name"));
-    }
-    Ok(vec![first])
-}
-
-fn is_ready(pod: &Value) -> bool {
-    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True")
-}
-
-fn names(pod: &Value, list: &str) -> Vec<String> {
-    let containers = pod.pointer(list).and_then(Value::as_array);
-    containers.into_iter().flatten().map(|c| text(c, "/name").to_owned()).collect()
+    Ok(vec![pods::meant(session, &args.target).await?])
 }
 
 fn containers(args: &Args, pod: &Value) -> anyhow::Result<Vec<String>> {
-    let (main, init) = (names(pod, "/spec/containers"), names(pod, "/spec/initContainers"));
-    let known = [main.clone(), init.clone()].concat();
-    if let Some(name) = &args.container {
-        if !known.contains(name) {
-            bail!(
-                "container {name} is not valid for pod {}: it has {}",
-                text(pod, "/metadata/name"),
-                known.join(", ")
-            );
-        }
-        return Ok(vec![name.clone()]);
-    }
     if args.all_containers {
-        return Ok([init, main].concat());
+        return Ok(pods::containers(pod));
     }
-    let default = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
-    let chosen = default.filter(|name| known.iter().any(|known| known == name)).map(str::to_owned);
-    let first = chosen.or_else(|| main.first().cloned()).unwrap_or_default();
-    if known.len() > 1 && args.selector.is_empty() {
-        let init: Vec<String> = init.iter().map(|name| format!("{name} (init)")).collect();
-        eprintln!("Defaulted container \"{first}\" out of: {}", [main, init].concat().join(", "));
-    }
-    Ok(vec![first])
+    Ok(vec![pods::container(pod, args.container.as_deref(), args.selector.is_empty())?])
 }
 
 async fn open(

@@ -18,6 +18,8 @@ mod get;
 mod logs;
 mod manifest;
 mod output;
+mod pods;
+mod reach;
 mod resources;
 mod rollout;
 mod run;
@@ -56,6 +58,14 @@ pub enum Command {
     Explain(explain::Args),
     /// Print what containers wrote
     Logs(logs::Args),
+    /// Run a program in a container
+    Exec(reach::exec::Args),
+    /// Talk to the process that a container is there for
+    Attach(reach::attach::Args),
+    /// Make ports of a pod ports of this machine
+    PortForward(reach::forward::Args),
+    /// Copy files into a container or out of it
+    Cp(reach::copy::Args),
     /// Show what nodes and pods use
     #[command(subcommand)]
     Top(top::Command),
@@ -77,25 +87,30 @@ pub enum Command {
 impl Command {
     /// Runs the verb to its end. What goes wrong is told on stderr, in the exit code alone beyond that.
     pub async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
+        let done = |()| ExitCode::SUCCESS;
         let result = match self {
-            Self::Get(args) => get::run(args, &context).await,
-            Self::Apply(args) => apply::run(args, &context).await,
+            Self::Get(args) => get::run(args, &context).await.map(done),
+            Self::Apply(args) => apply::run(args, &context).await.map(done),
             Self::Diff(args) => return Ok(diff::run(args, &context).await),
-            Self::Edit(args) => edit::run(args, &context).await,
-            Self::Explain(args) => explain::run(args, &context).await,
-            Self::Delete(args) => delete::run(args, &context).await,
-            Self::Describe(args) => describe::run(args, &context).await,
-            Self::Logs(args) => logs::run(args, &context).await,
-            Self::Top(command) => top::run(command, &context).await,
-            Self::Wait(args) => wait::run(args, &context).await,
-            Self::Events(args) => events::run(args, &context).await,
-            Self::Scale(args) => scale::run(args, &context).await,
-            Self::Rollout(command) => rollout::run(command, &context).await,
-            Self::Run(args) => run::run(args, &context).await,
-            Self::ApiResources(args) => api_resources::run(args, &context).await,
+            Self::Edit(args) => edit::run(args, &context).await.map(done),
+            Self::Explain(args) => explain::run(args, &context).await.map(done),
+            Self::Delete(args) => delete::run(args, &context).await.map(done),
+            Self::Describe(args) => describe::run(args, &context).await.map(done),
+            Self::Logs(args) => logs::run(args, &context).await.map(done),
+            Self::Top(command) => top::run(command, &context).await.map(done),
+            Self::Exec(args) => reach::exec::run(args, &context).await,
+            Self::Attach(args) => reach::attach::run(args, &context).await,
+            Self::PortForward(args) => reach::forward::run(args, &context).await.map(done),
+            Self::Cp(args) => reach::copy::run(args, &context).await.map(done),
+            Self::Wait(args) => wait::run(args, &context).await.map(done),
+            Self::Events(args) => events::run(args, &context).await.map(done),
+            Self::Scale(args) => scale::run(args, &context).await.map(done),
+            Self::Rollout(command) => rollout::run(command, &context).await.map(done),
+            Self::Run(args) => run::run(args, &context).await.map(done),
+            Self::ApiResources(args) => api_resources::run(args, &context).await.map(done),
         };
         match result {
-            Ok(()) => Ok(ExitCode::SUCCESS),
+            Ok(code) => Ok(code),
             // Nobody reads any more: that is the reader's success.
             Err(error) if output::is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
             Err(error) => {
