@@ -100,7 +100,7 @@ impl ObjectService {
         let given = self.given(&prefix, &start, &found).await?;
         let token = found.more_after.map(|last| paging::token(&prefix, &last, found.revision, given));
         let meta = ListMeta {
-            revision: Some(found.revision),
+            revision: found.revision,
             remaining: found.total.filter(|_| token.is_some()).map(|total| total.saturating_sub(given)),
             continue_token: token.unwrap_or_default(),
         };

@@ -122,8 +122,10 @@ impl ObjectService {
     ) -> Result<Response, ApiError> {
         let selection = Selection::parse(&target.kind, &options.label_selector, &options.field_selector)?;
         let found = self.scan(target, &selection, 0, None, None).await?;
+        // That of the pods or nodes, for those who expect one of every list.
+        let meta = ListMeta { revision: found.revision, ..ListMeta::default() };
         let items = self.figures(kind, found.items).await?;
-        Ok(ok(view::list(kind, view, &items, &ListMeta::default()).await))
+        Ok(ok(view::list(kind, view, &items, &meta).await))
     }
 
     /// The figures of stored pods or nodes, as far as there are any.

@@ -19,8 +19,7 @@ use crate::store::{Record, Revision};
 /// What a list says about itself.
 #[derive(Debug, Default)]
 pub(super) struct ListMeta {
-    /// `None` for what is not stored.
-    pub revision: Option<Revision>,
+    pub revision: Revision,
     /// Empty on the last page.
     pub continue_token: String,
     pub remaining: Option<usize>,
@@ -163,8 +162,7 @@ fn revision_text(stored: &[u8]) -> String {
 impl ListMeta {
     /// As JSON.
     pub fn json(&self) -> String {
-        let Some(revision) = self.revision else { return "{}".to_owned() };
-        let mut text = format!("{{\"resourceVersion\":\"{revision}\"");
+        let mut text = format!("{{\"resourceVersion\":\"{}\"", self.revision);
         if !self.continue_token.is_empty() {
             let _ = write!(text, ",\"continue\":{}", quoted(&self.continue_token));
         }

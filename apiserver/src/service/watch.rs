@@ -306,7 +306,7 @@ impl Session {
         }
         let columns_of = (!self.columns_sent).then_some(&*self.kind);
         self.columns_sent = true;
-        let meta = ListMeta { revision: Some(revision), ..ListMeta::default() };
+        let meta = ListMeta { revision, ..ListMeta::default() };
         view::table(&meta.json(), columns_of, &item)
     }
 

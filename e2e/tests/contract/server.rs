@@ -118,12 +118,21 @@ impl Rig {
 
     /// Every resource that can be listed: its collection in all namespaces, and its kind.
     pub async fn listable(&self) -> Vec<(String, String)> {
+        self.that_can("list").await
+    }
+
+    /// The same of those that can be watched.
+    pub async fn watchable(&self) -> Vec<(String, String)> {
+        self.that_can("watch").await
+    }
+
+    async fn that_can(&self, verb: &str) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for root in ["/api", "/apis"] {
             let told = self.send(&format!("GET {root}"), &[AGGREGATED], "").await.expect(200);
             for group in array(&told["items"]) {
                 for version in array(&group["versions"]) {
-                    found.extend(listable(root, group, version));
+                    found.extend(that_can(verb, root, group, version));
                 }
             }
         }
@@ -136,12 +145,12 @@ pub const AGGREGATED: &str = "accept: application/json;g=apidiscovery.k8s.io;v=v
                               application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,\
                               application/json";
 
-fn listable(root: &str, group: &Value, version: &Value) -> Vec<(String, String)> {
+fn that_can(verb: &str, root: &str, group: &Value, version: &Value) -> Vec<(String, String)> {
     let group = group["metadata"]["name"].as_str().map_or(String::new(), |name| format!("/{name}"));
     let path = format!("{root}{group}/{}", version["version"].as_str().unwrap());
     let resources = array(&version["resources"]).iter();
     resources
-        .filter(|resource| array(&resource["verbs"]).contains(&json!("list")))
+        .filter(|resource| array(&resource["verbs"]).contains(&json!(verb)))
         .map(|resource| {
             let text = |value: &Value| value.as_str().unwrap().to_owned();
             (format!("{path}/{}", text(&resource["resource"])), text(&resource["responseKind"]["kind"]))

@@ -89,7 +89,7 @@ async fn the_initial_events_of_every_kind_in_every_form_end_with_their_bookmark(
     rig.define_datasets().await;
     rig.map("a").await;
     rig.post(DATASETS, &dataset("d")).await;
-    for (path, _) in rig.listable().await {
+    for (path, _) in rig.watchable().await {
         for accept in [OBJECT, METADATA, TABLE] {
             let query = format!("{WATCH_LIST}&fieldSelector=metadata.name%3Dnone&timeoutSeconds=60");
             let mut watch = rig.watch_as(&format!("{path}?{query}"), accept).await;
