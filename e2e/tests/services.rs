@@ -46,6 +46,15 @@ spec:
   ports: [{port: 80}]
 ---
 apiVersion: v1
+kind: Service
+metadata: {name: from-outside}
+spec:
+  type: NodePort
+  externalTrafficPolicy: Local
+  selector: {app: echo}
+  ports: [{port: 80, targetPort: http}]
+---
+apiVersion: v1
 kind: Pod
 metadata: {name: at-the-host}
 spec:
@@ -154,6 +163,13 @@ fn the_host_calls(kubectl: &Kubectl, echo: Ipv4Addr) {
         })
     });
     assert!(get((Ipv4Addr::LOCALHOST, 28081)).unwrap().contains("28081") || get((own, 28081)).is_ok());
+    let node_port =
+        kubectl.ok(&["get", "service", "from-outside", "-o", "jsonpath={.spec.ports[0].nodePort}"]);
+    let node_port: u16 = node_port.parse().expect("a port of the nodes was given");
+    wait::until("a port of the node leads to a service", wait::SOON, || {
+        let answer = get((own, node_port)).map_err(|error| error.to_string())?;
+        wait::check(answer.contains("echo-"), answer)
+    });
     // The API server, by its service's address and certificate.
     let version = kubectl.ok(&["--server", "https://10.96.0.1", "get", "--raw", "/version"]);
     assert!(version.contains("gitVersion"), "{version}");

@@ -146,19 +146,6 @@ impl ObjectService {
     }
 }
 
-/// Whether a new object is a service that leaves its address to us.
-pub(super) fn leaves_choice(target: &Target, object: &Value) -> bool {
-    target.kind.is_core("services") && object["spec"]["clusterIP"].as_str().unwrap_or_default().is_empty()
-}
-
-/// Takes an address back that was given to a service but not stored.
-pub(super) fn forget(service: &mut Value) {
-    if let Some(spec) = service["spec"].as_object_mut() {
-        spec.remove("clusterIP");
-        spec.remove("clusterIPs");
-    }
-}
-
 /// The address of a service that has one of its own.
 pub(super) fn address(spec: &Value) -> Option<Ipv4Addr> {
     spec["clusterIP"].as_str()?.parse().ok()
@@ -177,7 +164,7 @@ fn is_in_range(ip: Ipv4Addr) -> bool {
     (NETWORK + 1..NETWORK + SIZE - 1).contains(&ip.to_bits())
 }
 
-fn random() -> Result<u32, ApiError> {
+pub(super) fn random() -> Result<u32, ApiError> {
     let mut bytes = [0_u8; 4];
     getrandom::fill(&mut bytes)
         .map_err(|error| ApiError::internal(format!("the machine gives no random numbers: {error}")))?;

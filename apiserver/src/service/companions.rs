@@ -16,7 +16,7 @@ pub(super) struct Companions {
 
 impl ObjectService {
     /// What goes with an object taking the place of another. Nothing stands for none. A new service that names no
-    /// address is given one.
+    /// address, or lacks node ports, is given them.
     pub(super) async fn companions(
         &self,
         target: &Target,
@@ -24,6 +24,7 @@ impl ObjectService {
         mut new: Option<&mut Value>,
     ) -> Result<Companions, ApiError> {
         let mut writes = self.address_writes(target, old, new.as_deref_mut()).await?;
+        writes.extend(self.node_port_writes(target, old, new.as_deref_mut()).await?);
         let charged = self.charge(target, old, new.as_deref()).await?;
         writes.extend(charged.writes);
         // No object of the cluster uses quotas, so there is one turn at most.

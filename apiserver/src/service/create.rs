@@ -14,7 +14,7 @@ use claw_schemas::{
 use serde_json::Value;
 
 use super::{
-    ObjectService, addresses, approval,
+    ObjectService, approval,
     body::{self, Incoming},
     companions::Companions,
     encode, errors,
@@ -198,7 +198,8 @@ impl ObjectService {
 
     /// Commits an object with all that it takes. `None` when the name is taken.
     async fn commit_new(&self, target: &Target, mut new: Sealed) -> Result<Option<Bytes>, ApiError> {
-        let chooses = addresses::leaves_choice(target, &new.object);
+        // What a service is given, beside what it asks for, may be another's before it is stored.
+        let asked = target.kind.is_core("services").then(|| new.object.clone());
         for _ in 0..CONFLICT_RETRIES_MAX {
             let Companions { mut writes, turn: _turn } =
                 self.companions(target, None, Some(&mut new.object)).await?;
@@ -219,8 +220,11 @@ impl ObjectService {
                 Ok(revision) => return Ok(Some(new.draft().at(revision))),
                 Err(StoreError::Conflict { key: taken, .. }) if taken == key => return Ok(None),
                 // Somebody else was given the same address, or used the same quota, or the namespace is about to go.
-                Err(StoreError::Conflict { .. }) if chooses => addresses::forget(&mut new.object),
-                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::Conflict { .. }) => {
+                    if let Some(asked) = &asked {
+                        new.object.clone_from(asked);
+                    }
+                }
                 Err(error) => return Err(errors::from_store(error)),
             }
         }

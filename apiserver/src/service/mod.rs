@@ -35,6 +35,7 @@ pub mod limits;
 mod list;
 mod logs;
 mod memo;
+mod node_ports;
 mod object;
 mod owners;
 mod paging;

@@ -184,3 +184,63 @@ async fn a_finalizer_that_lets_go_frees_the_address() {
     world.merge(services().named("web"), &json!({"metadata": {"finalizers": null}})).await.unwrap();
     assert_eq!(taken(&world).await, BTreeSet::new());
 }
+
+fn node_ports(service: &Value) -> Vec<u64> {
+    let ports = service["spec"]["ports"].as_array().unwrap();
+    ports.iter().filter_map(|port| port["nodePort"].as_u64()).collect()
+}
+
+fn from_outside(name: &str, ports: Value) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": ports}})
+}
+
+fn at_node_port(name: &str, number: u64) -> Value {
+    from_outside(name, json!([{"port": 80, "nodePort": number}]))
+}
+
+#[tokio::test]
+async fn node_ports_are_given_once_and_free_again_when_their_service_has_no_use_for_them() {
+    let world = world().await;
+    let names: Vec<String> = (0..50).map(|n| format!("s{n}")).collect();
+    let ports = json!([{"name": "a", "port": 80}, {"name": "b", "port": 81}]);
+    let made = futures::future::join_all(names.iter().map(|name| {
+        let (world, body) = (&world, from_outside(name, ports.clone()));
+        async move { world.create(services(), &body).await.unwrap() }
+    }));
+    let given: Vec<u64> = made.await.iter().flat_map(node_ports).collect();
+    assert!(given.iter().all(|number| (30_000..=32_767).contains(number)), "{given:?}");
+    assert_eq!((given.len(), given.iter().collect::<BTreeSet<_>>().len()), (100, 100));
+
+    let first = given[0];
+    let taken = world.create(services(), &at_node_port("other", first)).await.unwrap_err();
+    assert_eq!(taken.details.causes[0].field, "spec.ports[0].nodePort");
+    assert!(taken.message.ends_with(&format!("Invalid value: {first}: provided port is already allocated")));
+    let inner = json!({"spec": {"type": "ClusterIP"}});
+    let inner = world.merge(services().named("s0"), &inner).await.unwrap();
+    assert_eq!(node_ports(&inner), Vec::<u64>::new());
+    world.create(services(), &at_node_port("other", first)).await.unwrap();
+    world.delete(services().named("other"), DeleteOptions::default()).await.unwrap();
+    world.create(services(), &at_node_port("another", first)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_keeps_its_node_ports_and_gets_those_that_it_comes_to_need() {
+    let world = world().await;
+    world.create(services(), &at_node_port("web", 30_080)).await.unwrap();
+    let more = from_outside("web", json!([{"name": "a", "port": 80}, {"name": "b", "port": 81}]));
+    let more = world.update(services().named("web"), &more).await.unwrap();
+    let [first, second] = node_ports(&more)[..] else { panic!("{more}") };
+    assert!(first == 30_080 && second != 30_080);
+    // One of both protocols on one port is one port of the node.
+    let dns = json!([{"name": "t", "port": 53}, {"name": "u", "port": 53, "protocol": "UDP"}]);
+    let dns = world.create(services(), &from_outside("dns", dns)).await.unwrap();
+    let [tcp, udp] = node_ports(&dns)[..] else { panic!("{dns}") };
+    assert_eq!(tcp, udp);
+    let outside = world.create(services(), &at_node_port("low", 80)).await.unwrap_err();
+    assert!(outside.message.contains("The range of valid ports is 30000-32767"), "{outside}");
+    let without = json!({
+        "metadata": {"name": "balanced"},
+        "spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"port": 80}]},
+    });
+    assert!(node_ports(&world.create(services(), &without).await.unwrap()).is_empty());
+}

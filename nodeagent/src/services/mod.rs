@@ -43,19 +43,21 @@ pub struct Services {
     pub names: BTreeMap<(String, String), Name>,
 }
 
-/// Where one port of a service leads.
+/// Where one port of a service leads. What comes from outside may be led elsewhere, by a route of its own without addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Namespace and name of the service.
     pub service: (String, String),
     /// Name of the port, empty if it has none.
     pub port_name: String,
-    /// Of the service itself.
-    pub address: Ipv4Addr,
+    /// Of the service itself; none where this is for what comes from outside alone.
+    pub address: Option<Ipv4Addr>,
     /// Others that are to lead to it, if nobody has them.
     pub external: BTreeSet<Ipv4Addr>,
     pub protocol: Protocol,
     pub port: u16,
+    /// The port of every node that leads there, too.
+    pub node_port: Option<u16>,
     /// For how many seconds a client comes to the endpoint it came to before.
     pub affinity_s: Option<u32>,
     /// Each once, in order.
@@ -112,10 +114,11 @@ impl Services {
             all.names.insert(key.clone(), names::name(spec, slices));
             let Some(address) = address(spec) else { continue };
             let ports = spec.ports.iter().flatten();
-            all.routes.extend(ports.filter_map(|port| route(&key, address, spec, port, slices, node)));
+            all.routes.extend(ports.flat_map(|port| routes(&key, address, spec, port, slices, node)));
         }
         all.routes.sort_by(|one, other| {
-            (&one.service, &one.port_name, one.port).cmp(&(&other.service, &other.port_name, other.port))
+            let order = |route: &Route| (route.port, route.node_port);
+            (&one.service, &one.port_name, order(one)).cmp(&(&other.service, &other.port_name, order(other)))
         });
         all
     }
@@ -127,50 +130,79 @@ fn address(spec: &ServiceSpec) -> Option<Ipv4Addr> {
     spec.cluster_ip.as_deref().filter(|_| !is_name).and_then(|ip| ip.parse().ok())
 }
 
-fn route(
+/// The route of a port, and another for what comes from outside if that stays on the node that it comes to.
+fn routes(
     key: &(String, String),
     address: Ipv4Addr,
     spec: &ServiceSpec,
     port: &ServicePort,
     slices: &[&EndpointSlice],
     node: &str,
-) -> Option<Route> {
+) -> Vec<Route> {
+    let Ok(number) = u16::try_from(port.port) else { return Vec::new() };
     let port_name = port.name.clone().unwrap_or_default();
     let protocol = Protocol::from_api(port.protocol.as_deref());
-    let local = spec.internal_traffic_policy.as_deref() == Some("Local");
-    let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
+    let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
+    let backends = |local: bool| backends(slices, &port_name, protocol, local.then_some(node));
+    let within = Route {
+        service: key.clone(),
+        address: Some(address),
+        external: spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect(),
+        protocol,
+        port: number,
+        node_port: node_port(spec, port),
+        affinity_s: affinity_s(spec),
+        backends: backends(is_local(&spec.internal_traffic_policy)),
+        port_name: port_name.clone(),
+    };
+    let (inside, outside) =
+        (is_local(&spec.internal_traffic_policy), is_local(&spec.external_traffic_policy));
+    if within.node_port.is_none() || inside == outside {
+        return vec![within];
+    }
+    let from_outside = Route { address: None, backends: backends(outside), ..within.clone() };
+    vec![Route { node_port: None, external: BTreeSet::new(), ..within }, from_outside]
+}
+
+fn node_port(spec: &ServiceSpec, port: &ServicePort) -> Option<u16> {
+    let is_outside = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
+    port.node_port
+        .filter(|_| is_outside)
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|one| *one != 0)
+}
+
+fn affinity_s(spec: &ServiceSpec) -> Option<u32> {
+    (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
         let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
         config
             .and_then(|config| config.timeout_seconds)
             .and_then(|s| u32::try_from(s).ok())
             .unwrap_or(AFFINITY_S)
-    });
-    let here = |endpoint: &Endpoint| !local || endpoint.node_name.as_deref() == Some(node);
+    })
+}
+
+/// The endpoints of a port, on one node or on all.
+fn backends(
+    slices: &[&EndpointSlice],
+    port_name: &str,
+    protocol: Protocol,
+    node: Option<&str>,
+) -> BTreeMap<(Ipv4Addr, u16), u32> {
+    let here = |endpoint: &Endpoint| node.is_none() || endpoint.node_name.as_deref() == node;
     let serving = |wanted: fn(&Endpoint) -> bool| -> BTreeMap<(Ipv4Addr, u16), u32> {
         let mut backends = BTreeMap::new();
         for slice in slices {
-            let Some(number) = port_of(slice, &port_name, protocol) else { continue };
+            let Some(number) = port_of(slice, port_name, protocol) else { continue };
             let endpoints = slice.endpoints.iter().flatten().filter(|one| here(one) && wanted(one));
             let addresses = endpoints.filter_map(|one| one.addresses.first()?.parse().ok());
             backends.extend(addresses.map(|address| ((address, number), weight(slice))));
         }
         backends
     };
-    let mut backends = serving(is_ready);
-    if backends.is_empty() {
-        // Better one that is on its way out and still serves than none.
-        backends = serving(still_serves);
-    }
-    Some(Route {
-        service: key.clone(),
-        port_name,
-        address,
-        external: spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect(),
-        protocol,
-        port: u16::try_from(port.port).ok()?,
-        affinity_s: affinity,
-        backends,
-    })
+    let ready = serving(is_ready);
+    // Better one that is on its way out and still serves than none.
+    if ready.is_empty() { serving(still_serves) } else { ready }
 }
 
 fn port_of(slice: &EndpointSlice, name: &str, protocol: Protocol) -> Option<u16> {

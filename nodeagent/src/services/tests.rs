@@ -75,8 +75,35 @@ fn a_weight_and_affinity_and_a_local_policy_are_heeded() {
     );
     assert_eq!(backends(&all), ["10.88.0.2:8080 x5"]);
     assert_eq!(all.routes[0].affinity_s, Some(60));
-    assert_eq!(all.routes[0].address, Ipv4Addr::new(10, 96, 0, 9));
+    assert_eq!(all.routes[0].address, Some(Ipv4Addr::new(10, 96, 0, 9)));
     assert_eq!(all.routes[0].external, [Ipv4Addr::new(192, 0, 2, 9)].into());
+}
+
+#[test]
+fn what_comes_from_outside_may_stay_on_its_node() {
+    let spec = |more: Value| {
+        let mut spec = json!({
+            "type": "NodePort", "clusterIP": "10.96.0.9",
+            "ports": [{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP"}],
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let endpoints = json!([
+        {"addresses": ["10.88.0.2"], "nodeName": "n1"}, {"addresses": ["10.88.0.3"], "nodeName": "n2"},
+    ]);
+    let of = |more: Value| {
+        let service = service("web", spec(more));
+        let all = Services::of(&[service], &[slice("web", json!({"endpoints": endpoints}))], "n1");
+        let shown = |route: &Route| (usize::from(route.address.is_some()), route.node_port, route.backends.len());
+        all.routes.iter().map(shown).collect::<Vec<_>>()
+    };
+    assert_eq!(of(json!({})), [(1, Some(30080), 2)]);
+    assert_eq!(of(json!({"externalTrafficPolicy": "Local"})), [(1, None, 2), (0, Some(30080), 1)]);
+    let both = json!({"externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local"});
+    assert_eq!(of(both), [(1, Some(30080), 1)]);
+    assert_eq!(of(json!({"internalTrafficPolicy": "Local"})), [(1, None, 1), (0, Some(30080), 2)]);
+    assert_eq!(of(json!({"type": "ClusterIP"})), [(1, None, 2)], "a type that has none");
 }
 
 fn all() -> Services {

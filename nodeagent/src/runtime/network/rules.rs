@@ -70,6 +70,7 @@ pub(super) fn rules(place: Place<'_>, services: &Services, host_ports: &[HostPor
         rules: Rules::default(),
         routes: BTreeMap::new(),
         external: Vec::new(),
+        node_ports: BTreeMap::new(),
         host_ports: BTreeSet::new(),
     };
     table.skeleton();
@@ -87,7 +88,7 @@ impl Rules {
     pub(super) fn transaction(&self, table: &str, present: &BTreeSet<Named>) -> String {
         let mut text = format!("add table ip {table}\nflush table ip {table}\n");
         text.push_str(&self.declarations);
-        for map in ["map routes", "map host-ports", "map host-ports-at", "set refused"] {
+        for map in ["map routes", "map host-ports", "map host-ports-at", "map node-ports", "set refused"] {
             let (what, name) = map.split_once(' ').unwrap_or_default();
             let _ = writeln!(text, "flush {what} ip {table} {name}");
         }
@@ -110,6 +111,8 @@ struct Table<'a> {
     routes: BTreeMap<Destination, Option<String>>,
     /// What addresses of others are to lead to, where nobody has them.
     external: Vec<(Destination, Option<String>)>,
+    /// Port of every node → chain.
+    node_ports: BTreeMap<(Protocol, u16), String>,
     /// Ports of the machine that are taken.
     host_ports: BTreeSet<(Option<Ipv4Addr>, Protocol, u16)>,
 }
@@ -138,6 +141,7 @@ impl Table<'_> {
         self.declare(&format!("map ip {table} routes {{ {destination} : verdict ; }}"));
         self.declare(&format!("map ip {table} host-ports {{ type inet_proto . inet_service : verdict ; }}"));
         self.declare(&format!("map ip {table} host-ports-at {{ {destination} : verdict ; }}"));
+        self.declare(&format!("map ip {table} node-ports {{ type inet_proto . inet_service : verdict ; }}"));
         self.declare(&format!("set ip {table} refused {{ {destination} ; }}"));
         for (chain, hook) in [
             ("from-outside", "type nat hook prerouting priority dstnat"),
@@ -156,6 +160,7 @@ impl Table<'_> {
             let here = format!("ip daddr != {{ 127.0.0.0/8, {gateway} }} fib daddr type local");
             self.rule(chain, &format!("{here} {to} vmap @host-ports-at"));
             self.rule(chain, &format!("{here} meta l4proto . th dport vmap @host-ports"));
+            self.rule(chain, &format!("{here} meta l4proto . th dport vmap @node-ports"));
         }
         self.rule(
             "leaving",
@@ -175,13 +180,17 @@ impl Table<'_> {
 
     fn route(&mut self, route: &Route) {
         let (namespace, name) = &route.service;
-        let who = format!("{namespace}/{name} {} {}", route.protocol.word(), route.port);
+        // What comes from outside alone may come to other endpoints.
+        let from = if route.address.is_none() { " from outside" } else { "" };
+        let who = format!("{namespace}/{name} {} {}{from}", route.protocol.word(), route.port);
         let chain = (!route.backends.is_empty()).then(|| format!("service-{}", short(&who)));
-        self.routes.insert((route.address, route.protocol, route.port), chain.clone());
+        let own = route.address.map(|address| ((address, route.protocol, route.port), chain.clone()));
+        self.routes.extend(own);
         let external = route.external.iter().filter(|address| is_foreign(**address, self.place.gateway));
         let external = external.map(|address| ((*address, route.protocol, route.port), chain.clone()));
         self.external.extend(external);
         let Some(chain) = chain else { return };
+        self.node_ports.extend(route.node_port.map(|port| ((route.protocol, port), chain.clone())));
         self.chain(&chain);
         let backends: Vec<(String, u32)> = route
             .backends
@@ -251,6 +260,13 @@ impl Table<'_> {
         for (to, chain) in std::mem::take(&mut self.external) {
             self.routes.entry(to).or_insert(chain);
         }
+        for ((protocol, port), chain) in &self.node_ports {
+            let _ = writeln!(
+                self.rules.rules,
+                "add element ip {table} node-ports {{ {} . {port} : goto {chain} }}",
+                protocol.word()
+            );
+        }
         for ((address, protocol, port), chain) in &self.routes {
             let to = format!("{address} . {} . {port}", protocol.word());
             let _ = match chain {
@@ -290,10 +306,11 @@ mod tests {
         Route {
             service: ("default".to_owned(), "web".to_owned()),
             port_name: String::new(),
-            address: Ipv4Addr::new(10, 96, 0, 9),
+            address: Some(Ipv4Addr::new(10, 96, 0, 9)),
             external: BTreeSet::new(),
             protocol: Protocol::Tcp,
             port: 80,
+            node_port: None,
             affinity_s,
             backends: backends
                 .iter()
@@ -319,6 +336,20 @@ mod tests {
     }
 
     #[test]
+    fn a_port_of_the_node_leads_where_the_service_does_or_to_what_is_on_the_node() {
+        let inside = Route { node_port: Some(30_080), ..route(&[(2, 1), (3, 1)], None) };
+        let text = of(vec![inside.clone()]).transaction("claw7", &BTreeSet::new());
+        let chain = |before: &str| text.split(before).nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        assert_eq!(chain("node-ports { tcp . 30080 : goto "), chain("routes { 10.96.0.9 . tcp . 80 : goto "));
+        let outside = Route { address: None, node_port: Some(30_080), ..route(&[(3, 1)], None) };
+        let text =
+            of(vec![Route { node_port: None, ..inside }, outside]).transaction("claw7", &BTreeSet::new());
+        let chain = |before: &str| text.split(before).nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        assert_ne!(chain("node-ports { tcp . 30080 : goto "), chain("routes { 10.96.0.9 . tcp . 80 : goto "));
+        assert_eq!(text.matches("dnat to 10.88.7.3:8080").count(), 2, "{text}");
+    }
+
+    #[test]
     fn a_service_without_endpoints_refuses() {
         let text = of(vec![route(&[], None)]).transaction("claw7", &BTreeSet::new());
         assert!(text.contains("add element ip claw7 refused { 10.96.0.9 . tcp . 80 }"), "{text}");
@@ -341,7 +372,7 @@ mod tests {
     fn an_address_that_is_taken_leads_to_nobody_else() {
         let mut thief = route(&[(3, 1)], None);
         thief.service = ("zzz".to_owned(), "thief".to_owned());
-        thief.address = Ipv4Addr::new(10, 96, 0, 10);
+        thief.address = Some(Ipv4Addr::new(10, 96, 0, 10));
         let (pod, own) = (Ipv4Addr::new(10, 88, 7, 2), Ipv4Addr::new(192, 0, 2, 1));
         thief.external = [Ipv4Addr::new(10, 96, 0, 9), Ipv4Addr::new(10, 96, 0, 1), pod, own].into();
         for victim in [route(&[(2, 1)], None), route(&[], None)] {
@@ -373,8 +404,8 @@ mod tests {
     #[test]
     fn what_pods_ask_of_the_bridge_is_nobodys_port() {
         let text = of(Vec::new()).transaction("claw7", &BTreeSet::new());
-        let ports: Vec<_> = text.lines().filter(|line| line.contains("vmap @host-ports")).collect();
-        assert_eq!(ports.len(), 4, "{text}");
+        let ports: Vec<_> = text.lines().filter(|line| line.contains("-ports") && line.contains(" vmap @")).collect();
+        assert_eq!(ports.len(), 6, "{text}");
         assert!(ports.iter().all(|rule| rule.contains("!= { 127.0.0.0/8, 10.88.7.1 }")), "{text}");
     }
 }
