@@ -345,7 +345,6 @@ fn is_over(pod: &Pod) -> bool {
 fn new_handle(pod: &Pod) -> (Handle, mpsc::Receiver<Wish>) {
     let (wishes, receiver) = mpsc::channel(WISHES_MAX);
     let from_file = is_static(pod).then(|| pod.clone());
-    let handle =
-        Handle { wishes, runs: RunViews::default(), stake: pressure::Stake::of(pod), from_file };
+    let handle = Handle { wishes, runs: RunViews::default(), stake: pressure::Stake::of(pod), from_file };
     (handle, receiver)
 }

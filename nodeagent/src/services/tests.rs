@@ -95,7 +95,8 @@ fn what_comes_from_outside_may_stay_on_its_node() {
     let of = |more: Value| {
         let service = service("web", spec(more));
         let all = Services::of(&[service], &[slice("web", json!({"endpoints": endpoints}))], "n1");
-        let shown = |route: &Route| (usize::from(route.address.is_some()), route.node_port, route.backends.len());
+        let shown =
+            |route: &Route| (usize::from(route.address.is_some()), route.node_port, route.backends.len());
         all.routes.iter().map(shown).collect::<Vec<_>>()
     };
     assert_eq!(of(json!({})), [(1, Some(30080), 2)]);

@@ -404,7 +404,8 @@ mod tests {
     #[test]
     fn what_pods_ask_of_the_bridge_is_nobodys_port() {
         let text = of(Vec::new()).transaction("claw7", &BTreeSet::new());
-        let ports: Vec<_> = text.lines().filter(|line| line.contains("-ports") && line.contains(" vmap @")).collect();
+        let ports: Vec<_> =
+            text.lines().filter(|line| line.contains("-ports") && line.contains(" vmap @")).collect();
         assert_eq!(ports.len(), 6, "{text}");
         assert!(ports.iter().all(|rule| rule.contains("!= { 127.0.0.0/8, 10.88.7.1 }")), "{text}");
     }
