@@ -413,3 +413,35 @@ async fn a_lost_session_is_opened_again_and_reports_are_repeated() {
     server.stop().await;
     assert_clean(&machine).await;
 }
+
+#[tokio::test]
+async fn a_static_pod_does_not_wait_for_a_server_to_tell_of_services() {
+    if !can_run_containers("a_static_pod_does_not_wait_for_a_server_to_tell_of_services") {
+        return;
+    }
+    let (machine, folder) = (Machine::new(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("alone.json");
+    let mut alone = pod("alone", "Always", &["sleep", "3600"]);
+    alone.spec.as_mut().unwrap().termination_grace_period_seconds = Some(1);
+    alone.metadata.uid = None;
+    alone.spec.as_mut().unwrap().node_name = None;
+    let whole = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": alone.metadata, "spec": alone.spec});
+    std::fs::write(&file, whole.to_string()).unwrap();
+    let config = AgentConfig {
+        static_pods: Some(folder.path().to_owned()),
+        services_wait: 100 * PATIENCE,
+        ..AgentConfig::new("here")
+    };
+    // Nobody holds the other ends.
+    let link = Arc::new(Link { sessions: mpsc::channel(1).0, streams: mpsc::channel(1).0 });
+    let cancel = CancellationToken::new();
+    let runtime = machine.open().await;
+    let agent = tokio::spawn(Agent::run(config, link, unreachable_client(), runtime, cancel.clone()));
+    let shims = || common::shims_of(machine.root.path());
+    common::eventually("it runs", || async { !shims().is_empty() }).await;
+    std::fs::remove_file(&file).unwrap();
+    records_gone(&machine).await;
+    cancel.cancel();
+    agent.await.unwrap().unwrap();
+    assert_clean(&machine).await;
+}

@@ -9,11 +9,11 @@ use k8s_openapi::api::{
 };
 use tokio::{
     sync::watch,
-    time::{sleep, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::{Shared, statics::is_static};
 use crate::services::{Services, links};
 
 /// Changes that come together are worked out together: a rollout changes endpoints many times a second.
@@ -59,8 +59,10 @@ pub(super) async fn variables(shared: &Shared, pod: &Pod) -> Vec<(String, String
     if !shared.runtime.routes_services() {
         return Vec::new();
     }
+    // Static pods are to run without a server, and may be the server.
+    let until = if is_static(pod) { Instant::now() } else { shared.services_until };
     let mut first = shared.services.subscribe();
-    let known = timeout_at(shared.services_until, first.wait_for(Option::is_some)).await;
+    let known = timeout_at(until, first.wait_for(Option::is_some)).await;
     let services = match &known {
         Ok(Ok(store)) => store.as_ref().map(Store::list).unwrap_or_default(),
         _ => Vec::new(),
