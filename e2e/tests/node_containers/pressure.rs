@@ -16,8 +16,9 @@ struct Disk(tempfile::TempDir);
 
 impl Disk {
     fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("claw-disk-").tempdir().unwrap();
-        mount(Some("disk"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some("size=300m")).unwrap();
+        let folder = tempfile::Builder::new().prefix("claw-disk-").tempdir().expect("a scratch folder");
+        mount(Some("disk"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some("size=300m"))
+            .expect("root may mount");
         Self(folder)
     }
 
