@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod goods;
 mod system_calls;
 mod together;
 
