@@ -47,6 +47,39 @@ fn replace<T: Serialize>(path: &Path, record: &T, durably: bool) -> Result<(), E
     result.map_err(Error::io("writing", path))
 }
 
+/// How much room [`reserve`] takes: one block of a file system.
+const RESERVED_BYTES: usize = 4096;
+
+/// Takes room on the disk for a record that must be written one day, when the disk may be full.
+pub fn reserve(path: &Path) -> Result<(), Error> {
+    let room = [b' '; RESERVED_BYTES];
+    let result = (|| {
+        let temporary = path.with_extension("tmp");
+        let mut file =
+            File::options().write(true).create(true).truncate(true).mode(PRIVATE).open(temporary)?;
+        file.write_all(&room)
+    })();
+    result.map_err(Error::io("taking room for", path))
+}
+
+/// Writes the record as [`write_durably`] does, into the room that [`reserve`] took.
+pub fn write_reserved<T: Serialize>(path: &Path, record: &T) -> Result<(), Error> {
+    let mut text =
+        serde_json::to_vec(record).map_err(|source| Error::Record { path: path.to_owned(), source })?;
+    // All of it, so that nothing has to be cut off.
+    text.resize(text.len().max(RESERVED_BYTES), b' ');
+    let temporary = path.with_extension("tmp");
+    let result = (|| -> io::Result<()> {
+        let mut file =
+            File::options().write(true).create(true).truncate(false).mode(PRIVATE).open(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    })();
+    result.map_err(Error::io("writing", path))
+}
+
 /// Reads a record; `None` if there is none.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     let text = match fs::read(path) {
@@ -87,6 +120,19 @@ mod tests {
         fs::set_permissions(path.with_extension("tmp"), Permissions::from_mode(0o644)).unwrap();
         write(&path, &1).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+    }
+
+    #[test]
+    fn a_record_with_room_of_its_own_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record.json");
+        reserve(&path).unwrap();
+        assert_eq!(read::<u32>(&path).unwrap(), None);
+        write_reserved(&path, &7).unwrap();
+        assert_eq!(read::<u32>(&path).unwrap(), Some(7));
+        let long = "x".repeat(2 * RESERVED_BYTES);
+        write_reserved(&path, &long).unwrap();
+        assert_eq!(read::<String>(&path).unwrap(), Some(long));
     }
 
     #[test]

@@ -49,7 +49,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How much of a log is read at a time; a pipe holds 64 KiB.
 const READ_BYTES: usize = 64 * 1024;
 
-/// How often to look whether a client still makes the container wait.
+/// How often to look whether a client, or a disk without room, still makes the container wait.
 const HELD_UP_POLL_MS: u16 = 500;
 
 /// Connections held by waiters. One agent waits once; a few more survive its restarts.
@@ -131,6 +131,7 @@ impl<'a> Shim<'a> {
         };
         // Before start: whoever finds no such record knows that the program never ran.
         records::write(&job.bundle.join(files::SHIM), &record)?;
+        records::reserve(&job.bundle.join(files::EXIT))?;
         container
             .start()
             .map_err(|error| Error::Shim(format!("starting the container: {}", chain(&error))))?;
@@ -161,7 +162,8 @@ impl<'a> Shim<'a> {
         loop {
             if self.exit.is_some() {
                 let until = *drain_until.get_or_insert_with(|| Instant::now() + DRAIN_LIMIT);
-                if self.pipes.iter().all(Option::is_none) || Instant::now() >= until {
+                let all_written = self.pipes.iter().all(Option::is_none) && self.log.flush();
+                if all_written || Instant::now() >= until {
                     break;
                 }
             }
@@ -172,6 +174,7 @@ impl<'a> Shim<'a> {
     }
 
     fn serve_once(&mut self, timeout: PollTimeout) {
+        self.log.flush();
         let ready = self.ready(timeout);
         for index in 0..self.pipes.len() {
             if ready.contains(&Source::Pipe(index)) {
@@ -249,9 +252,10 @@ impl<'a> Shim<'a> {
         }
     }
 
-    /// Whether the container is to wait for a client. Not once it is over: what it wrote is then all there is.
+    /// Whether the container is to wait, for a client or for room on the disk. Not once it is over: what it wrote is then all
+    /// there is.
     fn is_held_up(&self) -> bool {
-        self.exit.is_none() && self.attached.iter().any(Attached::is_full)
+        self.exit.is_none() && (self.log.waits() || self.attached.iter().any(Attached::is_full))
     }
 
     /// Whether there is room for what a client may say.
@@ -400,7 +404,11 @@ impl<'a> Shim<'a> {
         for (_, stream) in self.pipes.iter_mut().flatten() {
             stream.finish(&mut self.log, Timestamp::now());
         }
-        let _ = records::write_durably(&self.job.bundle.join(files::EXIT), exit);
+        let mut exit = exit.clone();
+        if !self.log.flush() {
+            exit.message = "the end of its log is lost: there was no room for it on the disk".to_owned();
+        }
+        let _ = records::write_reserved(&self.job.bundle.join(files::EXIT), &exit);
         self.waiters.clear();
         self.attached.into_iter().for_each(Attached::finish);
         clean_up(self.job);

@@ -24,6 +24,10 @@ pub(super) struct LogWriter {
     file: File,
     written: u64,
     limit: u64,
+    /// What found no room on the disk yet.
+    waiting: Vec<u8>,
+    /// The last line in the file is not whole: its rest waits.
+    torn: bool,
 }
 
 /// One stream of it, with the line that has not ended yet.
@@ -40,21 +44,62 @@ impl LogWriter {
     fn with_limit(folder: &Path, limit: u64) -> io::Result<Self> {
         let file = open(folder)?;
         let written = file.metadata()?.len();
-        Ok(Self { folder: folder.to_owned(), file, written, limit })
+        Ok(Self { folder: folder.to_owned(), file, written, limit, waiting: Vec::new(), torn: false })
     }
 
-    /// Writes one buffer of complete log lines. A full disk costs log lines, never the container.
+    /// Writes one buffer of complete log lines, or keeps what finds no room. Whoever [`Self::waits`] is given no more, so that the
+    /// container waits as well, and no line is lost.
     fn write(&mut self, lines: &[u8]) {
-        if self.written + lines.len() as u64 > self.limit && self.written > 0 {
+        if !self.flush() {
+            self.waiting.extend_from_slice(lines);
+            return;
+        }
+        let written = self.append(lines);
+        self.waiting.extend_from_slice(&lines[written..]);
+    }
+
+    /// Whether something waits for room.
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Writes what waits; whether nothing does any more.
+    pub(super) fn flush(&mut self) -> bool {
+        if self.waits() {
+            let waiting = std::mem::take(&mut self.waiting);
+            let written = self.append(&waiting);
+            self.waiting.extend_from_slice(&waiting[written..]);
+        }
+        !self.waits()
+    }
+
+    /// Gives how much found room.
+    fn append(&mut self, lines: &[u8]) -> usize {
+        if !self.torn && self.written + lines.len() as u64 > self.limit && self.written > 0 {
             let _ = self.rotate();
         }
-        if self.file.write_all(lines).is_ok() {
-            self.written += lines.len() as u64;
+        let mut done = 0;
+        while done < lines.len() {
+            match self.file.write(&lines[done..]) {
+                Ok(length) if length > 0 => done += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => break,
+            }
         }
+        self.written += done as u64;
+        if done > 0 {
+            self.torn = lines[done - 1] != b'\n';
+        }
+        done
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        fs::rename(self.folder.join(files::LOG), self.folder.join(files::LOG_ROTATED))?;
+        let (log, rotated) = (self.folder.join(files::LOG), self.folder.join(files::LOG_ROTATED));
+        match fs::rename(log, rotated) {
+            // Done by an earlier try, which found no room for the new file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
         self.file = open(&self.folder)?;
         self.written = 0;
         Ok(())

@@ -114,7 +114,10 @@ impl Containers {
         }
         self.kill_leftovers(run).await?;
         let exit = ExitRecord::lost(shim.started_at, Timestamp::now());
-        records::write_durably(&path, &exit)?;
+        if let Err(error) = records::write_reserved(&path, &exit) {
+            // Nothing of it runs, so it is over all the same; the next run of the agent finds that out anew.
+            tracing::error!(error = %error.full(), "the end of a container is not recorded");
+        }
         Ok(Some(exit))
     }
 
