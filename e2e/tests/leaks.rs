@@ -43,7 +43,7 @@ async fn many_pods_start_run_and_go_and_leave_nothing() {
     }
     let pods = if env::var_os("CHAOS_KILLS").is_some() { MANY_PODS } else { PODS };
     let network = DialOut::new();
-    let empty = inside(&network, &["ip", "-brief", "link"]);
+    let empty = interfaces(&network);
     let mut options = Options::up(0);
     options.listen = format!("{}:0", network.host);
     let mut cluster = Cluster::start(options);
@@ -76,7 +76,7 @@ async fn many_pods_start_run_and_go_and_leave_nothing() {
 
     // Without pods the agent takes back the rest when it ends.
     cluster.node("worker").stop();
-    assert_eq!(inside(&network, &["ip", "-brief", "link"]), empty, "no interface stays");
+    assert_eq!(interfaces(&network), empty, "no interface stays");
     assert_eq!(inside(&network, &["nft", "list", "tables", "ip"]), "", "no rules stay");
     cluster.node("worker").start();
 }
@@ -122,7 +122,7 @@ impl Machine<'_> {
         Left(BTreeMap::from([
             ("mounts", self.mounts()),
             ("groups", groups(uids)),
-            ("interfaces", lines(inside(self.network, &["ip", "-brief", "link"]))),
+            ("interfaces", interfaces(self.network)),
             ("rules", lines(inside(self.network, &["nft", "list", "ruleset"]))),
             ("processes", processes.collect()),
             ("files", files),
@@ -161,6 +161,12 @@ fn files_below(folder: &Path, found: &mut BTreeSet<String>) {
         }
         found.insert(path.display().to_string());
     }
+}
+
+/// Their names: what else is said of a bridge depends on who is on it.
+fn interfaces(network: &DialOut) -> BTreeSet<String> {
+    let listed = inside(network, &["ip", "-brief", "link"]);
+    listed.lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
 }
 
 fn inside(network: &DialOut, command: &[&str]) -> String {

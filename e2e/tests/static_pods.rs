@@ -65,7 +65,8 @@ async fn the_file_decides_and_not_the_mirror() {
     let first = story.ready("web-worker").await;
     let pid = story.runs("one").expect("it runs");
 
-    story.cluster.kubectl().ok(&["delete", "pod", "web-worker", "--timeout=120s"]);
+    // Without waiting: kubectl may find the next mirror already, and would wait for its end.
+    story.cluster.kubectl().ok(&["delete", "pod", "web-worker", "--wait=false"]);
     let again = story.is_not("web-worker", &first).await;
     assert_eq!(story.runs("one"), Ok(pid), "nothing happened to the pod");
     let status = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
