@@ -210,6 +210,24 @@ mod tests {
     }
 
     #[test]
+    fn what_finds_no_room_waits_and_is_written_once_when_there_is_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::open(folder.path()).unwrap();
+        let mut stream = LogStream::new("stdout");
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let disk = std::mem::replace(&mut log.file, full);
+        stream.push(&mut log, b"one\n", now());
+        stream.push(&mut log, b"two\n", now());
+        assert!(log.waits() && !log.flush());
+        log.file = disk;
+        stream.push(&mut log, b"three\n", now());
+        assert!(!log.waits());
+        let text = read(folder.path(), files::LOG);
+        let words: Vec<&str> = text.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+        assert_eq!(words, ["one", "two", "three"]);
+    }
+
+    #[test]
     fn a_full_file_is_rotated_and_no_line_is_lost() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = LogWriter::with_limit(folder.path(), 200).unwrap();
