@@ -72,11 +72,13 @@ async fn a_full_disk_loses_nothing_and_is_recovered_from() {
     cluster.node("worker").becomes(&http, "True").await;
     assert_eq!(process(&cluster, "writer"), Some(writer), "what runs goes on");
 
-    let before = lines(&kubectl.ok(&["logs", "writer"]), "writer");
+    // Which the server may not know yet.
+    let said = || kubectl.run(&["logs", "writer"]).success().map(|text| lines(&text, "writer"));
+    let before = wait::until("its log can be read", wait::LATER, said);
     disk.free();
     kubectl.ok(&["wait", "--for=condition=Ready", "pod/late", "--timeout=180s"]);
     wait::until("the log goes on", wait::LATER, || {
-        let now = lines(&kubectl.ok(&["logs", "writer"]), "writer");
+        let now = said()?;
         wait::check(now > before + 20, format!("{now} lines after {before}"))
     });
     assert_eq!(process(&cluster, "writer"), Some(writer), "what runs goes on");
