@@ -126,6 +126,13 @@ pub struct Worker {
     remember_again: bool,
 }
 
+/// When in its first round a pod is looked after: in the second half, where its uid says. Pods that came together would
+/// otherwise all want something of the disk at once, round after round, each with a thread of its own.
+fn first_resync(uid: &str) -> Duration {
+    let digits = uid.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    RESYNC.mul_f64(0.5 + f64::from(digits.unwrap_or(u32::MAX)) / f64::from(u32::MAX) / 2.0)
+}
+
 impl Worker {
     /// For a pod seen for the first time.
     pub fn new(shared: Arc<Shared>, pod: Pod, wishes: mpsc::Receiver<Wish>, views: RunViews) -> Self {
@@ -154,6 +161,7 @@ impl Worker {
     }
 
     fn with(shared: Arc<Shared>, state: PodState, wishes: mpsc::Receiver<Wish>, views: RunViews) -> Self {
+        let resync_at = Instant::now() + first_resync(state.uid());
         Self {
             shared,
             wishes,
@@ -164,7 +172,7 @@ impl Worker {
             image_news: mpsc::channel(IMAGE_NEWS_MAX),
             given_up: CancellationToken::new(),
             pace: Pace::default(),
-            resync_at: Instant::now() + RESYNC,
+            resync_at,
             forgotten: false,
             forgetting: false,
             recorded: false,
@@ -729,4 +737,19 @@ fn is_news(known: &Pod, newer: &Pod) -> bool {
         || old.deletion_timestamp != new.deletion_timestamp
         || old.deletion_grace_period_seconds != new.deletion_grace_period_seconds
         || known.spec != newer.spec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_looked_after_at_different_moments_of_a_round() {
+        let first = |uid: &str| first_resync(uid);
+        assert_eq!(first("00000000-cafe"), RESYNC / 2);
+        assert_eq!(first("ffffffff-cafe"), RESYNC);
+        assert!((RESYNC / 2..RESYNC).contains(&first("80000000-cafe")));
+        // What is no uid of the server's has no moment of its own.
+        assert_eq!((first("web"), first("")), (RESYNC, RESYNC));
+    }
 }
