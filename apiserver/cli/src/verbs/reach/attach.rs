@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     exec::{Process, ends},
     part,
-    talk::{Wish, talk},
+    talk::{Wish, exit_code, talk},
 };
 use crate::verbs::{context::Context, pods, session::text};
 
@@ -38,7 +38,7 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     }
     let ended = talk(&session, &part(&session, &pod, "attach")?, &wish, ends).await;
     drop(raw);
-    Ok(ended?.code())
+    Ok(exit_code(ended?))
 }
 
 fn has_terminal(pod: &Value, name: &str) -> bool {

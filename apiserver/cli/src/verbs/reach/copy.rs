@@ -16,7 +16,7 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{
     part,
-    talk::{Ended, Ends, Listener, PIECES_MAX, Wish, talk},
+    talk::{Ends, Listener, PIECES_MAX, Wish, talk},
 };
 use crate::verbs::{context::Context, pods, session::Session};
 
@@ -104,8 +104,8 @@ impl Far<'_> {
 
     async fn talk(&self, wish: &Wish, ends: Ends<impl Listener>) -> anyhow::Result<()> {
         match talk(self.session, &self.resource, wish, ends).await? {
-            Ended::Exited(0) => Ok(()),
-            Ended::Exited(code) => {
+            0 => Ok(()),
+            code => {
                 bail!("\"{}\" ended with code {code} in the container", wish.command.join(" "))
             }
         }
@@ -114,7 +114,7 @@ impl Far<'_> {
     async fn is_folder(&self, path: &str) -> anyhow::Result<bool> {
         let ends = Ends { input: None, sizes: None, listener: Complaints };
         let wish = self.wish(&["test", "-d", path], false);
-        Ok(talk(self.session, &self.resource, &wish, ends).await? == Ended::Exited(0))
+        Ok(talk(self.session, &self.resource, &wish, ends).await? == 0)
     }
 
     /// Copies into the container.

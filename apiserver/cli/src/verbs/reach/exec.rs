@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::{
     part,
-    talk::{Ends, Wish, talk},
+    talk::{Ends, Wish, exit_code, talk},
     terminal::{self, Print, Raw},
 };
 use crate::verbs::{context::Context, pods};
@@ -74,5 +74,5 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let ended = talk(&session, &part(&session, &pod, "exec")?, &wish, ends).await;
     // Before anything is said: lines would lose their beginning.
     drop(raw);
-    Ok(ended?.code())
+    Ok(exit_code(ended?))
 }

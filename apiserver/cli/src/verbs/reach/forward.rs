@@ -3,6 +3,7 @@
 //! Each connection that comes is one of its own to the server, and one to the pod.
 
 use std::{
+    convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -14,7 +15,10 @@ use futures::future::select_all;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
 };
 
 use super::part;
@@ -185,12 +189,12 @@ async fn carry(session: &Session, resource: &ResourceRef, port: u16, local: TcpS
     let (reader, writer) = local.into_split();
     tokio::select! {
         heard = hear(hearing, writer) => heard,
-        () = say(reader, speaking) => Ok(()),
+        never = say(reader, speaking) => match never {},
     }
 }
 
 /// Never returns: who has said everything still listens.
-async fn say(mut reader: OwnedReadHalf, mut speaking: Speaking) {
+async fn say(mut reader: OwnedReadHalf, mut speaking: Speaking) -> Infallible {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let said = match reader.read(&mut buffer).await {
@@ -202,7 +206,7 @@ async fn say(mut reader: OwnedReadHalf, mut speaking: Speaking) {
         }
     }
     let _ = speaking.say(CLOSE, &[DATA]).await;
-    std::future::pending::<()>().await;
+    std::future::pending().await
 }
 
 async fn hear(mut hearing: Hearing, mut writer: OwnedWriteHalf) -> anyhow::Result<()> {

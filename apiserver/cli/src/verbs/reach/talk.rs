@@ -2,7 +2,7 @@
 //!
 //! Source of the protocol: `v5.channel.k8s.io`, messages whose first byte names a part of the process.
 
-use std::{io, process::ExitCode};
+use std::{convert::Infallible, io, process::ExitCode};
 
 use anyhow::bail;
 use bytes::Bytes;
@@ -53,36 +53,25 @@ pub trait Listener {
     async fn stderr(&mut self, data: Bytes) -> io::Result<()>;
 }
 
-/// How a conversation ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The process is over, with this code.
-    Exited(u8),
-}
-
-impl Ended {
-    /// What this program is to end with; says so, as kubectl does, when that is no success.
-    pub fn code(&self) -> ExitCode {
-        let Self::Exited(code) = self;
-        if *code != 0 {
-            eprintln!("command terminated with exit code {code}");
-        }
-        ExitCode::from(*code)
+/// What this program is to end with after a process that ended with `code`; says so, as kubectl does, when that is no success.
+pub fn exit_code(code: u8) -> ExitCode {
+    if code != 0 {
+        eprintln!("command terminated with exit code {code}");
     }
+    ExitCode::from(code)
 }
 
-/// Talks until the process is over.
+/// Talks until the process is over; gives its exit code.
 pub async fn talk(
     session: &Session,
     resource: &ResourceRef,
     wish: &Wish,
     mut ends: Ends<impl Listener>,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<u8> {
     let (mut speaking, hearing) = session.http.channels(resource, &query(wish), PROTOCOL).await?;
     tokio::select! {
         ended = listen(hearing, &mut ends.listener) => ended,
-        // Who is not heard any more may still have something to say.
-        () = speak(&mut speaking, ends.input, ends.sizes) => bail!("the process takes no more input"),
+        never = speak(&mut speaking, ends.input, ends.sizes) => match never {},
     }
 }
 
@@ -99,7 +88,7 @@ async fn speak(
     speaking: &mut Speaking,
     mut input: Option<mpsc::Receiver<Bytes>>,
     mut sizes: Option<mpsc::Receiver<(u16, u16)>>,
-) {
+) -> Infallible {
     loop {
         let said = tokio::select! {
             data = next(&mut input) => match data {
@@ -111,7 +100,7 @@ async fn speak(
             }
         };
         if said.is_err() {
-            std::future::pending::<()>().await;
+            return std::future::pending().await;
         }
     }
 }
@@ -126,7 +115,7 @@ async fn next<T>(source: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
     found
 }
 
-async fn listen(mut hearing: Hearing, listener: &mut impl Listener) -> anyhow::Result<Ended> {
+async fn listen(mut hearing: Hearing, listener: &mut impl Listener) -> anyhow::Result<u8> {
     while let Some(heard) = hearing.next().await {
         match heard? {
             (STDOUT, data) if !data.is_empty() => listener.stdout(data).await?,
@@ -139,16 +128,16 @@ async fn listen(mut hearing: Hearing, listener: &mut impl Listener) -> anyhow::R
 }
 
 /// From the `Status` that is told last.
-fn ended(status: &Value) -> anyhow::Result<Ended> {
+fn ended(status: &Value) -> anyhow::Result<u8> {
     if status["status"] == "Success" {
-        return Ok(Ended::Exited(0));
+        return Ok(0);
     }
     let causes = status["details"]["causes"].as_array().into_iter().flatten();
     let code =
         causes.filter(|cause| cause["reason"] == "ExitCode").find_map(|cause| cause["message"].as_str());
     match code.and_then(|code| code.parse().ok()) {
         // A code of 0 would be a success that is none.
-        Some(code) if status["reason"] == "NonZeroExitCode" && code != 0 => Ok(Ended::Exited(code)),
+        Some(code) if status["reason"] == "NonZeroExitCode" && code != 0 => Ok(code),
         _ => {
             let error: ApiError = serde_json::from_value(status.clone())?;
             Err(error.into())
@@ -162,14 +151,14 @@ mod tests {
 
     #[test]
     fn the_end_is_a_code_or_what_went_wrong() {
-        assert_eq!(ended(&json!({"status": "Success"})).unwrap(), Ended::Exited(0));
+        assert_eq!(ended(&json!({"status": "Success"})).unwrap(), 0);
         let exited = |code: &str| {
             json!({
                 "kind": "Status", "status": "Failure", "reason": "NonZeroExitCode", "message": "it failed", "code": 500,
                 "details": {"causes": [{"reason": "ExitCode", "message": code}]},
             })
         };
-        assert_eq!(ended(&exited("3")).unwrap(), Ended::Exited(3));
+        assert_eq!(ended(&exited("3")).unwrap(), 3);
         assert!(ended(&exited("0")).is_err() && ended(&exited("many")).is_err());
         let broken = json!({
             "kind": "Status", "status": "Failure", "reason": "InternalError", "message": "no such program", "code": 500,
