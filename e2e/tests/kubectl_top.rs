@@ -1,5 +1,7 @@
 //! Real kubectl, and our own command line, show what nodes and pods use: also on a machine that can only dial out.
 
+#![expect(clippy::unwrap_used, reason = "a story that cannot go on fails")]
+
 use std::process::Command;
 
 use claw_e2e::{

@@ -39,7 +39,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(flatten)]
-    Role(roles::Command),
+    Role(Box<roles::Command>),
     #[command(flatten)]
     Verb(verbs::Command),
 }

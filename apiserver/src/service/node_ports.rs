@@ -75,7 +75,7 @@ impl ObjectService {
             } else {
                 continue;
             };
-            let cause = Cause::invalid(&format!("spec.ports[{index}].nodePort"), number, &why);
+            let cause = Cause::invalid(format!("spec.ports[{index}].nodePort"), number, &why);
             return Err(target.kind.invalid(&name, vec![cause]));
         }
         // Protocols that share a port of the service share that of the node.

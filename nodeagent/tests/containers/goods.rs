@@ -15,7 +15,8 @@ async fn what_a_pod_has_of_memory_disk_and_process_numbers_is_measured() {
         return;
     }
     const MIB: u64 = 1 << 20;
-    let mut writes = container(&["sh", "-c", "toolbox lines --count 100000 --text 0123456789 > /file; sleep 1000"]);
+    let mut writes =
+        container(&["sh", "-c", "toolbox lines --count 100000 --text 0123456789 > /file; sleep 1000"]);
     writes["name"] = "writes".into();
     let rig = Rig::new(json!({"containers": [container(&["memory", "--mib", "48"]), writes]})).await;
     let uid = rig.pod.metadata.uid.clone().unwrap();
@@ -32,7 +33,8 @@ async fn what_a_pod_has_of_memory_disk_and_process_numbers_is_measured() {
     let memory = rig.runtime.usage(&uid, Good::Memory).await;
     assert!((48 * MIB..96 * MIB).contains(&memory), "{memory}");
     // A line is 11 bytes and its number.
-    eventually("the file is written", || async { rig.runtime.usage(&uid, Good::Disk).await > 3 * MIB / 2 }).await;
+    eventually("the file is written", || async { rig.runtime.usage(&uid, Good::Disk).await > 3 * MIB / 2 })
+        .await;
     let processes = rig.runtime.usage(&uid, Good::Pids).await;
     assert!((3..10).contains(&processes), "two first processes and one that sleeps: {processes}");
     let levels = rig.runtime.levels().await;

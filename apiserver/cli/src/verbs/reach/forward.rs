@@ -118,7 +118,8 @@ async fn target(session: &Session, word: &str) -> anyhow::Result<(Value, Option<
 fn remote(named: &str, pod: &Value, service: Option<&Value>) -> anyhow::Result<u16> {
     let Some(service) = service else { return port_of(pod, named) };
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
-    let is_it = |port: &&Value| port["name"] == named || port["port"].to_string() == named;
+    let number: Option<i64> = named.parse().ok();
+    let is_it = |port: &&Value| port["name"] == named || number.is_some_and(|number| port["port"] == number);
     let Some(port) = ports.into_iter().find(is_it) else {
         bail!("service {} has no port {named}", text(service, "/metadata/name"));
     };
