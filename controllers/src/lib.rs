@@ -17,6 +17,7 @@ pub mod node_lifecycle;
 pub mod pod_gc;
 mod pods;
 pub mod replicaset;
+pub mod resource_claims;
 pub mod scheduler;
 pub mod service_accounts;
 mod sweeps;
@@ -69,6 +70,8 @@ fn controllers(runtime: &Runtime, root_ca: Option<Arc<str>>) -> Vec<BoxFuture<'s
         runtime.drive(disruption::Budgets).boxed(),
         runtime.drive(endpoints::Endpoints).boxed(),
         runtime.drive(node_lifecycle::NodeLifecycle).boxed(),
+        runtime.drive(resource_claims::Templates).boxed(),
+        runtime.drive(resource_claims::Claims).boxed(),
         scheduler::run(runtime.clone()).boxed(),
         garbage::run(runtime.clone(), Arc::clone(&registry)).boxed(),
         namespace::run(runtime.clone(), registry).boxed(),

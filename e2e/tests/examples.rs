@@ -13,7 +13,8 @@ use claw_e2e::{
 type Story = fn(&Kubectl);
 
 /// Every file, and what holds once it is applied.
-const STORIES: [(&str, Story); 7] = [
+const STORIES: [(&str, Story); 8] = [
+    ("gpu-claim.yaml", a_claim_waits_for_its_gpu_and_says_so),
     ("hello.yaml", hello_answers_from_three_pods),
     ("init.yaml", init_hands_its_file_over),
     ("limits.yaml", limits_kill_and_throttle),
@@ -42,6 +43,15 @@ fn every_example_does_what_it_says() {
     wait::until("all pods are gone", wait::LATER, || {
         let left = kubectl.ok(&["get", "pods", "-o", "name"]);
         wait::check(left.is_empty(), left)
+    });
+}
+
+/// On a machine without GPUs. What it does on one that has some is in `gpus/claims.rs`.
+fn a_claim_waits_for_its_gpu_and_says_so(kubectl: &Kubectl) {
+    wait::until("the claim is made, and the pod waits or has ended", wait::LATER, || {
+        let condition = "{.status.conditions[?(@.type=='PodScheduled')].message}";
+        let seen = field(kubectl, "pod/gpu-claim", &format!("{{.status.phase}} {condition}"));
+        wait::check(seen.contains("cannot allocate all claims") || seen.starts_with("Succeeded"), seen)
     });
 }
 

@@ -16,6 +16,12 @@ pub const REPLAYED_LABEL: &str = "clawbernetes.io/gpu-replayed";
 /// any more is taken off the node.
 pub const FOUND_LABELS: &str = "clawbernetes.io/found-labels";
 
+/// Annotation of a pod that asks for GPUs by number: the uuids of those that the scheduler chose for it, separated by commas.
+pub const NAMED: &str = "clawbernetes.io/gpus";
+
+/// The class of all GPUs that our agents publish, which every cluster has.
+pub const CLASS: &str = "gpu.nvidia.com";
+
 /// The one ResourceSlice of a node's agent.
 pub fn slice_name(node: &str) -> String {
     format!("{node}-{DRIVER}")

@@ -44,6 +44,9 @@ pub fn may(node: &str, action: &Action<'_>, pods: Option<&dyn BoundPods>) -> boo
         ("", "configmaps", "") => read && uses(Kind::ConfigMap),
         ("", "secrets", "") => read && uses(Kind::Secret),
         ("", "persistentvolumeclaims", "") => read && uses(Kind::Claim),
+        ("resource.k8s.io", "resourceclaims", "") => {
+            action.verb == "get" && !name.is_empty() && bound(&|pod| uses_claim(pod, name))
+        }
         ("", "serviceaccounts", "") => action.verb == "get" && runs_as(),
         ("", "serviceaccounts", "token") => action.verb == "create" && runs_as(),
         ("" | "events.k8s.io", "events", "") => write,
@@ -64,7 +67,7 @@ pub fn may(node: &str, action: &Action<'_>, pods: Option<&dyn BoundPods>) -> boo
 pub fn refusal(node: &str, action: &Action<'_>) -> String {
     match action.what {
         What::Objects {
-            plural: "configmaps" | "secrets" | "persistentvolumeclaims" | "serviceaccounts",
+            plural: "configmaps" | "secrets" | "persistentvolumeclaims" | "serviceaccounts" | "resourceclaims",
             ..
         } => {
             format!("no pod that is bound to node \"{node}\" refers to it")
@@ -78,6 +81,12 @@ pub fn refusal(node: &str, action: &Action<'_>) -> String {
             )
         }
     }
+}
+
+/// Whether a pod uses a ResourceClaim: one that it names, or one that was made for it.
+fn uses_claim(pod: &Value, name: &str) -> bool {
+    let lists = [&pod["spec"]["resourceClaims"], &pod["status"]["resourceClaimStatuses"]];
+    lists.into_iter().filter_map(Value::as_array).flatten().any(|claim| claim["resourceClaimName"] == name)
 }
 
 /// What a pod may refer to from anywhere in its spec.
@@ -152,7 +161,10 @@ mod tests {
                     {"name": "b", "projected": {"sources": [{"configMap": {"name": "projected-map"}}]}},
                     {"name": "c", "persistentVolumeClaim": {"claimName": "data"}},
                 ],
-            }});
+                "resourceClaims": [
+                    {"name": "own", "resourceClaimName": "gpu"}, {"name": "made", "resourceClaimTemplateName": "one"},
+                ],
+            }, "status": {"resourceClaimStatuses": [{"name": "made", "resourceClaimName": "web-made-x"}]}});
             vec![pod.to_string().into()]
         }
     }
@@ -194,6 +206,18 @@ mod tests {
         assert!(may_at("gpu-02", "create", &core("serviceaccounts").named("bot").sub("token")));
         assert!(!may_at("gpu-02", "create", &core("serviceaccounts").named("default").sub("token")));
         assert!(!may("gpu-02", &Action::on("get", &core("secrets").named("pull")), None));
+    }
+
+    #[test]
+    fn a_node_reads_the_claims_of_its_pods_and_writes_none() {
+        let claims =
+            ResourceRef::collection("resource.k8s.io", "v1", "resourceclaims").in_namespace("default");
+        for (name, expected) in [("gpu", true), ("web-made-x", true), ("one", false), ("other", false)] {
+            let claim = claims.clone().named(name);
+            assert_eq!(may_at("gpu-02", "get", &claim), expected, "{name}");
+            assert!(!may_at("gpu-03", "get", &claim) && !may_at("gpu-02", "patch", &claim), "{name}");
+        }
+        assert!(!may_at("gpu-02", "list", &claims) && !may_at("gpu-02", "get", &claims));
     }
 
     #[test]

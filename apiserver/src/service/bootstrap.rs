@@ -1,11 +1,11 @@
-//! What a cluster cannot be without: the system namespaces, the priorities of its own pods, and the roles that everybody
-//! expects.
+//! What a cluster cannot be without: the system namespaces, the priorities of its own pods, the class of its GPUs, and the
+//! roles that everybody expects.
 
 use claw_client::{
     ResourceRef,
     request::{View, WriteOptions},
 };
-use claw_schemas::{ApiError, status::Reason};
+use claw_schemas::{ApiError, gpu, status::Reason};
 use serde_json::{Value, json};
 
 use super::{
@@ -23,6 +23,13 @@ const SYSTEM_PRIORITIES: [(&str, i64, &str); 2] = [
     ("system-node-critical", 2_000_001_000, "Pods without which a node does not work."),
 ];
 
+/// All GPUs that our agents publish.
+fn gpu_class() -> Value {
+    let driver = gpu::DRIVER;
+    let is_gpu = format!("device.driver == '{driver}' && device.attributes['{driver}'].type == 'gpu'");
+    json!({"metadata": {"name": gpu::CLASS}, "spec": {"selectors": [{"cel": {"expression": is_gpu}}]}})
+}
+
 impl ObjectService {
     /// Creates what a cluster cannot be without, where it is missing, and brings default roles up to date.
     ///
@@ -38,6 +45,8 @@ impl ObjectService {
             let class = json!({"metadata": {"name": name}, "value": value, "description": description});
             self.ensure(classes, &class).await?;
         }
+        let classes = ResourceRef::collection("resource.k8s.io", "v1", "deviceclasses");
+        self.ensure(classes, &gpu_class()).await?;
         for default in bootstrap::defaults() {
             let collection = ResourceRef::collection(rbac::GROUP, "v1", default.plural);
             if !self.ensure(collection.clone(), &default.object).await? {

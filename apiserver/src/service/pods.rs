@@ -77,12 +77,21 @@ fn bound(target: &Target, pod: &Value, binding: &Value, node: &str) -> Result<Va
     for field in ["uid", "resourceVersion"] {
         metadata.insert(field.to_owned(), text(binding, field).into());
     }
+    annotate(&mut new, &binding["metadata"]["annotations"]);
     set_scheduled(&mut new);
     // The preconditions are looked at before anything is stored; the real uid must be in what is.
     if text(binding, "uid").is_empty() {
         new["metadata"]["uid"] = pod["metadata"]["uid"].clone();
     }
     Ok(new)
+}
+
+/// What whoever binds says beside the node.
+fn annotate(pod: &mut Value, annotations: &Value) {
+    for (name, value) in annotations.as_object().into_iter().flatten().filter(|(_, value)| value.is_string())
+    {
+        pod["metadata"]["annotations"][name] = value.clone();
+    }
 }
 
 fn set_scheduled(pod: &mut Value) {

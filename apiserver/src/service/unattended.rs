@@ -43,10 +43,6 @@ static UNATTENDED: &[(&str, &str, Also, &str)] = &[
     ("networking.k8s.io", "Ingress", Nowhere, "no controller serves Ingresses"),
     ("networking.k8s.io", "IngressClass", Nowhere, "no controller serves Ingresses"),
     ("networking.k8s.io", "NetworkPolicy", Nowhere, "NetworkPolicies are not enforced"),
-    ("resource.k8s.io", "DeviceClass", Nowhere, "devices are not allocated to claims"),
-    ("resource.k8s.io", "ResourceClaim", Nowhere, "devices are not allocated to claims"),
-    ("resource.k8s.io", "ResourceClaimTemplate", Nowhere, "no claims are made from ResourceClaimTemplates"),
-    ("resource.k8s.io", "ResourceSlice", Nowhere, "devices are not allocated to claims"),
     ("storage.k8s.io", "StorageClass", Nowhere, "nothing provisions volumes"),
 ];
 

@@ -72,6 +72,19 @@ async fn a_pod_is_bound_once_and_says_so() {
 }
 
 #[tokio::test]
+async fn what_a_binding_is_annotated_with_goes_into_the_pod() {
+    let world = world().await;
+    let mut annotated = pod("x");
+    annotated["metadata"]["annotations"] = json!({"own": "1", "both": "before"});
+    world.create(pods(), &annotated).await.unwrap();
+    let annotations = json!({"both": "now", "new": "2"});
+    let binding = json!({"metadata": {"name": "x", "annotations": annotations}, "target": {"kind": "Node", "name": "n1"}});
+    world.create(pods().named("x").sub("binding"), &binding).await.unwrap();
+    let bound = world.get(pods().named("x")).await.unwrap();
+    assert_eq!(bound["metadata"]["annotations"], json!({"own": "1", "both": "now", "new": "2"}));
+}
+
+#[tokio::test]
 async fn a_binding_can_be_meant_for_one_incarnation_only() {
     let world = world().await;
     let made = world.create(pods(), &pod("x")).await.unwrap();

@@ -17,7 +17,12 @@ pub enum Obstacle {
     Selector,
     HostPort,
     Insufficient(Arc<str>),
+    /// What its claims ask for is not to be had.
+    Claims(String),
 }
+
+/// What stands between the pod and a node, beside what is told here.
+pub type Beside<'a> = &'a dyn Fn(&NodeInfo) -> Option<Obstacle>;
 
 impl Obstacle {
     fn describe(&self) -> String {
@@ -28,6 +33,7 @@ impl Obstacle {
             Self::HostPort => "node(s) didn't have free ports for the requested pod ports".to_owned(),
             Self::Insufficient(resource) if &**resource == PODS => "Too many pods".to_owned(),
             Self::Insufficient(resource) => format!("Insufficient {resource}"),
+            Self::Claims(why) => why.clone(),
         }
     }
 }
@@ -38,11 +44,12 @@ pub fn fits(pod: &PodInfo, node: &NodeInfo) -> bool {
 }
 
 /// What stands between a pod and a node; empty when it fits. Lists every lacking resource, else the first obstacle.
-fn obstacles(pod: &PodInfo, node: &NodeInfo) -> Vec<Obstacle> {
-    match barrier(pod, node) {
-        Some(barrier) => vec![barrier],
-        None => node.lacks(pod).map(|resource| Obstacle::Insufficient(resource.into())).collect(),
+fn obstacles(pod: &PodInfo, node: &NodeInfo, beside: Beside<'_>) -> Vec<Obstacle> {
+    if let Some(barrier) = barrier(pod, node) {
+        return vec![barrier];
     }
+    let lacks: Vec<_> = node.lacks(pod).map(|resource| Obstacle::Insufficient(resource.into())).collect();
+    if lacks.is_empty() { beside(node).into_iter().collect() } else { lacks }
 }
 
 /// The first obstacle that no amount of room would remove.
@@ -126,29 +133,37 @@ fn holds(requirement: &NodeSelectorRequirement, found: Option<&str>) -> bool {
 }
 
 /// One sentence that says why no node will do: counts by obstacle, the nearest miss, and whether waiting helps.
-pub fn explain<'a>(pod: &PodInfo, nodes: impl Iterator<Item = &'a NodeInfo> + Clone) -> String {
+pub fn explain<'a>(
+    pod: &PodInfo,
+    nodes: impl Iterator<Item = &'a NodeInfo> + Clone,
+    beside: Beside<'_>,
+) -> String {
     let total = nodes.clone().count();
     if total == 0 {
         return "no nodes available to schedule pods".to_owned();
     }
     let mut counts: BTreeMap<Obstacle, usize> = BTreeMap::new();
-    for obstacle in nodes.clone().flat_map(|node| obstacles(pod, node)) {
+    for obstacle in nodes.clone().flat_map(|node| obstacles(pod, node, beside)) {
         *counts.entry(obstacle).or_default() += 1;
     }
     let counted: Vec<String> =
         counts.iter().map(|(obstacle, count)| format!("{count} {}", obstacle.describe())).collect();
     let mut message = format!("0/{total} nodes are available: {}.", counted.join(", "));
     // A near miss invites to wait, which is of no use when no node could ever do.
-    if let Some(hint) = impossible(pod, nodes.clone()).or_else(|| nearest_miss(pod, nodes)) {
+    if let Some(hint) = impossible(pod, nodes.clone()).or_else(|| nearest_miss(pod, nodes, beside)) {
         let _ = write!(message, " {hint}");
     }
     message
 }
 
 /// The node that lacks least, if some node lacks only resources.
-fn nearest_miss<'a>(pod: &PodInfo, nodes: impl Iterator<Item = &'a NodeInfo>) -> Option<String> {
+fn nearest_miss<'a>(
+    pod: &PodInfo,
+    nodes: impl Iterator<Item = &'a NodeInfo>,
+    beside: Beside<'_>,
+) -> Option<String> {
     let lacking = |node: &'a NodeInfo| {
-        let all = obstacles(pod, node);
+        let all = obstacles(pod, node, beside);
         let short: Vec<(Arc<str>, i64)> = all
             .iter()
             .filter_map(|obstacle| match obstacle {

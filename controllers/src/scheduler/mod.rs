@@ -4,10 +4,13 @@
 //! its decisions out. A binding names the pod's uid and the server refuses a second one, so no race can bind a
 //! pod twice.
 //!
-//! Writes the pod condition `PodScheduled` (status False, with the reason), and the pod's binding.
+//! Writes the pod condition `PodScheduled` (status False, with the reason), the pod's binding, and before that what its
+//! claims are given (`devices`). A claim that is allocated to a pod which then cannot go there is taken back by whoever
+//! looks at the pod next, so nothing is left behind by a scheduler that dies in between.
 //! Must never know: how nodes run pods.
 
 mod amounts;
+mod devices;
 mod filter;
 mod model;
 mod score;
@@ -17,12 +20,16 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use claw_client::{ApiError, cache::Delta, request::PatchKind};
+use claw_client::{ApiError, Client, api::Object, cache::Delta, request::PatchKind};
 use claw_runtime::{Runtime, events::reference_to, figures::Work, readiness::Need};
+use claw_schemas::gpu::NAMED;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Binding, Node, ObjectReference, Pod},
+    api::{
+        core::v1::{Binding, Node, ObjectReference, Pod},
+        resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use parking_lot::Mutex;
@@ -30,6 +37,10 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
+use devices::{
+    ClaimKey, Devices, Touched,
+    writes::{self, Grant, Release},
+};
 pub use filter::tolerates;
 use model::PodKey;
 use state::{Decision, State, Verdict};
@@ -46,7 +57,8 @@ const IN_FLIGHT_MAX: usize = 256;
 
 /// What came of one write.
 enum Done {
-    Bound(PodKey, Arc<str>, Result<(), ApiError>),
+    Bound(PodKey, Arc<str>, Vec<(ClaimKey, Option<u64>)>, Result<(), ApiError>),
+    Released(PodKey, Result<(), ApiError>),
     Told(PodKey, String, Result<(), ApiError>),
 }
 
@@ -55,7 +67,14 @@ pub async fn run(runtime: Runtime) {
     let figures = runtime.figures.of(CONTROLLER);
     let (state, changed) = (Arc::new(Mutex::new(State::counted(figures.clone()))), Arc::new(Notify::new()));
     follow(&runtime, &state, &changed);
-    let needs = vec![Need::of(&runtime.caches.of::<Pod>()), Need::of(&runtime.caches.of::<Node>())];
+    let caches = &runtime.caches;
+    let needs = vec![
+        Need::of(&caches.of::<Pod>()),
+        Need::of(&caches.of::<Node>()),
+        Need::of(&caches.of::<ResourceClaim>()),
+        Need::of(&caches.of::<ResourceSlice>()),
+        Need::of(&caches.of::<DeviceClass>()),
+    ];
     if !runtime.readiness.all(&runtime.env, CONTROLLER, needs).await {
         return;
     }
@@ -113,6 +132,7 @@ fn follow(runtime: &Runtime, state: &Arc<Mutex<State>>, changed: &Arc<Notify>) {
         }
         changed.notify_one();
     });
+    follow_devices(runtime, state, changed);
     let env = runtime.env.clone();
     pods.subscribe(move |delta: &Delta<Pod>| {
         let ((state, changed), now) = (&on_pod, env.now());
@@ -126,29 +146,64 @@ fn follow(runtime: &Runtime, state: &Arc<Mutex<State>>, changed: &Arc<Notify>) {
     });
 }
 
+fn follow_devices(runtime: &Runtime, state: &Arc<Mutex<State>>, changed: &Arc<Notify>) {
+    follow_device_kind::<ResourceSlice>(runtime, state, changed, |devices, slice, is_gone| match is_gone {
+        false => devices.apply_slice(slice),
+        true => devices.remove_slice(slice.metadata.name.as_deref().unwrap_or_default()),
+    });
+    follow_device_kind::<ResourceClaim>(runtime, state, changed, |devices, claim, is_gone| match is_gone {
+        false => devices.apply_claim(claim),
+        true => devices.remove_claim(claim),
+    });
+    follow_device_kind::<DeviceClass>(runtime, state, changed, |devices, class, is_gone| {
+        match is_gone {
+            false => devices.apply_class(class),
+            true => devices.remove_class(class.metadata.name.as_deref().unwrap_or_default()),
+        }
+        Touched::new()
+    });
+}
+
+fn follow_device_kind<K: Object>(
+    runtime: &Runtime,
+    state: &Arc<Mutex<State>>,
+    changed: &Arc<Notify>,
+    change: impl Fn(&mut Devices, &K, bool) -> Touched + Send + Sync + 'static,
+) {
+    let (state, changed) = (Arc::clone(state), Arc::clone(changed));
+    runtime.caches.of::<K>().subscribe(move |delta: &Delta<K>| {
+        match delta {
+            Delta::Applied { new, .. } => state.lock().apply_devices(|devices| change(devices, new, false)),
+            Delta::Deleted { last } => state.lock().apply_devices(|devices| change(devices, last, true)),
+            Delta::Synced => return,
+        }
+        changed.notify_one();
+    });
+}
+
 /// The write that a decision asks for; none where it would repeat what the pod already says.
 fn carry_out(runtime: &Runtime, decision: Decision) -> Option<BoxFuture<'static, Done>> {
     let client = runtime.client.clone();
     match decision {
-        Decision::Bind { pod, uid, node } => Some(
+        Decision::Bind { pod, uid, node, gpus, grants } => Some(
             async move {
-                let binding = Binding {
-                    metadata: ObjectMeta {
-                        name: Some(pod.1.to_string()),
-                        namespace: Some(pod.0.to_string()),
-                        uid: Some(uid),
-                        ..ObjectMeta::default()
-                    },
-                    target: ObjectReference {
-                        api_version: Some("v1".to_owned()),
-                        kind: Some("Node".to_owned()),
-                        name: Some(node.to_string()),
-                        ..ObjectReference::default()
-                    },
+                let (claims, granted) = grant(&client, &grants, &pod, &uid).await;
+                let result = match granted {
+                    Ok(()) => {
+                        let (pods, binding) =
+                            (client.namespaced::<Pod>(&pod.0), binding(&pod, uid, &node, &gpus));
+                        pods.create_subresource(&pod.1, "binding", &binding).await.map(drop)
+                    }
+                    Err(error) => Err(error),
                 };
-                let pods = client.namespaced::<Pod>(&pod.0);
-                let result = pods.create_subresource(&pod.1, "binding", &binding).await.map(drop);
-                Done::Bound(pod, node, result)
+                Done::Bound(pod, node, claims, result)
+            }
+            .boxed(),
+        ),
+        Decision::Release { pod, uid, claims } => Some(
+            async move {
+                let result = release(&client, &pod, &uid, &claims).await;
+                Done::Released(pod, result)
             }
             .boxed(),
         ),
@@ -162,6 +217,61 @@ fn carry_out(runtime: &Runtime, decision: Decision) -> Option<BoxFuture<'static,
             }
             .boxed()
         }),
+    }
+}
+
+/// Writes what a pod's claims are given, one after the other; the first failure ends it. Gives for each that was tried the
+/// revision from which on it says what is so.
+async fn grant(
+    client: &Client,
+    grants: &[Grant],
+    pod: &PodKey,
+    uid: &str,
+) -> (Vec<(ClaimKey, Option<u64>)>, Result<(), ApiError>) {
+    let (mut claims, mut result) = (Vec::new(), Ok(()));
+    for grant in grants {
+        let written =
+            if result.is_ok() { Some(writes::grant(client, grant, &pod.1, uid).await) } else { None };
+        let revision = match written {
+            Some(Ok(revision)) => Some(revision),
+            Some(Err(error)) => {
+                result = Err(error);
+                writes::revision(client, &grant.key).await
+            }
+            None => None,
+        };
+        claims.push((grant.key.clone(), revision));
+    }
+    (claims, result)
+}
+
+/// Takes allocations back, unless the pod was bound meanwhile.
+async fn release(client: &Client, pod: &PodKey, uid: &str, claims: &[Release]) -> Result<(), ApiError> {
+    let found = client.namespaced::<Pod>(&pod.0).find(&pod.1).await?;
+    let found = found.filter(|found| found.metadata.uid.as_deref() == Some(uid));
+    if found.is_some_and(|found| model::node_of(&found).is_some()) {
+        return Ok(());
+    }
+    let releases = claims.iter().map(|claim| writes::release(client, claim));
+    futures::future::try_join_all(releases).await.map(drop)
+}
+
+fn binding(pod: &PodKey, uid: String, node: &str, gpus: &[String]) -> Binding {
+    let annotations = (!gpus.is_empty()).then(|| [(NAMED.to_owned(), gpus.join(","))].into());
+    Binding {
+        metadata: ObjectMeta {
+            name: Some(pod.1.to_string()),
+            namespace: Some(pod.0.to_string()),
+            uid: Some(uid),
+            annotations,
+            ..ObjectMeta::default()
+        },
+        target: ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            ..ObjectReference::default()
+        },
     }
 }
 
@@ -179,15 +289,20 @@ fn unschedulable(uid: &str, reason: &str, since: Option<Timestamp>) -> serde_jso
 /// Takes note of a write's end, and records the event that users look for.
 fn settle(runtime: &Runtime, state: &Mutex<State>, done: Done) {
     match done {
-        Done::Bound(pod, node, Ok(())) => {
+        Done::Bound(pod, node, claims, Ok(())) => {
+            state.lock().settle(&claims);
             debug!(pod = %pod.1, namespace = %pod.0, %node, "bound");
             let message = format!("Successfully assigned {}/{} to {node}", pod.0, pod.1);
             record(runtime, &pod, false, "Scheduled", message);
         }
-        Done::Bound(pod, node, Err(error)) => {
+        Done::Bound(pod, node, claims, Err(error)) => {
+            state.lock().settle(&claims);
             warn!(pod = %pod.1, namespace = %pod.0, %node, %error, "binding failed; the pod is queued again");
             record(runtime, &pod, true, "FailedBinding", format!("binding to {node} failed: {error}"));
             state.lock().forget(&pod, runtime.env.now());
+        }
+        Done::Released(pod, result) => {
+            debug!(pod = %pod.1, namespace = %pod.0, ?result, "took back what its claims were given");
         }
         Done::Told(pod, reason, Ok(())) => record(runtime, &pod, true, "FailedScheduling", reason),
         Done::Told(pod, _, Err(error)) => {

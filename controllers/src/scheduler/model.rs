@@ -3,16 +3,19 @@
 //! Built from API objects once, when they change; deciding then touches no JSON and allocates little.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use claw_schemas::needs;
+use claw_schemas::{gpu::RESOURCE, needs};
 use k8s_openapi::api::core::v1::{
     Container, Node, NodeSelectorTerm, Pod, PreferredSchedulingTerm, Taint, Toleration,
 };
 
-use super::amounts::{Amounts, PODS};
+use super::{
+    amounts::{Amounts, PODS},
+    devices::{PodClaim, holdings},
+};
 
 /// Namespace and name of a pod.
 pub type PodKey = (Arc<str>, Arc<str>);
@@ -29,6 +32,12 @@ pub struct PodInfo {
     pub requests: Amounts,
     /// The devices among what it takes.
     pub devices: Vec<Arc<str>>,
+    /// How many GPUs it asks for by number.
+    pub gpus: i64,
+    /// Which it has of them, once it is placed and somebody said so.
+    pub gpu_names: Option<Vec<String>>,
+    /// The claims that it uses.
+    pub claims: Vec<PodClaim>,
     pub node_selector: BTreeMap<String, String>,
     /// Any one must match; empty means no requirement.
     pub required_terms: Vec<NodeSelectorTerm>,
@@ -60,6 +69,10 @@ pub struct NodeInfo {
     pub host_ports: BTreeMap<(String, i32), u32>,
     /// How many pods of each owner it holds.
     pub owners: BTreeMap<Arc<str>, u32>,
+    /// Which GPUs each pod has that asked for a number of them; `None` where nobody said so yet.
+    holders: HashMap<PodKey, Option<Vec<String>>>,
+    /// How many of its GPUs claims have, which is part of what is used.
+    claimed: i64,
 }
 
 /// The key of a pod.
@@ -82,6 +95,7 @@ impl PodInfo {
         let verdict = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let requests = pod_requests(pod);
         let devices = requests.devices().cloned().collect();
+        let gpus = requests.get(RESOURCE);
         Some(Self {
             key: key_of(pod),
             uid: meta.uid.clone().unwrap_or_default(),
@@ -89,6 +103,9 @@ impl PodInfo {
             created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             requests,
             devices,
+            gpus,
+            gpu_names: node.filter(|_| gpus > 0).and_then(|_| holdings::of(pod, gpus)),
+            claims: PodClaim::of(pod),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
             required_terms: node_affinity
                 .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
@@ -115,7 +132,7 @@ impl PodInfo {
 }
 
 /// Where a pod is bound.
-fn node_of(pod: &Pod) -> Option<&str> {
+pub fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
@@ -131,6 +148,7 @@ pub fn is_immaterial(old: &Pod, new: &Pod) -> bool {
     node_of(new).is_some()
         && before.uid == now.uid
         && before.owner_references == now.owner_references
+        && holdings::same(old, new)
         && is_finished(old) == is_finished(new)
         && old.spec == new.spec
 }
@@ -190,6 +208,8 @@ impl NodeInfo {
             used: Amounts::default(),
             host_ports: BTreeMap::new(),
             owners: BTreeMap::new(),
+            holders: HashMap::new(),
+            claimed: 0,
         }
     }
 
@@ -198,6 +218,24 @@ impl NodeInfo {
         self.used.clone_from(&known.used);
         self.host_ports.clone_from(&known.host_ports);
         self.owners.clone_from(&known.owners);
+        self.holders.clone_from(&known.holders);
+        self.claimed = known.claimed;
+    }
+
+    /// Counts what claims have of its GPUs as used.
+    pub fn set_claimed(&mut self, gpus: i64) {
+        self.used.set(RESOURCE, self.used.get(RESOURCE) + gpus - self.claimed);
+        self.claimed = gpus;
+    }
+
+    /// Whether it is known of every pod that asked for a number of GPUs which it has.
+    pub fn tells_all_gpus(&self) -> bool {
+        self.holders.values().all(Option::is_some)
+    }
+
+    /// The GPUs that such pods have, as far as it is known.
+    pub fn held_gpus(&self) -> impl Iterator<Item = &str> {
+        self.holders.values().flatten().flatten().map(String::as_str)
     }
 
     /// Takes what a pod needs.
@@ -208,6 +246,9 @@ impl NodeInfo {
         }
         if let Some(owner) = &pod.owner {
             *self.owners.entry(owner.clone()).or_default() += 1;
+        }
+        if pod.gpus > 0 {
+            self.holders.insert(pod.key.clone(), pod.gpu_names.clone());
         }
     }
 
@@ -223,6 +264,7 @@ impl NodeInfo {
         if let Some(count) = pod.owner.as_ref().and_then(|owner| self.owners.get_mut(owner)) {
             *count = count.saturating_sub(1);
         }
+        self.holders.remove(&pod.key);
     }
 
     /// What is left of a resource; negative when overcommitted.

@@ -16,7 +16,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::{
-    filter::{explain, fits},
+    devices::{
+        Asked, ClaimKey, Devices, Gift, Touched,
+        writes::{Grant, Release},
+    },
+    filter::{Obstacle, explain, fits},
     model::{NodeInfo, PodInfo, PodKey, key_of},
     score::score,
 };
@@ -30,10 +34,12 @@ const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// What to do about one pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Bind it.
-    Bind { pod: PodKey, uid: String, node: Arc<str> },
+    /// Grant it its claims and bind it. `gpus` are those that it asks for by number, if they are chosen here.
+    Bind { pod: PodKey, uid: String, node: Arc<str>, gpus: Vec<String>, grants: Vec<Grant> },
+    /// Take back what an earlier attempt allocated to its claims: where that is, it cannot go.
+    Release { pod: PodKey, uid: String, claims: Vec<Release> },
     /// Say why it waits.
     Wait { pod: PodKey, uid: String, reason: String, verdict: Verdict },
 }
@@ -66,6 +72,7 @@ pub struct State {
     /// In an order that changes with the set alone, so that a search can go on where the last one ended.
     nodes: IndexMap<Arc<str>, NodeInfo>,
     pods: HashMap<PodKey, PodInfo>,
+    devices: Devices,
     /// Bindings decided but not yet seen in the cluster.
     assumed: HashMap<PodKey, Arc<str>>,
     /// With the time since which each waits for its turn.
@@ -98,9 +105,26 @@ impl State {
             for pod in self.pods.values().filter(|pod| self.place_of(pod) == Some(&name)) {
                 info.take(pod);
             }
-            self.nodes.insert(name, info);
+            self.nodes.insert(Arc::clone(&name), info);
+            self.recount([name].into());
         }
         self.stir();
+    }
+
+    /// Devices, or claims on them, changed: the change tells of which nodes.
+    pub fn apply_devices(&mut self, change: impl FnOnce(&mut Devices) -> Touched) {
+        let touched = change(&mut self.devices);
+        self.recount(touched);
+        self.stir();
+    }
+
+    fn recount(&mut self, touched: Touched) {
+        for name in touched {
+            let claimed = self.devices.claimed(&name);
+            if let Some(node) = self.nodes.get_mut(&name) {
+                node.set_claimed(claimed);
+            }
+        }
     }
 
     /// A node is gone. Pods bound to it keep their binding until somebody deletes them.
@@ -111,7 +135,7 @@ impl State {
     /// A pod appeared or changed.
     pub fn apply_pod(&mut self, pod: &Pod, scheduler_name: &str, now: Timestamp) {
         let key = key_of(pod);
-        let Some(info) = PodInfo::new(pod, scheduler_name) else {
+        let Some(mut info) = PodInfo::new(pod, scheduler_name) else {
             self.remove_pod(&key);
             return;
         };
@@ -120,18 +144,23 @@ impl State {
         // A binding under way stays assumed until the cluster shows it, or it is forgotten.
         let still_assumed = self.assumed.get(&key).filter(|_| same_pod && info.node.is_none()).cloned();
         let old_wait = self.waiting.get(&key).filter(|_| same_pod).cloned();
-        let spec_changed = self
-            .pods
-            .get(&key)
-            .is_some_and(|old| old.held != info.held || old.node_selector != info.node_selector);
+        let spec_changed = self.pods.get(&key).is_some_and(|old| {
+            old.held != info.held || old.node_selector != info.node_selector || old.claims != info.claims
+        });
+        let names_before = self.pods.get(&key).filter(|_| same_pod).and_then(|old| old.gpu_names.clone());
         self.detach(&key);
         if let Some(node) = still_assumed {
             self.assumed.insert(key.clone(), node.clone());
+            info.gpu_names = names_before;
             if let Some(node) = self.nodes.get_mut(&node) {
                 node.take(&info);
             }
             self.pods.insert(key, info);
             return;
+        }
+        if info.gpu_names != names_before {
+            // Until it was known, claims were given nothing there.
+            self.stir();
         }
         if let Some(node) = &info.node {
             if let Some(node) = self.nodes.get_mut(node) {
@@ -163,11 +192,19 @@ impl State {
         }
     }
 
+    /// The writes of an allocation have ended; see [`Devices::settle`].
+    pub fn settle(&mut self, claims: &[(ClaimKey, Option<u64>)]) {
+        for (key, revision) in claims {
+            self.apply_devices(|devices| devices.settle(key, *revision));
+        }
+    }
+
     /// A binding failed: the pod goes back into the queue, behind a backoff.
     pub fn forget(&mut self, key: &PodKey, now: Timestamp) {
         let Some(node) = self.assumed.remove(key) else { return };
-        if let (Some(node), Some(pod)) = (self.nodes.get_mut(&node), self.pods.get(key)) {
+        if let (Some(node), Some(pod)) = (self.nodes.get_mut(&node), self.pods.get_mut(key)) {
             node.give_back(pod);
+            pod.gpu_names = None;
         }
         if self.pods.contains_key(key) {
             self.figures.failed();
@@ -197,16 +234,19 @@ impl State {
 
     fn decide_one(&mut self, key: &PodKey, now: Timestamp) -> Option<Decision> {
         let pod = self.pods.get(key)?;
-        let reason = match &pod.held {
-            Some(reason) => reason.clone(),
-            None => match self.best_node(pod) {
-                Some((node, cursor)) => {
-                    self.cursor = cursor;
-                    return Some(self.assume(key, node));
-                }
-                None => explain(pod, self.nodes.values()),
-            },
+        let reason = match self.choose(pod) {
+            Ok((node, gift, cursor)) => {
+                self.cursor = cursor;
+                return Some(self.assume(key, node, gift));
+            }
+            Err(reason) => reason,
         };
+        let claims = self.devices.releases(pod);
+        if !claims.is_empty() {
+            let uid = pod.uid.clone();
+            self.wait(key, now, true);
+            return Some(Decision::Release { pod: key.clone(), uid, claims });
+        }
         let verdict = match pod.verdict.as_deref() {
             None => Verdict::First,
             Some(known) if known == reason => Verdict::Same,
@@ -220,25 +260,47 @@ impl State {
         Some(Decision::Wait { pod: key.clone(), uid, reason, verdict })
     }
 
-    fn assume(&mut self, key: &PodKey, node: Arc<str>) -> Decision {
-        let pod = &self.pods[key];
-        if let Some(node) = self.nodes.get_mut(&node) {
-            node.take(pod);
+    fn assume(&mut self, key: &PodKey, node: Arc<str>, gift: Gift) -> Decision {
+        let mut uid = String::new();
+        if let Some(pod) = self.pods.get_mut(key) {
+            uid.clone_from(&pod.uid);
+            pod.gpu_names = Some(gift.gpus.clone()).filter(|gpus| !gpus.is_empty());
+            if let Some(node) = self.nodes.get_mut(&node) {
+                node.take(pod);
+            }
         }
+        let touched = self.devices.assume(&gift);
+        self.recount(touched);
         self.assumed.insert(key.clone(), node.clone());
-        let uid = pod.uid.clone();
         self.stop_waiting(key);
-        Decision::Bind { pod: key.clone(), uid, node }
+        Decision::Bind { pod: key.clone(), uid, node, gpus: gift.gpus, grants: gift.grants }
+    }
+
+    /// A node, and what the pod gets there; else why it waits.
+    fn choose(&self, pod: &PodInfo) -> Result<(Arc<str>, Gift, usize), String> {
+        if let Some(reason) = &pod.held {
+            return Err(reason.clone());
+        }
+        let asked = self.devices.asked(pod)?;
+        let gift = |node: &NodeInfo| self.devices.gift(pod, &asked, node);
+        let found = self.best_node(pod, &asked);
+        let gifted = found.and_then(|(name, cursor)| {
+            let gift = gift(self.nodes.get(&name)?).ok()?;
+            Some((name, gift, cursor))
+        });
+        gifted
+            .ok_or_else(|| explain(pod, self.nodes.values(), &|node| gift(node).err().map(Obstacle::Claims)))
     }
 
     /// The best of the first candidates from the cursor on, and where the search ended.
-    fn best_node(&self, pod: &PodInfo) -> Option<(Arc<str>, usize)> {
+    fn best_node(&self, pod: &PodInfo, asked: &Asked) -> Option<(Arc<str>, usize)> {
         let count = self.nodes.len();
         let (mut best, mut candidates, mut looked): (Option<(i64, &Arc<str>)>, usize, usize) = (None, 0, 0);
+        let has_gift = |node: &NodeInfo| pod.claims.is_empty() || self.devices.gift(pod, asked, node).is_ok();
         while looked < count && candidates < ENOUGH_CANDIDATES {
             let (name, node) = self.nodes.get_index((self.cursor + looked) % count)?;
             looked += 1;
-            if !fits(pod, node) {
+            if !fits(pod, node) || !has_gift(node) {
                 continue;
             }
             candidates += 1;

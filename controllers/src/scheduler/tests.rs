@@ -70,6 +70,7 @@ fn decided(state: &mut State, now: i64) -> Vec<String> {
         .map(|decision| match decision {
             Decision::Bind { pod, node, .. } => format!("{} → {node}", pod.1),
             Decision::Wait { pod, reason, .. } => format!("{}: {reason}", pod.1),
+            Decision::Release { pod, .. } => format!("{} gives back its claims", pod.1),
         })
         .collect()
 }
@@ -227,7 +228,7 @@ fn an_unchanged_verdict_is_not_written_again() {
             .into_iter()
             .map(|decision| match decision {
                 Decision::Wait { verdict, .. } => verdict,
-                Decision::Bind { .. } => panic!("it does not fit"),
+                Decision::Bind { .. } | Decision::Release { .. } => panic!("it does not fit"),
             })
             .collect()
     };

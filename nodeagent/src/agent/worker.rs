@@ -216,6 +216,7 @@ impl Worker {
         let now = Timestamp::now();
         // First, because what is reported next makes room for others.
         self.note_ending(now);
+        self.state.devices = self.shared.runtime.held(&self.state.pod);
         let settings = Settings { restart_backoff: self.shared.config.restart_backoff };
         let plan = plan(&self.state, &settings, now);
         let report_at = self.report(plan.status);
@@ -413,7 +414,7 @@ impl Worker {
         let going = shared.going.lock().clone();
         let span = trace_span!(target: SPANS, parent: None, "prepare pod", k8s.pod = self.name(), k8s.pod.uid = self.state.uid());
         let prepare = async move {
-            match shared.runtime.admit(&pod, &going).await {
+            match shared.runtime.admit(&pod, &going, &shared.sources).await {
                 Ok(()) => {
                     Outcome::Prepared(shared.runtime.prepare(&pod, &shared.host, &shared.sources).await)
                 }

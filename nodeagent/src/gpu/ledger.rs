@@ -1,13 +1,18 @@
 //! Which container of which pod holds which GPU. Pure; what it says is written down by whoever asks it, before anything
 //! is started.
 //!
-//! Invariant: at any moment a GPU is held by containers of one pod, and of these by one at a time. Init containers that
-//! run to their end use what their pod's other containers use after them, as the scheduler counts.
+//! A pod asks for GPUs by number, by claim, or both. Which GPUs a claim has, its allocation says; which of a number, the
+//! scheduler says with the binding, and where it does not they are chosen here.
+//!
+//! Invariant: at any moment a GPU is held by containers of one pod, and of these by one at a time; or by the pods that share
+//! one claim. Init containers that run to their end use what their pod's other containers use after them, as the scheduler
+//! counts.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use claw_schemas::gpu::RESOURCE;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
+use serde::{Deserialize, Serialize};
 
 use super::Inventory;
 use crate::{
@@ -29,14 +34,67 @@ pub struct Need {
     pub passes: bool,
 }
 
+/// What a pod holds of one claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldClaim {
+    /// What the pod calls it.
+    pub name: String,
+    /// Uid of the claim.
+    pub uid: String,
+    /// Its devices on this machine.
+    pub devices: Vec<ClaimedDevice>,
+}
+
+/// One device of a claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimedDevice {
+    /// What the claim asked for it by: `gpus`, `gpus/large`.
+    pub request: String,
+    /// `DRIVER/POOL/DEVICE`
+    pub id: String,
+    /// Which GPU it is.
+    pub uuid: String,
+}
+
+/// What a pod wants.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// By number, in the order in which containers start.
+    pub needs: Vec<Need>,
+    /// Which the scheduler named for these; may be empty.
+    pub named: Vec<String>,
+    /// By claim.
+    pub claims: Vec<HeldClaim>,
+}
+
+/// What a pod holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Of what it asked for by number.
+    pub counted: Assignment,
+    /// By claim.
+    pub claims: Vec<HeldClaim>,
+}
+
 /// Who holds what.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// By pod uid.
-    held: BTreeMap<String, Assignment>,
+    held: BTreeMap<String, Held>,
 }
 
 /// Why a pod cannot have what it wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Fewer are free than it wants by number.
+    Few(Shortage),
+    /// One that it was given by name is somebody else's for now.
+    Busy(String),
+    /// One that its claim was given is not offered.
+    NotOffered(String),
+}
+
+/// Too few GPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortage {
     /// How many it wants.
@@ -64,15 +122,46 @@ pub fn count(container: &Container) -> usize {
     asked.map_or(0, |asked| usize::try_from(asked.units()).unwrap_or(usize::MAX))
 }
 
+/// The devices that a container may use of its pod's claims.
+pub fn claimed<'a>(
+    claims: &'a [HeldClaim],
+    container: &'a Container,
+) -> impl Iterator<Item = (&'a HeldClaim, &'a ClaimedDevice)> {
+    let asked = container.resources.iter().flat_map(|resources| resources.claims.iter().flatten());
+    let of = move |claim: &'a HeldClaim, request: Option<&'a str>| {
+        let request = request.filter(|request| !request.is_empty());
+        let is_meant = move |device: &&ClaimedDevice| {
+            let rest = request.map(|request| device.request.strip_prefix(request));
+            rest.is_none_or(|rest| rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        };
+        claim.devices.iter().filter(is_meant).map(move |device| (claim, device))
+    };
+    asked.flat_map(move |one| {
+        let named = claims.iter().filter(move |claim| claim.name == one.name);
+        named.flat_map(move |claim| of(claim, one.request.as_deref()))
+    })
+}
+
+impl Held {
+    /// Every GPU in it, and of which claim.
+    fn uuids(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let counted = self.counted.values().flatten().map(|uuid| (uuid.as_str(), None));
+        let claimed = self.claims.iter().flat_map(|claim| {
+            claim.devices.iter().map(move |device| (device.uuid.as_str(), Some(claim.uid.as_str())))
+        });
+        counted.chain(claimed)
+    }
+}
+
 impl Ledger {
     /// What the containers of a pod hold.
-    pub fn of(&self, pod_uid: &str) -> Option<&Assignment> {
+    pub fn of(&self, pod_uid: &str) -> Option<&Held> {
         self.held.get(pod_uid)
     }
 
     /// Takes over what was written down earlier.
-    pub fn adopt(&mut self, pod_uid: &str, assignment: Assignment) {
-        self.held.insert(pod_uid.to_owned(), assignment);
+    pub fn adopt(&mut self, pod_uid: &str, held: Held) {
+        self.held.insert(pod_uid.to_owned(), held);
     }
 
     /// The pod holds nothing any more.
@@ -83,35 +172,59 @@ impl Ledger {
     /// Gives a pod all that it wants, or nothing. `going` are pods that will soon hold nothing.
     ///
     /// # Errors
-    /// When fewer are free than it wants.
+    /// When it cannot have all.
     pub fn assign(
         &mut self,
         pod_uid: &str,
-        needs: &[Need],
+        wish: &Wish,
         inventory: &Inventory,
         going: &HashSet<String>,
-    ) -> Result<Assignment, Shortage> {
-        let taken: BTreeSet<&str> = self.uuids(|uid| uid != pod_uid).collect();
-        let free: Vec<&str> =
-            inventory.offered().map(|gpu| gpu.uuid.as_str()).filter(|uuid| !taken.contains(uuid)).collect();
-        let (assignment, wanted) = share_out(needs, &free);
-        if wanted > free.len() {
-            let offered: BTreeSet<&str> = inventory.offered().map(|gpu| gpu.uuid.as_str()).collect();
-            let leaving = self
-                .uuids(|uid| uid != pod_uid && going.contains(uid))
-                .filter(|uuid| offered.contains(uuid))
-                .count();
-            return Err(Shortage { wanted, free: free.len(), leaving });
+    ) -> Result<Held, Obstacle> {
+        let offered: BTreeSet<&str> = inventory.offered().map(|gpu| gpu.uuid.as_str()).collect();
+        let mut own = BTreeSet::new();
+        for claim in &wish.claims {
+            for ClaimedDevice { uuid, .. } in &claim.devices {
+                if !offered.contains(uuid.as_str()) {
+                    return Err(Obstacle::NotOffered(uuid.clone()));
+                }
+                if self.is_taken(uuid, pod_uid, Some(&claim.uid)) {
+                    return Err(Obstacle::Busy(uuid.clone()));
+                }
+                own.insert(uuid.as_str());
+            }
         }
-        self.held.insert(pod_uid.to_owned(), assignment.clone());
-        Ok(assignment)
+        let others: BTreeSet<&str> = self.uuids(|uid| uid != pod_uid).collect();
+        let mut free: Vec<&str> = inventory.offered().map(|gpu| gpu.uuid.as_str()).collect();
+        free.retain(|uuid| !others.contains(uuid) && !own.contains(uuid));
+        let (_, wanted) = share_out(&wish.needs, &free);
+        if wanted > 0 {
+            let leaving: BTreeSet<&str> = self.uuids(|uid| uid != pod_uid && going.contains(uid)).collect();
+            if let Some(uuid) = wish.named.iter().find(|uuid| leaving.contains(uuid.as_str())) {
+                return Err(Obstacle::Busy(uuid.clone()));
+            }
+            if wanted > free.len() {
+                let leaving = leaving.intersection(&offered).count();
+                return Err(Obstacle::Few(Shortage { wanted, free: free.len(), leaving }));
+            }
+        }
+        // Those that were named come first; where one of them is not free any more, another takes its place.
+        free.sort_by_key(|uuid| !wish.named.iter().any(|named| named == uuid));
+        let held = Held { counted: share_out(&wish.needs, &free).0, claims: wish.claims.clone() };
+        self.held.insert(pod_uid.to_owned(), held.clone());
+        Ok(held)
+    }
+
+    /// Whether another pod holds a GPU, and not as one that shares the claim.
+    fn is_taken(&self, uuid: &str, pod_uid: &str, claim_uid: Option<&str>) -> bool {
+        let others = self.held.iter().filter(|(uid, _)| *uid != pod_uid);
+        let mut held = others.flat_map(|(_, held)| held.uuids());
+        held.any(|(other, claim)| other == uuid && (claim.is_none() || claim != claim_uid))
     }
 
     /// What pods of some uids hold, each GPU once.
     fn uuids<'a>(&'a self, of: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = &'a str> {
         let held = self.held.iter().filter(move |(uid, _)| of(uid));
-        let uuids: BTreeSet<&str> =
-            held.flat_map(|(_, assignment)| assignment.values().flatten()).map(String::as_str).collect();
+        let uuids: BTreeSet<&str> = held.flat_map(|(_, held)| held.uuids().map(|(uuid, _)| uuid)).collect();
         uuids.into_iter()
     }
 }
@@ -148,6 +261,30 @@ mod tests {
         needs(&serde_json::from_value(spec).unwrap())
     }
 
+    fn wish_of(spec: serde_json::Value) -> Wish {
+        Wish { needs: needs_of(spec), ..Wish::default() }
+    }
+
+    fn claim(uid: &str, uuids: &[&str]) -> HeldClaim {
+        let device = |uuid: &&str| ClaimedDevice {
+            request: "gpu".to_owned(),
+            id: format!("d/n/{uuid}"),
+            uuid: (*uuid).to_owned(),
+        };
+        HeldClaim { name: "c".to_owned(), uid: uid.to_owned(), devices: uuids.iter().map(device).collect() }
+    }
+
+    fn few(wanted: usize, free: usize, leaving: usize) -> Obstacle {
+        Obstacle::Few(Shortage { wanted, free, leaving })
+    }
+
+    fn counted(container: &str, uuid: &str) -> Held {
+        Held {
+            counted: Assignment::from([(container.to_owned(), vec![uuid.to_owned()])]),
+            claims: Vec::new(),
+        }
+    }
+
     fn wants(name: &str, count: &str) -> serde_json::Value {
         json!({"name": name, "resources": {"limits": {RESOURCE: count}}})
     }
@@ -159,60 +296,120 @@ mod tests {
     #[test]
     fn no_gpu_is_given_twice_and_all_come_back() {
         let (mut ledger, machine) = (Ledger::default(), machine(&["a", "b", "c"]));
-        let two = needs_of(json!({"containers": [wants("x", "1"), {"name": "plain"}, wants("y", "1")]}));
-        let first = ledger.assign("p", &two, &machine, &nobody()).unwrap();
+        let two = wish_of(json!({"containers": [wants("x", "1"), {"name": "plain"}, wants("y", "1")]}));
+        let first = ledger.assign("p", &two, &machine, &nobody()).unwrap().counted;
         assert_eq!(first, Assignment::from([("x".into(), vec!["a".into()]), ("y".into(), vec!["b".into()])]));
         let shortage = ledger.assign("q", &two, &machine, &nobody()).unwrap_err();
-        assert_eq!(shortage, Shortage { wanted: 2, free: 1, leaving: 0 });
+        assert_eq!(shortage, few(2, 1, 0));
         assert_eq!(ledger.of("q"), None, "all or nothing");
         let shortage = ledger.assign("q", &two, &machine, &HashSet::from(["p".to_owned()])).unwrap_err();
-        assert_eq!(shortage.leaving, 2);
+        assert_eq!(shortage, few(2, 1, 2));
         ledger.free("p");
-        assert_eq!(ledger.assign("q", &two, &machine, &nobody()).unwrap()["x"], ["a"]);
+        assert_eq!(ledger.assign("q", &two, &machine, &nobody()).unwrap().counted["x"], ["a"]);
     }
 
     #[test]
     fn who_asks_again_keeps_to_what_is_there() {
         let (mut ledger, machine) = (Ledger::default(), machine(&["a", "b"]));
-        let one = needs_of(json!({"containers": [wants("x", "1")]}));
-        ledger.adopt("old", Assignment::from([("x".to_owned(), vec!["a".to_owned()])]));
-        assert_eq!(ledger.assign("new", &one, &machine, &nobody()).unwrap()["x"], ["b"]);
+        let one = wish_of(json!({"containers": [wants("x", "1")]}));
+        ledger.adopt("old", counted("x", "a"));
+        assert_eq!(ledger.assign("new", &one, &machine, &nobody()).unwrap().counted["x"], ["b"]);
     }
 
     #[test]
     fn what_is_withheld_is_given_to_nobody() {
         let mut machine = machine(&["a", "b"]);
         machine.gpus[0].withheld = Some("broken".to_owned());
-        let two = needs_of(json!({"containers": [wants("x", "2")]}));
+        let two = wish_of(json!({"containers": [wants("x", "2")]}));
         let mut ledger = Ledger::default();
         let shortage = ledger.assign("p", &two, &machine, &nobody()).unwrap_err();
-        assert_eq!(shortage, Shortage { wanted: 2, free: 1, leaving: 0 });
+        assert_eq!(shortage, few(2, 1, 0));
         // A pod that goes frees nothing that could be given on.
-        ledger.adopt("old", Assignment::from([("x".to_owned(), vec!["a".to_owned()])]));
+        ledger.adopt("old", counted("x", "a"));
         let going = HashSet::from(["old".to_owned()]);
-        assert_eq!(ledger.assign("p", &two, &machine, &going).unwrap_err().leaving, 0);
+        assert_eq!(ledger.assign("p", &two, &machine, &going).unwrap_err(), few(2, 1, 0));
     }
 
     #[test]
     fn init_containers_use_what_comes_after_them_and_sidecars_keep_theirs() {
         let mut sidecar = wants("side", "1");
         sidecar["restartPolicy"] = "Always".into();
-        let needs = needs_of(json!({
+        let needs = wish_of(json!({
             "initContainers": [wants("first", "2"), sidecar, wants("second", "1")],
             "containers": [wants("main", "1")],
         }));
-        let all = Ledger::default().assign("p", &needs, &machine(&["a", "b"]), &nobody()).unwrap();
+        let all = Ledger::default().assign("p", &needs, &machine(&["a", "b"]), &nobody()).unwrap().counted;
         assert_eq!(all["first"], ["a", "b"]);
         assert_eq!(
             (&all["side"][..], &all["second"][..], &all["main"][..]),
             (&["a".to_owned()][..], &["b".to_owned()][..], &["b".to_owned()][..])
         );
         let shortage = Ledger::default().assign("p", &needs, &machine(&["a"]), &nobody()).unwrap_err();
-        assert_eq!(shortage.wanted, 2, "as the scheduler counts");
+        assert_eq!(shortage, few(2, 1, 0), "as the scheduler counts");
     }
 
     #[test]
     fn a_pod_that_asks_for_none_needs_none() {
         assert_eq!(needs_of(json!({"containers": [{"name": "x"}, wants("y", "0")]})), []);
+    }
+
+    #[test]
+    fn the_gpus_that_were_named_are_taken_unless_they_are_somebody_elses() {
+        let (mut ledger, machine) = (Ledger::default(), machine(&["a", "b", "c"]));
+        let one = |named: &str| Wish {
+            named: vec![named.to_owned()],
+            ..wish_of(json!({"containers": [wants("x", "1")]}))
+        };
+        assert_eq!(ledger.assign("p", &one("b"), &machine, &nobody()).unwrap(), counted("x", "b"));
+        assert_eq!(ledger.assign("q", &one("b"), &machine, &nobody()).unwrap(), counted("x", "a"));
+        let going = HashSet::from(["p".to_owned()]);
+        let waits = ledger.assign("r", &one("b"), &machine, &going).unwrap_err();
+        assert_eq!(waits, Obstacle::Busy("b".to_owned()), "it will be free in a moment");
+        assert_eq!(ledger.assign("r", &one("gone"), &machine, &nobody()).unwrap(), counted("x", "c"));
+    }
+
+    #[test]
+    fn what_a_claim_has_is_for_those_who_share_the_claim() {
+        let (mut ledger, machine) = (Ledger::default(), machine(&["a", "b"]));
+        let by = |claim: HeldClaim| Wish { claims: vec![claim], ..Wish::default() };
+        ledger.assign("p", &by(claim("u1", &["a"])), &machine, &nobody()).unwrap();
+        ledger.assign("q", &by(claim("u1", &["a"])), &machine, &nobody()).unwrap();
+        let busy = ledger.assign("r", &by(claim("u2", &["a"])), &machine, &nobody()).unwrap_err();
+        assert_eq!(busy, Obstacle::Busy("a".to_owned()));
+        let one = wish_of(json!({"containers": [wants("x", "1")]}));
+        assert_eq!(ledger.assign("r", &one, &machine, &nobody()).unwrap(), counted("x", "b"));
+        assert_eq!(ledger.assign("s", &one, &machine, &nobody()).unwrap_err(), few(1, 0, 0));
+        let busy = ledger.assign("t", &by(claim("u3", &["b"])), &machine, &nobody()).unwrap_err();
+        assert_eq!(busy, Obstacle::Busy("b".to_owned()));
+        ledger.free("p");
+        assert_eq!(ledger.assign("s", &one, &machine, &nobody()).unwrap_err(), few(1, 0, 0), "q is there");
+        let gone = ledger.assign("t", &by(claim("u3", &["gone"])), &machine, &nobody()).unwrap_err();
+        assert_eq!(gone, Obstacle::NotOffered("gone".to_owned()));
+    }
+
+    #[test]
+    fn a_pod_that_asks_both_ways_gets_different_ones() {
+        let both =
+            Wish { claims: vec![claim("u1", &["a"])], ..wish_of(json!({"containers": [wants("x", "1")]})) };
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.assign("p", &both, &machine(&["a"]), &nobody()).unwrap_err(), few(1, 0, 0));
+        let held = ledger.assign("p", &both, &machine(&["a", "b"]), &nobody()).unwrap();
+        assert_eq!(held.counted["x"], ["b"]);
+    }
+
+    #[test]
+    fn a_container_uses_the_requests_that_it_names() {
+        let mut held = claim("u", &["a", "b"]);
+        held.devices[1].request = "big/best".to_owned();
+        let held = [held];
+        let used = |claims: serde_json::Value| -> Vec<String> {
+            let container = json!({"name": "x", "resources": {"claims": claims}});
+            let container = serde_json::from_value(container).unwrap();
+            claimed(&held, &container).map(|(_, device)| device.uuid.clone()).collect()
+        };
+        assert_eq!(used(json!([{"name": "c"}])), ["a", "b"]);
+        assert_eq!(used(json!([{"name": "c", "request": "gpu"}])), ["a"]);
+        assert_eq!(used(json!([{"name": "c", "request": "big"}])), ["b"]);
+        assert!(used(json!([{"name": "c", "request": "g"}, {"name": "other"}])).is_empty());
     }
 }

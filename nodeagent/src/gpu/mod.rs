@@ -7,6 +7,7 @@
 //! | `nvml` | the driver's own answers |
 //! | `watch` | the present inventory, looked at again and again |
 //! | `ledger` | which container of which pod holds which GPU (pure) |
+//! | `claims` | what the claims of a pod have here |
 //! | `cdi` | device specifications of the vendor, read from disk |
 //! | `host` | what a container needs where there are none |
 //! | `edits` | both, put into a container's configuration (pure) |
@@ -18,6 +19,7 @@
 //! Must never know: how pods come and go, the server.
 
 pub mod cdi;
+pub mod claims;
 pub mod edits;
 pub mod facts;
 mod host;

@@ -11,7 +11,7 @@ use super::{
     later,
     probes::{ProbeKind, ProbeState},
 };
-use crate::runtime::{ExitRecord, Instance, InstanceKey, RecoveredPod, Sandbox, StartFailure};
+use crate::runtime::{ExitRecord, HeldDevice, Instance, InstanceKey, RecoveredPod, Sandbox, StartFailure};
 
 /// First delay after a sandbox or volume that could not be made; doubles up to 30 times itself.
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
@@ -35,6 +35,8 @@ pub struct PodState {
     pub host_ip: IpAddr,
     /// When the agent first saw it.
     pub start_time: Timestamp,
+    /// The devices of its containers.
+    pub devices: BTreeMap<String, Vec<HeldDevice>>,
     /// What its containers share; `None` while there is none.
     pub sandbox: Option<Sandbox>,
     /// The sandbox is being made.
@@ -153,6 +155,7 @@ impl PodState {
             removed: false,
             host_ip,
             start_time,
+            devices: BTreeMap::new(),
             sandbox: None,
             preparing: false,
             prepare_failure: None,

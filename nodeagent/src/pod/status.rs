@@ -1,10 +1,13 @@
 //! The status of a pod, in kubelet's words.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-        ContainerStateWaiting, ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
+        ContainerStateWaiting, ContainerStatus, HostIP, PodCondition, PodIP, PodStatus, ResourceHealth,
+        ResourceStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -169,8 +172,25 @@ fn container_status(
         started: Some(started).filter(|_| kind != Kind::Ephemeral),
         state: Some(current),
         last_state,
+        allocated_resources_status: devices(state, &spec.name),
         ..ContainerStatus::default()
     }
+}
+
+/// What the container has for itself, by what it asked for it by.
+fn devices(state: &PodState, container: &str) -> Option<Vec<ResourceStatus>> {
+    let mut all: BTreeMap<&str, Vec<ResourceHealth>> = BTreeMap::new();
+    for device in state.devices.get(container).into_iter().flatten() {
+        let health = if device.is_well { "Healthy" } else { "Unhealthy" };
+        all.entry(&device.resource).or_default().push(ResourceHealth {
+            resource_id: device.id.clone(),
+            health: Some(health.to_owned()),
+            ..ResourceHealth::default()
+        });
+    }
+    let status =
+        |(name, resources): (&str, _)| ResourceStatus { name: name.to_owned(), resources: Some(resources) };
+    Some(all.into_iter().map(status).collect()).filter(|all: &Vec<_>| !all.is_empty())
 }
 
 /// The present state, and whether it shows the last run (else that goes to `lastState`).

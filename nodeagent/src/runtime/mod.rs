@@ -173,6 +173,17 @@ pub enum ImageNews {
     NoCredentials(String),
 }
 
+/// A device that a container has for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldDevice {
+    /// What it was asked for by: `nvidia.com/gpu`, `claim:NAME/REQUEST`.
+    pub resource: String,
+    /// Which it is.
+    pub id: String,
+    /// Whether it works.
+    pub is_well: bool,
+}
+
 /// Facts about the node that containers may ask for.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -259,8 +270,13 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Gives a pod what it needs for itself alone: its GPUs. Comes before [`Self::prepare`]; [`Self::release`] takes it
     /// back. `going` are the uids of pods that are about to give back what they hold.
-    async fn admit(&self, _pod: &Pod, _going: &HashSet<String>) -> Result<(), Refusal> {
+    async fn admit(&self, _pod: &Pod, _going: &HashSet<String>, _sources: &Sources) -> Result<(), Refusal> {
         Ok(())
+    }
+
+    /// What each container of a pod was given by [`Self::admit`], and how that is now.
+    fn held(&self, _pod: &Pod) -> BTreeMap<String, Vec<HeldDevice>> {
+        BTreeMap::new()
     }
 
     /// The GPUs of the machine, as they change; `None` where there never are any.

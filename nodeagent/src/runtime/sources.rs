@@ -1,5 +1,5 @@
 //! Config maps, secrets and tokens for pods, read through the API and kept: the first two for a moment, tokens for most
-//! of their life.
+//! of their life. Claims are read each time: what they say changes just before it is asked for.
 
 use std::{
     collections::HashMap,
@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::{ConfigMap, Pod, Secret, ServiceAccount, ServiceAccountTokenProjection},
+    resource::v1::ResourceClaim,
 };
 use parking_lot::Mutex;
 
@@ -70,6 +71,11 @@ impl Sources {
     /// `None` if there is no such secret.
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Arc<Secret>>, ApiError> {
         self.read(&self.secrets, namespace, name).await
+    }
+
+    /// `None` if there is no such claim.
+    pub async fn claim(&self, namespace: &str, name: &str) -> Result<Option<ResourceClaim>, ApiError> {
+        self.client.namespaced::<ResourceClaim>(namespace).find(name).await
     }
 
     /// A token of the account that a pod runs as, good for as long as the pod is there.

@@ -7,7 +7,8 @@
 //! ROOT/network.json                      which bridge is ours
 //! ROOT/starter.lock                      held by the starter for its life
 //! ROOT/pods/UID/pod.json                 the pod, written before anything is done for it
-//!              /gpus.json                which container holds which GPU
+//!              /gpus.json                which container holds which GPU that was asked for by number
+//!              /claims.json              what its claims have
 //!              /sandbox.json             its address
 //!              /ns/{net,ipc,uts}         its namespaces, pinned
 //!              /pause/                   the container that holds the processes it shares, if it does
@@ -49,8 +50,8 @@ use tokio_util::sync::CancellationToken;
 use self::host_files::{names, remove_if_there, unmount_below};
 pub use self::images::images_in_use;
 use super::{
-    Counts, ExecReply, ExitRecord, Host, Instance, InstanceKey, Machine, ProbeTarget, RecoveredPod, Refusal,
-    Runtime, Sandbox, Sources, StartFailure, StartRequest, Talk, TalkWish, cgroups,
+    Counts, ExecReply, ExitRecord, HeldDevice, Host, Instance, InstanceKey, Machine, ProbeTarget,
+    RecoveredPod, Refusal, Runtime, Sandbox, Sources, StartFailure, StartRequest, Talk, TalkWish, cgroups,
     environment::{self, Fields},
     network::{self, Network, namespace},
     pod_files, probe, records,
@@ -367,8 +368,12 @@ impl Runtime for Containers {
         self.machine.clone().with_gpus(&self.gpus.present())
     }
 
-    async fn admit(&self, pod: &Pod, going: &HashSet<String>) -> Result<(), Refusal> {
-        self.admit_to_gpus(pod, going).await
+    async fn admit(&self, pod: &Pod, going: &HashSet<String>, sources: &Sources) -> Result<(), Refusal> {
+        self.admit_to_gpus(pod, going, sources).await
+    }
+
+    fn held(&self, pod: &Pod) -> BTreeMap<String, Vec<HeldDevice>> {
+        self.held_gpus(pod)
     }
 
     fn gpus(&self) -> Option<watch::Receiver<Arc<Inventory>>> {

@@ -1,6 +1,8 @@
 //! GPUs through the whole product, replayed from the recording of a real machine: what the Node says, who gets which, and
 //! what happens when one breaks. Containers get the GPU's name in their environment, which is what these stories look at.
 
+mod claims;
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use claw_e2e::{
@@ -28,7 +30,7 @@ async fn gpus_are_shown_given_kept_over_restarts_and_freed() {
     if !need::all(story, &[Need::Root, Need::Kubectl]) {
         return;
     }
-    let (mut cluster, _, http) = with_a_worker().await;
+    let (mut cluster, _, http) = with_a_worker(2).await;
     let kubectl = cluster.kubectl();
 
     let described = kubectl.ok(&["describe", "node", "worker"]);
@@ -92,7 +94,7 @@ async fn a_gpu_that_breaks_is_withheld_and_its_pod_goes_on() {
     if !need::all("a_gpu_that_breaks_is_withheld_and_its_pod_goes_on", &[Need::Root, Need::Kubectl]) {
         return;
     }
-    let (cluster, recording, http) = with_a_worker().await;
+    let (cluster, recording, http) = with_a_worker(2).await;
     let kubectl = cluster.kubectl();
     kubectl.ok_with(&["apply", "-f", "-"], &holder("one", ""));
     kubectl.ok(&["wait", "--for=condition=Ready", "pod/one", "--timeout=120s"]);
@@ -121,14 +123,14 @@ async fn a_gpu_that_breaks_is_withheld_and_its_pod_goes_on() {
     recording.change(|gpus| drop(gpus.drain(..)));
     becomes(&http, ("2", "0"), "False").await;
     assert_eq!(container(&cluster, "one").map(|(pid, _)| pid), Some(pid), "who runs goes on");
-    recording.replace(&two_gpus());
+    recording.replace(&machine(2));
     becomes(&http, ("2", "2"), "True").await;
 }
 
-/// A cluster with one machine, which replays.
-async fn with_a_worker() -> (Cluster, Recorded, Http) {
+/// A cluster with one machine, which replays so many GPUs.
+async fn with_a_worker(gpus: u32) -> (Cluster, Recorded, Http) {
     let mut cluster = Cluster::start(Options::up(0));
-    let recording = Recorded::new(&cluster);
+    let recording = Recorded::new(&cluster, gpus);
     cluster.join_node("worker", &["--gpu-replay", &recording.path.to_string_lossy()]);
     let http = Http::admin(&cluster);
     cluster.node("worker").becomes(&http, "True").await;
@@ -141,8 +143,8 @@ struct Recorded {
 }
 
 impl Recorded {
-    fn new(cluster: &Cluster) -> Self {
-        Self { path: cluster::write(&cluster.scratch().join("gpus.json"), &two_gpus().to_string()) }
+    fn new(cluster: &Cluster, gpus: u32) -> Self {
+        Self { path: cluster::write(&cluster.scratch().join("gpus.json"), &machine(gpus).to_string()) }
     }
 
     /// Changes the list of GPUs.
@@ -161,19 +163,22 @@ impl Recorded {
     }
 }
 
-/// The recorded machine has one GPU; this one has two of the kind.
-fn two_gpus() -> Value {
+/// The recorded machine has one GPU; this one has so many of the kind.
+fn machine(gpus: u32) -> Value {
     let path = binary::workspace().join("nodeagent/tests/data/h100.json");
     let text = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut recording: Value = serde_json::from_slice(&text).expect("the recording parses");
     let first = recording["gpus"][0].clone();
     assert_eq!(first["uuid"], FIRST);
-    let mut second = first;
-    second["index"] = 1.into();
-    second["minor"] = 1.into();
-    second["uuid"] = SECOND.into();
-    second["pci"]["bus_id"] = "0000:02:00.0".into();
-    recording["gpus"].as_array_mut().expect("a list").push(second);
+    let all = recording["gpus"].as_array_mut().expect("a list");
+    for at in 1..gpus {
+        let mut next = first.clone();
+        next["index"] = at.into();
+        next["minor"] = at.into();
+        next["uuid"] = format!("GPU-00000000-0000-0000-0000-{:012}", at + 1).into();
+        next["pci"]["bus_id"] = format!("0000:{:02}:00.0", at + 1).into();
+        all.push(next);
+    }
     recording
 }
 

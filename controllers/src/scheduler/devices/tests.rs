@@ -1,0 +1,328 @@
+//! Stories of claims and of numbers beside each other: slices, claims, pods in, decisions out.
+
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    core::v1::{Node, Pod},
+    resource::v1::{DeviceClass, ResourceClaim},
+};
+use serde_json::{Value, json};
+
+use super::{inventory::build::slice, *};
+use crate::{
+    pods::build::json_patch_merge,
+    scheduler::state::{Decision, State},
+};
+
+const SCHEDULER: &str = "default-scheduler";
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// Nodes with their GPUs, which are named after them: `n1` has `N1-0`, `N1-1`, ...
+fn cluster(nodes: &[(&str, usize)]) -> State {
+    let mut state = State::default();
+    for (name, gpus) in nodes {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": name}, "spec": {},
+            "status": {"allocatable": {"cpu": "8", "pods": "10", RESOURCE: gpus.to_string()}},
+        }))
+        .unwrap();
+        state.apply_node(&node);
+        let uuids: Vec<String> = (0..*gpus).map(|at| format!("{}-{at}", name.to_uppercase())).collect();
+        let devices: Vec<(&str, Value)> = uuids.iter().map(|uuid| (uuid.as_str(), json!({}))).collect();
+        state.apply_devices(|all| all.apply_slice(&slice(name, &devices)));
+    }
+    let class: DeviceClass =
+        serde_json::from_value(json!({"metadata": {"name": "gpu"}, "spec": {}})).unwrap();
+    state.apply_devices(|all| {
+        all.apply_class(&class);
+        Touched::new()
+    });
+    state
+}
+
+fn claim(name: &str, count: i64, version: &str, status: Value) -> ResourceClaim {
+    let exactly = json!({"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": count});
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": name, "namespace": "default", "uid": format!("uid-{name}"), "resourceVersion": version,
+        },
+        "spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}},
+        "status": status,
+    }))
+    .unwrap()
+}
+
+fn pod(name: &str, gpus: i64, claims: &[&str], more: &Value) -> Pod {
+    let claims: Vec<Value> =
+        claims.iter().map(|name| json!({"name": name, "resourceClaimName": name})).collect();
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
+        "spec": {
+            "resourceClaims": claims,
+            "containers": [{"name": "c", "resources": {"limits": {RESOURCE: gpus.to_string(), "cpu": "1"}}}],
+        },
+    });
+    json_patch_merge(&mut pod, more);
+    serde_json::from_value(pod).unwrap()
+}
+
+fn add(state: &mut State, pod: &Pod) {
+    state.apply_pod(pod, SCHEDULER, Timestamp::UNIX_EPOCH);
+}
+
+fn show(state: &mut State, claim: &ResourceClaim) {
+    state.apply_devices(|all| all.apply_claim(claim));
+}
+
+/// `pod → node gpus [claim=devices]`, `pod: reason`, `pod gives back claims`.
+fn line(decision: &Decision) -> String {
+    match decision {
+        Decision::Bind { pod, node, gpus, grants, .. } => {
+            let granted: Vec<String> = grants.iter().map(granted).collect();
+            format!("{} → {node} {} [{}]", pod.1, gpus.join(","), granted.join(" "))
+        }
+        Decision::Wait { pod, reason, .. } => format!("{}: {reason}", pod.1),
+        Decision::Release { pod, claims, .. } => {
+            let names: Vec<&str> = claims.iter().map(|claim| &*claim.key.1).collect();
+            format!("{} gives back {}", pod.1, names.join(","))
+        }
+    }
+}
+
+fn granted(grant: &Grant) -> String {
+    let devices = grant.allocation.as_ref().map(|one| Allocation::of(one).devices);
+    let names = devices.map(|all| all.iter().map(|id| id.name.to_string()).collect::<Vec<_>>().join(","));
+    format!("{}={}", grant.key.1, names.unwrap_or_else(|| "reserved".to_owned()))
+}
+
+fn decided(state: &mut State, now: i64) -> Vec<String> {
+    state.decide(at(now), 100).iter().map(line).collect()
+}
+
+/// The claim as the server has it after a grant.
+fn written(state: &mut State, decisions: &[Decision], version: &str) -> Vec<ResourceClaim> {
+    let mut claims = Vec::new();
+    for decision in decisions {
+        let Decision::Bind { uid, grants, .. } = decision else { continue };
+        for grant in grants {
+            let status = json!({
+                "allocation": grant.allocation,
+                "reservedFor": [{"resource": "pods", "name": "x", "uid": uid}],
+            });
+            let claim = claim(&grant.key.1, 1, version, status);
+            show(state, &claim);
+            claims.push(claim);
+        }
+    }
+    claims
+}
+
+#[test]
+fn claims_and_numbers_never_get_the_same_gpu() {
+    let mut state = cluster(&[("n", 3)]);
+    show(&mut state, &claim("a", 1, "1", json!({})));
+    show(&mut state, &claim("b", 1, "1", json!({})));
+    for pod in [
+        pod("p1", 0, &["a"], &json!({})),
+        pod("p2", 1, &[], &json!({})),
+        pod("p3", 0, &["b"], &json!({})),
+        pod("p4", 1, &[], &json!({})),
+    ] {
+        add(&mut state, &pod);
+    }
+    let all = decided(&mut state, 0);
+    assert_eq!(all[..3], ["p1 → n  [a=n-0]", "p2 → n N-1 []", "p3 → n  [b=n-2]"]);
+    assert!(all[3].starts_with("p4: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."), "{all:?}");
+}
+
+#[test]
+fn a_pod_waits_in_upstreams_words_until_its_claims_are_there() {
+    let mut state = cluster(&[("n", 1)]);
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    let made = json!({"spec": {"resourceClaims": [{"name": "x", "resourceClaimTemplateName": "t"}]}});
+    add(&mut state, &pod("q", 0, &[], &made));
+    assert_eq!(
+        decided(&mut state, 0),
+        [
+            "p: resourceclaim.resource.k8s.io \"a\" not found",
+            "q: pod \"default/q\": ResourceClaim not created yet",
+        ]
+    );
+    show(&mut state, &claim("a", 2, "1", json!({})));
+    assert!(
+        decided(&mut state, 5)
+            .contains(&"p: 0/1 nodes are available: 1 cannot allocate all claims.".to_owned())
+    );
+    let mut going = claim("a", 1, "2", json!({}));
+    going.metadata.deletion_timestamp = serde_json::from_value(json!("1970-01-01T00:00:00Z")).unwrap();
+    show(&mut state, &going);
+    assert_eq!(decided(&mut state, 20)[0], "p: resourceclaim \"a\" is being deleted");
+    let stranger = json!({
+        "spec": {"resourceClaims": [{"name": "x", "resourceClaimTemplateName": "t"}]},
+        "status": {"resourceClaimStatuses": [{"name": "x", "resourceClaimName": "a"}]},
+    });
+    add(&mut state, &pod("r", 0, &[], &stranger));
+    assert!(decided(&mut state, 20)[0].contains("was not created for pod default/r"));
+}
+
+#[test]
+fn a_shared_claim_is_allocated_once_and_pins_those_who_share_it() {
+    let mut state = cluster(&[("n1", 1), ("n2", 1)]);
+    show(&mut state, &claim("a", 1, "1", json!({})));
+    add(&mut state, &pod("p1", 0, &["a"], &json!({})));
+    add(&mut state, &pod("p2", 0, &["a"], &json!({})));
+    let first = state.decide(at(0), 100);
+    let lines: Vec<String> = first.iter().map(line).collect();
+    assert_eq!(
+        lines,
+        ["p1 → n1  [a=n1-0]", "p2: resource claim default/a is in the process of being allocated"]
+    );
+    written(&mut state, &first, "5");
+    assert_eq!(decided(&mut state, 5), ["p2 → n1  [a=reserved]"]);
+    let elsewhere = json!({"spec": {"nodeSelector": {"kubernetes.io/os": "plan9"}}});
+    add(&mut state, &pod("p3", 0, &["a"], &elsewhere));
+    assert!(decided(&mut state, 5)[0].contains("2 node(s) didn't match Pod's node affinity/selector"));
+    let mut big = pod("p4", 0, &["a"], &json!({}));
+    big.spec.as_mut().unwrap().containers[0].resources.as_mut().unwrap().limits =
+        serde_json::from_value(json!({"cpu": "7"})).unwrap();
+    add(&mut state, &big);
+    let said = decided(&mut state, 5).remove(0);
+    assert!(said.contains("1 Insufficient cpu, 1 resourceclaim not available on the node"), "{said}");
+}
+
+/// What a scheduler that died between allocation and binding leaves: another finds the claim allocated to an unbound pod.
+#[test]
+fn what_was_allocated_before_a_crash_is_used_or_given_back() {
+    let left = {
+        let mut state = cluster(&[("n1", 1), ("n2", 1)]);
+        show(&mut state, &claim("a", 1, "1", json!({})));
+        add(&mut state, &pod("p", 0, &["a"], &json!({})));
+        let decisions = state.decide(at(0), 100);
+        written(&mut state, &decisions, "5").remove(0)
+    };
+    let mut state = cluster(&[("n1", 1), ("n2", 1)]);
+    show(&mut state, &left);
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["p → n1  []"], "the claim is the pod's already");
+
+    // The same where the pod cannot go there any more.
+    let mut state = cluster(&[("n1", 1), ("n2", 1)]);
+    show(&mut state, &left);
+    let full = json!({"spec": {"nodeName": "n1", "containers": [{"name": "c", "resources": {"limits": {"cpu": "8"}}}]}});
+    add(&mut state, &pod("full", 0, &[], &full));
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["p gives back a"]);
+    show(&mut state, &claim("a", 1, "6", json!({})));
+    assert_eq!(decided(&mut state, 30), ["p → n2  [a=n2-0]"]);
+}
+
+#[test]
+fn an_allocation_that_failed_is_forgotten_and_one_that_was_written_is_not() {
+    let key: ClaimKey = ("default".into(), "a".into());
+    let pod_key = ("default".into(), "p".into());
+    let start = || {
+        let mut state = cluster(&[("n", 1)]);
+        show(&mut state, &claim("a", 1, "1", json!({})));
+        show(&mut state, &claim("b", 1, "1", json!({})));
+        add(&mut state, &pod("p", 0, &["a"], &json!({})));
+        assert_eq!(decided(&mut state, 0), ["p → n  [a=n-0]"]);
+        add(&mut state, &pod("q", 0, &["b"], &json!({})));
+        state
+    };
+    let mut state = start();
+    state.settle(&[(key.clone(), None)]);
+    state.forget(&pod_key, at(0));
+    assert_eq!(decided(&mut state, 0), ["q → n  [b=n-0]"]);
+
+    // Written, and the binding failed: until the claim is seen, its device is taken.
+    let mut state = start();
+    state.settle(&[(key.clone(), Some(7))]);
+    state.forget(&pod_key, at(0));
+    assert!(decided(&mut state, 0)[0].starts_with("q: "));
+    show(&mut state, &claim("a", 1, "6", json!({})));
+    assert!(decided(&mut state, 9).iter().all(|line| !line.contains("→ n  [b")), "that was before");
+    show(&mut state, &claim("a", 1, "7", json!({})));
+    assert!(decided(&mut state, 40).iter().any(|line| line.contains('→')), "it came back to nothing");
+}
+
+#[test]
+fn while_nobody_knows_which_gpus_a_pod_has_none_of_its_node_is_given_to_claims() {
+    let mut state = cluster(&[("n", 2)]);
+    show(&mut state, &claim("a", 1, "1", json!({})));
+    add(&mut state, &pod("forced", 1, &[], &json!({"spec": {"nodeName": "n"}})));
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    let said = decided(&mut state, 0).remove(0);
+    assert!(said.contains("1 cannot allocate all claims (a node has not told yet"), "{said}");
+    let told = json!({
+        "spec": {"nodeName": "n"},
+        "status": {"containerStatuses": [{
+            "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+            "allocatedResourcesStatus": [{"name": RESOURCE, "resources": [{"resourceID": "N-0"}]}],
+        }]},
+    });
+    add(&mut state, &pod("forced", 1, &[], &told));
+    assert_eq!(decided(&mut state, 5), ["p → n  [a=n-1]"]);
+}
+
+#[test]
+fn a_gpu_that_comes_back_from_a_claim_is_given_by_number() {
+    let mut state = cluster(&[("n", 1)]);
+    show(&mut state, &claim("a", 1, "1", json!({})));
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    let decisions = state.decide(at(0), 100);
+    let claims = written(&mut state, &decisions, "5");
+    add(&mut state, &pod("q", 1, &[], &json!({})));
+    assert!(decided(&mut state, 0)[0].contains("1 Insufficient nvidia.com/gpu"));
+    state.apply_devices(|all| all.remove_claim(&claims[0]));
+    assert_eq!(decided(&mut state, 5), ["q → n N-0 []"]);
+}
+
+#[test]
+fn a_pod_that_asks_both_ways_gets_different_gpus_or_waits() {
+    let mut state = cluster(&[("n1", 1), ("n2", 2)]);
+    show(&mut state, &claim("a", 1, "1", json!({})));
+    add(&mut state, &pod("p", 1, &["a"], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["p → n2 N2-1 [a=n2-0]"]);
+    let mut small = cluster(&[("n1", 1)]);
+    show(&mut small, &claim("a", 1, "1", json!({})));
+    add(&mut small, &pod("p", 1, &["a"], &json!({})));
+    assert_eq!(decided(&mut small, 0), ["p: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."]);
+}
+
+#[test]
+fn a_grant_names_its_node_and_carries_what_the_driver_is_to_be_told() {
+    let mut state = cluster(&[("n", 1)]);
+    let opaque = json!({"driver": DRIVER, "parameters": {"a": 1}});
+    let class: DeviceClass = serde_json::from_value(json!({
+        "metadata": {"name": "gpu"}, "spec": {"config": [{"opaque": opaque}]},
+    }))
+    .unwrap();
+    state.apply_devices(|all| {
+        all.apply_class(&class);
+        Touched::new()
+    });
+    let mut own = claim("a", 1, "1", json!({}));
+    own.spec.devices.as_mut().unwrap().config =
+        serde_json::from_value(json!([{"requests": ["r"], "opaque": opaque}])).unwrap();
+    show(&mut state, &own);
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    let decision = state.decide(at(0), 1).remove(0);
+    let Decision::Bind { grants, .. } = decision else { panic!("{decision:?}") };
+    assert_eq!(
+        serde_json::to_value(&grants[0].allocation).unwrap(),
+        json!({
+            "devices": {
+                "results": [{"request": "r", "driver": DRIVER, "pool": "n", "device": "n-0"}],
+                "config": [
+                    {"source": "FromClass", "requests": ["r"], "opaque": opaque},
+                    {"source": "FromClaim", "requests": ["r"], "opaque": opaque},
+                ],
+            },
+            "nodeSelector": {"nodeSelectorTerms": [
+                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]},
+            ]},
+        })
+    );
+}
