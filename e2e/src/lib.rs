@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod capacity;
 pub mod cluster;
+pub mod devices;
 pub mod dice;
 pub mod docker_registry;
 pub mod gated;

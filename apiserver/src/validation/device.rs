@@ -1,5 +1,6 @@
-//! Claims on devices, and classes of devices.
+//! Claims on devices, classes of devices, and pods that use claims.
 
+pub(super) mod pod;
 pub(super) mod slice;
 
 use std::collections::HashSet;

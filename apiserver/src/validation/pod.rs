@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::{
-    container, each, ephemeral,
+    container, device, each, ephemeral,
     faults::{Faults, Path},
     is_empty, meta, names, not_negative, one_of, pod_update, scheduling, text, volume,
 };
@@ -49,6 +49,7 @@ pub(super) fn spec(spec: &Value, path: &Path<'_>, faults: &mut Faults) {
     scheduling::affinity(&spec["affinity"], &path.field("affinity"), faults);
     scheduling::spread(&spec["topologySpreadConstraints"], &path.field("topologySpreadConstraints"), faults);
     gates(spec, path, faults);
+    device::pod::claims(spec, path, faults);
     host_aliases(&spec["hostAliases"], &path.field("hostAliases"), faults);
     security(&spec["securityContext"], &path.field("securityContext"), faults);
     let shared = &spec["shareProcessNamespace"];

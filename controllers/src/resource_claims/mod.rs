@@ -65,9 +65,10 @@ impl Controller for Claims {
         let owner = owner_pod(claim);
         let known =
             reserved.iter().filter(|one| is_pod(one)).map(|one| (one.name.as_str(), one.uid.as_str()));
-        // A pod that is missing is gone, or so new that only the claim tells of it.
+        // A pod that is missing is gone, or so new that only the claim tells of it. Nobody new uses one that is being deleted.
         let is_missing = known.chain(owner).any(|(name, uid)| !is_current(name, uid).0);
-        if is_missing && all.revision() < revision(claim) {
+        let is_deleting = claim.metadata.deletion_timestamp.is_some();
+        if is_missing && !is_deleting && all.revision() < revision(claim) {
             return Plan::wait("the pods of the claim may not be known yet").again_after(CATCH_UP);
         }
         let consumers: Vec<ResourceClaimConsumerReference> = reserved
@@ -83,7 +84,7 @@ impl Controller for Claims {
             plan = plan.then(finalizer::remove(&**claim, PROTECTION));
         }
         let is_over = owner.is_some_and(|(name, uid)| !is_current(name, uid).1);
-        if is_idle && is_over && claim.metadata.deletion_timestamp.is_none() {
+        if is_idle && is_over && !is_deleting {
             plan = plan.then(Action::delete(&**claim));
         }
         plan

@@ -132,6 +132,9 @@ fn devices_that_nobody_has_reserved_go_back_and_a_claim_that_is_deleted_goes_aft
 fn a_pod_that_is_not_known_yet_does_not_count_as_gone() {
     let mut claim = in_use("c", "a");
     claim.metadata.resource_version = Some("9".to_owned());
+    let mut going = claim.clone();
+    going.metadata.deletion_timestamp = serde_json::from_value(json!("1970-01-01T00:00:00Z")).unwrap();
+    assert_eq!(planned(going, Vec::new()), [FREED], "nobody new uses it");
     let caches = Caches::offline();
     caches.set(Vec::<Pod>::new());
     let plan = Claims.plan(&Arc::new(claim), &caches.world(), Timestamp::UNIX_EPOCH);

@@ -126,8 +126,10 @@ async fn a_claim_is_shared_and_kept_under_its_pods_and_wrong_selectors_are_told(
         kubectl.ok_with(&["apply", "-f", "-"], &claimer(name, &format!("resourceClaimName: {name}")));
         waits_because(&kubectl, name, why);
     }
-    let said = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
-    assert!(said.contains("CEL compile error"), "{said}");
+    wait::until("an event tells of the wrong one", wait::LATER, || {
+        let said = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
+        wait::check(said.contains("CEL compile error"), said)
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -305,8 +305,8 @@ impl Search<'_> {
 
     /// Whether a device goes together with those that were chosen before.
     fn is_allowed(&self, new: &Given) -> bool {
-        let concerned = self.wishes.constraints.iter().filter(|constraint| constraint.concerns(new));
-        concerned.into_iter().all(|constraint| {
+        let mut concerned = self.wishes.constraints.iter().filter(|constraint| constraint.concerns(new));
+        concerned.all(|constraint| {
             let value = |given: &Given| self.devices[given.device].attribute(&constraint.attribute);
             let Some(own) = value(new) else { return false };
             let mut others = self.given.iter().filter(|given| constraint.concerns(given));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use claw_runtime::owner;
 use k8s_openapi::api::{
     core::v1::{NodeSelectorTerm, Pod},
     resource::v1::{AllocationResult, DeviceClaim, ResourceClaim},
@@ -102,17 +103,13 @@ impl ClaimInfo {
     pub fn new(claim: &ResourceClaim) -> Self {
         let (meta, status) = (&claim.metadata, claim.status.as_ref());
         let version = meta.resource_version.clone().unwrap_or_default();
-        let owners = meta.owner_references.iter().flatten();
         Self {
             uid: meta.uid.clone().unwrap_or_default(),
             revision: version.parse().unwrap_or(0),
             version,
             is_deleting: meta.deletion_timestamp.is_some(),
             is_protected: meta.finalizers.iter().flatten().any(|one| one == PROTECTION),
-            owner: owners
-                .into_iter()
-                .find(|owner| owner.controller == Some(true))
-                .map(|owner| owner.uid.clone()),
+            owner: owner::controller_of(meta).map(|owner| owner.uid.clone()),
             asks: claim.spec.devices.clone().unwrap_or_default(),
             allocation: status.and_then(|status| status.allocation.as_ref()).map(Allocation::of),
             reserved_for: status

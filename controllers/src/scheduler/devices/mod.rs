@@ -167,7 +167,7 @@ impl Devices {
     /// How many of a node's counted GPUs claims have.
     pub fn claimed(&self, node: &str) -> i64 {
         let gpus = self.inventory.of(node).iter().filter(|device| device.uuid().is_some());
-        gpus.filter(|device| self.taken.contains_key(&device.id)).map(|_| 1).sum()
+        i64::try_from(gpus.filter(|device| self.taken.contains_key(&device.id)).count()).unwrap_or(i64::MAX)
     }
 
     /// What a pod asks for.

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn what_nothing_is_known_of_is_taken_in_order() {
-        assert_eq!(nearest(&vec![Place::default(); 3], 2), [0, 1, 2]);
+        assert_eq!(nearest(&[Place::default(), Place::default(), Place::default()], 2), [0, 1, 2]);
         assert_eq!(nearest(&[Place::default()], 3), [0]);
         assert!(nearest(&[], 1).is_empty());
     }
