@@ -458,7 +458,7 @@ async fn nobody_but_a_node_makes_a_pod_without_an_account_by_calling_it_a_mirror
             user.create(pods(), &mirror("x", json!({"serviceAccountName": "none"}))).await.unwrap_err();
         assert!(error.message.contains("serviceaccount \"none\" not found"), "{error}");
     }
-    let made = n1.create(pods(), &mirror("own", json!({}))).await.unwrap();
+    let made = n1.create(pods(), &mirror("own", json!({"nodeName": "n1"}))).await.unwrap();
     assert!(made["spec"]["serviceAccountName"].is_null() && made["spec"]["volumes"].is_null(), "{made}");
     for (spec, why) in [
         (json!({"serviceAccountName": "default"}), "a mirror pod may not reference service accounts"),
@@ -472,7 +472,9 @@ async fn nobody_but_a_node_makes_a_pod_without_an_account_by_calling_it_a_mirror
             "a mirror pod may not use service account token projections",
         ),
     ] {
-        let error = n1.create(pods(), &mirror("y", spec)).await.unwrap_err();
+        let mut mirror = mirror("y", spec);
+        mirror["spec"]["nodeName"] = json!("n1");
+        let error = n1.create(pods(), &mirror).await.unwrap_err();
         assert!(error.code == 403 && error.message.ends_with(why), "{error}");
     }
 }

@@ -14,6 +14,9 @@ pub const PODS: &str = "pods";
 /// The resources with a fixed place, in the order of their names.
 const COMMON: [&str; 4] = ["cpu", "ephemeral-storage", "memory", PODS];
 
+/// Four PiB, or more cores than there are. Two thousand times as much can be added up, and taken away again, exactly.
+const AMOUNT_MAX: i64 = 1 << 52;
+
 /// Amounts by resource. Absent is zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
@@ -38,7 +41,7 @@ impl Amounts {
         for (resource, text) in quantities {
             let quantity: Quantity = text.0.parse().unwrap_or_default();
             let exact = if resource == "cpu" { quantity.milli() } else { quantity.units() };
-            amounts.set(resource, i64::try_from(exact).unwrap_or(i64::MAX));
+            amounts.set(resource, i64::try_from(exact).map_or(AMOUNT_MAX, |amount| amount.min(AMOUNT_MAX)));
         }
         amounts
     }
@@ -150,6 +153,20 @@ mod tests {
         used.subtract(&one);
         used.subtract(&one);
         assert_eq!(used, Amounts::default());
+    }
+
+    #[test]
+    fn absurd_amounts_are_given_back_exactly_too() {
+        let (small, absurd) = (amounts(&[("memory", "1Gi")]), amounts(&[("memory", "8Ei"), ("a/b", "9e18")]));
+        let mut used = Amounts::default();
+        for more in [&small, &absurd, &absurd, &small] {
+            used.add(more);
+        }
+        for less in [&absurd, &small, &absurd] {
+            used.subtract(less);
+        }
+        assert_eq!(used, small);
+        assert!(absurd.lacking(&small, &used).eq(["memory", "a/b"]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use claw_schemas::{gpu::RESOURCE, needs};
 use k8s_openapi::api::core::v1::{
-    Container, Node, NodeSelectorTerm, Pod, PreferredSchedulingTerm, Taint, Toleration,
+    Container, Node, NodeSelectorTerm, Pod, PodSpec, PreferredSchedulingTerm, Taint, Toleration,
 };
 
 use super::{
@@ -115,7 +115,7 @@ impl PodInfo {
                 .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.clone())
                 .unwrap_or_default(),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
-            host_ports: host_ports(&spec.containers),
+            host_ports: host_ports(spec),
             owner: meta
                 .owner_references
                 .iter()
@@ -304,8 +304,10 @@ fn container_requests(container: &Container) -> Amounts {
     requests
 }
 
-fn host_ports(containers: &[Container]) -> BTreeSet<(String, i32)> {
-    let ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+/// Those of init containers too: sidecars stay, and the node leads the ports of all of them.
+fn host_ports(spec: &PodSpec) -> BTreeSet<(String, i32)> {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
     ports
         .filter_map(|port| {
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());

@@ -158,6 +158,21 @@ fn selectors_affinity_and_taints_decide_where_a_pod_may_go() {
 }
 
 #[test]
+fn a_pod_that_learns_to_tolerate_or_asks_for_less_is_tried_again() {
+    let tainted = with(small("a"), json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}));
+    let toleration = json!({"tolerations": [{"key": "k", "operator": "Exists"}]});
+    for (node, before, after) in [
+        (tainted, plain("p", json!({})), pod("p", json!({}), toleration)),
+        (small("a"), plain("p", json!({"cpu": "64"})), plain("p", json!({"cpu": "1"}))),
+    ] {
+        let mut state = cluster(&[node], &[before]);
+        assert!(!decided(&mut state, 0)[0].contains('→'));
+        state.apply_pod(&after, SCHEDULER, at(1));
+        assert_eq!(decided(&mut state, 1), ["p → a"]);
+    }
+}
+
+#[test]
 fn replicas_of_one_owner_are_spread() {
     let pods: Vec<Pod> = (0..4)
         .map(|i| {

@@ -21,6 +21,7 @@ mod seccomp;
 mod spec;
 mod sub_path;
 mod termination;
+mod unsupported;
 mod usage;
 mod volumes;
 

@@ -16,7 +16,12 @@ use oci_spec::{
     },
 };
 
-use super::{StartFailure, environment::Environment, resources};
+use super::{
+    StartFailure,
+    cgroups::{self, Version},
+    environment::Environment,
+    resources,
+};
 use crate::{
     image::{Image, user::User as Account},
     shim,
@@ -121,7 +126,7 @@ impl Identity {
             // What the API says: allowed unless forbidden.
             no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
             read_only_root: own.and_then(|c| c.read_only_root_filesystem).unwrap_or(false),
-            capabilities: capabilities(container, privileged)?,
+            capabilities: capabilities(container, privileged, cgroups::version())?,
         })
     }
 
@@ -185,7 +190,12 @@ const DEFAULT_CAPABILITIES: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
-fn capabilities(container: &Container, privileged: bool) -> Result<HashSet<Capability>, StartFailure> {
+/// With version 2 of control groups nothing keeps a container from devices whose files it can make, so it must not make any.
+fn capabilities(
+    container: &Container,
+    privileged: bool,
+    version: Version,
+) -> Result<HashSet<Capability>, StartFailure> {
     if privileged {
         return Ok(all_capabilities());
     }
@@ -203,6 +213,9 @@ fn capabilities(container: &Container, privileged: bool) -> Result<HashSet<Capab
         } else {
             set.insert(capability(name)?);
         }
+    }
+    if version == Version::V2 {
+        set.remove(&Capability::Mknod);
     }
     Ok(set)
 }
@@ -475,6 +488,21 @@ mod tests {
         let container = container(
             serde_json::json!({"name": "c", "securityContext": {"capabilities": {"add": ["FLY"]}}}),
         );
-        assert!(capabilities(&container, false).unwrap_err().message.contains("\"FLY\""));
+        let failure = capabilities(&container, false, Version::V1).unwrap_err();
+        assert!(failure.message.contains("\"FLY\""), "{}", failure.message);
+    }
+
+    #[test]
+    fn device_files_are_made_only_where_devices_are_filtered() {
+        for add in ["SYS_TIME", "MKNOD", "ALL"] {
+            let container = container(
+                serde_json::json!({"name": "c", "securityContext": {"capabilities": {"add": [add]}}}),
+            );
+            let may = |privileged, version| {
+                capabilities(&container, privileged, version).unwrap().contains(&Capability::Mknod)
+            };
+            assert!(may(false, Version::V1) && !may(false, Version::V2), "{add}");
+            assert_eq!(may(true, Version::V2), all_capabilities().contains(&Capability::Mknod), "privileged");
+        }
     }
 }

@@ -57,7 +57,9 @@ use super::{
     pod_files, probe, records,
     seccomp::Seccomp,
     spec::{self, Bind, Processes},
-    sub_path, termination, usage, volumes,
+    sub_path, termination,
+    unsupported::unsupported,
+    usage, volumes,
 };
 use crate::{
     Error,
@@ -429,6 +431,11 @@ impl Runtime for Containers {
     }
 
     async fn prepare(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<Sandbox, StartFailure> {
+        if let Some(field) = unsupported(pod) {
+            return Err(sandbox_failure(&Error::Unsupported(format!(
+                "{field} is not supported on this node"
+            ))));
+        }
         // The first container follows at once.
         self.expect_moves();
         let folder =
