@@ -45,7 +45,7 @@ impl Tables {
         assert!(!tests.is_empty(), "the tests were not found");
         let (named, document) = (self.named(), self.0);
         let mut all = BTreeSet::new();
-        for folder in ["apiserver", "controllers", "e2e", "schemas"] {
+        for folder in ["apiserver", "controllers", "e2e", "nodeagent", "schemas"] {
             all.extend(tests_of(folder));
         }
         let unknown: Vec<_> = named.difference(&all).collect();
