@@ -37,8 +37,10 @@ trap 'exit 130' INT TERM
 
 say "clawbernetes up"
 mkfifo "$scratch/ready"
-# In its own session: Ctrl-C reaches this script, which then stops the cluster in order.
+# In its own session: Ctrl-C reaches this script, which then stops the cluster in order. It shows what it can do, also on a
+# machine whose disk is nearly full.
 setsid "$binary" up --rm --data-dir "$scratch/data" --listen "${LISTEN:-127.0.0.1:0}" \
+    --evict-below memory=0 --evict-below disk=0 --evict-below pids=0 \
     >"$scratch/ready" 2>"$scratch/log" &
 server=$!
 if ! read -r line <"$scratch/ready"; then
