@@ -158,7 +158,8 @@ pub fn ending(state: &PodState, now: Timestamp) -> Option<Ending> {
     if state.evicted.is_some() {
         return Some(Ending::Evicted);
     }
-    if deadline(state).is_some_and(|deadline| deadline <= now) && !is_completed(state) {
+    // One that ends well because it was asked to end at its deadline has exceeded it all the same.
+    if deadline(state).is_some_and(|deadline| deadline <= now && !is_completed_by(state, deadline)) {
         return Some(Ending::DeadlineExceeded);
     }
     let failed_init = state.init_containers().any(|container| {
@@ -180,10 +181,16 @@ fn deadline(state: &PodState) -> Option<Timestamp> {
 
 /// Every container is over and none will be restarted.
 fn is_completed(state: &PodState) -> bool {
+    is_completed_by(state, Timestamp::MAX)
+}
+
+/// The same, and was so at a moment.
+fn is_completed_by(state: &PodState, moment: Timestamp) -> bool {
     let containers = &state.spec().containers;
     !containers.is_empty()
         && containers.iter().all(|container| {
-            state.last_exit(&container.name).is_some_and(|exit| !restarts(state.restart_policy(), exit))
+            let exit = state.last_exit(&container.name).filter(|exit| exit.finished_at <= moment);
+            exit.is_some_and(|exit| !restarts(state.restart_policy(), exit))
         })
 }
 

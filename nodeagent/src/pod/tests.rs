@@ -422,6 +422,19 @@ fn a_pod_over_its_deadline_fails() {
 }
 
 #[test]
+fn what_ends_well_after_its_deadline_has_exceeded_it_and_before_has_not() {
+    let spec = || serde_json::json!({"activeDeadlineSeconds": 60, "restartPolicy": "Never", "containers": [{"name": "main"}]});
+    let phase = |finished: i64| {
+        let mut story = Story::in_sandbox(spec());
+        story.started("main", 0, 0, 0);
+        story.exited("main", 0, 0, 0, finished);
+        assert_eq!(story.actions(62), [Action::Release]);
+        story.status(62).phase.unwrap()
+    };
+    assert_eq!((phase(61), phase(59)), ("Failed".to_owned(), "Succeeded".to_owned()));
+}
+
+#[test]
 fn what_the_server_holds_as_over_is_not_started_again() {
     for phase in ["Succeeded", "Failed"] {
         let mut pod = pod(serde_json::json!({"containers": [{"name": "main"}]}));
