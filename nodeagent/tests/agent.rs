@@ -353,8 +353,8 @@ async fn an_agent_that_comes_back_restarts_nothing_and_loses_no_line() {
     }
     let machine = Machine::new();
     let mut server = Server::start(&machine).await;
-    let long = pod("long", "Never", &["lines", "--count", "60", "--interval-ms", "50"]);
-    let short = pod("short", "Never", &["crash", "--after", "0.5", "--code", "6"]);
+    let long = pod("long", "Never", &["lines", "--count", "120", "--interval-ms", "50"]);
+    let short = pod("short", "Never", &["crash", "--after", "4", "--code", "6"]);
     let orphan = pod("orphan", "Always", &["sleep", "1000"]);
     server.desire(&[&long, &short, &orphan]).await;
     server
@@ -380,7 +380,7 @@ async fn an_agent_that_comes_back_restarts_nothing_and_loses_no_line() {
         (server.container("long").unwrap().container_id.clone(), server.statuses["long"].pod_ip.clone()),
         (id, ip)
     );
-    let expected: String = (1..=60).map(|number| format!("line {number}\n")).collect();
+    let expected: String = (1..=120).map(|number| format!("line {number}\n")).collect();
     assert_eq!(server.logs(&long, false, true).await, expected);
     server.delete(&long).await;
     server.delete(&short).await;
