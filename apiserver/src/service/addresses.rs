@@ -53,7 +53,7 @@ impl ObjectService {
         let mut writes = Vec::new();
         if had != has {
             if let Some(ip) = had {
-                writes.extend(self.release(ip).await?);
+                writes.extend(self.release(&key(ip)).await?);
             }
             if let Some(ip) = has {
                 let change = Change::Put(encode::draft(&ip_address(ip, &target.namespace, &name)));
@@ -114,9 +114,9 @@ impl ObjectService {
             .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))
     }
 
-    /// Frees an address; that it is free already is no reason to keep its service.
-    async fn release(&self, ip: Ipv4Addr) -> Result<Option<Write>, ApiError> {
-        let record = self.find(&key(ip)).await?;
+    /// Frees what a service was given, by its record; that it is free already is no reason to keep the service.
+    pub(super) async fn release(&self, key: &Key) -> Result<Option<Write>, ApiError> {
+        let record = self.find(key).await?;
         Ok(record.map(|record| Write {
             expect: Expect::Revision(record.revision),
             change: Change::Delete(encode::draft_of(&record.value)),

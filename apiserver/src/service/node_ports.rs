@@ -45,7 +45,7 @@ impl ObjectService {
         };
         let mut writes = Vec::new();
         for number in had.difference(&has) {
-            writes.extend(self.release_node_port(*number).await?);
+            writes.extend(self.release(&key(*number)).await?);
         }
         for number in has.difference(&had) {
             let change = Change::Put(encode::draft(&record(*number, &target.namespace, &name)));
@@ -110,16 +110,6 @@ impl ObjectService {
         let stored: HashSet<Key> = stored.items.into_iter().map(|record| record.key).collect();
         let mut free = RANGE.filter(|number| !taken.contains(number) && !stored.contains(&key(*number)));
         free.next().ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))
-    }
-
-    /// Frees a port; that it is free already is no reason to keep its service.
-    async fn release_node_port(&self, number: u16) -> Result<Option<Write>, ApiError> {
-        let record = self.find(&key(number)).await?;
-        Ok(record.map(|record| Write {
-            expect: Expect::Revision(record.revision),
-            change: Change::Delete(encode::draft_of(&record.value)),
-            key: record.key,
-        }))
     }
 }
 

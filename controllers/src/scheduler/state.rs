@@ -145,17 +145,12 @@ impl State {
         let still_assumed = self.assumed.get(&key).filter(|_| same_pod && info.node.is_none()).cloned();
         let old_wait = self.waiting.get(&key).filter(|_| same_pod).cloned();
         let spec_changed = self.pods.get(&key).is_some_and(|old| {
-            let wishes = |pod: &PodInfo| {
-                let affinity = (pod.node_selector.clone(), pod.required_terms.clone());
-                (
-                    pod.held.clone(),
-                    affinity,
-                    pod.tolerations.clone(),
-                    pod.requests.clone(),
-                    pod.claims.clone(),
-                )
-            };
-            wishes(old) != wishes(&info)
+            old.held != info.held
+                || old.node_selector != info.node_selector
+                || old.required_terms != info.required_terms
+                || old.tolerations != info.tolerations
+                || old.requests != info.requests
+                || old.claims != info.claims
         });
         let names_before = self.pods.get(&key).filter(|_| same_pod).and_then(|old| old.gpu_names.clone());
         self.detach(&key);

@@ -3,18 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::{container, gpus_of, holder, is_killed_and_started_again, with_a_worker};
 use claw_e2e::{
     Kubectl,
     binary::workspace,
     need::{self, Need},
     wait,
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-
-use crate::{container, gpus_of, holder, with_a_worker};
 
 /// A template for one GPU, and what asks for one by it.
 const TEMPLATE: &str = r#"
@@ -65,13 +60,7 @@ async fn claims_and_numbers_share_a_machine_and_never_a_gpu() {
     // What a container has it keeps, over the agent and over its own end.
     cluster.node("worker").kill();
     cluster.node("worker").start();
-    let (pid, _) = container(&cluster, "three").expect("it outlives its agent");
-    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("root may");
-    wait::until("its container is started again", wait::LATER, || {
-        let path = "jsonpath={.status.containerStatuses[0].restartCount} {.status.phase}";
-        let seen = kubectl.ok(&["get", "pod", "three", "-o", path]);
-        wait::check(seen == "1 Running", seen)
-    });
+    is_killed_and_started_again(&cluster, &kubectl, "three");
     assert_eq!(gpus_of(&cluster, "three"), given[2]);
 
     kubectl.ok(&["delete", "pod", "two", "--now"]);

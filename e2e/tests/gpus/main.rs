@@ -6,7 +6,7 @@ mod claims;
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use claw_e2e::{
-    Cluster, Options, binary, cluster, host,
+    Cluster, Kubectl, Options, binary, cluster, host,
     http::Http,
     need::{self, Need},
     wait,
@@ -69,13 +69,7 @@ async fn gpus_are_shown_given_kept_over_restarts_and_freed() {
 
     cluster.node("worker").kill();
     cluster.node("worker").start();
-    let (pid, _) = container(&cluster, "one").expect("it outlives its agent");
-    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("root may");
-    wait::until("its container is started again", wait::LATER, || {
-        let path = "jsonpath={.status.containerStatuses[0].restartCount} {.status.phase}";
-        let seen = kubectl.ok(&["get", "pod", "one", "-o", path]);
-        wait::check(seen == "1 Running", seen)
-    });
+    is_killed_and_started_again(&cluster, &kubectl, "one");
     assert_eq!(
         (gpus_of(&cluster, "one"), gpus_of(&cluster, "two")),
         (one.clone(), two),
@@ -210,6 +204,17 @@ spec:
 fn container(cluster: &Cluster, pod: &str) -> Option<(i32, String)> {
     let all = host::processes(cluster.scratch());
     all.into_iter().find(|(_, line)| line.starts_with("/toolbox") && line.trim_end().ends_with(pod))
+}
+
+/// Kills the container of a pod, which outlived its agent, and waits for the next.
+fn is_killed_and_started_again(cluster: &Cluster, kubectl: &Kubectl, pod: &str) {
+    let (pid, _) = container(cluster, pod).expect("it outlives its agent");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("root may");
+    wait::until("its container is started again", wait::LATER, || {
+        let path = "jsonpath={.status.containerStatuses[0].restartCount} {.status.phase}";
+        let seen = kubectl.ok(&["get", "pod", pod, "-o", path]);
+        wait::check(seen == "1 Running", seen)
+    });
 }
 
 /// What the environment of a running container names.
