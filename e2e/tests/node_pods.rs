@@ -46,7 +46,8 @@ fn references_are_waited_for_and_changes_reach_running_pods() {
     // Its readiness probe reads a key that comes with a change.
     assert_eq!(get(&kubectl, "reader", "{.status.containerStatuses[0].ready}"), "false");
     kubectl.ok(&["patch", "configmap", "settings", "-p", r#"{"data":{"ready":"yes"}}"#]);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/reader", "--timeout=120s"]);
+    // A change is there a minute and a half later at the latest.
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/reader", "--timeout=300s"]);
     assert_eq!(get(&kubectl, "reader", "{.status.containerStatuses[0].restartCount}"), "0");
 }
 

@@ -26,3 +26,4 @@ pub use runtime::{
     Runtime,
     containers::{Containers, ContainersConfig, GpuSource},
 };
+pub use shim::sys::let_go_of_program;

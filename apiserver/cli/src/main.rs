@@ -3,6 +3,7 @@
 //! `roles` compose server, controllers and node agents into processes; `verbs` are a client like any other.
 //! No logic of a cluster lives here.
 
+mod memory;
 mod roles;
 mod settings;
 mod telemetry;
@@ -12,17 +13,6 @@ use std::process::ExitCode;
 
 use clap::{FromArgMatches as _, Parser, Subcommand};
 use telemetry::Telemetry;
-
-/// Objects live as trees of many small pieces that one thread makes and another frees. The C library's allocator spent a
-/// third of a busy cluster's CPU on them.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// What the allocator reads when it starts. What is free goes back to the system within half a second, not ten: a burst of writes
-/// leaves a third of what it needed. No thread keeps pieces above 4 KiB for itself. Neither costs time that can be measured.
-#[expect(unsafe_code, reason = "the allocator looks its settings up by this name")]
-#[unsafe(export_name = "_rjem_malloc_conf")]
-static ALLOCATOR_SETTINGS: &[u8; 35] = b"dirty_decay_ms:500,tcache_max:4096\0";
 
 /// Turns machines into a cluster that speaks the Kubernetes API.
 ///
@@ -60,7 +50,7 @@ fn main() -> ExitCode {
     };
     let cli = cli.unwrap_or_else(|error| error.exit());
     if matches!(cli.command, Command::Role(_)) {
-        give_memory_back();
+        memory::give_back();
     }
     match run(cli) {
         Ok(code) => code,
@@ -72,7 +62,13 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Command::Role(role) = &cli.command
+        && let Some(threads) = role.threads()
+    {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder.enable_all().build()?;
     let telemetry = {
         let _within = runtime.enter();
         telemetry(&cli.command)?
@@ -87,14 +83,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // A read of the terminal that nobody waits for any more must not hold the process.
     runtime.shutdown_background();
     code
-}
-
-/// Has memory that is free go back to the system by itself. Without a thread for it, what a part of the program let go of goes back
-/// only when the same part asks for more: after the state was written to disk, tens of MiB stayed for ever.
-fn give_memory_back() {
-    if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
-        tracing::debug!(%error, "the allocator gives no memory back in the background");
-    }
 }
 
 /// Roles tell what they do by default, and trace it if they are asked to; verbs tell only what goes wrong.

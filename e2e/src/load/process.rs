@@ -1,6 +1,6 @@
 //! What `/proc` says of a process.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use nix::unistd::{Pid, SysconfVar, sysconf};
@@ -24,11 +24,41 @@ pub fn cpu(pid: Pid) -> anyhow::Result<Duration> {
 /// # Errors
 /// When there is no such process.
 pub fn resident_mib(pid: Pid) -> anyhow::Result<(f64, f64)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<f64>().ok()
+    Ok((mib(pid, "status", "VmRSS:")?, mib(pid, "status", "VmHWM:")?))
+}
+
+/// Of what it has resident, what is its own (`RssAnon`) and what are pages of files (`RssFile`), in MiB.
+///
+/// # Errors
+/// When there is no such process.
+pub fn own_and_files_mib(pid: Pid) -> anyhow::Result<(f64, f64)> {
+    Ok((mib(pid, "status", "RssAnon:")?, mib(pid, "status", "RssFile:")?))
+}
+
+/// What it has resident, each page that several processes have shared out among them (`Pss`), in MiB.
+///
+/// # Errors
+/// When there is no such process.
+pub fn share_mib(pid: Pid) -> anyhow::Result<f64> {
+    mib(pid, "smaps_rollup", "Pss:")
+}
+
+fn mib(pid: Pid, file: &str, name: &str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    Ok(kib.with_context(|| format!("{name} of {pid}"))? / 1024.0)
+}
+
+/// The processes whose command line names something below a folder.
+#[must_use]
+pub fn of_folder(folder: &Path) -> Vec<Pid> {
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let below = format!("{}/", folder.display());
+    let is_of_it = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&below)
     };
-    let (now, peak) = field("VmRSS:").zip(field("VmHWM:")).context("memory figures")?;
-    Ok((now / 1024.0, peak / 1024.0))
+    pids.filter(is_of_it).map(Pid::from_raw).collect()
 }

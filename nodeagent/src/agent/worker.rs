@@ -37,8 +37,8 @@ use crate::{
 /// Wishes that wait for a worker: it takes them as fast as it can plan, a few per millisecond.
 pub const WISHES_MAX: usize = 16;
 
-/// How often volumes from the API are refreshed and the reported status is compared with the server's.
-const RESYNC: Duration = Duration::from_secs(20);
+/// How often volumes from the API are refreshed and the reported status is compared with the server's: the kubelet's figure.
+const RESYNC: Duration = Duration::from_secs(60);
 
 /// With nothing to wait for, the worker still looks from time to time.
 const IDLE_LOOK: Duration = Duration::from_secs(60);

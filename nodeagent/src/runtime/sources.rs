@@ -18,8 +18,12 @@ use k8s_openapi::api::{
 use parking_lot::Mutex;
 
 /// How stale a read may be: a pod with many references, or many pods that start together, ask once.
-/// It bounds how late a change reaches a pod, on top of the refresh interval of its volumes.
 const FRESH_FOR: Duration = Duration::from_secs(2);
+
+/// How stale a read may be for a pod that has it already. All pods of a namespace look for its `kube-root-ca.crt`, each in a moment
+/// of its own: they ask once or twice a minute together. It bounds how late a change reaches a pod, on top of the refresh interval of
+/// its volumes.
+const LEVEL_FOR: Duration = Duration::from_secs(30);
 
 /// Entries beyond this are dropped, oldest reads first; 110 pods with 9 references each.
 const ENTRIES_MAX: usize = 1_000;
@@ -49,6 +53,35 @@ const RENEW_AFTER_PERCENT: i64 = 80;
 /// A token is renewed at least once a day, however long it lives.
 const RENEW_AFTER_MAX_S: i64 = 24 * 3_600;
 
+/// Reads config maps and secrets that are not older than somebody wants.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    sources: &'a Sources,
+    fresh_for: Duration,
+}
+
+impl Reader<'_> {
+    /// `None` if there is no such config map.
+    pub async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<Arc<ConfigMap>>, ApiError> {
+        self.sources.read(&self.sources.config_maps, (namespace, name), self.fresh_for).await
+    }
+
+    /// `None` if there is no such secret.
+    pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Arc<Secret>>, ApiError> {
+        self.sources.read(&self.sources.secrets, (namespace, name), self.fresh_for).await
+    }
+
+    /// As [`Sources::token`].
+    pub async fn token(
+        &self,
+        pod: &Pod,
+        wanted: &ServiceAccountTokenProjection,
+        now: Timestamp,
+    ) -> Result<Arc<str>, ApiError> {
+        self.sources.token(pod, wanted, now).await
+    }
+}
+
 /// Reads config maps and secrets, and asks for tokens.
 pub struct Sources {
     client: Client,
@@ -65,12 +98,22 @@ impl Sources {
 
     /// `None` if there is no such config map.
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<Arc<ConfigMap>>, ApiError> {
-        self.read(&self.config_maps, namespace, name).await
+        self.fresh().config_map(namespace, name).await
     }
 
     /// `None` if there is no such secret.
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Arc<Secret>>, ApiError> {
-        self.read(&self.secrets, namespace, name).await
+        self.fresh().secret(namespace, name).await
+    }
+
+    /// For who needs it to start.
+    pub fn fresh(&self) -> Reader<'_> {
+        Reader { sources: self, fresh_for: FRESH_FOR }
+    }
+
+    /// For who has it already, and looks whether it changed.
+    pub fn level(&self) -> Reader<'_> {
+        Reader { sources: self, fresh_for: LEVEL_FOR }
     }
 
     /// `None` if there is no such claim.
@@ -135,19 +178,19 @@ impl Sources {
     async fn read<K: Object>(
         &self,
         cache: &Mutex<HashMap<Key, Entry<K>>>,
-        namespace: &str,
-        name: &str,
+        (namespace, name): (&str, &str),
+        fresh_for: Duration,
     ) -> Result<Option<Arc<K>>, ApiError> {
         let key = (namespace.to_owned(), name.to_owned());
         if let Some((read_at, found)) = cache.lock().get(&key)
-            && read_at.elapsed() < FRESH_FOR
+            && read_at.elapsed() < fresh_for
         {
             return Ok(found.clone());
         }
         let found = self.client.namespaced::<K>(namespace).find(name).await?.map(Arc::new);
         let mut cache = cache.lock();
         if cache.len() >= ENTRIES_MAX {
-            cache.retain(|_, (read_at, _)| read_at.elapsed() < FRESH_FOR);
+            cache.retain(|_, (read_at, _)| read_at.elapsed() < LEVEL_FOR);
         }
         // What is missing may be created any moment, and a container is waiting for it.
         if found.is_some() {

@@ -21,6 +21,7 @@ use nix::mount::{MsFlags, mount};
 use super::{
     Sources, StartFailure,
     environment::{Environment, Fields},
+    sources::Reader,
     spec::Bind,
     sub_path,
 };
@@ -51,7 +52,7 @@ pub(super) async fn prepare(
     sources: &Sources,
 ) -> Result<(), StartFailure> {
     for volume in volumes(fields.pod) {
-        let content = gather(volume, fields, sources).await.map_err(|why| failed(volume, &why))?;
+        let content = gather(volume, fields, sources.fresh()).await.map_err(|why| failed(volume, &why))?;
         let path = folder.join(&volume.name);
         let group = fs_group(fields.pod);
         let made = tokio::task::spawn_blocking(move || make(&path, &content, group)).await;
@@ -65,7 +66,9 @@ pub(super) async fn prepare(
 pub(super) async fn refresh(folder: &Path, fields: &Fields<'_>, sources: &Sources) -> Result<(), Error> {
     for volume in volumes(fields.pod) {
         // Something that is missing for the moment keeps its last content, as with kubelet.
-        let Ok(Content::Files { files, .. }) = gather(volume, fields, sources).await else { continue };
+        let Ok(Content::Files { files, .. }) = gather(volume, fields, sources.level()).await else {
+            continue;
+        };
         let path = folder.join(&volume.name);
         let group = fs_group(fields.pod);
         tokio::task::spawn_blocking(move || write_files(&path, &files, group))
@@ -100,7 +103,7 @@ fn fs_group(pod: &Pod) -> Option<u32> {
     u32::try_from(pod.spec.as_ref()?.security_context.as_ref()?.fs_group?).ok()
 }
 
-async fn gather(volume: &Volume, fields: &Fields<'_>, sources: &Sources) -> Result<Content, String> {
+async fn gather(volume: &Volume, fields: &Fields<'_>, sources: Reader<'_>) -> Result<Content, String> {
     if let Some(source) = &volume.empty_dir {
         return Ok(Content::EmptyDir(source.clone()));
     }
@@ -146,7 +149,7 @@ async fn add_projection(
     projection: &VolumeProjection,
     default_mode: Option<i32>,
     fields: &Fields<'_>,
-    sources: &Sources,
+    sources: Reader<'_>,
 ) -> Result<(), String> {
     if let Some(source) = &projection.config_map {
         let wanted = Wanted::new(&source.name, source.items.as_deref(), source.optional, default_mode);
@@ -216,7 +219,7 @@ async fn add_config_map(
     files: &mut Files,
     wanted: &Wanted<'_>,
     fields: &Fields<'_>,
-    sources: &Sources,
+    sources: Reader<'_>,
 ) -> Result<(), String> {
     let found = sources.config_map(namespace(fields), wanted.name).await.map_err(|error| error.message)?;
     match found {
@@ -236,7 +239,7 @@ async fn add_secret(
     files: &mut Files,
     wanted: &Wanted<'_>,
     fields: &Fields<'_>,
-    sources: &Sources,
+    sources: Reader<'_>,
 ) -> Result<(), String> {
     let found = sources.secret(namespace(fields), wanted.name).await.map_err(|error| error.message)?;
     match found {

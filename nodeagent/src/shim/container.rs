@@ -68,6 +68,8 @@ pub(super) fn run(job: &RunJob, reply: UnixStream, starter: Pid) {
         Ok(mut shim) => {
             answer(&reply, &RunReply::Started(shim.record.clone()));
             drop(reply);
+            // Hundreds of shims wait for hundreds of containers: none needs what it took to start one.
+            sys::let_go_of_program();
             let exit = shim.watch();
             shim.finish(&exit);
         }

@@ -224,11 +224,66 @@ pub fn resize(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<(
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Takes the program's pages out of this process: what its start needed is not what it lives on. They stay where the kernel keeps
+/// files, and those that are used again come back one by one, without the disk unless the machine was short of memory meanwhile.
+pub fn let_go_of_program() {
+    // SAFETY: the callback is called before this returns, and keeps nothing.
+    unsafe { libc::dl_iterate_phdr(Some(let_go_of), std::ptr::null_mut()) };
+}
+
+fn page_bytes() -> u64 {
+    // SAFETY: asks for a number.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
+}
+
+unsafe extern "C" fn let_go_of(
+    program: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the loader hands over a program that is loaded, with as many headers as it says.
+    let (base, headers) = unsafe {
+        let program = &*program;
+        (program.dlpi_addr, std::slice::from_raw_parts(program.dlpi_phdr, program.dlpi_phnum.into()))
+    };
+    // Only what was never written to is still in the file: a writable part has addresses that the loader put there.
+    let is_as_in_file =
+        |header: &&libc::Elf64_Phdr| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
+    for header in headers.iter().filter(is_as_in_file) {
+        let start = (base + header.p_vaddr) & !(page_bytes() - 1);
+        let length = base + header.p_vaddr + header.p_memsz - start;
+        // SAFETY: pages of a file that nobody has written to read the same when they come back.
+        unsafe { libc::madvise(start as *mut libc::c_void, length as usize, libc::MADV_DONTNEED) };
+    }
+    0
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::fd::IntoRawFd as _;
+    use std::os::{fd::IntoRawFd as _, unix::fs::FileExt as _};
 
     use super::*;
+
+    /// Of a program's file, and of no use to anybody else.
+    static TABLE: [u8; 1 << 20] = [7; 1 << 20];
+
+    fn is_present(byte: &u8) -> bool {
+        let page = std::ptr::from_ref(byte).addr() / usize::try_from(page_bytes()).unwrap();
+        let mut entry = [0; 8];
+        let pages = File::open("/proc/self/pagemap").unwrap();
+        pages.read_exact_at(&mut entry, page as u64 * 8).unwrap();
+        u64::from_ne_bytes(entry) >> 63 == 1
+    }
+
+    #[test]
+    fn what_a_program_let_go_of_is_out_of_memory_until_it_is_used_again() {
+        let middle = std::hint::black_box(&TABLE[TABLE.len() / 2]);
+        assert!(*middle == 7 && is_present(middle));
+        let_go_of_program();
+        assert!(!is_present(middle));
+        assert!(*middle == 7 && is_present(middle));
+    }
 
     #[test]
     fn nobody_writes_to_what_is_sealed() {

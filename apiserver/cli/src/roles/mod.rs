@@ -55,6 +55,14 @@ impl Command {
         }
     }
 
+    /// How many threads it works with, if not one for each processor.
+    pub fn threads(&self) -> Option<usize> {
+        match self {
+            Self::Node(_) => Some(node::threads()),
+            _ => None,
+        }
+    }
+
     /// Runs the role to its end.
     pub async fn run(self, global: Global) -> anyhow::Result<ExitCode> {
         match self {

@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs,
+    num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -21,10 +23,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{data_dir, image, signal::Stop};
-use crate::telemetry;
+use crate::{memory, telemetry};
 
 /// As the kubelet's default.
 const PODS_MAX: u8 = 110;
+
+/// Threads of an agent, at most. It mostly waits: a machine with a hundred processors should not keep a hundred stacks for it.
+const THREADS_MAX: usize = 4;
 
 #[derive(Debug, clap::Args)]
 #[group(id = "node")]
@@ -51,6 +56,11 @@ pub struct Options {
     machine: Machine,
     #[command(flatten)]
     pub telemetry: telemetry::Options,
+}
+
+/// How many threads an agent works with.
+pub fn threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX)
 }
 
 /// Joins, if this machine has not yet, and runs until asked to stop. Containers go on without it.
@@ -83,6 +93,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         let mut agent = start(&config, &member, runtime.clone(), cancel.clone())?;
         let next = tokio::select! {
             () = stop.asked() => None,
+            never = memory::hold_little() => match never {},
             // The agent starts anew with the new certificate; pods do not notice.
             renewed = member.renewed() => Some(renewed),
             ended = &mut agent => {
