@@ -20,7 +20,24 @@ use nix::{
 
 use crate::Error;
 
-const ROOT: &str = "/sys/fs/cgroup";
+/// Where control groups are, for this machine's programs and for those in containers.
+pub const ROOT: &str = "/sys/fs/cgroup";
+
+/// The controllers of version 1 in whose hierarchies a container has a folder.
+const CONTROLLERS: [&str; 12] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+];
 
 /// How long killed processes may take to leave their cgroup.
 const EMPTY_LIMIT: Duration = Duration::from_secs(10);
@@ -64,6 +81,21 @@ fn hierarchies() -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(ROOT) else { return Vec::new() };
     let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     folders.map(|entry| entry.path()).collect()
+}
+
+/// With version 1: the folder that a container will have for each controller, and where its programs look for it. Hierarchies with
+/// several controllers have several names (`cpu` beside `cpu,cpuacct`), and all of them are here.
+pub fn views(path: &str) -> Vec<(PathBuf, PathBuf)> {
+    let Ok(entries) = fs::read_dir(ROOT) else { return Vec::new() };
+    let is_controllers =
+        |root: &PathBuf| root.file_name().and_then(|name| name.to_str()).is_some_and(is_of_controllers);
+    let roots =
+        entries.flatten().map(|entry| entry.path()).filter(is_controllers).filter(|root| root.is_dir());
+    roots.map(|root| (root.join(path.trim_start_matches('/')), root)).collect()
+}
+
+fn is_of_controllers(name: &str) -> bool {
+    name.split(',').all(|one| CONTROLLERS.contains(&one))
 }
 
 /// One file of a cgroup, from the hierarchy of a controller.
@@ -208,6 +240,14 @@ mod tests {
         assert_eq!(file("4:cpu,cpuacct:/a/b"), "/sys/fs/cgroup/cpu,cpuacct/a/b/cgroup.procs");
         assert_eq!(file("0::/a"), "/sys/fs/cgroup/a/cgroup.procs");
         assert_eq!(members_file("nonsense"), None);
+    }
+
+    #[test]
+    fn only_hierarchies_of_controllers_are_shown_to_containers() {
+        assert!(is_of_controllers("memory") && is_of_controllers("cpu,cpuacct"));
+        assert!(
+            !is_of_controllers("systemd") && !is_of_controllers("unified") && !is_of_controllers("cpu,other")
+        );
     }
 
     #[test]

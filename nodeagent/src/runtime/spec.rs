@@ -268,14 +268,15 @@ fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> 
             .build()?,
     ]);
 
+    let version = cgroups::version();
     let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces(plan)?)
+        .namespaces(namespaces(plan, version)?)
         .resources(resources::linux(plan.container, identity.privileged)?)
         .cgroups_path(plan.cgroup);
     linux = if identity.privileged {
         linux.masked_paths(Vec::new()).readonly_paths(Vec::new())
     } else {
-        linux.masked_paths(get_default_maskedpaths()).readonly_paths(get_default_readonly_paths())
+        linux.masked_paths(get_default_maskedpaths()).readonly_paths(read_only_paths(plan, version))
     };
     let mut process = process.build()?;
     if process.terminal() == Some(true) {
@@ -290,7 +291,7 @@ fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> 
                 .build()?,
         )
         .process(process)
-        .mounts(mounts(plan)?)
+        .mounts(mounts(plan, identity.privileged, version)?)
         .linux(linux.build()?)
         .build()?;
     // The namespace has its name already, and a pod on the host's must not change it. The builder has a name of its own.
@@ -327,9 +328,12 @@ fn open_files_limit() -> u64 {
         .map_or(OPEN_FILES_MAX, |(_, hard)| hard.min(OPEN_FILES_MAX))
 }
 
-fn namespaces(plan: &Plan<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+fn namespaces(plan: &Plan<'_>, version: Version) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     let mut all = Vec::new();
     all.push(LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Mount).build()?);
+    if version == Version::V2 {
+        all.push(LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Cgroup).build()?);
+    }
     let own = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Pid);
     match &plan.processes {
         Processes::Own => all.push(own.build()?),
@@ -342,10 +346,12 @@ fn namespaces(plan: &Plan<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     Ok(all)
 }
 
-fn mounts(plan: &Plan<'_>) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(plan: &Plan<'_>, privileged: bool, version: Version) -> Result<Vec<Mount>, OciSpecError> {
     let mut all = get_default_mounts();
-    // Mounted by libcontainer on version 1 they come out writable.
-    all.retain(|mount| mount.typ().as_deref() != Some("cgroup"));
+    all.retain(|mount| mount.destination() != Path::new(cgroups::ROOT));
+    if !brings_own_cgroups(plan) {
+        all.extend(cgroup_mounts(plan.cgroup, privileged, version)?);
+    }
     all.retain(|mount| !plan.mounts.iter().any(|bind| Path::new(&bind.target) == mount.destination()));
     for bind in &plan.mounts {
         let access = if bind.read_only { "ro" } else { "rw" };
@@ -354,6 +360,41 @@ fn mounts(plan: &Plan<'_>) -> Result<Vec<Mount>, OciSpecError> {
         all.push(mount.options(options).build()?);
     }
     Ok(all)
+}
+
+/// A volume is where control groups would be.
+fn brings_own_cgroups(plan: &Plan<'_>) -> bool {
+    plan.mounts.iter().any(|bind| Path::new(&bind.target) == Path::new(cgroups::ROOT))
+}
+
+/// The container's own control group, by which programs find out what they may use. Only the privileged write there.
+///
+/// With version 1 each controller's folder is bound to where it is looked for: what libcontainer mounts by itself can be written to.
+fn cgroup_mounts(cgroup: &str, privileged: bool, version: Version) -> Result<Vec<Mount>, OciSpecError> {
+    let access = if privileged { "rw" } else { "ro" };
+    let mount = |target: &Path, kind: &str, source: &Path, options: &[&str]| {
+        let options = ["nosuid", "noexec", "nodev", "relatime"].iter().chain(options);
+        let options = options.map(|&option| option.to_owned()).collect::<Vec<_>>();
+        MountBuilder::default().destination(target).typ(kind).source(source).options(options).build()
+    };
+    let root = Path::new(cgroups::ROOT);
+    if version == Version::V2 {
+        return Ok(vec![mount(root, "cgroup", Path::new("cgroup"), &[access])?]);
+    }
+    let mut all = vec![mount(root, "tmpfs", Path::new("tmpfs"), &["mode=755", "size=64k"])?];
+    for (folder, target) in cgroups::views(cgroup) {
+        all.push(mount(&target, "bind", &folder, &["bind", "rprivate", access])?);
+    }
+    Ok(all)
+}
+
+/// What holds the views of version 1 is made read-only when they are in it.
+fn read_only_paths(plan: &Plan<'_>, version: Version) -> Vec<String> {
+    let mut all = get_default_readonly_paths();
+    if version == Version::V1 && !brings_own_cgroups(plan) {
+        all.push(cgroups::ROOT.to_owned());
+    }
+    all
 }
 
 #[cfg(test)]
@@ -490,6 +531,22 @@ mod tests {
         );
         let failure = capabilities(&container, false, Version::V1).unwrap_err();
         assert!(failure.message.contains("\"FLY\""), "{}", failure.message);
+    }
+
+    #[test]
+    fn control_groups_are_read_only_but_for_the_privileged() {
+        let options = |privileged, version| {
+            let mounts = cgroup_mounts("/pods/one", privileged, version).unwrap();
+            let last = mounts.last().unwrap();
+            (last.typ().clone().unwrap(), last.options().clone().unwrap().last().cloned().unwrap())
+        };
+        let pair = |kind: &str, access: &str| (kind.to_owned(), access.to_owned());
+        assert_eq!(options(false, Version::V2), pair("cgroup", "ro"));
+        assert_eq!(options(true, Version::V2), pair("cgroup", "rw"));
+        if cgroups::version() == Version::V1 {
+            assert_eq!(options(false, Version::V1), pair("bind", "ro"));
+            assert_eq!(options(true, Version::V1), pair("bind", "rw"));
+        }
     }
 
     #[test]

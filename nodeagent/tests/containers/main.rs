@@ -15,7 +15,8 @@ use claw_nodeagent::{
     Containers, ContainersConfig, Runtime,
     runtime::{
         ExecReply, ExitReason, ExitRecord, Host, Instance, InstanceKey, ProbeTarget, Said, Sandbox, Sources,
-        StartFailure, StartRequest, Talk, TalkWish, cgroups,
+        StartFailure, StartRequest, Talk, TalkWish,
+        cgroups::{self, Version},
     },
 };
 use common::{Machine, can_run_containers, eventually, log_texts, shims_of, unreachable_client};
@@ -145,6 +146,39 @@ async fn a_container_over_its_memory_limit_is_killed_and_says_why() {
     let rig = Rig::new(serde_json::json!({"containers": [main]})).await;
     let (exit, _) = rig.run_to_end().await;
     assert_eq!((exit.code, exit.signal, exit.reason), (137, Some(9), ExitReason::OOMKilled));
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_container_finds_its_limits_in_its_control_group_and_cannot_change_them() {
+    if !can_run_containers("a_container_finds_its_limits_in_its_control_group_and_cannot_change_them") {
+        return;
+    }
+    let (memory, cpu, cpu_limit) = match cgroups::version() {
+        Version::V1 => ("memory/memory.limit_in_bytes", "cpu/cpu.cfs_quota_us", "50000"),
+        Version::V2 => ("memory.max", "cpu.max", "50000 100000"),
+    };
+    let [memory, cpu, new] = [memory, cpu, "new"].map(|name| format!("/sys/fs/cgroup/{name}"));
+    let named = |name: &str, privileged: bool| {
+        serde_json::json!({"name": name, "image": "clawbernetes.io/toolbox:test", "args": ["sleep", "3600"],
+            "securityContext": {"privileged": privileged},
+            "resources": {"limits": {"memory": "64Mi", "cpu": "500m"}}})
+    };
+    let rig = Rig::new(serde_json::json!({"containers": [named("c0", false), named("c1", true)]})).await;
+    let command = |words: &[&str]| {
+        [&["/toolbox"], words].concat().iter().map(|&word| word.to_owned()).collect::<Vec<_>>()
+    };
+    let limit = (64 << 20).to_string();
+    for index in 0..2 {
+        rig.try_start(index, 0).await.unwrap();
+        assert_eq!(rig.says(index, &command(&["cat", &memory])).await, (0, limit.clone()));
+        assert_eq!(rig.says(index, &command(&["cat", &cpu])).await, (0, cpu_limit.to_owned()));
+    }
+    for file in [&memory, &cpu, &new] {
+        let (code, said) = rig.says(0, &command(&["write", file, &limit])).await;
+        assert!(code != 0 && said.contains("Read-only file system"), "{file}: {code} {said}");
+    }
+    assert_eq!(rig.says(1, &command(&["write", &memory, &limit])).await.0, 0, "the privileged may");
     rig.close().await;
 }
 
