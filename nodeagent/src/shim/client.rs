@@ -1,13 +1,14 @@
 //! The agent's side of starters and shims.
 
 use std::{
-    io::IoSlice,
+    io::{self, IoSlice},
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::net::UnixStream as StdStream,
+        unix::net::{UnixDatagram as StdDatagram, UnixStream as StdStream},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicI32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,11 +16,13 @@ use nix::{
     sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair},
     unistd::Pid,
 };
-use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
-    net::UnixStream,
+    net::{UnixDatagram, UnixStream},
+    sync::Mutex,
+    task::spawn_blocking,
+    time::timeout,
 };
 
 use super::{
@@ -52,17 +55,43 @@ pub struct Starter {
     /// Held by the process for its life.
     lock: PathBuf,
     running: Mutex<Option<Running>>,
+    /// Its process id, or 0: to be asked for while somebody sends.
+    pid: AtomicI32,
 }
 
 struct Running {
-    socket: OwnedFd,
+    /// Whose other end takes whole messages and says when this one is gone.
+    socket: UnixDatagram,
     process: Child,
+}
+
+impl Running {
+    /// A starter that is behind makes the sender wait, and no thread.
+    async fn send(&self, text: &[u8], reply: &StdStream) -> io::Result<()> {
+        let descriptors = [reply.as_raw_fd()];
+        let send = || {
+            let control = [ControlMessage::ScmRights(&descriptors)];
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            Ok(sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(text)], &control, flags, None)
+                .map(drop)?)
+        };
+        let sent = timeout(START_TIMEOUT, self.socket.async_io(Interest::WRITABLE, send)).await;
+        sent.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    async fn end(mut self) {
+        let ended = spawn_blocking(move || {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        });
+        let _ = ended.await;
+    }
 }
 
 impl Starter {
     /// Nothing is started yet. `lock` is a file of its own for one state folder; it is made where it is missing.
     pub fn new(lock: PathBuf) -> Self {
-        Self { lock, running: Mutex::new(None) }
+        Self { lock, running: Mutex::new(None), pid: AtomicI32::new(0) }
     }
 
     /// Returns once no starter of an earlier agent lives; one that does not end by itself is killed.
@@ -97,7 +126,7 @@ impl Starter {
         let reply = self.ask(&StarterRequest::Run(job), START_TIMEOUT).await;
         if asked.elapsed() >= START_TIMEOUT {
             // It may only have been slow: what was given up must not come to life later.
-            self.end();
+            self.end().await;
         }
         match reply? {
             RunReply::Started(record) => Ok(record),
@@ -119,8 +148,8 @@ impl Starter {
     /// # Errors
     /// [`Error::Shim`] when it does not start; the reason is in the message.
     pub async fn talk(&self, job: TalkJob) -> Result<Talking, Error> {
-        let mut reply = self.request(&StarterRequest::Talk(job))?;
-        tokio::time::timeout(START_TIMEOUT, started(&mut reply))
+        let mut reply = self.request(&StarterRequest::Talk(job)).await?;
+        timeout(START_TIMEOUT, started(&mut reply))
             .await
             .map_err(|_| Error::Shim(format!("no answer within {START_TIMEOUT:?}")))?
             .map(|ends| Talking { ends, reply })
@@ -128,22 +157,22 @@ impl Starter {
 
     /// The process, if it runs.
     pub fn pid(&self) -> Option<Pid> {
-        let running = self.running.lock();
-        running.as_ref().and_then(|running| i32::try_from(running.process.id()).ok()).map(Pid::from_raw)
+        let pid = self.pid.load(Ordering::Relaxed);
+        (pid > 0).then(|| Pid::from_raw(pid))
     }
 
     /// Ends the starter; the next request starts another.
-    fn end(&self) {
-        if let Some(mut starter) = self.running.lock().take() {
-            let _ = starter.process.kill();
-            let _ = starter.process.wait();
+    async fn end(&self) {
+        if let Some(starter) = self.running.lock().await.take() {
+            self.pid.store(0, Ordering::Relaxed);
+            starter.end().await;
         }
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: &StarterRequest, limit: Duration) -> Result<T, Error> {
-        let mut reply = self.request(request)?;
+        let mut reply = self.request(request).await?;
         let mut answer = Vec::new();
-        tokio::time::timeout(limit, reply.read_to_end(&mut answer))
+        timeout(limit, reply.read_to_end(&mut answer))
             .await
             .map_err(|_| Error::Shim(format!("no answer within {limit:?}")))?
             .map_err(Error::io("reading", "a reply socket"))?;
@@ -154,7 +183,7 @@ impl Starter {
     }
 
     /// Sends a request; where its answer will come.
-    fn request(&self, request: &StarterRequest) -> Result<UnixStream, Error> {
+    async fn request(&self, request: &StarterRequest) -> Result<UnixStream, Error> {
         let text = serde_json::to_vec(request)
             .map_err(|source| Error::Record { path: "starter request".into(), source })?;
         if text.len() > REQUEST_BYTES_MAX {
@@ -164,41 +193,53 @@ impl Starter {
             )));
         }
         let (ours, theirs) = StdStream::pair().map_err(Error::io("making", "a reply socket"))?;
-        self.send(&text, &theirs)?;
+        self.send(&text, &theirs).await?;
         ours.set_nonblocking(true).map_err(Error::io("making non-blocking", "a reply socket"))?;
         UnixStream::from_std(ours).map_err(Error::io("watching", "a reply socket"))
     }
 
-    /// Sends to the starter; one that died is replaced once.
-    fn send(&self, text: &[u8], reply: &StdStream) -> Result<(), Error> {
-        let mut running = self.running.lock();
+    /// Sends to the starter; one that died, or reads no more, is replaced once.
+    async fn send(&self, text: &[u8], reply: &StdStream) -> Result<(), Error> {
+        let mut running = self.running.lock().await;
         for attempt in 0..2 {
             if running.is_none() {
-                *running = Some(launch(&self.lock)?);
+                *running = Some(self.launch().await?);
             }
-            let Some(starter) = running.as_mut() else { break };
-            let descriptors = [reply.as_raw_fd()];
-            let control = [ControlMessage::ScmRights(&descriptors)];
-            let parts = [IoSlice::new(text)];
-            let sent =
-                sendmsg::<()>(starter.socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_NOSIGNAL, None);
-            match sent {
-                Ok(_) => return Ok(()),
-                Err(_) if attempt == 0 => {
-                    let _ = starter.process.kill();
-                    let _ = starter.process.wait();
-                    *running = None;
+            // It stays where it is: whoever stops waiting for this must not take it along.
+            let Some(starter) = running.as_ref() else { break };
+            match starter.send(text, reply).await {
+                Ok(()) => return Ok(()),
+                Err(error) if attempt > 0 => {
+                    return Err(Error::io("sending to", "the container starter")(error));
                 }
-                Err(error) => return Err(Error::system("sending to the container starter")(error)),
+                Err(_) => {
+                    if let Some(dead) = running.take() {
+                        dead.end().await;
+                    }
+                }
             }
         }
         Err(Error::Shim("the container starter does not stay alive".to_owned()))
+    }
+
+    async fn launch(&self) -> Result<Running, Error> {
+        let lock = self.lock.clone();
+        let launched = spawn_blocking(move || launch(&lock)).await;
+        let (socket, process) = launched.map_err(|error| Error::Shim(error.to_string()))??;
+        self.pid.store(i32::try_from(process.id()).unwrap_or(0), Ordering::Relaxed);
+        let watched = Error::io("watching", "the container starter");
+        let socket = StdDatagram::from(socket);
+        socket
+            .set_nonblocking(true)
+            .and_then(|()| UnixDatagram::from_std(socket))
+            .map_err(watched)
+            .map(|socket| Running { socket, process })
     }
 }
 
 impl Drop for Starter {
     fn drop(&mut self) {
-        if let Some(Running { socket, mut process }) = self.running.lock().take() {
+        if let Some(Running { socket, mut process }) = self.running.get_mut().take() {
             // It ends when its socket does.
             drop(socket);
             let _ = process.wait();
@@ -206,7 +247,7 @@ impl Drop for Starter {
     }
 }
 
-fn launch(lock: &Path) -> Result<Running, Error> {
+fn launch(lock: &Path) -> Result<(OwnedFd, Child), Error> {
     std::fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -231,7 +272,7 @@ fn launch(lock: &Path) -> Result<Running, Error> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     sys::command_with_descriptor(&mut command, theirs);
     let process = command.spawn().map_err(Error::io("executing as container starter:", "/proc/self/exe"))?;
-    Ok(Running { socket: ours, process })
+    Ok((ours, process))
 }
 
 /// A program that runs in a container. Dropping it hangs up: the program is told, and soon ended.
@@ -295,7 +336,7 @@ async fn started(reply: &mut UnixStream) -> Result<Vec<OwnedFd>, Error> {
 /// When the shim cannot be reached or takes nobody.
 pub async fn attach(bundle: &Path, stdin: bool) -> Result<UnixStream, Error> {
     let mut stream = connect(bundle, &ShimRequest::Attach { stdin }).await?;
-    let answer = tokio::time::timeout(SHIM_TIMEOUT, line(&mut stream))
+    let answer = timeout(SHIM_TIMEOUT, line(&mut stream))
         .await
         .map_err(|_| Error::Shim(format!("no answer within {SHIM_TIMEOUT:?}")))?
         .map_err(Error::io("reading from", bundle.join(files::SOCKET)))?;
@@ -323,7 +364,7 @@ async fn line(stream: &mut UnixStream) -> std::io::Result<String> {
 pub async fn signal(bundle: &Path, number: i32) -> Result<(), Error> {
     let mut stream = connect(bundle, &ShimRequest::Signal(number)).await?;
     let mut answer = String::new();
-    tokio::time::timeout(SHIM_TIMEOUT, stream.read_to_string(&mut answer))
+    timeout(SHIM_TIMEOUT, stream.read_to_string(&mut answer))
         .await
         .map_err(|_| Error::Shim(format!("no answer within {SHIM_TIMEOUT:?}")))?
         .map_err(Error::io("reading from", bundle.join(files::SOCKET)))?;
@@ -353,7 +394,7 @@ async fn connect(bundle: &Path, request: &ShimRequest) -> Result<UnixStream, Err
         stream.write_all(line.as_bytes()).await?;
         Ok(stream)
     };
-    tokio::time::timeout(SHIM_TIMEOUT, connecting)
+    timeout(SHIM_TIMEOUT, connecting)
         .await
         .map_err(|_| Error::Shim(format!("no answer within {SHIM_TIMEOUT:?}")))?
         .map_err(Error::io("connecting to", socket))

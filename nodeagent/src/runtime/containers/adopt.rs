@@ -60,7 +60,7 @@ impl Containers {
     pub(super) async fn recover_run(&self, key: InstanceKey) -> Result<Option<Instance>, Error> {
         let bundle = self.bundle(&key)?;
         let Some(run) = records::read_if_whole::<RunRecord>(&bundle.join(RUN_RECORD))? else {
-            remove_if_there(&bundle)?;
+            blocking(move || remove_if_there(&bundle)).await?;
             return Ok(None);
         };
         let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
@@ -134,7 +134,8 @@ impl Containers {
             Some(exit) => termination::with_message(bundle, exit),
             None => {
                 let exit = ExitRecord::start_error(why.full(), Timestamp::now());
-                records::write_durably(&bundle.join(files::EXIT), &exit)?;
+                let (file, record) = (bundle.join(files::EXIT), exit.clone());
+                blocking(move || records::write_durably(&file, &record)).await?;
                 exit
             }
         };
@@ -173,6 +174,7 @@ impl Containers {
         if bundle.exists() {
             self.end_shim(bundle, run).await?;
         }
-        remove_if_there(bundle)
+        let bundle = bundle.to_owned();
+        blocking(move || remove_if_there(&bundle)).await
     }
 }

@@ -102,12 +102,17 @@ impl Containers {
     }
 
     /// Nothing of the pod runs any more.
-    pub(super) fn free_gpus(&self, folder: &Path, pod_uid: &str) -> Result<(), Error> {
-        let records = [GPU_RECORD, CLAIMS_RECORD].map(|name| folder.join(name));
-        if records.iter().any(|record| record.exists()) {
-            records.iter().try_for_each(|record| remove_if_there(record))?;
-            sync(folder)?;
-        }
+    pub(super) async fn free_gpus(&self, folder: &Path, pod_uid: &str) -> Result<(), Error> {
+        let folder = folder.to_owned();
+        let forget = move || {
+            let records = [GPU_RECORD, CLAIMS_RECORD].map(|name| folder.join(name));
+            if records.iter().any(|record| record.exists()) {
+                records.iter().try_for_each(|record| remove_if_there(record))?;
+                sync(&folder)?;
+            }
+            Ok(())
+        };
+        blocking(forget).await?;
         self.ledger.lock().free(pod_uid);
         Ok(())
     }

@@ -143,7 +143,7 @@ pub struct Containers {
 }
 
 /// One run, recorded before it is started.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct RunRecord {
     id: String,
     image: String,
@@ -255,7 +255,7 @@ impl Containers {
                 .await?;
         let mut mounts = pod_files::binds(&folder, pod);
         mounts.extend(together::memory(&folder, pod));
-        mounts.extend(volumes::binds(&folder, pod, container, &environment)?);
+        mounts.extend(volume_binds(&folder, pod, container, &environment).await?);
         mounts.push(termination::bind(bundle, container));
         let mut spec = spec::build(&spec::Plan {
             pod,
@@ -282,24 +282,6 @@ impl Containers {
         let confine = move || Ok(seccomp.confine(&pod, &container, &mut spec).map(|filter| (spec, filter)));
         let failed = |error: Error| StartFailure::new("CreateContainerError", error.full());
         blocking(confine).await.map_err(failed)?
-    }
-
-    fn write_bundle(
-        &self,
-        bundle: &Path,
-        config: &Spec,
-        filter: Option<&Filter>,
-        run: &RunRecord,
-    ) -> Result<(), Error> {
-        fs::create_dir_all(bundle).map_err(Error::io("creating", bundle))?;
-        records::write(&bundle.join("config.json"), config)?;
-        if let Some(filter) = filter {
-            records::write(&bundle.join(files::FILTER), filter)?;
-        }
-        let lock = bundle.join(files::LOCK);
-        fs::write(&lock, []).map_err(Error::io("creating", &lock))?;
-        // About a process, which a power cut ends too: no need to wait for the disk.
-        records::write(&bundle.join(RUN_RECORD), run)
     }
 
     /// The record of a run and the bundle it is in.
@@ -329,6 +311,32 @@ impl Containers {
             command: command.to_vec(),
         })
     }
+}
+
+/// Makes the folder of a run, with all that its shim reads.
+fn write_bundle(bundle: &Path, config: &Spec, filter: Option<&Filter>, run: &RunRecord) -> Result<(), Error> {
+    fs::create_dir_all(bundle).map_err(Error::io("creating", bundle))?;
+    records::write(&bundle.join("config.json"), config)?;
+    if let Some(filter) = filter {
+        records::write(&bundle.join(files::FILTER), filter)?;
+    }
+    let lock = bundle.join(files::LOCK);
+    fs::write(&lock, []).map_err(Error::io("creating", &lock))?;
+    // About a process, which a power cut ends too: no need to wait for the disk.
+    records::write(&bundle.join(RUN_RECORD), run)
+}
+
+/// Parts of volumes are opened and mounted for this: on a share whose server is gone that may take for ever.
+async fn volume_binds(
+    folder: &Path,
+    pod: &Pod,
+    container: &Container,
+    environment: &environment::Environment,
+) -> Result<Vec<Bind>, StartFailure> {
+    let (folder, pod, container, environment) =
+        (folder.to_owned(), pod.clone(), container.clone(), environment.clone());
+    let find = move || Ok(volumes::binds(&folder, &pod, &container, &environment));
+    blocking(find).await.map_err(create_error)?
 }
 
 /// Guards paths against names the server should never have accepted.
@@ -478,9 +486,12 @@ impl Runtime for Containers {
         let processes = self.processes(&request).await?;
         let shares_processes = processes != Processes::Own;
         let (config, filter) = self.configure(&request, &image, &bundle, &run, processes).await?;
-        self.write_bundle(&bundle, &config, filter.as_ref(), &run)
-            .and_then(|()| termination::create(&bundle, request.container))
-            .map_err(create_error)?;
+        let (folder, container, record) = (bundle.clone(), request.container.clone(), run.clone());
+        let write = move || {
+            write_bundle(&folder, &config, filter.as_ref(), &record)?;
+            termination::create(&folder, &container)
+        };
+        blocking(write).await.map_err(create_error)?;
         let job = RunJob {
             id: run.id.clone(),
             bundle: bundle.clone(),
@@ -541,7 +552,7 @@ impl Runtime for Containers {
         let (bundle, run) = self.run_record(key)?;
         loop {
             if let Some(exit) = self.outcome(&bundle, &run).await? {
-                return Ok(termination::with_message(&bundle, exit));
+                return blocking(move || Ok(termination::with_message(&bundle, exit))).await;
             }
             if shim::client::wait(&bundle).await.is_err() {
                 tokio::time::sleep(LOCK_POLL).await;
@@ -611,7 +622,7 @@ impl Runtime for Containers {
         let cgroup = self.pod_cgroup(pod_uid);
         let kill = blocking(move || cgroups::kill_and_remove(&cgroup));
         kill.await?;
-        self.free_gpus(&folder, pod_uid)?;
+        self.free_gpus(&folder, pod_uid).await?;
         let (network, pod_uid) = (Arc::clone(&self.network), pod_uid.to_owned());
         blocking(move || {
             network.detach(&pod_uid)?;

@@ -12,7 +12,7 @@ use std::{
 use k8s_openapi::api::core::v1::{Container, Pod};
 use nix::mount::{MsFlags, mount};
 
-use super::{Containers, RUN_RECORD, RunRecord, create_error, shared_namespaces};
+use super::{Containers, RUN_RECORD, RunRecord, blocking, create_error, shared_namespaces, write_bundle};
 use crate::{
     Error,
     image::{Image, Name},
@@ -117,7 +117,9 @@ impl Containers {
         .map_err(|error| StartFailure::new("CreateContainerError", error.to_string()))?;
         let config = pause_config(&container, &image, bundle, &run)?;
         let (config, filter) = self.confine(Pod::default(), container, config).await?;
-        self.write_bundle(bundle, &config, filter.as_ref(), &run).map_err(create_error)?;
+        let (folder, record) = (bundle.to_owned(), run.clone());
+        let write = move || write_bundle(&folder, &config, filter.as_ref(), &record);
+        blocking(write).await.map_err(create_error)?;
         let job = RunJob {
             id: run.id,
             bundle: bundle.to_owned(),
