@@ -9,6 +9,9 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     path::PathBuf,
     process::Command,
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use claw_e2e::{
@@ -114,6 +117,7 @@ fn services_lead_to_their_pods_and_go_on_while_the_agent_is_away() {
     the_host_calls(&kubectl, echo);
     pods_call(&cluster, &kubectl, echo);
     pods_are_told_of_services(&kubectl, echo);
+    udp_goes_where_somebody_is(&kubectl);
 
     // What the kernel was told holds without us.
     cluster.kill();
@@ -254,6 +258,50 @@ fn what_becomes_unready_is_left_out(kubectl: &Kubectl, echo: Ipv4Addr) {
     assert_eq!(said, heavy.to_string());
 }
 
+/// A client of UDP that asks and asks is led to whoever took over, although the kernel never had time to forget who was asked.
+fn udp_goes_where_somebody_is(kubectl: &Kubectl) {
+    let bird = |name: &str| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "bird"}},
+            "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "image": "clawbernetes.io/toolbox",
+                "args": ["parrot", "--protocol", "udp"]}]}});
+        kubectl.ok_with(&["apply", "-f", "-"], &pod.to_string());
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=180s"]);
+    };
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "birds"},
+        "spec": {"selector": {"app": "bird"}, "ports": [{"port": 7000, "protocol": "UDP"}]}});
+    kubectl.ok_with(&["apply", "-f", "-"], &service.to_string());
+    bird("bird-1");
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect((address(kubectl, "birds"), 7000)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    says_back(&socket, "one");
+    thread::scope(|scope| {
+        // Gone with this scope, however that ends.
+        let (_asking, asked) = mpsc::channel::<()>();
+        let socket = &socket;
+        scope.spawn(move || {
+            while asked.recv_timeout(Duration::from_millis(50)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                // Refused while nobody is there.
+                let _ = socket.send(b"and on");
+            }
+        });
+        kubectl.ok(&["delete", "pod", "bird-1"]);
+        bird("bird-2");
+        says_back(socket, "two");
+    });
+    kubectl.ok(&["delete", "service/birds", "pod/bird-2"]);
+}
+
+fn says_back(socket: &UdpSocket, word: &str) {
+    wait::until(&format!("\"{word}\" comes back"), wait::LATER, || {
+        let _ = socket.send(word.as_bytes());
+        let mut heard = [0; 64];
+        let length = socket.recv(&mut heard).map_err(|error| error.to_string())?;
+        let heard = String::from_utf8_lossy(&heard[..length]).into_owned();
+        wait::check(heard == word, heard)
+    });
+}
+
 fn address(kubectl: &Kubectl, service: &str) -> Ipv4Addr {
     kubectl.ok(&["get", "service", service, "-o", "jsonpath={.spec.clusterIP}"]).parse().unwrap()
 }
@@ -308,7 +356,7 @@ fn inside(namespace: PathBuf, work: impl FnOnce() + Send + 'static) {
         setns(file, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
         work();
     };
-    std::thread::spawn(run).join().expect("what was done in the pod's network went well");
+    thread::spawn(run).join().expect("what was done in the pod's network went well");
 }
 
 fn run(program: &str, arguments: &[&str]) -> String {

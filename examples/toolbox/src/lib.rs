@@ -17,7 +17,7 @@ mod terminal;
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -40,7 +40,7 @@ const USAGE: &str = "usage: toolbox COMMAND [--option value]
   test -d|-e|-f PATH                     exits 0 if there is such a thing
   tar cf - PATH... | xf - [-C FOLDER]    packs and unpacks
   sh [-c SCRIPT]                         runs commands, one after the other
-  parrot [--port 7000] [--host H]        says back what it hears, on each connection
+  parrot [--port 7000] [--host H] [--protocol tcp|udp]   says back what it hears, on each connection
   write FILE TEXT                        writes TEXT and a newline to FILE
   copy FROM TO                           copies a file
   check URL                              one HTTP GET; exits 0 on a status below 400
@@ -229,12 +229,27 @@ fn id() -> Result<u8, String> {
 fn parrot(options: &Options) -> Result<u8, String> {
     let port = u16::try_from(options.number("port", 7000)?).map_err(|_| "--port: out of range".to_owned())?;
     let host = options.value("host").unwrap_or("0.0.0.0");
+    if options.value("protocol") == Some("udp") {
+        return parrot_udp(host, port);
+    }
     let listener = TcpListener::bind((host, port)).map_err(|error| format!("port {port}: {error}"))?;
     say(&format!("listening on {host} port {port}"));
     for connection in listener.incoming().flatten() {
         std::thread::spawn(move || repeat(connection));
     }
     Ok(0)
+}
+
+fn parrot_udp(host: &str, port: u16) -> Result<u8, String> {
+    let socket = UdpSocket::bind((host, port)).map_err(|error| format!("port {port}: {error}"))?;
+    say(&format!("listening on {host} port {port}"));
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        // An error is about an earlier answer that could not be delivered.
+        if let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], client);
+        }
+    }
 }
 
 /// Ends its side when the other side ends.

@@ -8,7 +8,9 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Network, dns, door,
+    Network,
+    conntrack::{self, Leads},
+    dns, door,
     kernel::Kernel,
     rules::{self, Place},
 };
@@ -32,6 +34,7 @@ pub(in crate::runtime) async fn keep(
     let Some((name, gateway)) = network.place() else { return };
     let keeper = Keeper {
         kernel: Some(Kernel::new(name.clone())),
+        leads: None,
         name,
         gateway,
         network,
@@ -51,6 +54,8 @@ struct Keeper {
     services: watch::Receiver<Arc<Services>>,
     server: Option<String>,
     kernel: Option<Kernel>,
+    /// What the kernel's memory of UDP was compared with last.
+    leads: Option<Leads>,
     /// DNS does.
     answers: bool,
     door_port: Option<u16>,
@@ -105,7 +110,8 @@ impl Keeper {
         let mut wanted = Services::clone(&self.services.borrow_and_update());
         lead_to_the_door(&mut wanted, self.gateway, self.door_port);
         let place = Place { name: &self.name, gateway: self.gateway };
-        let rules = rules::rules(place, &wanted, &self.network.host_ports());
+        let host_ports = self.network.host_ports();
+        let rules = rules::rules(place, &wanted, &host_ports);
         let mut kernel = self.kernel.take().unwrap_or_else(|| Kernel::new(self.name.clone()));
         let loaded = tokio::task::spawn_blocking(move || {
             let loaded = kernel.load(rules);
@@ -113,7 +119,23 @@ impl Keeper {
         });
         let (kernel, loaded) = loaded.await.map_err(|error| Error::Network(error.to_string()))?;
         self.kernel = Some(kernel);
-        loaded
+        loaded?;
+        self.forget_stale(Leads::of(self.gateway, &wanted, &host_ports)).await;
+        Ok(())
+    }
+
+    /// Once nothing leads there any more. On a kernel that cannot, clients of UDP wait until it forgets by itself.
+    async fn forget_stale(&mut self, leads: Leads) {
+        if self.leads.as_ref() == Some(&leads) {
+            return;
+        }
+        let wanted = leads.clone();
+        match tokio::task::spawn_blocking(move || conntrack::forget_stale(&wanted)).await {
+            Ok(Ok(forgotten)) => tracing::debug!(forgotten, "UDP goes where it should"),
+            Ok(Err(error)) => tracing::warn!(error = %error.full(), "UDP may go where nobody is any more"),
+            Err(error) => tracing::error!(%error, "UDP may go where nobody is any more"),
+        }
+        self.leads = Some(leads);
     }
 }
 

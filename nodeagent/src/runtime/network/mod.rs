@@ -8,6 +8,7 @@
 //! machine's address. Between machines there is no way yet: whoever makes one gives each its own numbers ([`Network::open`])
 //! and routes them.
 
+mod conntrack;
 mod dns;
 mod door;
 mod keeper;
