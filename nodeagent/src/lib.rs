@@ -5,6 +5,7 @@
 //! [`claw_client::node::NodeLink`] and the API alone.
 
 pub mod agent;
+pub mod clock;
 pub mod error;
 pub mod gpu;
 pub mod hollow;
@@ -20,6 +21,7 @@ pub mod shim;
 mod tree;
 
 pub use agent::{Agent, AgentConfig};
+pub use clock::Clock;
 pub use error::Error;
 pub use image::ImagesConfig;
 pub use runtime::{

@@ -4,22 +4,32 @@
 
 mod common;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use claw_client::{
     ApiError,
     node::{NodeLink, ServerMessages, StreamFrames},
 };
-use claw_nodeagent::{Agent, AgentConfig};
+use claw_nodeagent::{Agent, AgentConfig, Clock};
 use claw_schemas::proto::{
     Ack, AgentMessage, DesiredPods, LogsRequest, OpenStream, PodChanged, PodRemoved, ServerMessage,
     StreamFrame, Welcome, agent_message, open_stream, server_message::Message,
 };
 use common::{Machine, PATIENCE, can_run_containers, unreachable_client};
 use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     sync::{Mutex, mpsc},
     task::JoinHandle,
 };
@@ -65,6 +75,10 @@ struct Server {
 
 impl Server {
     async fn start(machine: &Machine) -> Self {
+        Self::start_by(machine, Clock::default()).await
+    }
+
+    async fn start_by(machine: &Machine, clock: Clock) -> Self {
         let (sessions_sender, mut sessions) = mpsc::channel(4);
         let (streams_sender, streams) = mpsc::channel(4);
         let link = Arc::new(Link { sessions: sessions_sender, streams: streams_sender });
@@ -73,6 +87,7 @@ impl Server {
             restart_backoff: Duration::from_millis(300),
             // Nobody tells of any.
             services_wait: Duration::ZERO,
+            clock,
             ..AgentConfig::new("here")
         };
         let runtime = machine.open().await;
@@ -161,6 +176,13 @@ impl Server {
 
     fn container(&self, pod: &str) -> Option<&k8s_openapi::api::core::v1::ContainerStatus> {
         self.statuses.get(pod)?.container_statuses.as_ref()?.first()
+    }
+
+    /// Since when it is ready, or is not.
+    fn ready_since(&self, pod: &str) -> Option<Timestamp> {
+        let conditions = self.statuses.get(pod)?.conditions.as_ref()?;
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+        ready.last_transition_time.as_ref().map(|time| time.0)
     }
 
     fn reasons(&self) -> Vec<&str> {
@@ -341,6 +363,66 @@ async fn a_container_that_crashes_is_restarted_later_and_later() {
     let previous = server.logs(&crash, true, false).await;
     assert_eq!(previous, "crashing with code 4 in 0ns\ncrash: exit 4\n");
     server.delete(&crash).await;
+    records_gone(&machine).await;
+    server.stop().await;
+    assert_clean(&machine).await;
+}
+
+/// Makes a server in a pod say that it is not well.
+async fn make_unwell(server: &Server, pod: &str) {
+    let address = format!("{}:8080", server.statuses[pod].pod_ip.clone().unwrap());
+    common::eventually("it is told to be unwell", || async {
+        let Ok(mut stream) = TcpStream::connect(&address).await else { return false };
+        let request = b"GET /control?healthy=false HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
+        let mut answer = String::new();
+        stream.write_all(request).await.is_ok()
+            && stream.read_to_string(&mut answer).await.is_ok()
+            && answer.starts_with("HTTP/1.1 200")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn setting_the_clock_puts_off_no_probe_no_restart_and_no_kill() {
+    if !can_run_containers("setting_the_clock_puts_off_no_probe_no_restart_and_no_kill") {
+        return;
+    }
+    let machine = Machine::new();
+    let ahead_s = Arc::new(AtomicI64::new(0));
+    let seen = Arc::clone(&ahead_s);
+    let clock =
+        Clock::new(move || Timestamp::now() + SignedDuration::from_secs(seen.load(Ordering::Relaxed)));
+    let mut server = Server::start_by(&machine, clock).await;
+    let container = serde_json::json!({"name": "main", "image": "clawbernetes.io/toolbox", "args": ["serve"],
+        // Nobody ends of that signal, so it takes a kill once the grace is over.
+        "lifecycle": {"stopSignal": "SIGWINCH"},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1, "failureThreshold": 1,
+            "timeoutSeconds": 30, "terminationGracePeriodSeconds": 1}});
+    let web = with_container("web", "Always", container);
+    server.desire(&[&web]).await;
+    server.until("the pod is ready", |server| server.is_ready("web")).await;
+    for (restarts, set_to) in [(1, -3_600), (2, 3_600), (3, 0)] {
+        ahead_s.store(set_to, Ordering::Relaxed);
+        make_unwell(&server, "web").await;
+        server
+            .until("it is restarted", |server| server.is_ready("web") && server.restarts("web") == restarts)
+            .await;
+        let told = server.ready_since("web").unwrap().duration_since(Timestamp::now()).as_secs();
+        assert!((told - set_to).abs() < 600, "people are told what the clock says: {told}, not {set_to}");
+    }
+    let mut gone = web.clone();
+    gone.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::now()));
+    gone.metadata.deletion_grace_period_seconds = Some(1);
+    let killings = |server: &Server| server.reasons().iter().filter(|reason| **reason == "Killing").count();
+    let before = killings(&server);
+    server
+        .tell(Message::PodChanged(PodChanged { revision: 2, pod: serde_json::to_vec(&gone).unwrap().into() }))
+        .await;
+    server.until("it is asked to end", |server| killings(server) > before).await;
+    ahead_s.store(-3_600, Ordering::Relaxed);
+    server.until("it is killed", |server| server.terminated.contains(&"web".to_owned())).await;
+    server.tell(Message::PodRemoved(removed(&web))).await;
     records_gone(&machine).await;
     server.stop().await;
     assert_clean(&machine).await;

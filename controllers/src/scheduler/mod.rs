@@ -82,7 +82,7 @@ pub async fn run(runtime: Runtime) {
     loop {
         let room = IN_FLIGHT_MAX - writes.len();
         if room > 0 && runtime.leadership.is_held() {
-            let decisions = state.lock().decide(runtime.env.now(), room);
+            let decisions = state.lock().decide(runtime.env.uptime(), room);
             for decision in decisions {
                 match carry_out(&runtime, decision) {
                     Some(write) => writes.push(timed(&runtime, &figures, write)),
@@ -135,7 +135,7 @@ fn follow(runtime: &Runtime, state: &Arc<Mutex<State>>, changed: &Arc<Notify>) {
     follow_devices(runtime, state, changed);
     let env = runtime.env.clone();
     pods.subscribe(move |delta: &Delta<Pod>| {
-        let ((state, changed), now) = (&on_pod, env.now());
+        let ((state, changed), now) = (&on_pod, env.uptime());
         match delta {
             Delta::Applied { new, old: Some(old) } if model::is_immaterial(old, new) => return,
             Delta::Applied { new, .. } => state.lock().apply_pod(new, NAME, now),
@@ -299,7 +299,7 @@ fn settle(runtime: &Runtime, state: &Mutex<State>, done: Done) {
             state.lock().settle(&claims);
             warn!(pod = %pod.1, namespace = %pod.0, %node, %error, "binding failed; the pod is queued again");
             record(runtime, &pod, true, "FailedBinding", format!("binding to {node} failed: {error}"));
-            state.lock().forget(&pod, runtime.env.now());
+            state.lock().forget(&pod, runtime.env.uptime());
         }
         Done::Released(pod, result) => {
             debug!(pod = %pod.1, namespace = %pod.0, ?result, "took back what its claims were given");
@@ -317,7 +317,6 @@ fn record(runtime: &Runtime, key: &PodKey, warning: bool, reason: &str, message:
     }
 }
 
-async fn until(runtime: &Runtime, due: Option<Timestamp>) {
-    let wait = due.map_or(jiff::SignedDuration::ZERO, |due| due.duration_since(runtime.env.now()));
-    runtime.env.sleep(wait.try_into().unwrap_or_default()).await;
+async fn until(runtime: &Runtime, due: Option<Duration>) {
+    runtime.env.sleep(due.unwrap_or_default().saturating_sub(runtime.env.uptime())).await;
 }

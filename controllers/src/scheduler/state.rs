@@ -1,7 +1,8 @@
 //! The scheduler's decisions, without any I/O: pods and nodes in, bindings and verdicts out.
 //!
 //! Cluster changes are applied as levels. A decision is assumed at once, so that the next one sees it; a
-//! binding that fails is taken back with [`State::forget`].
+//! binding that fails is taken back with [`State::forget`]. Time is counted from when the environment began: setting a clock
+//! changes nothing.
 
 use std::{
     cmp::Reverse,
@@ -12,7 +13,6 @@ use std::{
 
 use claw_runtime::figures::Work;
 use indexmap::IndexMap;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::{
@@ -61,7 +61,7 @@ type Rank = (Reverse<i32>, i64, PodKey);
 #[derive(Clone, Debug)]
 struct Waiting {
     attempts: u32,
-    not_before: Timestamp,
+    not_before: Duration,
     /// Whether something changed since its last attempt that may let it in.
     stirred: bool,
 }
@@ -76,11 +76,11 @@ pub struct State {
     /// Bindings decided but not yet seen in the cluster.
     assumed: HashMap<PodKey, Arc<str>>,
     /// With the time since which each waits for its turn.
-    queue: BTreeMap<Rank, Timestamp>,
+    queue: BTreeMap<Rank, Duration>,
     /// Pods that were tried in vain. While one is tried again it is in `queue` too.
     waiting: HashMap<PodKey, Waiting>,
     /// Those of `waiting` that something changed for, by when they may be tried.
-    due: BTreeSet<(Timestamp, PodKey)>,
+    due: BTreeSet<(Duration, PodKey)>,
     /// Those of `waiting` that nothing changed for.
     calm: HashSet<PodKey>,
     /// Where the next search starts.
@@ -133,7 +133,7 @@ impl State {
     }
 
     /// A pod appeared or changed.
-    pub fn apply_pod(&mut self, pod: &Pod, scheduler_name: &str, now: Timestamp) {
+    pub fn apply_pod(&mut self, pod: &Pod, scheduler_name: &str, now: Duration) {
         let key = key_of(pod);
         let Some(mut info) = PodInfo::new(pod, scheduler_name) else {
             self.remove_pod(&key);
@@ -205,7 +205,7 @@ impl State {
     }
 
     /// A binding failed: the pod goes back into the queue, behind a backoff.
-    pub fn forget(&mut self, key: &PodKey, now: Timestamp) {
+    pub fn forget(&mut self, key: &PodKey, now: Duration) {
         let Some(node) = self.assumed.remove(key) else { return };
         if let (Some(node), Some(pod)) = (self.nodes.get_mut(&node), self.pods.get_mut(key)) {
             node.give_back(pod);
@@ -218,12 +218,12 @@ impl State {
     }
 
     /// Decides about at most `limit` pods that are due.
-    pub fn decide(&mut self, now: Timestamp, limit: usize) -> Vec<Decision> {
+    pub fn decide(&mut self, now: Duration, limit: usize) -> Vec<Decision> {
         self.wake(now);
         let mut decisions = Vec::new();
         while decisions.len() < limit {
             let Some(((.., key), since)) = self.queue.pop_first() else { break };
-            self.figures.began(now.duration_since(since).try_into().unwrap_or_default());
+            self.figures.began(now.saturating_sub(since));
             if let Some(decision) = self.decide_one(&key, now) {
                 decisions.push(decision);
             }
@@ -233,11 +233,11 @@ impl State {
     }
 
     /// When a waiting pod is due next, if any is.
-    pub fn next_due(&self) -> Option<Timestamp> {
+    pub fn next_due(&self) -> Option<Duration> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    fn decide_one(&mut self, key: &PodKey, now: Timestamp) -> Option<Decision> {
+    fn decide_one(&mut self, key: &PodKey, now: Duration) -> Option<Decision> {
         let pod = self.pods.get(key)?;
         let reason = match self.choose(pod) {
             Ok((node, gift, cursor)) => {
@@ -333,11 +333,10 @@ impl State {
         self.assumed.remove(key);
     }
 
-    fn wait(&mut self, key: &PodKey, now: Timestamp, stirred: bool) {
+    fn wait(&mut self, key: &PodKey, now: Duration, stirred: bool) {
         let attempts = self.waiting.get(key).map_or(0, |wait| wait.attempts) + 1;
         let backoff = BACKOFF_MIN.saturating_mul(1 << attempts.min(4)).min(BACKOFF_MAX);
-        let not_before = now.saturating_add(backoff).unwrap_or(now);
-        self.set_waiting(key.clone(), Waiting { attempts, not_before, stirred });
+        self.set_waiting(key.clone(), Waiting { attempts, not_before: now + backoff, stirred });
     }
 
     fn set_waiting(&mut self, key: PodKey, wait: Waiting) {
@@ -368,7 +367,7 @@ impl State {
     }
 
     /// Moves due pods back into the queue. Their attempts stay counted while they are tried.
-    fn wake(&mut self, now: Timestamp) {
+    fn wake(&mut self, now: Duration) {
         while self.due.first().is_some_and(|(due, _)| *due <= now) {
             let Some((_, key)) = self.due.pop_first() else { return };
             if let Some(wait) = self.waiting.get_mut(&key) {

@@ -1,6 +1,7 @@
 //! Decision tables: clusters and pods in, bindings and reasons out.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
@@ -11,8 +12,8 @@ use super::{
 
 const SCHEDULER: &str = "default-scheduler";
 
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).unwrap()
+fn at(second: u64) -> Duration {
+    Duration::from_secs(second)
 }
 
 fn node(name: &str, allocatable: Value) -> Node {
@@ -57,13 +58,13 @@ fn cluster(nodes: &[Node], pods: &[Pod]) -> State {
         state.apply_node(node);
     }
     for pod in pods {
-        state.apply_pod(pod, SCHEDULER, Timestamp::UNIX_EPOCH);
+        state.apply_pod(pod, SCHEDULER, Duration::ZERO);
     }
     state
 }
 
 /// `pod → node`, or `pod: reason`, in the order decided.
-fn decided(state: &mut State, now: i64) -> Vec<String> {
+fn decided(state: &mut State, now: u64) -> Vec<String> {
     state
         .decide(at(now), 1000)
         .into_iter()
@@ -84,8 +85,8 @@ fn a_pod_goes_where_most_is_free() {
     let mut state = cluster(&[small("a"), small("b")], &[]);
     let mut busy = plain("busy", json!({"cpu": "1500m"}));
     busy.spec.as_mut().unwrap().node_name = Some("a".to_owned());
-    state.apply_pod(&busy, SCHEDULER, Timestamp::UNIX_EPOCH);
-    state.apply_pod(&plain("p", json!({"cpu": "100m"})), SCHEDULER, Timestamp::UNIX_EPOCH);
+    state.apply_pod(&busy, SCHEDULER, Duration::ZERO);
+    state.apply_pod(&plain("p", json!({"cpu": "100m"})), SCHEDULER, Duration::ZERO);
     assert_eq!(decided(&mut state, 0), ["p → b"]);
 }
 
@@ -220,7 +221,7 @@ fn a_waiting_pod_is_tried_again_when_room_appears_and_not_before() {
     assert_eq!(decided(&mut state, 0).len(), 1);
     assert!(decided(&mut state, 100).is_empty(), "nothing changed, so nothing is tried");
     full.status = serde_json::from_value(json!({"phase": "Succeeded"})).unwrap();
-    state.apply_pod(&full, SCHEDULER, Timestamp::UNIX_EPOCH);
+    state.apply_pod(&full, SCHEDULER, Duration::ZERO);
     assert_eq!(decided(&mut state, 200), ["p → a"]);
 }
 
@@ -231,7 +232,7 @@ fn a_pod_that_changes_while_it_is_queued_again_keeps_its_place() {
     assert_eq!(decided(&mut state, 0).len(), 2);
     state.apply_node(&small("b"));
     assert_eq!(state.decide(at(100), 1).len(), 1, "both are due, there is room for one decision");
-    state.apply_pod(&pods[1], SCHEDULER, Timestamp::UNIX_EPOCH);
+    state.apply_pod(&pods[1], SCHEDULER, Duration::ZERO);
     assert_eq!(state.decide(at(100), 10).len(), 1, "the other has not been tried yet");
 }
 
@@ -258,7 +259,7 @@ fn an_unchanged_verdict_is_not_written_again() {
 fn a_failed_binding_gives_its_room_back() {
     let mut state = cluster(&[small("a")], &[plain("p", json!({"cpu": "2"}))]);
     let Decision::Bind { pod, .. } = state.decide(at(0), 1).remove(0) else { panic!("it fits") };
-    state.apply_pod(&plain("q", json!({"cpu": "2"})), SCHEDULER, Timestamp::UNIX_EPOCH);
+    state.apply_pod(&plain("q", json!({"cpu": "2"})), SCHEDULER, Duration::ZERO);
     assert!(decided(&mut state, 0)[0].starts_with("q: 0/1"), "the assumed pod holds the room");
     state.forget(&pod, at(0));
     let later = decided(&mut state, 100);

@@ -45,6 +45,7 @@ use self::{
     worker::{RunView, RunViews, WISHES_MAX, Wish, Worker},
 };
 use crate::{
+    clock::Clock,
     error::Error,
     ids,
     pressure::Thresholds,
@@ -81,6 +82,8 @@ pub struct AgentConfig {
     pub evict_below: Thresholds,
     /// Folder of pods that run here whatever the server says.
     pub static_pods: Option<PathBuf>,
+    /// Where the time of reports comes from.
+    pub clock: Clock,
 }
 
 impl AgentConfig {
@@ -97,6 +100,7 @@ impl AgentConfig {
             services_wait: SERVICES_WAIT,
             evict_below: Thresholds::none(),
             static_pods: None,
+            clock: Clock::default(),
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use claw_schemas::quantity::Quantity;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -77,9 +76,10 @@ pub(super) async fn keep(shared: Arc<Shared>, pods: Arc<Pods>, cancel: Cancellat
     let mut pressure = Pressure::default();
     let mut told: Option<(Value, Instant)> = None;
     let mut relieved_at = Instant::now();
+    let steady = shared.config.clock.steady();
     loop {
         let Some(shortages) = shortages(&shared).await else { return };
-        pressure.note(&shortages, Timestamp::now());
+        pressure.note(&shortages, steady.now());
         tell(&shared, &pressure, &mut told);
         if let Some(first) = shortages.first().filter(|_| Instant::now() >= relieved_at)
             && evict(&shared, &pods, first).await

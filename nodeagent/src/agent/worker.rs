@@ -25,8 +25,10 @@ use super::{
 };
 use crate::{
     Error,
+    clock::Steady,
     pod::{
-        Action, PodState, ProbeKind, Settings, ending, is_image_failure, plan, post_start, pre_stop, probes,
+        Action, Moment, Plan, PodState, ProbeKind, Settings, ending, is_image_failure, plan, post_start,
+        pre_stop, probes,
     },
     runtime::{
         ExitRecord, ImageNews, Instance, InstanceKey, ProbeTarget, RecoveredPod, Refusal, Sandbox,
@@ -42,9 +44,6 @@ const RESYNC: Duration = Duration::from_secs(60);
 
 /// With nothing to wait for, the worker still looks from time to time.
 const IDLE_LOOK: Duration = Duration::from_secs(60);
-
-/// Longest single wait that the clock is trusted with: wall clocks jump.
-const LOOK_MAX: Duration = Duration::from_secs(60);
 
 /// After a pod could not be written down: disks fill up and are emptied again.
 const RECORD_RETRY: Duration = Duration::from_secs(2);
@@ -106,6 +105,8 @@ type NewsOfImage = (String, ImageNews);
 /// Keeps one pod.
 pub struct Worker {
     shared: Arc<Shared>,
+    /// What is decided goes by this, whatever becomes of the clock.
+    steady: Steady,
     wishes: mpsc::Receiver<Wish>,
     views: RunViews,
     state: PodState,
@@ -136,8 +137,9 @@ fn first_resync(uid: &str) -> Duration {
 impl Worker {
     /// For a pod seen for the first time.
     pub fn new(shared: Arc<Shared>, pod: Pod, wishes: mpsc::Receiver<Wish>, views: RunViews) -> Self {
-        let state = PodState::new(pod, shared.host.ip, Timestamp::now());
-        Self::with(shared, state, wishes, views)
+        let steady = shared.config.clock.steady();
+        let state = PodState::new(pod, shared.host.ip, steady.now());
+        Self::with(shared, steady, state, wishes, views)
     }
 
     /// For a pod that an earlier run of the agent left.
@@ -147,11 +149,12 @@ impl Worker {
         wishes: mpsc::Receiver<Wish>,
         views: RunViews,
     ) -> Self {
-        let state = PodState::adopt(recovered, shared.host.ip, Timestamp::now());
-        let mut worker = Self::with(shared, state, wishes, views);
+        let steady = shared.config.clock.steady();
+        let state = PodState::adopt(recovered, shared.host.ip, steady.now());
+        let mut worker = Self::with(shared, steady, state, wishes, views);
         worker.recorded = true;
         // Before others are asked in.
-        worker.note_ending(Timestamp::now());
+        worker.note_ending(worker.steady.now());
         let running: Vec<InstanceKey> =
             worker.state.containers.values().filter_map(|c| c.running()).map(|run| run.key.clone()).collect();
         for key in running {
@@ -160,10 +163,17 @@ impl Worker {
         worker
     }
 
-    fn with(shared: Arc<Shared>, state: PodState, wishes: mpsc::Receiver<Wish>, views: RunViews) -> Self {
+    fn with(
+        shared: Arc<Shared>,
+        steady: Steady,
+        state: PodState,
+        wishes: mpsc::Receiver<Wish>,
+        views: RunViews,
+    ) -> Self {
         let resync_at = Instant::now() + first_resync(state.uid());
         Self {
             shared,
+            steady,
             wishes,
             views,
             state,
@@ -213,12 +223,11 @@ impl Worker {
 
     /// Plans, acts, reports; returns when to look again.
     fn step(&mut self) -> Instant {
-        let now = Timestamp::now();
+        let now = self.steady.now();
         // First, because what is reported next makes room for others.
         self.note_ending(now);
         self.state.devices = self.shared.runtime.held(&self.state.pod);
-        let settings = Settings { restart_backoff: self.shared.config.restart_backoff };
-        let plan = plan(&self.state, &settings, now);
+        let plan = self.plan(now);
         let report_at = self.report(plan.status);
         for action in plan.actions {
             self.perform(action, now);
@@ -227,11 +236,16 @@ impl Worker {
         if Instant::now() >= self.resync_at {
             self.resync();
         }
-        let wait = plan.look_again.map_or(IDLE_LOOK, |at| {
-            Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO).min(LOOK_MAX)
-        });
+        let wait = plan
+            .look_again
+            .map_or(IDLE_LOOK, |at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
         let look_again = Instant::now() + wait;
         report_at.map_or(look_again, |at| at.min(look_again))
+    }
+
+    fn plan(&self, now: Timestamp) -> Plan {
+        let settings = Settings { restart_backoff: self.shared.config.restart_backoff };
+        plan(&self.state, &settings, Moment { steady: now, wall: self.shared.config.clock.now() })
     }
 
     /// What an ending pod holds will soon be free.
@@ -246,7 +260,7 @@ impl Worker {
         match wish {
             Wish::Removed => self.state.removed = true,
             Wish::Evict(why) => {
-                if ending(&self.state, Timestamp::now()).is_none() {
+                if ending(&self.state, self.steady.now()).is_none() {
                     self.tell(Severity::Warning, "Evicted", why.clone(), None);
                     self.state.evicted = Some(why);
                 }
@@ -359,7 +373,7 @@ impl Worker {
             &self.shared.config.node_name,
             &self.state.pod,
             &news,
-            Timestamp::now(),
+            self.shared.config.clock.now(),
         );
     }
 
@@ -469,7 +483,7 @@ impl Worker {
                 match shared.runtime.wait(&key).await {
                     Ok(exit) => break exit,
                     Err(error @ Error::NotFound(_)) => {
-                        let now = Timestamp::now();
+                        let now = shared.config.clock.now();
                         break ExitRecord { message: error.full(), ..ExitRecord::lost(now, now) };
                     }
                     // It may still run: to take it for ended would start another beside it.
@@ -562,7 +576,7 @@ impl Worker {
         while let Ok((container, news)) = self.image_news.1.try_recv() {
             self.tell_of_image(&container, &news);
         }
-        let now = Timestamp::now();
+        let now = self.steady.now();
         match outcome {
             Outcome::Signalled => {}
             Outcome::Discarded(key) => self.state.discarded(&key),
@@ -703,9 +717,8 @@ impl Worker {
     }
 
     fn exited(&mut self, key: &InstanceKey, exit: ExitRecord, now: Timestamp) {
-        self.state.exited(key, exit);
-        let settings = Settings { restart_backoff: self.shared.config.restart_backoff };
-        let next = plan(&self.state, &settings, now).status;
+        self.state.exited(key, exit, now);
+        let next = self.plan(now).status;
         let statuses = next.container_statuses.iter().chain(&next.init_container_statuses).flatten();
         let waits = statuses.into_iter().any(|status| {
             status.name == key.container

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::runtime::{ExitRecord, Instance};
+use super::state::Ended;
 
 /// 10 s × 30 = 5 min.
 const CAP_FACTOR: u32 = 30;
@@ -17,25 +17,21 @@ const FORGET_FACTOR: u32 = 60;
 const FORGET: Duration = Duration::from_secs(600);
 
 /// How long after its exit the next run must wait.
-pub fn before_next(run: &Instance, exit: &ExitRecord) -> Duration {
-    if ran_for(exit) >= FORGET { Duration::ZERO } else { run.restart_delay }
+pub fn before_next(ended: &Ended<'_>) -> Duration {
+    if ended.after >= FORGET { Duration::ZERO } else { ended.run.restart_delay }
 }
 
 /// What the next run is to record for the one after it.
-pub fn after_next(run: &Instance, exit: &ExitRecord, base: Duration) -> Duration {
-    if ran_for(exit) >= (base * FORGET_FACTOR).min(FORGET) || run.restart_delay.is_zero() {
+pub fn after_next(ended: &Ended<'_>, base: Duration) -> Duration {
+    let delay = ended.run.restart_delay;
+    if ended.after >= (base * FORGET_FACTOR).min(FORGET) || delay.is_zero() {
         base
     } else {
-        (run.restart_delay * 2).min(base * CAP_FACTOR)
+        (delay * 2).min(base * CAP_FACTOR)
     }
 }
 
 /// The delay after a failure to start at all, the `count`-th in a row.
 pub fn of_failures(count: u32, base: Duration) -> Duration {
     (base * 2_u32.saturating_pow(count.saturating_sub(1).min(10))).min(base * CAP_FACTOR)
-}
-
-fn ran_for(exit: &ExitRecord) -> Duration {
-    let started_at = exit.started_at.unwrap_or(exit.finished_at);
-    Duration::try_from(exit.finished_at.duration_since(started_at)).unwrap_or(Duration::ZERO)
 }

@@ -22,7 +22,7 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodStatus};
 
 pub use self::{
     probes::{ProbeKind, ProbeState},
-    state::{ContainerState, PodState, PostStart, Stopping, is_image_failure},
+    state::{ContainerState, Ended, PodState, PostStart, Stopping, is_image_failure},
 };
 use crate::runtime::{ExitRecord, InstanceKey};
 
@@ -88,6 +88,15 @@ pub struct Plan {
     pub look_again: Option<Timestamp>,
 }
 
+/// A moment by both ideas of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// For decisions: it only ever goes on.
+    pub steady: Timestamp,
+    /// For reports: what people read on the wall.
+    pub wall: Timestamp,
+}
+
 /// Figures that tests shorten.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -125,7 +134,8 @@ impl Look {
 }
 
 /// Decides.
-pub fn plan(state: &PodState, settings: &Settings, now: Timestamp) -> Plan {
+pub fn plan(state: &PodState, settings: &Settings, moment: Moment) -> Plan {
+    let now = moment.steady;
     let mut actions = Vec::new();
     let mut look = Look::default();
     let ending = ending(state, now);
@@ -139,7 +149,7 @@ pub fn plan(state: &PodState, settings: &Settings, now: Timestamp) -> Plan {
     }
     Plan {
         actions,
-        status: status::build(state, ending.as_ref(), now, &mut |when| look.at(when)),
+        status: status::build(state, ending.as_ref(), moment, &mut |when| look.at(when)),
         look_again: look.0,
     }
 }
@@ -176,7 +186,7 @@ pub fn ending(state: &PodState, now: Timestamp) -> Option<Ending> {
 
 fn deadline(state: &PodState) -> Option<Timestamp> {
     let seconds = state.spec().active_deadline_seconds?;
-    state.start_time.checked_add(SignedDuration::from_secs(seconds)).ok()
+    state.since.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 
 /// Every container is over and none will be restarted.
@@ -189,8 +199,9 @@ fn is_completed_by(state: &PodState, moment: Timestamp) -> bool {
     let containers = &state.spec().containers;
     !containers.is_empty()
         && containers.iter().all(|container| {
-            let exit = state.last_exit(&container.name).filter(|exit| exit.finished_at <= moment);
-            exit.is_some_and(|exit| !restarts(state.restart_policy(), exit))
+            let known = state.containers.get(&container.name);
+            let ended = known.and_then(ContainerState::last_exited).filter(|ended| ended.at <= moment);
+            ended.is_some_and(|ended| !restarts(state.restart_policy(), ended.exit))
         })
 }
 
@@ -414,10 +425,10 @@ fn keep_running(
     }
     let mut due = container.failure.as_ref().map(|failure| failure.retry_at);
     let (mut attempt, mut restart_delay) = (0, Duration::ZERO);
-    if let Some((last, exit)) = container.last_exited() {
-        attempt = last.key.attempt + 1;
-        restart_delay = backoff::after_next(last, exit, settings.restart_backoff);
-        let restart_at = later(exit.finished_at, backoff::before_next(last, exit));
+    if let Some(ended) = container.last_exited() {
+        attempt = ended.run.key.attempt + 1;
+        restart_delay = backoff::after_next(&ended, settings.restart_backoff);
+        let restart_at = later(ended.at, backoff::before_next(&ended));
         due = Some(due.map_or(restart_at, |due| due.max(restart_at)));
     }
     match due.filter(|due| *due > now) {
@@ -478,7 +489,7 @@ fn probe(
         if known.in_flight {
             continue;
         }
-        let due = known.due(probe, run.started_at.unwrap_or(now));
+        let due = known.due(probe, container.began_at());
         if due <= now {
             actions.push(Action::Probe { key: run.key.clone(), kind: *kind });
         } else {

@@ -33,8 +33,10 @@ pub struct PodState {
     pub removed: bool,
     /// Address of the machine.
     pub host_ip: IpAddr,
-    /// When the agent first saw it.
+    /// When an agent first saw it, as it is reported.
     pub start_time: Timestamp,
+    /// The same for decisions: what was reported of it before may lie in the future by now.
+    pub since: Timestamp,
     /// The devices of its containers.
     pub devices: BTreeMap<String, Vec<HeldDevice>>,
     /// What its containers share; `None` while there is none.
@@ -81,6 +83,10 @@ pub struct Failure {
 pub struct ContainerState {
     /// Oldest first; normally the present run and the one before.
     pub runs: Vec<Instance>,
+    /// When the last of them began, and ended if it did. The times in the runs themselves are for reports: a clock that was set
+    /// in between makes nonsense of them.
+    began_at: Timestamp,
+    ended_at: Timestamp,
     /// A start is under way.
     pub starting: bool,
     /// Why the next run could not be started.
@@ -122,6 +128,19 @@ pub struct Stopping {
 
 static NO_PROBE: ProbeState = ProbeState::NONE;
 
+/// A run that is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended<'a> {
+    /// Which.
+    pub run: &'a Instance,
+    /// How.
+    pub exit: &'a ExitRecord,
+    /// When.
+    pub at: Timestamp,
+    /// How long it ran.
+    pub after: Duration,
+}
+
 impl ContainerState {
     /// The present run is past its start, hook included.
     pub fn is_up(&self) -> bool {
@@ -134,8 +153,23 @@ impl ContainerState {
     }
 
     /// The last run, if it is over.
-    pub fn last_exited(&self) -> Option<(&Instance, &ExitRecord)> {
-        self.runs.last().and_then(|run| run.exit.as_ref().map(|exit| (run, exit)))
+    pub fn last_exited(&self) -> Option<Ended<'_>> {
+        let run = self.runs.last()?;
+        let after = Duration::try_from(self.ended_at.duration_since(self.began_at)).unwrap_or_default();
+        Some(Ended { run, exit: run.exit.as_ref()?, at: self.ended_at, after })
+    }
+
+    /// When the present run began.
+    pub fn began_at(&self) -> Timestamp {
+        self.began_at
+    }
+
+    /// Takes over a run of which only records tell. What they say of the future is wrong: the clock was ahead.
+    fn recall(&mut self, run: Instance, now: Timestamp) {
+        let past = |at: Option<Timestamp>| at.unwrap_or(now).min(now);
+        self.began_at = past(run.started_at);
+        self.ended_at = past(run.exit.as_ref().map(|exit| exit.finished_at));
+        self.runs.push(run);
     }
 
     /// What the probes of a kind say of the present run.
@@ -155,6 +189,7 @@ impl PodState {
             removed: false,
             host_ip,
             start_time,
+            since: start_time.min(now),
             devices: BTreeMap::new(),
             sandbox: None,
             preparing: false,
@@ -176,7 +211,7 @@ impl PodState {
         state.sandbox = recovered.sandbox;
         for instance in recovered.instances {
             let container = state.containers.entry(instance.key.container.clone()).or_default();
-            container.runs.push(instance);
+            container.recall(instance, now);
         }
         state.recall_probes();
         state
@@ -244,14 +279,18 @@ impl PodState {
 
     /// How the last run ended, if no run is under way.
     pub fn last_exit(&self, container: &str) -> Option<&ExitRecord> {
-        self.containers.get(container)?.last_exited().map(|(_, exit)| exit)
+        self.containers.get(container)?.last_exited().map(|ended| ended.exit)
     }
 
     /// The same, for runs in the present sandbox: a new one has its init containers run again.
     pub fn last_exit_in_sandbox(&self, container: &str) -> Option<&ExitRecord> {
-        let exit = self.last_exit(container)?;
-        let since = self.sandbox.as_ref().map(|sandbox| sandbox.created_at);
-        since.is_none_or(|since| exit.finished_at >= since).then_some(exit)
+        let Ended { run, exit, .. } = self.containers.get(container)?.last_exited()?;
+        let Some(present) = self.sandbox.as_ref().map(|sandbox| sandbox.created_at) else {
+            return Some(exit);
+        };
+        // Earlier agents wrote down of no run in which sandbox it was.
+        let is_of_it = run.sandbox.map_or(exit.finished_at >= present, |sandbox| sandbox == present);
+        is_of_it.then_some(exit)
     }
 
     /// Whether a container runs and has passed its startup probe.
@@ -310,6 +349,7 @@ impl PodState {
                 container.post_start =
                     if has_hook && instance.exit.is_none() { PostStart::UnderWay } else { PostStart::Over };
                 container.probes.clear();
+                (container.began_at, container.ended_at) = (now, now);
                 container.runs.push(instance);
             }
             Err(failure) => {
@@ -321,10 +361,11 @@ impl PodState {
     }
 
     /// A run is over.
-    pub fn exited(&mut self, key: &InstanceKey, exit: ExitRecord) {
+    pub fn exited(&mut self, key: &InstanceKey, exit: ExitRecord, now: Timestamp) {
         let Some(container) = self.containers.get_mut(&key.container) else { return };
         if let Some(run) = container.runs.iter_mut().find(|run| run.key == *key) {
             run.exit = Some(exit);
+            container.ended_at = now;
             container.stopping = None;
             container.post_start = PostStart::Over;
             container.probes.clear();

@@ -13,10 +13,10 @@ use k8s_openapi::{
 };
 
 use super::{
-    Ending, RestartPolicy, backoff, is_sidecar, later,
+    Ending, Moment, RestartPolicy, backoff, is_sidecar, later,
     probes::ProbeKind,
     restarts,
-    state::{ContainerState, PodState, PostStart},
+    state::{ContainerState, Ended, PodState, PostStart},
 };
 use crate::runtime::{ExitRecord, Instance, Qos};
 
@@ -37,9 +37,10 @@ fn time(at: Timestamp) -> Time {
 pub(super) fn build(
     state: &PodState,
     ending: Option<&Ending>,
-    now: Timestamp,
+    moment: Moment,
     look: &mut dyn FnMut(Timestamp),
 ) -> PodStatus {
+    let now = moment.steady;
     if state.containers.is_empty() && matches!(state.phase_on_server(), Some("Succeeded" | "Failed")) {
         // It ended before this agent's records begin: there is nothing to add.
         return state.pod.status.clone().unwrap_or_default();
@@ -86,7 +87,7 @@ pub(super) fn build(
     } else if let Some(failure) = &state.prepare_failure {
         status.message = Some(failure.message.clone());
     }
-    status.conditions = Some(conditions(state, phase, init_done, &init, &main, now));
+    status.conditions = Some(conditions(state, phase, init_done, &init, &main, moment.wall));
     // Of a pod that was refused no container waits for anything.
     if state.refused.is_none() {
         status.init_container_statuses = Some(init).filter(|list| !list.is_empty());
@@ -228,16 +229,17 @@ fn current_state(
         }
         return (waiting(failure.reason, Some(failure.message.clone())), false);
     }
-    if let Some((run, exit)) = container.last_exited() {
+    if let Some(ended) = container.last_exited() {
+        let Ended { run, exit, at, .. } = ended;
         let policy = match (kind, state.restart_policy()) {
             (Kind::Ephemeral, _) => RestartPolicy::Never,
             (Kind::Init, _) if is_sidecar(spec) => RestartPolicy::Always,
             (Kind::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
             (_, policy) => policy,
         };
-        let delay = backoff::before_next(run, exit);
+        let delay = backoff::before_next(&ended);
         let waits = ending.is_none() && restarts(policy, exit) && !delay.is_zero();
-        if waits && later(exit.finished_at, delay) > now {
+        if waits && later(at, delay) > now {
             return (waiting("CrashLoopBackOff", Some(crash_loop(state, spec, delay))), false);
         }
         return (terminated(run, exit), true);

@@ -1,5 +1,6 @@
 //! Plans as tables: what is known on the left, what to do and to report on the right.
 
+mod clocks;
 mod stops;
 
 use std::{sync::Arc, time::Duration};
@@ -7,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
-use super::{Action, PodState, ProbeKind, Settings, plan};
+use super::{Action, Moment, PodState, ProbeKind, Settings, plan};
 use crate::runtime::{ExitReason, ExitRecord, Instance, InstanceKey, Sandbox, StartFailure};
 
 const SETTINGS: Settings = Settings { restart_backoff: Duration::from_secs(10) };
@@ -15,6 +16,11 @@ const UID: &str = "uid-1";
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000).unwrap() + SignedDuration::from_secs(second)
+}
+
+/// When nobody has set the clock.
+fn moment(second: i64) -> Moment {
+    Moment { steady: at(second), wall: at(second) }
 }
 
 fn pod(spec: serde_json::Value) -> Pod {
@@ -52,35 +58,32 @@ impl Story {
     }
 
     fn actions(&self, second: i64) -> Vec<Action> {
-        plan(&self.state, &SETTINGS, at(second)).actions
+        plan(&self.state, &SETTINGS, moment(second)).actions
     }
 
     fn status(&mut self, second: i64) -> PodStatus {
-        let status = plan(&self.state, &SETTINGS, at(second)).status;
+        let status = plan(&self.state, &SETTINGS, moment(second)).status;
         self.state.reported = status.clone();
         status
     }
 
     fn look_again(&self, second: i64) -> Option<i64> {
-        let when = plan(&self.state, &SETTINGS, at(second)).look_again?;
+        let when = plan(&self.state, &SETTINGS, moment(second)).look_again?;
         Some(when.duration_since(at(0)).as_secs())
     }
 
     fn started(&mut self, container: &str, attempt: u32, delay: u64, second: i64) {
         let instance = Instance {
-            key: key(container, attempt),
             id: format!("{container}-{attempt}"),
-            image: "i".to_owned(),
-            image_id: "i@sha256:0".to_owned(),
             restart_delay: Duration::from_secs(delay),
-            started_at: Some(at(second)),
-            exit: None,
+            sandbox: self.state.sandbox.as_ref().map(|sandbox| sandbox.created_at),
+            ..run(container, attempt, at(second))
         };
         self.state.started(container, Ok(instance), SETTINGS.restart_backoff, at(second));
     }
 
     fn exited(&mut self, container: &str, attempt: u32, code: i32, started: i64, finished: i64) {
-        self.state.exited(&key(container, attempt), exit(code, started, finished));
+        self.state.exited(&key(container, attempt), exit(code, started, finished), at(finished));
     }
 
     /// Is to end, and was sent its signal.
@@ -103,6 +106,19 @@ fn sandbox(second: i64) -> Sandbox {
 
 fn key(container: &str, attempt: u32) -> InstanceKey {
     InstanceKey { pod_uid: UID.to_owned(), container: container.to_owned(), attempt }
+}
+
+fn run(container: &str, attempt: u32, started_at: Timestamp) -> Instance {
+    Instance {
+        key: key(container, attempt),
+        id: container.to_owned(),
+        image: "i".to_owned(),
+        image_id: "i@sha256:0".to_owned(),
+        restart_delay: Duration::ZERO,
+        sandbox: None,
+        started_at: Some(started_at),
+        exit: None,
+    }
 }
 
 fn exit(code: i32, started: i64, finished: i64) -> ExitRecord {
@@ -440,7 +456,7 @@ fn what_the_server_holds_as_over_is_not_started_again() {
         let mut pod = pod(serde_json::json!({"containers": [{"name": "main"}]}));
         pod.status = Some(PodStatus { phase: Some(phase.to_owned()), ..PodStatus::default() });
         let state = PodState::new(pod.clone(), [192, 0, 2, 1].into(), at(0));
-        let decided = plan(&state, &SETTINGS, at(0));
+        let decided = plan(&state, &SETTINGS, moment(0));
         assert_eq!(decided.actions, [Action::Release], "{phase}");
         assert_eq!(Some(decided.status), pod.status, "{phase}");
     }
@@ -579,7 +595,7 @@ fn what_was_ready_before_the_agents_restart_is_ready_after_it() {
         instances: story.state.containers["main"].runs.clone(),
     };
     let adopted = PodState::adopt(recovered, [192, 0, 2, 1].into(), at(500));
-    assert_eq!(plan(&adopted, &SETTINGS, at(500)).status, before);
+    assert_eq!(plan(&adopted, &SETTINGS, moment(500)).status, before);
 }
 
 #[test]
@@ -647,28 +663,18 @@ fn an_evicted_pod_ends_soon_and_has_failed_for_good() {
 /// Otherwise it would be told again and again: the server never has what was said.
 #[test]
 fn a_status_holds_nothing_that_is_lost_on_its_way_to_the_server() {
-    let moment = |second: i64| at(second) + SignedDuration::from_millis(345);
+    let after = |second: i64| at(second) + SignedDuration::from_millis(345);
     let spec = serde_json::json!({"containers": [{"name": "main", "image": "i"}]});
-    let mut state = PodState::new(pod(spec), [192, 0, 2, 1].into(), moment(0));
-    state.prepared(Ok(sandbox(0)), moment(0));
+    let mut state = PodState::new(pod(spec), [192, 0, 2, 1].into(), after(0));
+    state.prepared(Ok(sandbox(0)), after(0));
     let mut statuses = Vec::new();
     for attempt in 0..2 {
-        let started_at = Some(moment(i64::from(attempt) * 100));
-        let instance = Instance {
-            key: key("main", attempt),
-            id: "main".to_owned(),
-            image: "i".to_owned(),
-            image_id: "i@sha256:0".to_owned(),
-            restart_delay: Duration::ZERO,
-            started_at,
-            exit: None,
-        };
-        let now = moment(i64::from(attempt) * 100);
-        state.started("main", Ok(instance), SETTINGS.restart_backoff, now);
-        statuses.push(plan(&state, &SETTINGS, now).status);
-        let exit = ExitRecord { started_at, finished_at: moment(50), ..exit(1, 0, 0) };
-        state.exited(&key("main", attempt), exit);
-        statuses.push(plan(&state, &SETTINGS, now).status);
+        let now = after(i64::from(attempt) * 100);
+        state.started("main", Ok(run("main", attempt, now)), SETTINGS.restart_backoff, now);
+        statuses.push(plan(&state, &SETTINGS, Moment { steady: now, wall: now }).status);
+        let exit = ExitRecord { started_at: Some(now), finished_at: after(50), ..exit(1, 0, 0) };
+        state.exited(&key("main", attempt), exit, now);
+        statuses.push(plan(&state, &SETTINGS, Moment { steady: now, wall: now }).status);
     }
     for status in statuses {
         let on_server: PodStatus = serde_json::from_str(&serde_json::to_string(&status).unwrap()).unwrap();

@@ -126,6 +126,7 @@ impl Runtime for Hollow {
             image_id: image.clone(),
             image,
             restart_delay: request.restart_delay,
+            sandbox: Some(request.sandbox.created_at),
             started_at: Some(started_at),
             exit: None,
             key,

@@ -77,6 +77,8 @@ pub struct Instance {
     pub image_id: String,
     /// How long to wait after its exit before the next run.
     pub restart_delay: Duration,
+    /// The sandbox that it runs in, by when that was made; `None` if nobody wrote that down.
+    pub sandbox: Option<Timestamp>,
     /// When it was started; `None` if it never was.
     pub started_at: Option<Timestamp>,
     /// How it ended; `None` while it runs.
@@ -88,7 +90,7 @@ pub struct Instance {
 pub struct Sandbox {
     /// Address of the pod.
     pub ip: Option<IpAddr>,
-    /// When it was made.
+    /// When it was made, which tells it from others of its pod.
     pub created_at: Timestamp,
 }
 

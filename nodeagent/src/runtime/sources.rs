@@ -1,21 +1,17 @@
 //! Config maps, secrets and tokens for pods, read through the API and kept: the first two for a moment, tokens for most
 //! of their life. Claims are read each time: what they say changes just before it is asked for.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use claw_client::{Client, api::Object};
 use claw_schemas::ApiError;
-use jiff::Timestamp;
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::{ConfigMap, Pod, Secret, ServiceAccount, ServiceAccountTokenProjection},
     resource::v1::ResourceClaim,
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// How stale a read may be: a pod with many references, or many pods that start together, ask once.
 const FRESH_FOR: Duration = Duration::from_secs(2);
@@ -40,7 +36,7 @@ type TokenKey = (String, String, i64);
 /// A token, and when the next is asked for.
 struct Token {
     text: Arc<str>,
-    renew_at: Timestamp,
+    renew_at: Instant,
 }
 
 /// Life of a token when the pod does not say.
@@ -48,10 +44,10 @@ const TOKEN_SECONDS: i64 = 3_600;
 
 /// The largest part of a token's life after which it is renewed, in percent: what is left bridges an outage of the server.
 /// Kubernetes' figure, as is the next.
-const RENEW_AFTER_PERCENT: i64 = 80;
+const RENEW_AFTER_PERCENT: u32 = 80;
 
 /// A token is renewed at least once a day, however long it lives.
-const RENEW_AFTER_MAX_S: i64 = 24 * 3_600;
+const RENEW_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// Reads config maps and secrets that are not older than somebody wants.
 #[derive(Clone, Copy)]
@@ -126,32 +122,27 @@ impl Sources {
         &self,
         pod: &Pod,
         wanted: &ServiceAccountTokenProjection,
-        now: Timestamp,
     ) -> Result<Arc<str>, ApiError> {
         let seconds = wanted.expiration_seconds.unwrap_or(TOKEN_SECONDS);
         let audience = wanted.audience.clone().unwrap_or_default();
         let key = (pod.metadata.uid.clone().unwrap_or_default(), audience, seconds);
         if let Some(token) = self.tokens.lock().get(&key)
-            && now < token.renew_at
+            && Instant::now() < token.renew_at
         {
             return Ok(token.text.clone());
         }
-        let token = self.request(pod, &key, now).await?;
+        let token = self.request(pod, &key).await?;
         let text = token.text.clone();
         let mut tokens = self.tokens.lock();
         if tokens.len() >= ENTRIES_MAX {
-            tokens.retain(|_, token| now < token.renew_at);
+            tokens.retain(|_, token| Instant::now() < token.renew_at);
         }
         tokens.insert(key, token);
         Ok(text)
     }
 
-    async fn request(
-        &self,
-        pod: &Pod,
-        (uid, audience, seconds): &TokenKey,
-        now: Timestamp,
-    ) -> Result<Token, ApiError> {
+    async fn request(&self, pod: &Pod, (uid, audience, seconds): &TokenKey) -> Result<Token, ApiError> {
+        let asked_at = Instant::now();
         let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.clone());
         let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
         let bound_object_ref = Some(BoundObjectReference {
@@ -167,12 +158,11 @@ impl Sources {
         let answer = api.create_subresource(account.unwrap_or("default"), "token", &request).await?;
         let answer: TokenRequest = serde_json::from_slice(&answer.body)
             .map_err(|error| ApiError::internal(format!("the server's token does not parse: {error}")))?;
-        let status = answer.status.and_then(|status| Some((status.token?, status.expiration_timestamp?)));
-        let (token, end) = status.ok_or_else(|| ApiError::internal("the server sent no token"))?;
-        let life_s = end.0.as_second() - now.as_second();
-        let after_s = (life_s * RENEW_AFTER_PERCENT / 100).min(RENEW_AFTER_MAX_S);
-        let renew_at = Timestamp::from_second(now.as_second() + after_s).unwrap_or(now);
-        Ok(Token { text: token.into(), renew_at })
+        // How long it lives, not until when: that would be by the server's clock, and this machine's may be another.
+        let granted = answer.spec.and_then(|spec| spec.expiration_seconds).unwrap_or(*seconds);
+        let token = answer.status.and_then(|status| status.token);
+        let token = token.ok_or_else(|| ApiError::internal("the server sent no token"))?;
+        Ok(Token { text: token.into(), renew_at: asked_at + renew_after(granted) })
     }
 
     async fn read<K: Object>(
@@ -199,5 +189,24 @@ impl Sources {
             cache.remove(&key);
         }
         Ok(found)
+    }
+}
+
+/// How long a token that lives so long is used.
+fn renew_after(life_s: i64) -> Duration {
+    let life = Duration::from_secs(u64::try_from(life_s).unwrap_or(0)).min(RENEW_AFTER_MAX * 2);
+    (life * RENEW_AFTER_PERCENT / 100).min(RENEW_AFTER_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_used_for_most_of_its_life_and_never_longer_than_a_day() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+        assert_eq!(renew_after(10 * 3_600), hours(8));
+        assert_eq!(renew_after(i64::MAX), hours(24));
+        assert_eq!(renew_after(-1), hours(0));
     }
 }

@@ -163,7 +163,7 @@ async fn add_projection(
         return add_fields(files, source.items.as_deref(), default_mode, fields);
     }
     if let Some(source) = &projection.service_account_token {
-        let token = sources.token(fields.pod, source, jiff::Timestamp::now()).await;
+        let token = sources.token(fields.pod, source).await;
         let token = token.map_err(|error| format!("failed to fetch token: {}", error.message))?;
         let mode = mode_or(default_mode, DEFAULT_MODE);
         files.insert(source.path.clone(), (token.as_bytes().to_vec(), mode));

@@ -1,6 +1,7 @@
 //! Stories of claims and of numbers beside each other: slices, claims, pods in, decisions out.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
 use k8s_openapi::api::{
     core::v1::{Node, Pod},
     resource::v1::{DeviceClass, ResourceClaim},
@@ -15,8 +16,8 @@ use crate::{
 
 const SCHEDULER: &str = "default-scheduler";
 
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).unwrap()
+fn at(second: u64) -> Duration {
+    Duration::from_secs(second)
 }
 
 /// Nodes with their GPUs, which are named after them: `n1` has `N1-0`, `N1-1`, ...
@@ -69,7 +70,7 @@ fn pod(name: &str, gpus: i64, claims: &[&str], more: &Value) -> Pod {
 }
 
 fn add(state: &mut State, pod: &Pod) {
-    state.apply_pod(pod, SCHEDULER, Timestamp::UNIX_EPOCH);
+    state.apply_pod(pod, SCHEDULER, Duration::ZERO);
 }
 
 fn show(state: &mut State, claim: &ResourceClaim) {
@@ -97,7 +98,7 @@ fn granted(grant: &Grant) -> String {
     format!("{}={}", grant.key.1, names.unwrap_or_else(|| "reserved".to_owned()))
 }
 
-fn decided(state: &mut State, now: i64) -> Vec<String> {
+fn decided(state: &mut State, now: u64) -> Vec<String> {
     state.decide(at(now), 100).iter().map(line).collect()
 }
 

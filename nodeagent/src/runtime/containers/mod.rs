@@ -150,6 +150,9 @@ struct RunRecord {
     image_id: String,
     restart_delay_ms: u64,
     cgroup: String,
+    /// When its sandbox was made.
+    #[serde(default)]
+    sandbox: Option<Timestamp>,
     /// The image in the store, which stays as long as this record.
     #[serde(default)]
     image_key: Option<image::Digest>,
@@ -478,6 +481,7 @@ impl Runtime for Containers {
             image_id: image.id.clone(),
             restart_delay_ms: u64::try_from(request.restart_delay.as_millis()).unwrap_or(u64::MAX),
             cgroup: self.run_cgroup(&key),
+            sandbox: Some(request.sandbox.created_at),
             image_key: image.key.clone(),
             stop_signal: images::stop_signal(request.container, &image.settings),
         };
@@ -663,6 +667,7 @@ fn instance(
         image: run.image,
         image_id: run.image_id,
         restart_delay: Duration::from_millis(run.restart_delay_ms),
+        sandbox: run.sandbox,
         started_at,
         exit,
     }

@@ -98,6 +98,7 @@ impl Containers {
             image: String::new(),
             image_id: image.id.clone(),
             restart_delay_ms: 0,
+            sandbox: None,
             cgroup: format!("{}/{PAUSE}", self.pod_cgroup(pod_uid)),
             image_key: None,
             stop_signal: None,
