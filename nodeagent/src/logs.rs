@@ -1,9 +1,11 @@
 //! Reads container logs back: since, tail, previous runs, following across rotation.
 //!
-//! The format is the shim's: `TIME STREAM TAG TEXT`.
+//! The format is the shim's: `TIME STREAM TAG TEXT`. So are the two files: the shim renames the present one over the one before,
+//! and goes on in a new one. What a reader has opened stays whole for it, so it opens what follows while it is still there.
 
 use std::{
-    fs::File,
+    collections::VecDeque,
+    fs::{self, File},
     io::{self, BufRead as _, BufReader, Seek as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -15,6 +17,9 @@ use crate::shim::files;
 
 /// Bytes handed on at a time.
 const CHUNK_BYTES: usize = 32 * 1024;
+
+/// Files that one reader holds open and on the disk, of 10 MiB each, when a container writes faster than is read.
+const FILES_MAX: usize = 4;
 
 /// Which lines, and how they look.
 #[derive(Clone, Debug, Default)]
@@ -32,9 +37,8 @@ pub struct Selection {
 /// A place in the log of one run.
 pub struct LogReader {
     folder: PathBuf,
-    /// The log before the present one, while it is not read to its end.
-    older: Option<BufReader<File>>,
-    file: Option<BufReader<File>>,
+    /// What is to be read, oldest first. All but the last are complete.
+    files: VecDeque<BufReader<File>>,
     /// Lines to leave out before the tail.
     skip: usize,
     /// A line that is not complete yet.
@@ -50,8 +54,7 @@ impl LogReader {
     pub fn new(folder: &Path, selection: Selection) -> Self {
         Self {
             folder: folder.to_owned(),
-            older: None,
-            file: None,
+            files: VecDeque::new(),
             skip: 0,
             partial: Vec::new(),
             selection,
@@ -65,12 +68,7 @@ impl LogReader {
     /// # Errors
     /// When a file cannot be read.
     pub fn start(&mut self) -> io::Result<Vec<u8>> {
-        // Both stay open, so that a rotation meanwhile loses nothing and counts nothing twice.
-        self.older = match File::open(self.folder.join(files::LOG_ROTATED)) {
-            Ok(file) => Some(BufReader::new(file)),
-            Err(_) => None,
-        };
-        self.open()?;
+        self.look()?;
         if let Some(tail) = self.selection.tail {
             self.skip = self.count()?.saturating_sub(tail);
         }
@@ -81,16 +79,14 @@ impl LogReader {
     /// into memory.
     fn count(&mut self) -> io::Result<usize> {
         let mut count = 0;
-        let (mut older, mut file) = (self.older.take(), self.file.take());
-        for reader in [&mut older, &mut file].into_iter().flatten() {
-            while let Some(line) = self.next_line(reader)? {
+        for at in 0..self.files.len() {
+            while let Some(line) = self.next_line(at)? {
                 count += usize::from(self.render(&line).is_some());
             }
             self.partial.clear();
             self.mid_line = false;
-            reader.rewind()?;
+            self.files[at].rewind()?;
         }
-        (self.older, self.file) = (older, file);
         Ok(count)
     }
 
@@ -100,8 +96,9 @@ impl LogReader {
     /// When a file cannot be read.
     pub fn more(&mut self) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        if self.file.is_none() {
-            self.open()?;
+        // Before it is needed: soon it may be gone.
+        if self.files.len() < FILES_MAX {
+            self.look()?;
         }
         while out.len() < CHUNK_BYTES {
             let Some(line) = self.advance()? else { break };
@@ -114,25 +111,19 @@ impl LogReader {
         Ok(self.limited(out))
     }
 
-    /// The next line of either file.
+    /// The next line of any file.
     fn advance(&mut self) -> io::Result<Option<Vec<u8>>> {
-        if let Some(mut older) = self.older.take() {
-            if let Some(line) = self.next_line(&mut older)? {
-                self.older = Some(older);
+        loop {
+            if let Some(line) = self.next_line(0)? {
                 return Ok(Some(line));
             }
-            // The rotated file is complete.
-            self.partial.clear();
-        }
-        loop {
-            let Some(mut reader) = self.file.take() else { return Ok(None) };
-            let line = self.next_line(&mut reader)?;
-            let rotated = line.is_none() && self.was_rotated(reader.get_ref())?;
-            self.file = Some(reader);
-            if line.is_some() || !rotated {
-                return Ok(line);
+            if self.files.len() > 1 {
+                // It was complete before it was read to its end.
+                self.files.pop_front();
+                self.partial.clear();
+            } else if !self.look()? {
+                return Ok(None);
             }
-            self.open()?;
         }
     }
 
@@ -141,25 +132,44 @@ impl LogReader {
         self.selection.limit_bytes.is_some_and(|limit| self.sent >= limit)
     }
 
-    fn open(&mut self) -> io::Result<()> {
-        self.file = match File::open(self.folder.join(files::LOG)) {
-            Ok(file) => Some(BufReader::new(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        Ok(())
+    /// Opens the files that follow the last one; whether there are any.
+    fn look(&mut self) -> io::Result<bool> {
+        self.look_while(|| {})
     }
 
-    /// Whether the file of that name is another one by now. The old one is complete then.
-    fn was_rotated(&self, file: &File) -> io::Result<bool> {
-        match std::fs::metadata(self.folder.join(files::LOG)) {
-            Ok(present) => Ok(present.ino() != file.metadata()?.ino()),
-            // Between the rename and the new file.
-            Err(_) => Ok(false),
+    /// The same, and what happens between two looks at the folder.
+    fn look_while(&mut self, mut meanwhile: impl FnMut()) -> io::Result<bool> {
+        let (log, rotated) = (self.folder.join(files::LOG), self.folder.join(files::LOG_ROTATED));
+        let known = self.files.len();
+        loop {
+            if self.last().is_some() && self.last() == inode(&log)? {
+                break;
+            }
+            // From here on the last one is complete, and what is not the last one came after it.
+            let before = open(&rotated)?;
+            let before_is = before.as_ref().map(File::metadata).transpose()?.map(|metadata| metadata.ino());
+            meanwhile();
+            if let Some(file) = before.filter(|_| before_is != self.last()) {
+                self.files.push_back(BufReader::new(file));
+                continue;
+            }
+            let present = open(&log)?;
+            // With another rotation in between, there is a file between the two.
+            if inode(&rotated)? == before_is {
+                self.files.extend(present.map(BufReader::new));
+                break;
+            }
         }
+        Ok(self.files.len() > known)
     }
 
-    fn next_line(&mut self, reader: &mut BufReader<File>) -> io::Result<Option<Vec<u8>>> {
+    /// Which file the last one is.
+    fn last(&self) -> Option<u64> {
+        self.files.back().and_then(|file| file.get_ref().metadata().ok()).map(|metadata| metadata.ino())
+    }
+
+    fn next_line(&mut self, at: usize) -> io::Result<Option<Vec<u8>>> {
+        let Some(reader) = self.files.get_mut(at) else { return Ok(None) };
         reader.read_until(b'\n', &mut self.partial)?;
         if self.partial.last() != Some(&b'\n') {
             return Ok(None);
@@ -196,6 +206,22 @@ impl LogReader {
         }
         self.sent += out.len();
         out
+    }
+}
+
+/// `None` if there is none: in the middle of a rotation, or before the first line.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    if_there(File::open(path))
+}
+
+fn inode(path: &Path) -> io::Result<Option<u64>> {
+    Ok(if_there(fs::metadata(path))?.map(|metadata| metadata.ino()))
+}
+
+fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 
@@ -265,6 +291,136 @@ mod tests {
         fs::rename(&path, folder.path().join(files::LOG_ROTATED)).unwrap();
         fs::write(&path, "2026-01-01T00:00:05.000000000Z stdout F after\n").unwrap();
         assert_eq!(reader.more().unwrap(), b"before\nafter\n");
+    }
+
+    /// Writes as the shim does.
+    struct Shim {
+        folder: tempfile::TempDir,
+        written: usize,
+    }
+
+    impl Shim {
+        fn new() -> Self {
+            Self { folder: tempfile::tempdir().unwrap(), written: 0 }
+        }
+
+        fn reader(&self) -> LogReader {
+            LogReader::new(self.folder.path(), Selection::default())
+        }
+
+        fn line(&mut self) {
+            let path = self.folder.path().join(files::LOG);
+            let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            self.written += 1;
+            writeln!(file, "2026-01-01T00:00:01.000000000Z stdout F {}", self.written).unwrap();
+        }
+
+        fn rename(&self) {
+            let path = |name| self.folder.path().join(name);
+            fs::rename(path(files::LOG), path(files::LOG_ROTATED)).unwrap();
+        }
+
+        /// All of a file and the first line of the next.
+        fn rotate(&mut self) {
+            self.line();
+            self.rename();
+            self.line();
+        }
+
+        /// What comes until there is no more is all lines from one on.
+        fn expect_from(&self, first: usize, reader: &mut LogReader) {
+            let mut all = Vec::new();
+            loop {
+                let more = reader.more().unwrap();
+                if more.is_empty() {
+                    break;
+                }
+                all.extend(more);
+            }
+            let expected: String = (first..=self.written).map(|number| format!("{number}\n")).collect();
+            assert_eq!(String::from_utf8(all).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_written_between_the_end_of_a_file_and_its_rotation_is_read() {
+        let mut shim = Shim::new();
+        shim.line();
+        let mut reader = shim.reader();
+        assert_eq!(reader.start().unwrap(), b"1\n");
+        assert_eq!(reader.next_line(0).unwrap(), None, "its end, for now");
+        shim.rotate();
+        assert!(reader.look().unwrap());
+        shim.expect_from(2, &mut reader);
+    }
+
+    #[test]
+    fn a_rotation_between_two_looks_at_the_folder_loses_and_doubles_nothing() {
+        for rotations in 1..=3 {
+            for begins in [true, false] {
+                let mut shim = Shim::new();
+                shim.rotate();
+                let mut reader = shim.reader();
+                if !begins {
+                    assert_eq!(reader.start().unwrap(), b"1\n2\n");
+                    shim.rotate();
+                }
+                let mut left = rotations;
+                let meanwhile = || {
+                    if left > 0 {
+                        left -= 1;
+                        shim.rotate();
+                    }
+                };
+                assert!(reader.look_while(meanwhile).unwrap());
+                shim.expect_from(if begins { 1 } else { 3 }, &mut reader);
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_two_files_behind_reads_both() {
+        let mut shim = Shim::new();
+        shim.line();
+        let mut reader = shim.reader();
+        assert_eq!(reader.start().unwrap(), b"1\n");
+        shim.rotate();
+        shim.rotate();
+        shim.expect_from(2, &mut reader);
+        for _ in 0..3 {
+            shim.rotate();
+            assert!(reader.look().unwrap(), "it keeps what it has seen");
+        }
+        shim.expect_from(6, &mut reader);
+    }
+
+    #[test]
+    fn between_the_rename_and_the_new_file_there_is_nothing_to_read_yet() {
+        let mut shim = Shim::new();
+        shim.line();
+        let mut reader = shim.reader();
+        assert_eq!(reader.start().unwrap(), b"1\n");
+        shim.rename();
+        assert_eq!(reader.more().unwrap(), b"");
+        shim.line();
+        shim.expect_from(2, &mut reader);
+        shim.rename();
+        let mut late = shim.reader();
+        assert_eq!(late.start().unwrap(), b"2\n");
+        shim.line();
+        shim.expect_from(3, &mut late);
+        shim.expect_from(3, &mut reader);
+    }
+
+    #[test]
+    fn nothing_is_there_before_the_first_line_nor_after_all_was_removed() {
+        let mut shim = Shim::new();
+        let mut reader = shim.reader();
+        assert_eq!(reader.start().unwrap(), b"");
+        shim.line();
+        shim.expect_from(1, &mut reader);
+        fs::remove_file(shim.folder.path().join(files::LOG)).unwrap();
+        assert_eq!(reader.more().unwrap(), b"");
     }
 
     #[test]

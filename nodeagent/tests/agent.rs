@@ -191,6 +191,19 @@ impl Server {
 
     /// Reads a log to its end.
     async fn logs(&self, pod: &Pod, previous: bool, follow: bool) -> String {
+        let mut frames = self.open_logs(pod, previous, follow).await;
+        let mut text = Vec::new();
+        let mut first = true;
+        while let Some(frame) = tokio::time::timeout(PATIENCE, frames.0.recv()).await.expect("the log's end")
+        {
+            assert_eq!(frame.error, "");
+            assert_eq!(std::mem::take(&mut first), frame.stream_id == "s1");
+            text.extend_from_slice(&frame.data);
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    async fn open_logs(&self, pod: &Pod, previous: bool, follow: bool) -> Opened<StreamFrame, StreamFrame> {
         let request = LogsRequest {
             namespace: "default".to_owned(),
             pod: pod.metadata.name.clone().unwrap(),
@@ -204,16 +217,7 @@ impl Server {
             OpenStream { stream_id: "s1".to_owned(), request: Some(open_stream::Request::Logs(request)) };
         self.tell(Message::OpenStream(open)).await;
         let mut streams = self.streams.lock().await;
-        let (mut frames, _answers) =
-            tokio::time::timeout(PATIENCE, streams.recv()).await.expect("a stream").unwrap();
-        let mut text = Vec::new();
-        let mut first = true;
-        while let Some(frame) = tokio::time::timeout(PATIENCE, frames.recv()).await.expect("the log's end") {
-            assert_eq!(frame.error, "");
-            assert_eq!(std::mem::take(&mut first), frame.stream_id == "s1");
-            text.extend_from_slice(&frame.data);
-        }
-        String::from_utf8(text).unwrap()
+        tokio::time::timeout(PATIENCE, streams.recv()).await.expect("a stream").unwrap()
     }
 
     async fn delete(&mut self, pod: &Pod) {
@@ -368,18 +372,64 @@ async fn a_container_that_crashes_is_restarted_later_and_later() {
     assert_clean(&machine).await;
 }
 
+/// Asks a server in a pod; whether it answered.
+async fn get(server: &Server, pod: &str, path: &str) -> bool {
+    let address = format!("{}:8080", server.statuses[pod].pod_ip.clone().unwrap());
+    let Ok(mut stream) = TcpStream::connect(&address).await else { return false };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).await.is_ok()
+        && stream.read_to_string(&mut answer).await.is_ok()
+        && answer.starts_with("HTTP/1.1 200")
+}
+
 /// Makes a server in a pod say that it is not well.
 async fn make_unwell(server: &Server, pod: &str) {
-    let address = format!("{}:8080", server.statuses[pod].pod_ip.clone().unwrap());
-    common::eventually("it is told to be unwell", || async {
-        let Ok(mut stream) = TcpStream::connect(&address).await else { return false };
-        let request = b"GET /control?healthy=false HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
-        let mut answer = String::new();
-        stream.write_all(request).await.is_ok()
-            && stream.read_to_string(&mut answer).await.is_ok()
-            && answer.starts_with("HTTP/1.1 200")
-    })
-    .await;
+    let path = "/control?healthy=false";
+    common::eventually("it is told to be unwell", || get(server, pod, path)).await;
+}
+
+/// It says what it was asked, so that it logs as much as is asked of it: no follower falls behind by more than there is.
+#[tokio::test]
+async fn a_log_that_is_followed_over_many_rotations_comes_whole_and_once() {
+    const LINES: usize = 4_500;
+    const LINES_AHEAD: usize = 500;
+    if !can_run_containers("a_log_that_is_followed_over_many_rotations_comes_whole_and_once") {
+        return;
+    }
+    let machine = Machine::new();
+    let mut server = Server::start(&machine).await;
+    let web = pod("web", "Always", &["serve"]);
+    server.desire(&[&web]).await;
+    server.until("the pod is ready", |server| server.is_ready("web")).await;
+    common::eventually("it answers", || get(&server, "web", "/first")).await;
+    let (mut frames, _answers) = server.open_logs(&web, false, true).await;
+    // Of 8 KB each: 36 MB, in files of 10 MiB.
+    let padding = "x".repeat(8_000);
+    let (mut text, mut next) = (String::new(), None);
+    for asked in 0..LINES + LINES_AHEAD {
+        if asked < LINES {
+            assert!(get(&server, "web", &format!("/{asked}-{padding}")).await);
+        }
+        while next.unwrap_or(0) + LINES_AHEAD <= asked {
+            let frame =
+                tokio::time::timeout(PATIENCE, frames.recv()).await.expect("more of the log").unwrap();
+            text.push_str(std::str::from_utf8(&frame.data).unwrap());
+            while let Some((line, rest)) = text.split_once('\n') {
+                match next {
+                    Some(number) => assert_eq!(line, format!("GET /{number}-{padding} 200")),
+                    None => assert!(!line.contains(&padding), "the first line is missing"),
+                }
+                next = next.map(|number| number + 1).or_else(|| line.contains("/first ").then_some(0));
+                text = rest.to_owned();
+            }
+        }
+    }
+    assert_eq!(next, Some(LINES));
+    server.delete(&web).await;
+    records_gone(&machine).await;
+    server.stop().await;
+    assert_clean(&machine).await;
 }
 
 #[tokio::test]

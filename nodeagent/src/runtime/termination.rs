@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Read as _,
+    io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,9 @@ const MESSAGE_BYTES_MAX: u64 = 4096;
 /// Of a log that takes the message's place: bytes and lines, as in the API.
 const LOG_BYTES_MAX: usize = 2048;
 const LOG_LINES_MAX: usize = 80;
+
+/// Of a file of the log, what is read: more than the longest line of it, and than as many lines as are wanted.
+const END_BYTES: u64 = 64 << 10;
 
 fn file(bundle: &Path) -> PathBuf {
     bundle.join(FILE)
@@ -69,9 +72,10 @@ pub(super) fn with_message(bundle: &Path, mut exit: ExitRecord) -> ExitRecord {
 }
 
 fn end_of_log(bundle: &Path) -> String {
-    let text = fs::read(bundle.join(files::LOG)).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    // Right after a rotation the present file holds next to nothing.
+    let mut text = end_of_file(&bundle.join(files::LOG_ROTATED));
+    text.extend(end_of_file(&bundle.join(files::LOG)));
+    let lines = lines(&String::from_utf8_lossy(&text));
     let mut kept = lines[lines.len().saturating_sub(LOG_LINES_MAX)..].join("\n");
     let surplus = kept.len().saturating_sub(LOG_BYTES_MAX);
     kept.drain(..kept.ceil_char_boundary(surplus));
@@ -79,6 +83,40 @@ fn end_of_log(bundle: &Path) -> String {
         kept.push('\n');
     }
     kept
+}
+
+/// What a container wrote: parts of a line are put together again.
+fn lines(log: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut goes_on = false;
+    for line in log.lines() {
+        let mut parts = line.splitn(4, ' ').skip(2);
+        let (Some(tag), Some(text)) = (parts.next(), parts.next()) else { continue };
+        match lines.last_mut() {
+            Some(last) if goes_on => last.push_str(text),
+            _ => lines.push(text.to_owned()),
+        }
+        goes_on = tag == "P";
+    }
+    lines
+}
+
+/// The last lines of a file that are whole.
+fn end_of_file(path: &Path) -> Vec<u8> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        let left_out = file.metadata()?.len().saturating_sub(END_BYTES);
+        file.seek(SeekFrom::Start(left_out))?;
+        let mut text = Vec::new();
+        // A container that still writes has no end that could be read.
+        file.take(END_BYTES).read_to_end(&mut text)?;
+        if left_out > 0 {
+            let cut = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |at| at + 1);
+            text.drain(..cut);
+        }
+        Ok(text)
+    };
+    read().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -109,6 +147,18 @@ mod tests {
         let kept = end_of_log(bundle.path());
         assert!((LOG_BYTES_MAX - 3..=LOG_BYTES_MAX + 1).contains(&kept.len()), "{}", kept.len());
         assert!(kept.ends_with("x€\n"));
+    }
+
+    #[test]
+    fn what_was_written_before_a_rotation_counts_and_a_long_line_is_one() {
+        let bundle = tempfile::tempdir().unwrap();
+        let before = format!("{}T stderr F why\nT stderr P it ends, ", "T stdout F old\n".repeat(20_000));
+        fs::write(bundle.path().join(files::LOG_ROTATED), before + "\n").unwrap();
+        assert!(end_of_log(bundle.path()).ends_with("old\nwhy\nit ends, \n"), "with nothing after it");
+        fs::write(bundle.path().join(files::LOG), "T stderr F and where\n").unwrap();
+        let kept = end_of_log(bundle.path());
+        assert!(kept.ends_with("old\nwhy\nit ends, and where\n"), "{kept}");
+        assert_eq!(kept.lines().count(), LOG_LINES_MAX);
     }
 
     #[test]
