@@ -89,6 +89,6 @@ pub use network::{Duplex, Network};
 pub use object::{Cached, DynamicObject, PartialObject, without_managed_fields};
 pub use reflector::Reflector;
 pub use request::{Request, ResourceRef, Response, Verb};
-pub use tls::system_roots;
+pub use tls::{system_roots, trust_anything};
 pub use transport::{ByteStream, Transport, WatchEvent, WatchStream};
 pub use websocket::{Hearing, Speaking};

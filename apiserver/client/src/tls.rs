@@ -169,10 +169,7 @@ where
 }
 
 fn client_config(endpoint: &Endpoint) -> Result<ClientConfig, ConfigError> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .expect("ring supports the default protocol versions");
+    let (provider, builder) = builder();
     let builder = match &endpoint.trust {
         Trust::System => builder.with_root_certificates(system_roots()?),
         Trust::Roots(pem) => builder.with_root_certificates(roots("certificate-authority", pem)?),
@@ -191,6 +188,20 @@ fn client_config(endpoint: &Endpoint) -> Result<ClientConfig, ConfigError> {
             })
         }
     }
+}
+
+/// For who asks whether a server answers, and not who it is: any certificate will do.
+pub fn trust_anything() -> ClientConfig {
+    let (provider, builder) = builder();
+    judged(builder, None, provider).with_no_client_auth()
+}
+
+fn builder() -> (Arc<CryptoProvider>, ConfigBuilder<ClientConfig, WantsVerifier>) {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default protocol versions");
+    (provider, builder)
 }
 
 fn judged(

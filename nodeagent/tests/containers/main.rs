@@ -298,6 +298,7 @@ async fn the_host_reaches_a_pod_at_its_address() {
     let run = rig.start().await;
     let address = (rig.sandbox.ip.unwrap().to_string(), 8080);
     let probe = |path: &str| ProbeTarget::Http {
+        tls: false,
         address: address.clone(),
         path: path.to_owned(),
         headers: vec![],

@@ -1,15 +1,33 @@
-//! Carries out one probe: HTTP and TCP from the host, commands inside the container.
+//! Carries out one probe: HTTP, gRPC and TCP from the host, commands inside the container.
 
-use std::{net::IpAddr, time::Duration};
+mod grpc;
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use http::header::{ACCEPT, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::{
-    api::core::v1::{Container, ExecAction, HTTPGetAction, Probe, TCPSocketAction},
+    api::core::v1::{Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use tokio::net::TcpStream;
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+/// What probes say who they are.
+const AGENT: &str = concat!("kube-probe/clawbernetes-", env!("CARGO_PKG_VERSION"));
+
+/// A server is asked whether it is well, not who it is: certificates of pods are signed by anybody.
+static TLS: LazyLock<TlsConnector> =
+    LazyLock::new(|| TlsConnector::from(Arc::new(claw_client::trust_anything())));
 
 /// What to probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +36,8 @@ pub enum ProbeTarget {
     Exec(Vec<String>),
     /// An HTTP GET, by default with a status from 200 to 399.
     Http {
+        /// Over TLS; any certificate will do.
+        tls: bool,
         /// Address and port.
         address: (String, u16),
         /// Path and query.
@@ -29,6 +49,13 @@ pub enum ProbeTarget {
     },
     /// A port that accepts connections.
     Tcp((String, u16)),
+    /// A server that says by gRPC that it is well.
+    Grpc {
+        /// Address and port.
+        address: (String, u16),
+        /// Which of its services; empty for itself.
+        service: String,
+    },
 }
 
 impl ProbeTarget {
@@ -46,15 +73,22 @@ impl ProbeTarget {
         if let Some(TCPSocketAction { host, port }) = &probe.tcp_socket {
             return Ok(Self::Tcp(address(host.as_deref(), port, container, pod_ip)?));
         }
-        Err("this kind of probe is not supported on this node: use exec, httpGet or tcpSocket".to_owned())
+        if let Some(GRPCAction { port, service }) = &probe.grpc {
+            let address = address(None, &IntOrString::Int(*port), container, pod_ip)?;
+            return Ok(Self::Grpc { address, service: service.clone().unwrap_or_default() });
+        }
+        Err("the probe says of nothing what is to be asked: use exec, httpGet, tcpSocket or grpc".to_owned())
     }
 
     fn of_http(get: &HTTPGetAction, container: &Container, pod_ip: Option<IpAddr>) -> Result<Self, String> {
-        if get.scheme.as_deref().is_some_and(|scheme| !scheme.eq_ignore_ascii_case("http")) {
-            return Err("probes over HTTPS are not supported on this node yet: use HTTP".to_owned());
+        let scheme = get.scheme.as_deref().unwrap_or("HTTP");
+        let tls = scheme.eq_ignore_ascii_case("https");
+        if !tls && !scheme.eq_ignore_ascii_case("http") {
+            return Err(format!("there are no probes over {scheme}: use HTTP or HTTPS"));
         }
         let path = get.path.clone().filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned());
         Ok(Self::Http {
+            tls,
             address: address(get.host.as_deref(), &get.port, container, pod_ip)?,
             path: if path.starts_with('/') { path } else { format!("/{path}") },
             headers: get
@@ -100,8 +134,12 @@ pub(super) async fn over_network(target: &ProbeTarget, timeout: Duration) -> Res
         match target {
             ProbeTarget::Exec(_) => Err("not a network probe".to_owned()),
             ProbeTarget::Tcp(address) => connect(address).await.map(drop),
-            ProbeTarget::Http { address, path, headers, any_status } => {
-                let status = get(address, path, headers).await?;
+            ProbeTarget::Grpc { address, service } => grpc::check(address, service).await,
+            ProbeTarget::Http { tls, address, path, headers, any_status } => {
+                let scheme = if *tls { "https" } else { "http" };
+                let asked = get(*tls, address, path, headers).await;
+                let status =
+                    asked.map_err(|why| format!("Get \"{scheme}://{}{path}\": {why}", authority(address)))?;
                 if *any_status || (200..400).contains(&status) {
                     return Ok(());
                 }
@@ -114,22 +152,42 @@ pub(super) async fn over_network(target: &ProbeTarget, timeout: Duration) -> Res
         .unwrap_or_else(|_| Err(format!("no answer within {} s", timeout.as_secs())))
 }
 
-async fn connect((host, port): &(String, u16)) -> Result<TcpStream, String> {
-    TcpStream::connect((host.as_str(), *port))
+/// As URLs have it.
+fn authority((host, port): &(String, u16)) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+async fn connect(address: &(String, u16)) -> Result<TcpStream, String> {
+    TcpStream::connect((address.0.as_str(), address.1))
         .await
-        .map_err(|error| format!("dial tcp {host}:{port}: {error}"))
+        .map_err(|error| format!("dial tcp {}: {error}", authority(address)))
 }
 
 /// The status of the answer.
-async fn get(address: &(String, u16), path: &str, headers: &[(String, String)]) -> Result<u16, String> {
-    let (host, port) = address;
-    let context = |error: &dyn std::fmt::Display| format!("Get \"http://{host}:{port}{path}\": {error}");
-    let stream = connect(address).await.map_err(|error| context(&error))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| context(&error))?;
-    let mut request =
-        http::Request::get(path).body(Empty::<bytes::Bytes>::new()).map_err(|error| context(&error))?;
-    *request.headers_mut() = headers_of(host, *port, headers).map_err(|error| context(&error))?;
+async fn get(
+    tls: bool,
+    address: &(String, u16),
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<u16, String> {
+    let stream = connect(address).await?;
+    if !tls {
+        return ask(stream, address, path, headers).await.map_err(|error| error.to_string());
+    }
+    let name = ServerName::try_from(address.0.clone()).map_err(|error| error.to_string())?;
+    let stream = TLS.connect(name, stream).await.map_err(|error| format!("tls: {error}"))?;
+    ask(stream, address, path, headers).await.map_err(|error| error.to_string())
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    address: &(String, u16),
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<u16, Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let mut request = http::Request::get(path).body(Empty::<bytes::Bytes>::new())?;
+    *request.headers_mut() = headers_of(&authority(address), headers)?;
     let mut exchange = std::pin::pin!(sender.send_request(request));
     // The connection makes progress only while it is polled; it ends with this probe. A server that
     // answers and closes ends it in the same moment the answer arrives.
@@ -137,18 +195,17 @@ async fn get(address: &(String, u16), path: &str, headers: &[(String, String)]) 
         answer = &mut exchange => answer,
         _ = connection => exchange.await,
     };
-    answer.map(|answer| answer.status().as_u16()).map_err(|error| context(&error))
+    Ok(answer?.status().as_u16())
 }
 
 /// What a probe says of itself where its headers say nothing else. A name may come several times; an empty value takes what is
 /// said without being asked away.
-fn headers_of(host: &str, port: u16, asked: &[(String, String)]) -> Result<HeaderMap, http::Error> {
+fn headers_of(host: &str, asked: &[(String, String)]) -> Result<HeaderMap, http::Error> {
     let mut headers = HeaderMap::new();
     for (name, value) in asked {
         headers.append(HeaderName::try_from(name.as_str())?, HeaderValue::try_from(value.as_str())?);
     }
-    let agent = concat!("kube-probe/clawbernetes-", env!("CARGO_PKG_VERSION"));
-    for (name, value) in [(HOST, &*format!("{host}:{port}")), (USER_AGENT, agent), (ACCEPT, "*/*")] {
+    for (name, value) in [(HOST, host), (USER_AGENT, AGENT), (ACCEPT, "*/*")] {
         if !headers.contains_key(&name) {
             headers.insert(name, HeaderValue::try_from(value)?);
         } else if headers[&name].is_empty() {
@@ -178,7 +235,73 @@ mod tests {
     }
 
     fn target(address: (String, u16), any_status: bool) -> ProbeTarget {
-        ProbeTarget::Http { address, path: "/healthz".to_owned(), headers: vec![], any_status }
+        ProbeTarget::Http { tls: false, address, path: "/healthz".to_owned(), headers: vec![], any_status }
+    }
+
+    /// With a certificate that nobody signed, for somebody else, and long over.
+    async fn tls_server(answer: &'static str) -> (String, u16) {
+        let mut params = rcgen::CertificateParams::new(vec!["elsewhere.example".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+        let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut buffer = [0; 1024];
+                let _ = stream.read(&mut buffer).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        ("127.0.0.1".to_owned(), port)
+    }
+
+    #[tokio::test]
+    async fn over_tls_any_certificate_will_do() {
+        let over_tls = |address| {
+            let path = "/healthz".to_owned();
+            ProbeTarget::Http { tls: true, address, path, headers: vec![], any_status: false }
+        };
+        let limit = Duration::from_secs(60);
+        let well = tls_server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(over_network(&over_tls(well), limit).await, Ok(()));
+        let unwell = tls_server("HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n").await;
+        let error = over_network(&over_tls(unwell), limit).await.unwrap_err();
+        assert_eq!(error, "HTTP probe failed with statuscode: 500");
+        let plain = server("HTTP/1.1 200 OK\r\n\r\n").await;
+        let error = over_network(&over_tls(plain), limit).await.unwrap_err();
+        assert!(error.starts_with("Get \"https://127.0.0.1:") && error.contains("tls: "), "{error}");
+    }
+
+    #[test]
+    fn a_probe_names_what_it_asks() {
+        let of = |probe: serde_json::Value| {
+            let probe: Probe = serde_json::from_value(probe).unwrap();
+            ProbeTarget::of(&probe, &Container::default(), Some([10, 88, 0, 2].into()))
+        };
+        let address = || ("10.88.0.2".to_owned(), 8443);
+        let http = |tls| ProbeTarget::Http {
+            tls,
+            address: address(),
+            path: "/".to_owned(),
+            headers: vec![],
+            any_status: false,
+        };
+        let get = |scheme: &str| of(serde_json::json!({"httpGet": {"port": 8443, "scheme": scheme}}));
+        assert_eq!((get("HTTPS"), get("http")), (Ok(http(true)), Ok(http(false))));
+        assert!(get("gopher").unwrap_err().contains("gopher"));
+        let grpc = |service: &str| Ok(ProbeTarget::Grpc { address: address(), service: service.to_owned() });
+        assert_eq!(of(serde_json::json!({"grpc": {"port": 8443, "service": "shop"}})), grpc("shop"));
+        assert_eq!(of(serde_json::json!({"grpc": {"port": 8443}})), grpc(""));
+        assert!(of(serde_json::json!({})).is_err());
     }
 
     async fn http(answer: &'static str) -> Result<(), String> {
@@ -233,7 +356,7 @@ mod tests {
     fn the_headers_of_a_probe_take_the_place_of_the_usual_ones() {
         let pairs = |asked: &[(&str, &str)]| {
             let asked: Vec<_> = asked.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-            let headers = headers_of("10.88.0.2", 80, &asked).unwrap();
+            let headers = headers_of("10.88.0.2:80", &asked).unwrap();
             let shown = |name: &str| {
                 let all = headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned());
                 all.collect::<Vec<_>>()
@@ -245,6 +368,6 @@ mod tests {
             pairs(&[("Host", "shop.example"), ("Accept", ""), ("X-Many", "1"), ("X-Many", "2")]);
         assert_eq!((host, accept), (vec!["shop.example".to_owned()], vec![]));
         assert_eq!(many, ["1", "2"]);
-        assert!(headers_of("a", 1, &[("no header".to_owned(), String::new())]).is_err());
+        assert!(headers_of("a:1", &[("no header".to_owned(), String::new())]).is_err());
     }
 }
