@@ -93,6 +93,7 @@ enum Outcome {
     PostStarted(InstanceKey, Result<(), String>),
     PreStopped(InstanceKey, Result<(), String>),
     Signalled,
+    Refreshed,
     Probed(InstanceKey, ProbeKind, Result<(), String>),
     Discarded(InstanceKey),
     Released(Result<(), String>),
@@ -322,13 +323,16 @@ impl Worker {
     fn resync(&mut self) {
         self.resync_at = Instant::now() + RESYNC;
         self.correct_server();
-        if self.state.sandbox.is_some() && !self.state.releasing {
+        let is_wanted = self.state.sandbox.is_some() && !self.given_up.is_cancelled();
+        if is_wanted && !self.state.refreshing {
+            self.state.refreshing = true;
             let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.state.pod));
+            let given_up = self.given_up.clone();
             self.tasks.spawn(async move {
-                if let Err(error) = shared.runtime.refresh(&pod, &shared.host, &shared.sources).await {
+                if let Err(error) = shared.runtime.refresh(&pod, &shared.host, &shared.sources, &given_up).await {
                     tracing::warn!(pod = ?pod.metadata.name, error = %error.full(), "volumes were not refreshed");
                 }
-                Outcome::Signalled
+                Outcome::Refreshed
             });
         }
     }
@@ -579,6 +583,7 @@ impl Worker {
         let now = self.steady.now();
         match outcome {
             Outcome::Signalled => {}
+            Outcome::Refreshed => self.state.refreshing = false,
             Outcome::Discarded(key) => self.state.discarded(&key),
             Outcome::Remembered => {
                 self.recorded = true;

@@ -247,9 +247,10 @@ fn end(state: &PodState, ending: &Ending, now: Timestamp, actions: &mut Vec<Acti
             probe(container, spec, &[ProbeKind::Readiness], now, actions, look);
         }
     }
-    let quiet =
-        state.containers.values().all(|container| container.running().is_none() && !container.starting)
-            && !state.preparing;
+    let quiet = state.containers.values().all(|container| container.running().is_none() && !container.starting)
+            && !state.preparing
+            // It may write what the release is to remove.
+            && !state.refreshing;
     if !quiet || state.releasing {
         return;
     }

@@ -51,6 +51,8 @@ pub struct PodState {
     pub evicted: Option<String>,
     /// By name, init containers included.
     pub containers: BTreeMap<String, ContainerState>,
+    /// Its volumes are being refreshed.
+    pub refreshing: bool,
     /// Its resources are being freed.
     pub releasing: bool,
     /// Its resources are free.
@@ -197,6 +199,7 @@ impl PodState {
             refused: None,
             evicted: None,
             containers: BTreeMap::new(),
+            refreshing: false,
             releasing: false,
             released: false,
             release_retry_at: None,

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::{net::TcpStream, sync::watch};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     ExecReply, ExitReason, ExitRecord, Host, ImageNews, Instance, InstanceKey, Machine, ProbeTarget,
@@ -98,7 +99,13 @@ impl Runtime for Hollow {
         Ok(Sandbox { ip: Some(ip), created_at: Timestamp::now() })
     }
 
-    async fn refresh(&self, _pod: &Pod, _host: &Host, _sources: &Sources) -> Result<(), Error> {
+    async fn refresh(
+        &self,
+        _pod: &Pod,
+        _host: &Host,
+        _sources: &Sources,
+        _given_up: &CancellationToken,
+    ) -> Result<(), Error> {
         Ok(())
     }
 

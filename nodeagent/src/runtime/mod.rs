@@ -332,8 +332,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// Makes what the pod's containers share: namespaces, network, volumes.
     async fn prepare(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<Sandbox, StartFailure>;
 
-    /// Brings changed config maps and secrets into the volumes of a running pod.
-    async fn refresh(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<(), Error>;
+    /// Brings changed config maps and secrets into the volumes of a running pod. Ends soon once it is given up.
+    async fn refresh(
+        &self,
+        pod: &Pod,
+        host: &Host,
+        sources: &Sources,
+        given_up: &CancellationToken,
+    ) -> Result<(), Error>;
 
     /// Starts one run of a container.
     async fn start(&self, request: StartRequest<'_>) -> Result<Instance, StartFailure>;

@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::{
     Secret, Volume, VolumeProjection,
 };
 use nix::mount::{MsFlags, mount};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Sources, StartFailure,
@@ -62,16 +63,21 @@ pub(super) async fn prepare(
     Ok(())
 }
 
-/// Brings changes into volumes that come from the API; the others stay as they are.
-pub(super) async fn refresh(folder: &Path, fields: &Fields<'_>, sources: &Sources) -> Result<(), Error> {
+/// Brings changes into volumes that come from the API; the others stay as they are. Begins nothing any more once it is given up.
+pub(super) async fn refresh(
+    folder: &Path,
+    fields: &Fields<'_>,
+    sources: &Sources,
+    given_up: &CancellationToken,
+) -> Result<(), Error> {
     for volume in volumes(fields.pod) {
+        let gathered = given_up.run_until_cancelled(gather(volume, fields, sources.level())).await;
+        let Some(gathered) = gathered.filter(|_| !given_up.is_cancelled()) else { return Ok(()) };
         // Something that is missing for the moment keeps its last content, as with kubelet.
-        let Ok(Content::Files { files, .. }) = gather(volume, fields, sources.level()).await else {
-            continue;
-        };
+        let Ok(Content::Files { files, tmpfs }) = gathered else { continue };
         let path = folder.join(&volume.name);
         let group = fs_group(fields.pod);
-        tokio::task::spawn_blocking(move || write_files(&path, &files, group))
+        tokio::task::spawn_blocking(move || rewrite_files(&path, &files, tmpfs, group))
             .await
             .map_err(|error| Error::Unsupported(error.to_string()))??;
     }
@@ -353,14 +359,25 @@ fn check_host_path(source: &HostPathVolumeSource) -> Result<(), Error> {
     }
 }
 
+/// The same for a volume that was made before. What is for memory alone never goes to a disk that came into its place.
+fn rewrite_files(path: &Path, files: &Files, tmpfs: bool, group: Option<u32>) -> Result<(), Error> {
+    if !path.is_dir() || (tmpfs && !is_mount_point(path)) {
+        return Err(Error::NotFound(format!("volume {} is not there any more", path.display())));
+    }
+    write_files(path, files, group)
+}
+
 /// Switches the volume to these files, if they differ from what it has.
 fn write_files(path: &Path, files: &Files, group: Option<u32>) -> Result<(), Error> {
     let link = path.join(DATA_LINK);
-    let present = fs::read_link(&link).ok();
+    let present = fs::read_link(&link).ok().and_then(|present| present.into_os_string().into_string().ok());
+    // First, so that there is room.
+    remove_versions(path, present.as_deref())?;
     if present.is_some() && read_files(&link, files) {
         return Ok(());
     }
-    let version = format!("..{}", jiff::Timestamp::now().as_nanosecond());
+    let number = present.as_deref().and_then(|present| present.strip_prefix("..")?.parse::<u128>().ok());
+    let version = format!("..{}", number.unwrap_or(0).saturating_add(1));
     let folder = path.join(&version);
     make_folder(&folder)?;
     for (name, (content, mode)) in files {
@@ -379,9 +396,18 @@ fn write_files(path: &Path, files: &Files, group: Option<u32>) -> Result<(), Err
     replace_link(&version, &beside)?;
     fs::rename(&beside, &link).map_err(Error::io("switching", &link))?;
     link_names(path, files)?;
-    if let Some(old) = present {
-        let old = path.join(old);
-        fs::remove_dir_all(&old).map_err(Error::io("removing", &old))?;
+    remove_versions(path, Some(&version))
+}
+
+/// Removes all versions but one, those that nobody finished included.
+fn remove_versions(path: &Path, but: Option<&str>) -> Result<(), Error> {
+    for entry in fs::read_dir(path).map_err(Error::io("reading", path))?.flatten() {
+        let name = entry.file_name();
+        let is_version =
+            name.to_string_lossy().starts_with("..") && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_version && but.is_none_or(|but| name != but) {
+            fs::remove_dir_all(entry.path()).map_err(Error::io("removing", &entry.path()))?;
+        }
     }
     Ok(())
 }
@@ -518,6 +544,42 @@ mod tests {
             ("2".to_owned(), "2".to_owned())
         );
         assert!(!path.join("b").exists() && !path.join(first).exists());
+    }
+
+    #[test]
+    fn versions_that_nobody_finished_or_removed_go_with_the_next_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let versions = || {
+            let all = fs::read_dir(folder.path()).unwrap().flatten();
+            all.filter(|entry| entry.file_type().unwrap().is_dir())
+                .map(|entry| entry.file_name())
+                .collect::<Vec<_>>()
+        };
+        let left = || fs::create_dir_all(folder.path().join("..1700000000000000000/deep")).unwrap();
+        left();
+        write_files(folder.path(), &files(&[("a", "1")]), None).unwrap();
+        assert_eq!(versions(), ["..1"]);
+        left();
+        write_files(folder.path(), &files(&[("a", "1")]), None).unwrap();
+        assert_eq!(versions(), ["..1"], "nothing changed, and what was left is gone");
+        left();
+        write_files(folder.path(), &files(&[("a", "2")]), None).unwrap();
+        assert_eq!(versions(), ["..2"]);
+        assert_eq!(content(&folder.path().join("a")), "2");
+    }
+
+    #[test]
+    fn what_is_for_memory_never_goes_to_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = files(&[("password", "hunter2")]);
+        let gone = folder.path().join("gone");
+        for tmpfs in [true, false] {
+            assert!(rewrite_files(&gone, &secret, tmpfs, None).is_err(), "it is not made anew");
+            assert!(!gone.exists());
+        }
+        assert!(rewrite_files(folder.path(), &secret, true, None).is_err(), "nothing is mounted here");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        rewrite_files(folder.path(), &secret, false, None).unwrap();
     }
 
     #[test]

@@ -182,3 +182,14 @@ fn whoever_came_later_holds_up_no_sidecar() {
     let expected = [stop("first"), stop("late"), signal("late"), stop("second"), signal("second")];
     assert_eq!(story.actions(1), expected);
 }
+
+#[test]
+fn nothing_is_freed_while_volumes_are_refreshed() {
+    let mut story = Story::never();
+    story.started("main", 0, 0, 0);
+    story.state.refreshing = true;
+    story.exited("main", 0, 0, 0, 1);
+    assert_eq!(story.actions(1), []);
+    story.state.refreshing = false;
+    assert_eq!(story.actions(2), [Action::Release]);
+}

@@ -458,12 +458,18 @@ impl Runtime for Containers {
             .map_err(|error| sandbox_failure(&error))
     }
 
-    async fn refresh(&self, pod: &Pod, host: &Host, sources: &Sources) -> Result<(), Error> {
+    async fn refresh(
+        &self,
+        pod: &Pod,
+        host: &Host,
+        sources: &Sources,
+        given_up: &CancellationToken,
+    ) -> Result<(), Error> {
         if !volumes::can_change(pod) {
             return Ok(());
         }
         let folder = self.pod_folder(uid(pod)?)?.join("volumes");
-        volumes::refresh(&folder, &self.fields(pod, host, None), sources).await
+        volumes::refresh(&folder, &self.fields(pod, host, None), sources, given_up).await
     }
 
     async fn start(&self, request: StartRequest<'_>) -> Result<Instance, StartFailure> {
