@@ -5,11 +5,16 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::{
+    common::len,
     each, env, ephemeral,
     faults::{Faults, Path},
     is_empty, names, one_of, pod, probe, resources, text,
     volume::Volumes,
 };
+
+/// Upstream's figures.
+const RESTART_RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
 
 /// What the containers of one pod share while they are judged.
 struct Shared<'v> {
@@ -37,10 +42,7 @@ pub(super) fn all(spec: &Value, volumes: &Volumes<'_>, path: &Path<'_>, faults: 
             probe::probe(hook, &container[hook], &path.field(hook), faults);
         }
         probe::lifecycle(&container["lifecycle"], &path.field("lifecycle"), faults);
-        if !is_empty(&container["restartPolicy"]) {
-            let allowed = ["Always", "Never", "OnFailure"];
-            one_of(&container["restartPolicy"], &allowed, &path.field("restartPolicy"), faults);
-        }
+        restarts(container, path, faults);
     });
     each(&spec["initContainers"], &path.field("initContainers"), |container, path| {
         shared.judge(container, path, faults);
@@ -58,12 +60,37 @@ pub(super) fn all(spec: &Value, volumes: &Volumes<'_>, path: &Path<'_>, faults: 
     });
 }
 
+/// A container may say itself when it is started again; rules need a policy for what none of them is about.
+fn restarts(container: &Value, path: &Path<'_>, faults: &mut Faults) {
+    let (policy, rules) = (&container["restartPolicy"], &container["restartPolicyRules"]);
+    let path_of_policy = &path.field("restartPolicy");
+    if !is_empty(policy) {
+        one_of(policy, &["Always", "Never", "OnFailure"], path_of_policy, faults);
+    } else if len(rules) > 0 {
+        faults.required(path_of_policy, "must specify restartPolicy when restart rules are used");
+    }
+    let path = &path.field("restartPolicyRules");
+    if len(rules) > RESTART_RULES_MAX {
+        faults.too_many(path, len(rules), RESTART_RULES_MAX);
+    }
+    each(rules, path, |rule, path| {
+        one_of(&rule["action"], &["Restart"], &path.field("action"), faults);
+        let (codes, path) = (&rule["exitCodes"], &path.field("exitCodes"));
+        if codes.is_null() {
+            faults.required(path, "must be specified");
+            return;
+        }
+        one_of(&codes["operator"], &["In", "NotIn"], &path.field("operator"), faults);
+        if len(&codes["values"]) > EXIT_CODES_MAX {
+            faults.too_many(&path.field("values"), len(&codes["values"]), EXIT_CODES_MAX);
+        }
+    });
+}
+
 /// Only an init container that keeps running has a life to probe.
 fn init(container: &Value, path: &Path<'_>, faults: &mut Faults) {
     let sidecar = container["restartPolicy"] == "Always";
-    if !sidecar && !is_empty(&container["restartPolicy"]) {
-        one_of(&container["restartPolicy"], &["Always"], &path.field("restartPolicy"), faults);
-    }
+    restarts(container, path, faults);
     for hook in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if sidecar {
             probe::probe(hook, &container[hook], &path.field(hook), faults);

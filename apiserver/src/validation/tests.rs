@@ -311,6 +311,33 @@ fn each_broken_field_of_a_pod_is_named_in_the_words_of_upstream() {
             "spec.ephemeralContainers: Forbidden: cannot be set on create",
         ),
         (
+            "/spec/containers/0/restartPolicyRules",
+            json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}}]),
+            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+        ),
+        (
+            "/spec/initContainers",
+            json!([{"name": "i", "image": "i", "restartPolicy": "Often"}]),
+            "spec.initContainers[0].restartPolicy: Unsupported value: \"Often\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+        ),
+        (
+            "/spec/initContainers",
+            json!([{"name": "i", "image": "i", "restartPolicy": "Never", "restartPolicyRules": [
+                {"action": "Stop", "exitCodes": {"operator": "In", "values": [1]}}]}]),
+            "spec.initContainers[0].restartPolicyRules[0].action: Unsupported value: \"Stop\": supported values: \"Restart\"",
+        ),
+        (
+            "/spec/initContainers",
+            json!([{"name": "i", "image": "i", "restartPolicy": "Never", "restartPolicyRules": [{"action": "Restart"}]}]),
+            "spec.initContainers[0].restartPolicyRules[0].exitCodes: Required value: must be specified",
+        ),
+        (
+            "/spec/initContainers",
+            json!([{"name": "i", "image": "i", "restartPolicy": "Never", "restartPolicyRules": [
+                {"action": "Restart", "exitCodes": {"operator": "Near", "values": [1]}}]}]),
+            "spec.initContainers[0].restartPolicyRules[0].exitCodes.operator: Unsupported value: \"Near\": supported values: \"In\", \"NotIn\"",
+        ),
+        (
             "/spec/restartPolicy",
             json!("Often"),
             "spec.restartPolicy: Unsupported value: \"Often\": supported values: \"Always\", \"Never\", \"OnFailure\"",

@@ -9,6 +9,7 @@
 pub mod backoff;
 pub mod ephemeral;
 pub mod probes;
+pub mod restarts;
 pub mod state;
 pub mod status;
 
@@ -22,9 +23,10 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodStatus};
 
 pub use self::{
     probes::{ProbeKind, ProbeState},
+    restarts::{RestartPolicy, is_sidecar},
     state::{ContainerState, Ended, PodState, PostStart, Stopping, is_image_failure},
 };
-use crate::runtime::{ExitRecord, InstanceKey};
+use crate::runtime::InstanceKey;
 
 /// A killed container that still runs is killed again after so long.
 const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(5);
@@ -173,8 +175,8 @@ pub fn ending(state: &PodState, now: Timestamp) -> Option<Ending> {
         return Some(Ending::DeadlineExceeded);
     }
     let failed_init = state.init_containers().any(|container| {
-        let over = state.last_exit_in_sandbox(&container.name).is_some_and(|exit| exit.code != 0);
-        over && !is_sidecar(container) && state.restart_policy() == RestartPolicy::Never
+        let exit = state.last_exit_in_sandbox(&container.name).filter(|exit| exit.code != 0);
+        exit.is_some_and(|exit| !state.restarts(container, exit))
     });
     if failed_init || state.phase_on_server() == Some("Failed") {
         return Some(Ending::Failed);
@@ -201,32 +203,8 @@ fn is_completed_by(state: &PodState, moment: Timestamp) -> bool {
         && containers.iter().all(|container| {
             let known = state.containers.get(&container.name);
             let ended = known.and_then(ContainerState::last_exited).filter(|ended| ended.at <= moment);
-            ended.is_some_and(|ended| !restarts(state.restart_policy(), ended.exit))
+            ended.is_some_and(|ended| !state.restarts(container, ended.exit))
         })
-}
-
-/// `spec.restartPolicy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartPolicy {
-    /// After every exit.
-    Always,
-    /// After a code other than 0.
-    OnFailure,
-    /// Never.
-    Never,
-}
-
-fn restarts(policy: RestartPolicy, exit: &ExitRecord) -> bool {
-    match policy {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => exit.code != 0,
-        RestartPolicy::Never => false,
-    }
-}
-
-/// An init container that is to run as long as the pod.
-pub fn is_sidecar(container: &Container) -> bool {
-    container.restart_policy.as_deref() == Some("Always")
 }
 
 /// Stops what runs: the containers first, then the sidecars from the last to the first, then frees the rest.
@@ -381,8 +359,7 @@ fn go_on(state: &PodState, settings: &Settings, now: Timestamp, actions: &mut Ve
     // What has a hook for its start lets the next one start once that is over.
     let mut may_start = true;
     for container in &state.spec().containers {
-        let over =
-            state.last_exit(&container.name).is_some_and(|exit| !restarts(state.restart_policy(), exit));
+        let over = state.last_exit(&container.name).is_some_and(|exit| !state.restarts(container, exit));
         let known = state.containers.get(&container.name);
         let is_there = known.is_some_and(|known| known.starting || known.running().is_some());
         if over || !(may_start || is_there) {

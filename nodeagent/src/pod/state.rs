@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
 use super::{
-    RestartPolicy, backoff,
+    backoff,
     ephemeral::{self, Ephemeral},
     later,
     probes::{ProbeKind, ProbeState},
+    restarts::{self, RestartPolicy},
 };
 use crate::runtime::{ExitRecord, HeldDevice, Instance, InstanceKey, RecoveredPod, Sandbox, StartFailure};
 
@@ -271,13 +272,10 @@ impl PodState {
         self.ephemeral.iter().find(|one| one.container.name == name)?.target.as_deref()
     }
 
-    /// Of the pod.
-    pub fn restart_policy(&self) -> RestartPolicy {
-        match self.spec().restart_policy.as_deref() {
-            Some("OnFailure") => RestartPolicy::OnFailure,
-            Some("Never") => RestartPolicy::Never,
-            _ => RestartPolicy::Always,
-        }
+    /// Whether a container that ended so is started again.
+    pub fn restarts(&self, container: &Container, exit: &ExitRecord) -> bool {
+        let policy = RestartPolicy::named(self.spec().restart_policy.as_deref());
+        restarts::restarts(policy, container, exit.code)
     }
 
     /// How the last run ended, if no run is under way.

@@ -13,9 +13,9 @@ use k8s_openapi::{
 };
 
 use super::{
-    Ending, Moment, RestartPolicy, backoff, is_sidecar, later,
+    Ending, Moment, backoff, later,
     probes::ProbeKind,
-    restarts,
+    restarts::is_sidecar,
     state::{ContainerState, Ended, PodState, PostStart},
 };
 use crate::runtime::{ExitRecord, Instance, Qos};
@@ -231,14 +231,14 @@ fn current_state(
     }
     if let Some(ended) = container.last_exited() {
         let Ended { run, exit, at, .. } = ended;
-        let policy = match (kind, state.restart_policy()) {
-            (Kind::Ephemeral, _) => RestartPolicy::Never,
-            (Kind::Init, _) if is_sidecar(spec) => RestartPolicy::Always,
-            (Kind::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
-            (_, policy) => policy,
+        let restarts = match kind {
+            Kind::Ephemeral => false,
+            // Who has done its part is not asked again.
+            Kind::Init if !is_sidecar(spec) && exit.code == 0 => false,
+            Kind::Init | Kind::Main => state.restarts(spec, exit),
         };
         let delay = backoff::before_next(&ended);
-        let waits = ending.is_none() && restarts(policy, exit) && !delay.is_zero();
+        let waits = ending.is_none() && restarts && !delay.is_zero();
         if waits && later(at, delay) > now {
             return (waiting("CrashLoopBackOff", Some(crash_loop(state, spec, delay))), false);
         }
@@ -322,12 +322,21 @@ fn phase(
     if running {
         return "Running";
     }
-    match state.restart_policy() {
-        RestartPolicy::Always => "Running",
-        _ if all_succeeded => "Succeeded",
-        RestartPolicy::Never => "Failed",
-        RestartPolicy::OnFailure => "Running",
+    if state.spec().containers.iter().any(|main| goes_on(state, main)) {
+        "Running"
+    } else if all_succeeded {
+        "Succeeded"
+    } else {
+        "Failed"
     }
+}
+
+/// A container runs, or will again.
+fn goes_on(state: &PodState, main: &Container) -> bool {
+    state.containers.get(&main.name).is_some_and(|known| {
+        known.starting
+            || known.last_exited().map_or(known.running().is_some(), |ended| state.restarts(main, ended.exit))
+    })
 }
 
 fn terminated_of(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {

@@ -681,3 +681,54 @@ fn a_status_holds_nothing_that_is_lost_on_its_way_to_the_server() {
         assert_eq!(on_server, status);
     }
 }
+
+#[test]
+fn a_container_may_be_restarted_by_rules_of_its_own() {
+    let rules = serde_json::json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let mut story = Story::in_sandbox(serde_json::json!({"restartPolicy": "Never", "containers": [
+        {"name": "main", "restartPolicy": "Never", "restartPolicyRules": rules}, {"name": "once"}]}));
+    story.started("main", 0, 0, 0);
+    story.started("once", 0, 0, 0);
+    story.exited("once", 0, 0, 0, 1);
+    story.exited("main", 0, 42, 0, 1);
+    assert_eq!(story.actions(1), [start("main", 1, 10)]);
+    assert_eq!(story.status(1).phase.as_deref(), Some("Running"));
+    story.started("main", 1, 10, 1);
+    story.exited("main", 1, 42, 1, 2);
+    assert_eq!(waiting_reason(&first(&story.status(3))).as_deref(), Some("CrashLoopBackOff"));
+    assert_eq!((story.look_again(3), story.status(3).phase.as_deref()), (Some(12), Some("Running")));
+    story.started("main", 2, 20, 12);
+    story.exited("main", 2, 41, 12, 13);
+    assert_eq!(story.actions(13), [Action::Release, Action::Discard(key("main", 0))]);
+    assert_eq!(story.status(13).phase.as_deref(), Some("Failed"));
+}
+
+#[test]
+fn a_pod_ends_when_no_container_of_it_is_restarted_whatever_its_own_policy() {
+    let phase = |codes: [i32; 2]| {
+        let spec = serde_json::json!({"containers": [
+            {"name": "a", "restartPolicy": "Never"}, {"name": "b", "restartPolicy": "OnFailure"}]});
+        let mut story = Story::in_sandbox(spec);
+        for (name, code) in ["a", "b"].into_iter().zip(codes) {
+            story.started(name, 0, 0, 0);
+            story.exited(name, 0, code, 0, 1);
+        }
+        (story.status(1).phase.unwrap(), story.actions(1).contains(&Action::Release))
+    };
+    assert_eq!(phase([0, 0]), ("Succeeded".to_owned(), true));
+    assert_eq!(phase([1, 0]), ("Failed".to_owned(), true));
+    assert_eq!(phase([0, 1]), ("Running".to_owned(), false));
+}
+
+#[test]
+fn an_init_container_that_may_not_be_restarted_fails_its_pod() {
+    let fails = |policy: &str| {
+        let spec = serde_json::json!({"initContainers": [{"name": "init", "restartPolicy": policy}],
+            "containers": [{"name": "main"}]});
+        let mut story = Story::in_sandbox(spec);
+        story.started("init", 0, 0, 0);
+        story.exited("init", 0, 1, 0, 1);
+        story.status(1).phase.as_deref() == Some("Failed")
+    };
+    assert_eq!((fails("Never"), fails("OnFailure")), (true, false));
+}

@@ -7,13 +7,12 @@ use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, PodSpec};
 pub(super) fn unsupported(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let init = spec.init_containers.iter().flatten().enumerate();
-    let init = init.map(|(at, container)| (format!("spec.initContainers[{at}]"), container, true));
+    let init = init.map(|(at, container)| (format!("spec.initContainers[{at}]"), container));
     let main = spec.containers.iter().enumerate();
-    let main = main.map(|(at, container)| (format!("spec.containers[{at}]"), container, false));
+    let main = main.map(|(at, container)| (format!("spec.containers[{at}]"), container));
     of_pod(spec).map(|field| format!("spec.{field}")).or_else(|| {
-        init.chain(main).find_map(|(path, container, may_restart)| {
-            of_container(container, may_restart).map(|field| format!("{path}.{field}"))
-        })
+        init.chain(main)
+            .find_map(|(path, container)| of_container(container).map(|field| format!("{path}.{field}")))
     })
 }
 
@@ -35,7 +34,7 @@ fn of_pod(spec: &PodSpec) -> Option<&'static str> {
     first(asks)
 }
 
-fn of_container(container: &Container, may_restart: bool) -> Option<&'static str> {
+fn of_container(container: &Container) -> Option<&'static str> {
     let context = container.security_context.as_ref();
     let mut mounts = container.volume_mounts.iter().flatten();
     let asks = [
@@ -51,8 +50,6 @@ fn of_container(container: &Container, may_restart: bool) -> Option<&'static str
             mounts.any(|mount| mount.recursive_read_only.as_deref() == Some("Enabled")),
             "volumeMounts.recursiveReadOnly",
         ),
-        // Of init containers it makes sidecars, which are there.
-        (!may_restart && container.restart_policy.is_some(), "restartPolicy"),
     ];
     first(asks)
 }
@@ -96,7 +93,6 @@ mod tests {
             assert_eq!(field(spec.clone(), json!({})).as_deref(), Some(expected), "{spec}");
         }
         for (container, expected) in [
-            (json!({"restartPolicy": "Never"}), "spec.containers[0].restartPolicy"),
             (
                 json!({"securityContext": {"procMount": "Unmasked"}}),
                 "spec.containers[0].securityContext.procMount",
@@ -117,7 +113,7 @@ mod tests {
             "initContainers": [{"name": "side", "restartPolicy": "Always"}],
             "securityContext": {"sysctls": [], "appArmorProfile": {"type": "Unconfined"}},
         });
-        let container = json!({"securityContext": {"procMount": "Default"}});
+        let container = json!({"restartPolicy": "Never", "securityContext": {"procMount": "Default"}});
         assert_eq!(field(spec, container), None);
     }
 }
