@@ -19,11 +19,12 @@ use hickory_proto::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
 
+use super::seats::Seats;
 use crate::services::{Answer, Data, Kind, Services, ZONE};
 
 const PORT: u16 = 53;
@@ -37,8 +38,10 @@ const NEGATIVE_TTL_S: u32 = 5;
 const UDP_MIN: usize = 512;
 const UDP_MAX: usize = 1_232;
 
-/// Questions at once. What comes beyond waits in the socket.
+/// Questions at once, of all pods and of one. What comes when all are under way waits in the socket; what comes from who has its
+/// share is dropped, and asked again.
 const QUESTIONS_MAX: usize = 512;
+const QUESTIONS_EACH: usize = 128;
 
 /// For one server of the machine's to answer, and for a client to send its question over TCP.
 const UPSTREAM_LIMIT: Duration = Duration::from_secs(2);
@@ -70,13 +73,14 @@ pub(super) async fn serve(sockets: Sockets, services: Known) {
 }
 
 async fn serve_udp(socket: Arc<UdpSocket>, services: Known) {
-    let seats = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let seats = Seats::new(QUESTIONS_MAX, QUESTIONS_EACH);
     let mut open = JoinSet::new();
     let mut buffer = vec![0_u8; 4_096];
-    while let Ok(seat) = Arc::clone(&seats).acquire_owned().await {
+    while let Some(seat) = seats.free().await {
         while open.try_join_next().is_some() {}
         // An error is about an earlier answer that could not be delivered.
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let Some(seat) = seats.give(seat, client.ip()) else { continue };
         let (question, socket, known) =
             (buffer[..length].to_vec(), Arc::clone(&socket), services.borrow().clone());
         open.spawn(async move {
@@ -89,14 +93,15 @@ async fn serve_udp(socket: Arc<UdpSocket>, services: Known) {
 }
 
 async fn serve_tcp(listener: TcpListener, services: Known) {
-    let seats = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let seats = Seats::new(QUESTIONS_MAX, QUESTIONS_EACH);
     let mut open = JoinSet::new();
-    while let Ok(seat) = Arc::clone(&seats).acquire_owned().await {
+    while let Some(seat) = seats.free().await {
         while open.try_join_next().is_some() {}
-        let Ok((client, _)) = listener.accept().await else {
+        let Ok((client, from)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let Some(seat) = seats.give(seat, from.ip()) else { continue };
         let services = services.clone();
         open.spawn(async move {
             let _ = converse(client, &services).await;

@@ -8,13 +8,15 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
-/// Connections at once. A pod that opens more waits.
+use super::seats::Seats;
+
+/// Connections at once, of all pods and of one. Who comes when all are taken waits; who has its share is turned away.
 const CONNECTIONS_MAX: usize = 1_024;
+const CONNECTIONS_EACH: usize = 128;
 
 /// How long the server may take to answer a call.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -31,13 +33,14 @@ pub(super) async fn open(gateway: Ipv4Addr) -> std::io::Result<(TcpListener, u16
 
 /// Serves until dropped; the connections go with it.
 pub(super) async fn serve(listener: TcpListener, server: String) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let seats = Seats::new(CONNECTIONS_MAX, CONNECTIONS_EACH);
     let server = Arc::<str>::from(server);
     let mut open = JoinSet::new();
-    while let Ok(seat) = Arc::clone(&seats).acquire_owned().await {
+    while let Some(seat) = seats.free().await {
         while open.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((client, _)) => {
+            Ok((client, from)) => {
+                let Some(seat) = seats.give(seat, from.ip()) else { continue };
                 let server = Arc::clone(&server);
                 open.spawn(async move {
                     connect(client, &server).await;

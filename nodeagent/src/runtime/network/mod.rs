@@ -16,6 +16,7 @@ mod kernel;
 mod link;
 pub(super) mod namespace;
 mod rules;
+mod seats;
 
 use std::{
     collections::BTreeMap,

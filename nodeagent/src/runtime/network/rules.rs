@@ -152,6 +152,13 @@ impl Table<'_> {
         ] {
             self.declare(&format!("chain ip {table} {chain} {{ {hook} ; policy accept ; }}"));
         }
+        let (range, bits) = SERVICE_RANGE;
+        // Pods of another agent of this machine are led by that one's table: it may be of another cluster, whose services
+        // have the same addresses.
+        self.rule(
+            "from-outside",
+            &format!("iifname \"claw*\" iifname != \"{table}\" ip daddr {range}/{bits} return"),
+        );
         let to = "ip daddr . meta l4proto . th dport";
         for chain in ["from-outside", "from-here"] {
             self.rule(chain, &format!("{to} vmap @routes"));
@@ -168,7 +175,6 @@ impl Table<'_> {
         );
         let pods = Ipv4Addr::from_bits(gateway.to_bits() & 0xffff_ff00);
         self.rule("leaving", &format!("ip saddr {pods}/24 oifname != \"claw*\" masquerade"));
-        let (range, bits) = SERVICE_RANGE;
         for (chain, whom) in [
             ("refuse-forward", format!("iifname \"{table}\" ip daddr {range}/{bits}")),
             ("refuse-output", format!("{to} @refused")),
@@ -321,6 +327,16 @@ mod tests {
 
     fn of(routes: Vec<Route>) -> Rules {
         rules(place(), &Services { routes, ..Services::default() }, &[])
+    }
+
+    #[test]
+    fn who_comes_from_another_agents_pods_is_left_to_its_rules_before_all_others() {
+        let text = of(vec![route(&[(2, 1)], None)]).transaction("claw7", &BTreeSet::new());
+        let rule = "iifname \"claw*\" iifname != \"claw7\" ip daddr 10.96.0.0/16 return";
+        let of_chain: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("add rule ip claw7 from-outside ")).collect();
+        assert_eq!(of_chain[0], rule);
+        assert!(of_chain[1].contains("vmap @routes"), "{of_chain:?}");
     }
 
     #[test]
