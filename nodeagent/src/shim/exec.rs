@@ -9,15 +9,12 @@ use std::{
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        signal::{Signal, kill},
-        wait::waitpid,
-    },
     unistd::Pid,
 };
 
 use super::{
     ExecJob, ExecReply,
+    processes::kill_tree,
     starter::answer,
     sys,
     talk::exit_code,
@@ -75,8 +72,7 @@ fn finish(pid: Pid, mut pipe: File, timeout: Duration) -> ExecReply {
             return ExecReply::Exited { code, output: String::from_utf8_lossy(&output).into_owned() };
         }
         if Instant::now() >= deadline {
-            let _ = kill(pid, Signal::SIGKILL);
-            let _ = waitpid(pid, None);
+            kill_tree(pid);
             return ExecReply::TimedOut;
         }
     }

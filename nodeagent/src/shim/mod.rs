@@ -33,6 +33,7 @@ mod exec;
 mod filter;
 mod logs;
 mod mounts;
+mod processes;
 mod starter;
 pub mod sys;
 mod talk;

@@ -26,7 +26,9 @@ use nix::{
 };
 
 use super::{
-    TalkJob, TalkReply, sys,
+    TalkJob, TalkReply,
+    processes::kill_session,
+    sys,
     tenant::{self, Ends},
 };
 use crate::Error;
@@ -154,20 +156,5 @@ fn hang_up(pid: Pid) {
         let _ = poll(&mut [], PollTimeout::from(POLL_MS));
     }
     // What it started, in its session: libcontainer makes it the leader of one.
-    for member in members(pid) {
-        let _ = kill(member, Signal::SIGKILL);
-    }
-}
-
-/// Processes of a session.
-fn members(session: Pid) -> Vec<Pid> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| session_of(*pid) == Some(session.as_raw())).map(Pid::from_raw).collect()
-}
-
-/// The fourth field after the name, which is in brackets and may hold anything.
-fn session_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(3)?.parse().ok()
+    kill_session(pid);
 }

@@ -253,6 +253,15 @@ async fn commands_run_inside_a_container_and_are_killed_in_time() {
     let reply = exec(&["toolbox", "cat", "/proc/sys/kernel/hostname"], long).await;
     assert_eq!(reply, ExecReply::Exited { code: 0, output: "subject\n".to_owned() });
     assert_eq!(exec(&["/toolbox", "sleep", "100"], Duration::from_millis(300)).await, ExecReply::TimedOut);
+    let both = ["/toolbox", "sh", "-c", "toolbox sleep 4711; toolbox sleep 4711"];
+    assert_eq!(exec(&both, Duration::from_millis(300)).await, ExecReply::TimedOut);
+    eventually("what it started has ended with it", || async {
+        let ExecReply::Exited { code: 0, output } = exec(&["toolbox", "ps"], long).await else {
+            return false;
+        };
+        !output.contains("4711")
+    })
+    .await;
     assert!(matches!(exec(&["/nowhere"], long).await, ExecReply::Failed(_)));
     rig.close().await;
 }
@@ -304,7 +313,7 @@ async fn the_host_reaches_a_pod_at_its_address() {
         headers: vec![],
         any_status: false,
     };
-    let limit = Duration::from_secs(5);
+    let limit = common::PATIENCE;
     eventually("the probe succeeds", || async {
         rig.runtime.probe(&run.key, &probe("/healthz"), limit).await.is_ok()
     })
