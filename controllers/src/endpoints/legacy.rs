@@ -73,13 +73,15 @@ fn endpoints(service: &Service, groups: &Groups) -> Endpoints {
 fn subsets(groups: &Groups) -> Vec<EndpointSubset> {
     let mut subsets: BTreeMap<&[_], EndpointSubset> = BTreeMap::new();
     let all = groups.iter().flat_map(|(shape, endpoints)| endpoints.values().map(move |one| (shape, one)));
-    for (shape, endpoint) in all.filter(|(_, endpoint)| !is_leaving(endpoint)).take(ADDRESSES_MAX) {
+    let mut known: Vec<_> = all.filter(|(_, endpoint)| !is_leaving(endpoint)).collect();
+    // Where not all have room, those who serve have it first.
+    known.sort_by_key(|(_, endpoint)| !is_ready(endpoint));
+    for (shape, endpoint) in known.into_iter().take(ADDRESSES_MAX) {
         let subset = subsets.entry(&shape.ports).or_insert_with(|| EndpointSubset {
             ports: Some(ports(shape)).filter(|ports| !ports.is_empty()),
             ..EndpointSubset::default()
         });
-        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(true);
-        let list = if ready { &mut subset.addresses } else { &mut subset.not_ready_addresses };
+        let list = if is_ready(endpoint) { &mut subset.addresses } else { &mut subset.not_ready_addresses };
         list.get_or_insert_default().push(address(endpoint));
     }
     for subset in subsets.values_mut() {
@@ -88,6 +90,10 @@ fn subsets(groups: &Groups) -> Vec<EndpointSubset> {
         }
     }
     subsets.into_values().collect()
+}
+
+fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(true)
 }
 
 /// Endpoints know no pods that are on their way out, but those that are published whatever they are.

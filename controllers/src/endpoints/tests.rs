@@ -123,6 +123,24 @@ fn pods_that_are_ready_are_endpoints_at_the_port_that_they_name() {
 }
 
 #[test]
+fn where_not_all_have_room_who_serves_has_it_first() {
+    let pods = |letter: char, third: u32, count: u32| -> Vec<Pod> {
+        let ip = |n: u32| json!({"status": {"podIP": format!("10.{third}.{}.{}", n / 200, n % 200)}});
+        (0..count).map(|n| pod(&format!("{letter}{n}"), ip(n))).collect()
+    };
+    let mut all = pods('a', 1, 500);
+    for pod in &mut all {
+        pod.status.as_mut().unwrap().conditions = None;
+    }
+    all.extend(pods('b', 2, 700));
+    let legacy = bodies(&Picture::of(all).plan(service(json!({}))), "endpoints");
+    let subset = &legacy[0]["subsets"][0];
+    let count = |list: &str| subset[list].as_array().map_or(0, Vec::len);
+    assert_eq!((count("addresses"), count("notReadyAddresses")), (700, 300));
+    assert_eq!(legacy[0]["metadata"]["annotations"]["endpoints.kubernetes.io/over-capacity"], "truncated");
+}
+
+#[test]
 fn what_is_there_already_is_not_written_again() {
     let picture = Picture::of(vec![pod("p2", json!({}))]);
     picture.follow(service(json!({})));
