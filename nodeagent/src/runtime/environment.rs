@@ -1,6 +1,6 @@
 //! A container's environment and command line: values, references, and `$(NAME)`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use claw_schemas::quantity::Quantity;
 use k8s_openapi::{
@@ -46,6 +46,26 @@ impl Environment {
 
     /// Replaces `$(NAME)` where NAME is known; `$$` is a plain dollar; anything else stays.
     pub(super) fn expand(&self, text: &str) -> String {
+        Self::expand_with(text, |name| self.get(name).map_or_else(|| format!("$({name})"), str::to_owned))
+    }
+
+    /// The same where all names must have a value. The error is the kubelet's.
+    pub(super) fn expand_all(&self, text: &str) -> Result<String, String> {
+        let mut missing = BTreeSet::new();
+        let expanded = Self::expand_with(text, |name| {
+            let value = self.get(name).unwrap_or_default();
+            if value.is_empty() {
+                missing.insert(name.to_owned());
+            }
+            value.to_owned()
+        });
+        if missing.is_empty() {
+            return Ok(expanded);
+        }
+        Err(format!("missing value for {}", missing.into_iter().collect::<Vec<_>>().join(", ")))
+    }
+
+    fn expand_with(text: &str, mut value_of: impl FnMut(&str) -> String) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(at) = rest.find('$') {
@@ -58,10 +78,7 @@ impl Environment {
             }
             match rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
                 Some((name, after)) => {
-                    match self.get(name) {
-                        Some(value) => out.push_str(value),
-                        None => out.push_str(&format!("$({name})")),
-                    }
+                    out.push_str(&value_of(name));
                     rest = after;
                 }
                 None => out.push('$'),
@@ -329,6 +346,14 @@ mod tests {
         ] {
             assert_eq!(environment.expand(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_path_in_a_volume_needs_all_its_names() {
+        let environment = environment(&[("A", "1"), ("EMPTY", "")]);
+        assert_eq!(environment.expand_all("$(A)/$$(B)"), Ok("1/$(B)".to_owned()));
+        let missing = environment.expand_all("$(NOPE)/$(A)/$(EMPTY)/$(NOPE)");
+        assert_eq!(missing, Err("missing value for EMPTY, NOPE".to_owned()));
     }
 
     #[test]

@@ -480,7 +480,9 @@ pub(super) fn binds(
         };
         let part = match (&wanted.sub_path, &wanted.sub_path_expr) {
             (Some(plain), _) if !plain.is_empty() => plain.clone(),
-            (_, Some(template)) if !template.is_empty() => environment.expand(template),
+            (_, Some(template)) if !template.is_empty() => {
+                environment.expand_all(template).map_err(config_error)?
+            }
             _ => String::new(),
         };
         let source = if part.is_empty() {
