@@ -1,10 +1,13 @@
-//! A network of its own for a machine that can only dial out, as behind a home router.
+//! Networks of their own: for a machine that can only dial out, as behind a home router; and for a story whose ports and rules are
+//! nobody else's business.
 
 use std::{
     path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU8, Ordering},
 };
+
+use nix::sched::{CloneFlags, unshare};
 
 use crate::kubectl::Outcome;
 
@@ -21,6 +24,25 @@ const RULES: &str = "table inet claw_e2e {
 /// Shows the machine's control groups and this network's interfaces under `/sys`, as a machine of its own would.
 const ENTER: &str = "set -e; groups=$(mktemp -d); mount --rbind /sys/fs/cgroup $groups; mount -t sysfs sysfs /sys; \
     mount --rbind $groups /sys/fs/cgroup; umount -l $groups; rmdir $groups; exec \"$@\"";
+
+/// An address, and a way out that leads nowhere. A range for documentation: RFC 5737.
+const ALONE: &str = "set -e; ip link set lo up; ip link add uplink type veth peer name nowhere; \
+    ip address add 198.51.100.2/24 dev uplink; ip link set uplink up; ip link set nowhere up; \
+    ip route add default via 198.51.100.1";
+
+/// Gives the calling thread, and whatever it starts from now on, a network and mounts of its own, until the last of them ends. So
+/// several stories may have the same ports and rules at a time.
+///
+/// # Panics
+/// When the machine cannot.
+pub fn move_out() {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("root may have a network of its own");
+    run("mount --make-rprivate /", "");
+    for script in [ENTER.replace("exec \"$@\"", ""), ALONE.to_owned()] {
+        let outcome = Outcome::of(Command::new("sh").args(["-c", &script]), "");
+        outcome.success().unwrap_or_else(|text| panic!("{text}"));
+    }
+}
 
 /// A network namespace, joined with the host by a pair of interfaces. Dropped, it is removed.
 #[derive(Debug)]

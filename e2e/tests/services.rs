@@ -10,7 +10,6 @@ use std::{
     path::PathBuf,
     process::Command,
     sync::mpsc,
-    thread,
     time::Duration,
 };
 
@@ -18,7 +17,7 @@ use claw_e2e::{
     Cluster, Kubectl, Options,
     binary::workspace,
     need::{self, Need},
-    wait,
+    netns, wait,
 };
 use nix::sched::{CloneFlags, setns};
 use serde_json::json;
@@ -99,6 +98,7 @@ fn services_lead_to_their_pods_and_go_on_while_the_agent_is_away() {
     if !need::all(story, &[Need::Root, Need::Kubectl, Need::Networks]) {
         return;
     }
+    netns::move_out();
     let mut cluster = Cluster::start(Options::up(1));
     let kubectl = cluster.kubectl();
     let example: PathBuf = workspace().join("examples/service.yaml");
@@ -156,9 +156,15 @@ fn a_pod_calls_by_name_and_weights_decide_who_answers(kubectl: &Kubectl) {
 }
 
 fn the_host_calls(kubectl: &Kubectl, echo: Ipv4Addr) {
-    assert!(get((echo, 80)).unwrap().contains("echo-"));
-    let refused = get((address(kubectl, "nobody"), 80)).unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{refused}");
+    wait::until("the address of a service leads to its pods", wait::SOON, || {
+        let answer = get((echo, 80)).map_err(|error| error.to_string())?;
+        wait::check(answer.contains("echo-"), answer)
+    });
+    let nobody = address(kubectl, "nobody");
+    wait::until("a service without pods refuses", wait::SOON, || match get((nobody, 80)) {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     let own = own_address();
     wait::until("the port of the host leads to its pod", wait::SOON, || {
         get((own, 28080)).and_then(|answer| match answer.contains("at-the-host") {
@@ -166,7 +172,9 @@ fn the_host_calls(kubectl: &Kubectl, echo: Ipv4Addr) {
             false => Err(std::io::Error::other(answer)),
         })
     });
-    assert!(get((Ipv4Addr::LOCALHOST, 28081)).unwrap().contains("28081") || get((own, 28081)).is_ok());
+    wait::until("a pod of the machine's network has its ports", wait::SOON, || {
+        get((Ipv4Addr::LOCALHOST, 28081)).map_err(|error| error.to_string())
+    });
     let node_port =
         kubectl.ok(&["get", "service", "from-outside", "-o", "jsonpath={.spec.ports[0].nodePort}"]);
     let node_port: u16 = node_port.parse().expect("a port of the nodes was given");
@@ -175,8 +183,11 @@ fn the_host_calls(kubectl: &Kubectl, echo: Ipv4Addr) {
         wait::check(answer.contains("echo-"), answer)
     });
     // The API server, by its service's address and certificate.
-    let version = kubectl.ok(&["--server", "https://10.96.0.1", "get", "--raw", "/version"]);
-    assert!(version.contains("gitVersion"), "{version}");
+    wait::until("the API server is where its service is", wait::SOON, || {
+        let version =
+            kubectl.run(&["--server", "https://10.96.0.1", "get", "--raw", "/version"]).success()?;
+        wait::check(version.contains("gitVersion"), version)
+    });
 }
 
 /// From inside the network of `echo-heavy`.
@@ -189,20 +200,28 @@ fn pods_call(cluster: &Cluster, kubectl: &Kubectl, echo: Ipv4Addr) {
         // One of both is itself: it must not see itself as the caller.
         for who in ["echo-light", "echo-heavy"] {
             wait::until(who, wait::LATER, || {
-                let answer = get((echo, 80)).unwrap();
+                let answer = get((echo, 80)).map_err(|error| error.to_string())?;
                 wait::check(answer.contains(who), answer)
             });
         }
-        let first = get((sticky, 80)).unwrap();
+        let first =
+            wait::until("sticky", wait::SOON, || get((sticky, 80)).map_err(|error| error.to_string()));
         for _ in 0..20 {
             assert_eq!(get((sticky, 80)).unwrap(), first, "the client comes back to the same");
         }
-        TcpStream::connect((Ipv4Addr::new(10, 96, 0, 1), 443)).expect("the API server is in reach");
+        wait::until("the API server is in reach", wait::SOON, || {
+            TcpStream::connect((Ipv4Addr::new(10, 96, 0, 1), 443)).map_err(|error| error.to_string())
+        });
         // The names of the headless service, from the resolver of the node.
         let gateway = Ipv4Addr::from_bits(own.to_bits() & 0xffff_ff00 | 1);
-        let found = ask(gateway, "each.default.svc.cluster.local");
-        assert_eq!((found.0, found.1), (0, 2), "two pods behind a name");
-        assert_eq!(ask(gateway, "nobody-knows.default.svc.cluster.local").0, 3);
+        let answers = |name: &str, expected: (u8, u16)| {
+            wait::until(name, wait::SOON, || {
+                let found = ask(gateway, name).map_err(|error| error.to_string())?;
+                wait::check(found == expected, format!("{found:?}"))
+            });
+        };
+        answers("each.default.svc.cluster.local", (0, 2));
+        answers("nobody-knows.default.svc.cluster.local", (3, 0));
     });
 }
 
@@ -333,20 +352,20 @@ fn get_path(address: (Ipv4Addr, u16), path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Code and number of answers to a question for addresses.
-fn ask(server: Ipv4Addr, name: &str) -> (u8, u16) {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.set_read_timeout(Some(wait::SOON)).unwrap();
+/// Code and number of answers to a question for addresses. A packet may be lost.
+fn ask(server: Ipv4Addr, name: &str) -> std::io::Result<(u8, u16)> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut query = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         query.push(u8::try_from(label.len()).unwrap());
         query.extend(label.bytes());
     }
     query.extend([0, 0, 1, 0, 1]);
-    socket.send_to(&query, (server, 53)).unwrap();
+    socket.send_to(&query, (server, 53))?;
     let mut answer = [0; 1500];
-    socket.recv(&mut answer).expect("the node answers questions");
-    (answer[3] & 15, u16::from_be_bytes([answer[6], answer[7]]))
+    socket.recv(&mut answer)?;
+    Ok((answer[3] & 15, u16::from_be_bytes([answer[6], answer[7]])))
 }
 
 /// Runs something in a network namespace, in a thread of its own.

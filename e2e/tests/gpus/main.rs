@@ -92,7 +92,7 @@ async fn a_gpu_that_breaks_is_withheld_and_its_pod_goes_on() {
     let kubectl = cluster.kubectl();
     kubectl.ok_with(&["apply", "-f", "-"], &holder("one", ""));
     kubectl.ok(&["wait", "--for=condition=Ready", "pod/one", "--timeout=120s"]);
-    let (pid, _) = container(&cluster, "one").expect("it runs");
+    let pid = process_of(&cluster, "one");
 
     recording.change(|gpus| gpus[1]["ecc"]["uncorrected"] = 2.into());
     becomes(&http, ("2", "1"), "False").await;
@@ -206,9 +206,14 @@ fn container(cluster: &Cluster, pod: &str) -> Option<(i32, String)> {
     all.into_iter().find(|(_, line)| line.starts_with("/toolbox") && line.trim_end().ends_with(pod))
 }
 
+/// It is told as started a moment before it is what it is to be.
+fn process_of(cluster: &Cluster, pod: &str) -> i32 {
+    wait::until(pod, wait::SOON, || container(cluster, pod).ok_or("it does not run")).0
+}
+
 /// Kills the container of a pod, which outlived its agent, and waits for the next.
 fn is_killed_and_started_again(cluster: &Cluster, kubectl: &Kubectl, pod: &str) {
-    let (pid, _) = container(cluster, pod).expect("it outlives its agent");
+    let pid = process_of(cluster, pod);
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("root may");
     wait::until("its container is started again", wait::LATER, || {
         let path = "jsonpath={.status.containerStatuses[0].restartCount} {.status.phase}";
@@ -219,7 +224,7 @@ fn is_killed_and_started_again(cluster: &Cluster, kubectl: &Kubectl, pod: &str) 
 
 /// What the environment of a running container names.
 fn gpus_of(cluster: &Cluster, pod: &str) -> String {
-    let (pid, _) = container(cluster, pod).unwrap_or_else(|| panic!("{pod} does not run"));
+    let pid = process_of(cluster, pod);
     let environment = fs::read(format!("/proc/{pid}/environ")).expect("root may read it");
     let environment = String::from_utf8_lossy(&environment).into_owned();
     let found = environment.split('\0').find_map(|line| line.strip_prefix(VISIBLE));
