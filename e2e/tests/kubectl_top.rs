@@ -144,6 +144,10 @@ fn shows_the_same_by_ours(cluster: &Cluster) {
     let all = rows(&table);
     assert_eq!(all[0].names, ["default", "busy", "burner"], "{table}");
     assert!(all[0].is_busy(), "{table}");
+    let table = ours(&["pod", "--sum"]).success().unwrap();
+    let last = table.lines().last().unwrap_or_default().split_whitespace().last().unwrap_or_default();
+    let sum: u64 = last.strip_suffix("Mi").and_then(|number| number.parse().ok()).expect(last);
+    assert!(table.contains("________") && sum >= HELD_MIB, "{table}");
     let table = ours(&["node"]).success().unwrap();
     let header: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
     assert_eq!(header, ["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"]);

@@ -69,3 +69,34 @@ async fn a_start_begins_before_anything_is_told_and_is_told_once() {
     cancel.cancel();
     agent.await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_came_past_the_scheduler_is_refused_what_the_node_does_not_have() {
+    let (sessions, mut opened) = mpsc::channel(1);
+    let cancel = CancellationToken::new();
+    let (link, runtime) = (Arc::new(Link(sessions)), Arc::new(Hollow::new()));
+    let mut config = AgentConfig::new("here");
+    config.capacity.insert("cpu".to_owned(), "1500m".parse().unwrap());
+    let agent = tokio::spawn(Agent::run(config, link, unreachable_client(), runtime, cancel.clone()));
+    let (mut said, server) = opened.recv().await.unwrap();
+    let pod = json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": "u"},
+        "spec": {"nodeName": "here", "containers": [
+            {"name": "main", "image": "i", "resources": {"requests": {"cpu": "2"}}}]},
+        "status": {"phase": "Pending"},
+    });
+    let desired = DesiredPods { revision: 1, pods: vec![pod.to_string().into()] };
+    server.send(Ok(ServerMessage { message: Some(Message::DesiredPods(desired)) })).await.unwrap();
+    let refused = loop {
+        let status = first_status(&mut said).await;
+        if status.phase.as_deref() == Some("Failed") {
+            break status;
+        }
+    };
+    assert_eq!(refused.reason.as_deref(), Some("OutOfcpu"));
+    let why =
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 2000, used: 0, capacity: 1500";
+    assert_eq!(refused.message.as_deref(), Some(why));
+    cancel.cancel();
+    agent.await.unwrap().unwrap();
+}

@@ -13,6 +13,7 @@ mod node_info;
 pub mod outbox;
 mod pressure;
 mod report;
+mod room;
 mod services;
 mod session;
 mod statics;
@@ -40,6 +41,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     outbox::Outbox,
+    room::Room,
     statics::{Mirror, Statics, is_static},
     usage::Meter,
     worker::{RunView, RunViews, WISHES_MAX, Wish, Worker},
@@ -116,6 +118,8 @@ struct Shared {
     /// Uids of pods that are ending here, or that the server takes for ended: what they hold will soon be free. A pod is
     /// among them before the server can give to others what it held.
     going: Mutex<HashSet<String>>,
+    /// What pods are promised.
+    room: Room,
     /// All services, once the first list of them is here.
     services: watch::Sender<Option<Store<Service>>>,
     /// Until when containers wait for that.
@@ -124,6 +128,15 @@ struct Shared {
     mirrors: Mutex<HashMap<String, Mirror>>,
     /// Random per run of the agent.
     instance_id: String,
+}
+
+impl Shared {
+    /// What pods may have, by resource name, as the Node says it.
+    fn allocatable(&self) -> BTreeMap<String, Quantity> {
+        let mut amounts = self.runtime.machine().allocatable;
+        amounts.extend(self.config.capacity.clone());
+        amounts
+    }
 }
 
 /// The agent of one node.
@@ -148,6 +161,7 @@ impl Agent {
             outbox: Outbox::default(),
             meter: Meter::default(),
             going: Mutex::default(),
+            room: Room::default(),
             services: watch::Sender::default(),
             services_until: Instant::now() + config.services_wait,
             mirrors: Mutex::default(),
@@ -295,6 +309,7 @@ impl Pods {
             worker.run(pods.cancel.clone()).await;
             pods.workers.lock().remove(&uid);
             pods.shared.going.lock().remove(&uid);
+            pods.shared.room.free(&uid);
         });
     }
 

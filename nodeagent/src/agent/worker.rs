@@ -1,7 +1,11 @@
 //! One pod: asks [`plan`] what to do, does it, and reports. All I/O for a pod happens here, in tasks
 //! of this worker; their outcomes change its [`PodState`], one at a time.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use claw_client::trace::SPANS;
 use jiff::Timestamp;
@@ -156,6 +160,9 @@ impl Worker {
         worker.recorded = true;
         // Before others are asked in.
         worker.note_ending(worker.steady.now());
+        if worker.state.sandbox.is_some() {
+            worker.shared.room.keep(&worker.state.pod);
+        }
         let running: Vec<InstanceKey> =
             worker.state.containers.values().filter_map(|c| c.running()).map(|run| run.key.clone()).collect();
         for key in running {
@@ -432,7 +439,7 @@ impl Worker {
         let going = shared.going.lock().clone();
         let span = trace_span!(target: SPANS, parent: None, "prepare pod", k8s.pod = self.name(), k8s.pod.uid = self.state.uid());
         let prepare = async move {
-            match shared.runtime.admit(&pod, &going, &shared.sources).await {
+            match admit(&shared, &pod, &going).await {
                 Ok(()) => {
                     Outcome::Prepared(shared.runtime.prepare(&pod, &shared.host, &shared.sources).await)
                 }
@@ -624,6 +631,9 @@ impl Worker {
                     tracing::warn!(pod = %self.name(), why, "the pod's resources were not freed; trying again");
                     self.tell(Severity::Warning, "FailedKillPod", format!("error killing pod: {why}"), None);
                 }
+                if result.is_ok() {
+                    self.shared.room.free(self.state.uid());
+                }
                 self.state.released(result.is_ok(), now);
             }
         }
@@ -744,6 +754,20 @@ impl Worker {
             self.tell(Severity::Warning, "BackOff", message, Some(&key.container));
         }
     }
+}
+
+/// Gives a pod its place on the node. Those of files come whatever there is: nobody else could take them.
+async fn admit(shared: &Shared, pod: &Pod, going: &HashSet<String>) -> Result<(), Refusal> {
+    if is_static(pod) {
+        shared.room.keep(pod);
+    } else {
+        shared.room.take(pod, &shared.allocatable(), going)?;
+    }
+    let admitted = shared.runtime.admit(pod, going, &shared.sources).await;
+    if matches!(admitted, Err(Refusal::Never(_))) {
+        shared.room.free(pod.metadata.uid.as_deref().unwrap_or_default());
+    }
+    admitted
 }
 
 /// Whether a newer object says anything that must be written down for the next run of the agent. Every report comes back

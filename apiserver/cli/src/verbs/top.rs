@@ -76,6 +76,9 @@ pub struct PodArgs {
     /// In all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
+    /// What all of them use together
+    #[arg(long)]
+    sum: bool,
     #[command(flatten)]
     shown: Shown,
 }
@@ -120,7 +123,7 @@ async fn nodes(args: &NodeArgs, session: &Session) -> anyhow::Result<()> {
         node_line(node, metrics, args.show_capacity)
     });
     let header = ["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"];
-    show(&args.shown, &header, lines.collect())
+    show(&args.shown, &header, lines.collect(), Vec::new())
 }
 
 fn node_line(node: &Value, metrics: Option<&NodeMetrics>, of_all: bool) -> (Used, Vec<String>) {
@@ -158,7 +161,20 @@ async fn pods(args: &PodArgs, session: &Session) -> anyhow::Result<()> {
     if args.all_namespaces {
         header.insert(0, "NAMESPACE");
     }
-    show(&args.shown, &header, found.iter().flat_map(|pod| pod_lines(args, pod)).collect())
+    let lines: Lines = found.iter().flat_map(|pod| pod_lines(args, pod)).collect();
+    let sum = if args.sum { sum_lines(&lines, header.len()) } else { Vec::new() };
+    show(&args.shown, &header, lines, sum)
+}
+
+/// A stroke, and the sums of the last two columns below it.
+fn sum_lines(lines: &Lines, columns: usize) -> Vec<Vec<String>> {
+    let sum = lines.iter().map(|(used, _)| *used).sum::<Used>();
+    let stroke = || "________".to_owned();
+    let line = |cells: [String; 2]| {
+        let blanks = std::iter::repeat_n(String::new(), columns - cells.len());
+        blanks.chain(cells).collect()
+    };
+    vec![line([stroke(), stroke()]), line([sum.cpu(), sum.memory()])]
 }
 
 fn pod_lines(args: &PodArgs, pod: &PodMetrics) -> Lines {
@@ -176,11 +192,7 @@ fn pod_lines(args: &PodArgs, pod: &PodMetrics) -> Lines {
         return containers.map(|one| line(&[&name, &one.name], Used::of(&one.usage))).collect();
     }
     let all = pod.containers.iter().map(|one| Used::of(&one.usage));
-    let sum = all.fold(Used::default(), |sum, one| Used {
-        cpu_nanocores: sum.cpu_nanocores.saturating_add(one.cpu_nanocores),
-        memory_bytes: sum.memory_bytes.saturating_add(one.memory_bytes),
-    });
-    vec![line(&[&name], sum)]
+    vec![line(&[&name], all.sum())]
 }
 
 /// There are no figures: either there is no pod, or all are young, or something is wrong.
@@ -242,15 +254,25 @@ fn name(object: &Value) -> &str {
     text(object, "/metadata/name")
 }
 
-fn show(shown: &Shown, header: &[&str], mut lines: Lines) -> anyhow::Result<()> {
+fn show(shown: &Shown, header: &[&str], mut lines: Lines, below: Vec<Vec<String>>) -> anyhow::Result<()> {
     match shown.sort_by {
         None => {}
         Some(SortBy::Cpu) => lines.sort_by_key(|(used, _)| Reverse(used.cpu_nanocores)),
         Some(SortBy::Memory) => lines.sort_by_key(|(used, _)| Reverse(used.memory_bytes)),
     }
     let header = (!shown.no_headers).then(|| header.iter().map(|name| (*name).to_owned()).collect());
-    let lines: Vec<Vec<String>> = header.into_iter().chain(lines.into_iter().map(|(_, line)| line)).collect();
+    let lines = lines.into_iter().map(|(_, line)| line);
+    let lines: Vec<Vec<String>> = header.into_iter().chain(lines).chain(below).collect();
     Ok(print(&lay_out(&lines))?)
+}
+
+impl std::iter::Sum for Used {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            cpu_nanocores: sum.cpu_nanocores.saturating_add(one.cpu_nanocores),
+            memory_bytes: sum.memory_bytes.saturating_add(one.memory_bytes),
+        })
+    }
 }
 
 impl Used {
@@ -298,6 +320,16 @@ mod tests {
         assert_eq!(line(Some(&metrics), false), "gpu-01 1001m 25% 512Mi 50%");
         assert_eq!(line(Some(&metrics), true), "gpu-01 1001m 12% 512Mi 12%");
         assert_eq!(line(None, false), "gpu-01 <unknown> <unknown> <unknown> <unknown>");
+    }
+
+    #[test]
+    fn a_sum_stands_below_its_columns() {
+        let used = |millis: u64, mebibytes: u64| {
+            let used = Used { cpu_nanocores: millis * 1_000_000, memory_bytes: mebibytes << 20 };
+            (used, vec!["web".to_owned(), used.cpu(), used.memory()])
+        };
+        let below = sum_lines(&vec![used(3, 10), used(4, 20)], 3);
+        assert_eq!(below, [["", "________", "________"], ["", "7m", "30Mi"]]);
     }
 
     #[test]
