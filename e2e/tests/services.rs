@@ -10,6 +10,7 @@ use std::{
     path::PathBuf,
     process::Command,
     sync::mpsc,
+    thread,
     time::Duration,
 };
 

@@ -72,9 +72,8 @@ impl Reader<'_> {
         &self,
         pod: &Pod,
         wanted: &ServiceAccountTokenProjection,
-        now: Timestamp,
     ) -> Result<Arc<str>, ApiError> {
-        self.sources.token(pod, wanted, now).await
+        self.sources.token(pod, wanted).await
     }
 }
 
