@@ -11,13 +11,14 @@ mod headers;
 use std::{
     collections::{HashMap, hash_map::Entry},
     io,
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -31,6 +32,9 @@ const STREAMS_MAX: usize = 1024;
 
 /// Pieces of data that wait for whoever reads a stream, 32 KiB each.
 const PIECES_MAX: usize = 8;
+
+/// Bytes that wait on all streams of a connection together: a thousand that nobody reads would hold 256 MiB.
+const WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// Frames that wait to be written.
 const FRAMES_MAX: usize = 8;
@@ -46,7 +50,13 @@ const LINGER: Duration = Duration::from_secs(5);
 pub struct Cancelled;
 
 /// What comes on a stream, to its end or to where it was given up.
-pub type Incoming = mpsc::Receiver<Result<Bytes, Cancelled>>;
+pub struct Incoming(mpsc::Receiver<Result<Piece, Cancelled>>);
+
+/// Data that waits to be read, and the room it takes.
+struct Piece {
+    data: Bytes,
+    _room: OwnedSemaphorePermit,
+}
 
 /// A frame that is to be written.
 struct Outgoing {
@@ -84,7 +94,8 @@ where
 {
     let (out, outgoing) = mpsc::channel(FRAMES_MAX);
     let (accepting, opened) = mpsc::channel(PIECES_MAX);
-    let reading = Reading { out: out.downgrade(), accepting, streams: HashMap::new() };
+    let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX));
+    let reading = Reading { out: out.downgrade(), accepting, streams: HashMap::new(), room };
     let drive = async {
         tokio::select! {
             read = reading.run(reader) => read,
@@ -98,6 +109,13 @@ impl Connection {
     /// The next stream that the peer opens; `None` when the peer is gone.
     pub async fn accept(&mut self) -> Option<Stream> {
         self.opened.recv().await
+    }
+}
+
+impl Incoming {
+    /// The next piece; `None` at the end.
+    pub async fn recv(&mut self) -> Option<Result<Bytes, Cancelled>> {
+        self.0.recv().await.map(|piece| piece.map(|piece| piece.data))
     }
 }
 
@@ -198,7 +216,9 @@ struct Reading {
     out: mpsc::WeakSender<Outgoing>,
     accepting: mpsc::Sender<Stream>,
     /// Streams that have not ended, by number.
-    streams: HashMap<u32, mpsc::Sender<Result<Bytes, Cancelled>>>,
+    streams: HashMap<u32, mpsc::Sender<Result<Piece, Cancelled>>>,
+    /// A byte each.
+    room: Arc<Semaphore>,
 }
 
 impl Reading {
@@ -215,6 +235,8 @@ impl Reading {
                 };
                 self.take(frame, headers).await;
             }
+            // Else it would be read in pieces of 64 bytes.
+            read.reserve(DATA_BYTES_MAX);
             if reader.read_buf(&mut read).await? == 0 {
                 return Ok(());
             }
@@ -226,10 +248,10 @@ impl Reading {
             Frame::Open { stream, fin, .. } => self.opened(stream, headers, fin).await,
             Frame::Data { stream, data, fin } => {
                 if !data.is_empty()
-                    && let Some(to) = self.streams.get(&stream)
+                    && let Some(to) = self.streams.get(&stream).filter(|to| !to.is_closed())
                 {
-                    // Whoever dropped the stream wants no more of it.
-                    let _ = to.send(Ok(data)).await;
+                    // Whoever dropped the stream meanwhile wants no more of it.
+                    let _ = to.send(Ok(self.waiting(data).await)).await;
                 }
                 if fin {
                     self.streams.remove(&stream);
@@ -247,6 +269,13 @@ impl Reading {
         }
     }
 
+    /// Takes the room for it, as soon as there is so much.
+    async fn waiting(&self, data: Bytes) -> Piece {
+        let bytes = u32::try_from(data.len().min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
+        Piece { data, _room: room.expect("nobody closes the semaphore") }
+    }
+
     async fn opened(&mut self, id: u32, headers: Headers, fin: bool) {
         let Some(out) = self.out.upgrade() else { return };
         self.streams.retain(|_, to| !to.is_closed());
@@ -261,7 +290,7 @@ impl Reading {
         }
         self.send(Frame::Accept { stream: id, block: Bytes::new(), fin: false }, true).await;
         let writer = Writer { id, out, is_finished: false };
-        let _ = self.accepting.send(Stream { headers, incoming, writer }).await;
+        let _ = self.accepting.send(Stream { headers, incoming: Incoming(incoming), writer }).await;
     }
 
     async fn send(&self, frame: Frame, accepts: bool) {
@@ -273,7 +302,10 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{DuplexStream, duplex};
+    use tokio::{
+        io::{DuplexStream, duplex},
+        time::timeout,
+    };
 
     use super::*;
 
@@ -372,6 +404,32 @@ mod tests {
         assert_eq!(peer.next().await, Some(Frame::Reset { stream: 3, status: CANCEL }));
         peer.say(Frame::Ping(7)).await;
         assert_eq!(peer.next().await, Some(Frame::Ping(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_reads_is_bounded_over_all_streams_together() {
+        let (mut peer, drive, mut connection) = pair();
+        tokio::spawn(drive);
+        let mut held = Vec::new();
+        for number in 0..1_000 {
+            peer.open(2 * number + 1, "data").await;
+            held.push(connection.accept().await.unwrap().split());
+            assert!(matches!(peer.next().await, Some(Frame::Accept { .. })));
+        }
+        // Fewer pieces than a stream alone may have waiting, and twice as many bytes as all of them may.
+        let data = Bytes::from(vec![7; 4_000]);
+        let mut sent = 0;
+        // The clock moves only when nobody can go on.
+        let full = timeout(Duration::from_secs(1), async {
+            for stream in (0..2_000_u32).map(|frame| frame % 1_000 * 2 + 1) {
+                peer.say(Frame::Data { stream, data: data.clone(), fin: false }).await;
+                sent += data.len();
+            }
+        });
+        assert!(full.await.is_err(), "{sent} bytes wait");
+        assert!(sent.abs_diff(WAITING_BYTES_MAX) < 1 << 17, "{sent}");
+        let first = held[0].0.recv().await;
+        assert!(first.is_some_and(|piece| piece.is_ok_and(|data| !data.is_empty())), "nothing is lost");
     }
 
     #[tokio::test]
