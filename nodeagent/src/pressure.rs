@@ -1,10 +1,10 @@
 //! What a node may run short of: how much is too little, and which pod goes first. Pure.
 //!
-//! Figures and order are the kubelet's, of what it calls hard thresholds.
+//! Figures and order are the kubelet's. Below a hard threshold somebody goes at once; below a soft one, once it has lasted.
 //!
 //! Must never know: how anything is measured, or how a pod is ended.
 
-use std::{cmp::Reverse, collections::BTreeMap, str::FromStr};
+use std::{cmp::Reverse, collections::BTreeMap, str::FromStr, time::Duration};
 
 use claw_schemas::quantity::Quantity;
 use jiff::{SignedDuration, Timestamp};
@@ -168,12 +168,70 @@ impl Thresholds {
 
     /// What there is too little of.
     pub fn shortages(&self, levels: &BTreeMap<Good, Level>) -> Vec<Shortage> {
-        let of = |(good, level): (&Good, &Level)| {
-            let threshold = self.of(*good, level.capacity);
-            let (good, available) = (*good, level.available);
-            (available < threshold).then_some(Shortage { good, threshold, available })
+        shortages(levels, |good| self.0.get(&good).copied())
+    }
+}
+
+fn shortages(levels: &BTreeMap<Good, Level>, below: impl Fn(Good) -> Option<Amount>) -> Vec<Shortage> {
+    let of = |(good, level): (&Good, &Level)| {
+        let threshold = below(*good)?.of(level.capacity);
+        let (good, available) = (*good, level.available);
+        (available < threshold).then_some(Shortage { good, threshold, available })
+    };
+    levels.iter().filter_map(of).collect()
+}
+
+/// Below which amounts pods are evicted that may take their time, once it has lasted for so long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SoftThresholds(BTreeMap<Good, (Amount, Duration)>);
+
+impl SoftThresholds {
+    /// Takes one of them from `GOOD=AMOUNT:TIME`.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn set(&mut self, text: &str) -> Result<(), String> {
+        let form = || {
+            format!(
+                "{text}: use memory, disk or pids, an equals sign, an amount or a share, a colon, and how long"
+            )
         };
-        levels.iter().filter_map(of).collect()
+        let (name, rest) = text.split_once('=').ok_or_else(form)?;
+        let (amount, time) = rest.split_once(':').ok_or_else(form)?;
+        let good = Good::ALL.into_iter().find(|good| good.name() == name).ok_or_else(form)?;
+        let time: SignedDuration =
+            time.parse().map_err(|_| format!("\"{time}\" is no time such as 90s or 1m30s"))?;
+        let time = Duration::try_from(time).map_err(|_| form())?;
+        self.0.insert(good, (amount.parse()?, time));
+        Ok(())
+    }
+
+    /// What there is less of than there should be.
+    pub fn shortages(&self, levels: &BTreeMap<Good, Level>) -> Vec<Shortage> {
+        shortages(levels, |good| self.0.get(&good).map(|(amount, _)| *amount))
+    }
+}
+
+/// Remembers since when there was less than there should be, without a break.
+#[derive(Debug, Default)]
+pub struct Patience(BTreeMap<Good, Timestamp>);
+
+impl Patience {
+    /// Takes in what is short now, and gives what has been for too long.
+    pub fn overdue(
+        &mut self,
+        thresholds: &SoftThresholds,
+        shortages: &[Shortage],
+        now: Timestamp,
+    ) -> Vec<Shortage> {
+        self.0.retain(|good, _| shortages.iter().any(|shortage| shortage.good == *good));
+        let mut overdue = shortages.to_vec();
+        overdue.retain(|shortage| {
+            let since = *self.0.entry(shortage.good).or_insert(now);
+            let lasted = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+            thresholds.0.get(&shortage.good).is_some_and(|(_, limit)| lasted >= *limit)
+        });
+        overdue
     }
 }
 
@@ -282,6 +340,26 @@ mod tests {
         for wrong in ["memory", "ram=1", "disk=101%", "disk=much", "memory=-1"] {
             assert!(thresholds.set(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn who_may_take_its_time_goes_once_it_has_lasted_without_a_break() {
+        let mut soft = SoftThresholds::default();
+        soft.set("memory=50%:1m30s").unwrap();
+        for wrong in
+            ["memory=50%", "memory=50%:", "memory=50%:soon", "memory=50%:-1s", "ram=1:1s", "memory=x:1s"]
+        {
+            assert!(soft.set(wrong).is_err(), "{wrong}");
+        }
+        let levels = |available| BTreeMap::from([(Good::Memory, Level { available, capacity: 100 })]);
+        let mut patience = Patience::default();
+        let mut overdue = |available: u64, second: i64| {
+            let now = Timestamp::from_second(second).unwrap();
+            patience.overdue(&soft, &soft.shortages(&levels(available)), now).len()
+        };
+        assert_eq!((overdue(49, 0), overdue(49, 89), overdue(49, 90)), (0, 0, 1));
+        assert_eq!((overdue(50, 91), overdue(49, 92), overdue(49, 181), overdue(49, 182)), (0, 0, 0, 1));
+        assert!(SoftThresholds::default().shortages(&levels(0)).is_empty());
     }
 
     #[test]

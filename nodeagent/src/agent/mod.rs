@@ -50,7 +50,8 @@ use crate::{
     clock::Clock,
     error::Error,
     ids,
-    pressure::Thresholds,
+    pod::Eviction,
+    pressure::{SoftThresholds, Thresholds},
     runtime::{Host, Runtime, Sources},
 };
 
@@ -82,6 +83,10 @@ pub struct AgentConfig {
     pub services_wait: Duration,
     /// How little of what pods share is too little.
     pub evict_below: Thresholds,
+    /// How little is too little once it has lasted.
+    pub evict_soft: SoftThresholds,
+    /// What a pod has to end at the most that goes for that.
+    pub evict_soft_grace: Duration,
     /// Folder of pods that run here whatever the server says.
     pub static_pods: Option<PathBuf>,
     /// Where the time of reports comes from.
@@ -101,6 +106,8 @@ impl AgentConfig {
             server: None,
             services_wait: SERVICES_WAIT,
             evict_below: Thresholds::none(),
+            evict_soft: SoftThresholds::default(),
+            evict_soft_grace: Duration::MAX,
             static_pods: None,
             clock: Clock::default(),
         }
@@ -329,10 +336,10 @@ impl Pods {
     }
 
     /// Ends a pod to make room.
-    async fn evict(&self, uid: &str, why: String) {
+    async fn evict(&self, uid: &str, eviction: Eviction) {
         let known = self.workers.lock().get(uid).map(|handle| handle.wishes.clone());
         if let Some(wishes) = known {
-            let _ = wishes.send(Wish::Evict(why)).await;
+            let _ = wishes.send(Wish::Evict(eviction)).await;
         }
     }
 

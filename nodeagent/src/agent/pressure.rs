@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Pods, Shared};
 use crate::{
-    pod::is_sidecar,
-    pressure::{self, Candidate, Good, Level, Pressure, Shortage},
+    pod::{Eviction, is_sidecar},
+    pressure::{self, Candidate, Good, Level, Patience, Pressure, Shortage},
     runtime::machine::request,
 };
 
@@ -23,6 +23,9 @@ const TELL_EVERY: Duration = Duration::from_secs(300);
 
 /// What a pod had is free only some time after it was evicted: before that nobody else goes.
 const RELIEF: Duration = Duration::from_secs(15);
+
+/// What a pod has for its hooks when the node cannot wait. The kubelet's figure.
+const HARD_GRACE: Duration = Duration::from_secs(1);
 
 /// From here on priorities are those of pods that the cluster needs.
 const CRITICAL: i32 = 2_000_000_000;
@@ -73,16 +76,20 @@ fn requested(pod: &Pod, resource: &str) -> u64 {
 
 /// Runs until cancelled; at once over where nothing is measured.
 pub(super) async fn keep(shared: Arc<Shared>, pods: Arc<Pods>, cancel: CancellationToken) {
-    let mut pressure = Pressure::default();
+    let (mut pressure, mut patience) = (Pressure::default(), Patience::default());
     let mut told: Option<(Value, Instant)> = None;
     let mut relieved_at = Instant::now();
     let steady = shared.config.clock.steady();
     loop {
-        let Some(shortages) = shortages(&shared).await else { return };
-        pressure.note(&shortages, steady.now());
+        let Some((hard, soft)) = shortages(&shared).await else { return };
+        let now = steady.now();
+        pressure.note(&[&hard[..], &soft].concat(), now);
         tell(&shared, &pressure, &mut told);
-        if let Some(first) = shortages.first().filter(|_| Instant::now() >= relieved_at)
-            && evict(&shared, &pods, first).await
+        let overdue = patience.overdue(&shared.config.evict_soft, &soft, now);
+        let at_once = hard.first().map(|first| (first, HARD_GRACE));
+        let next = at_once.or_else(|| Some((overdue.first()?, shared.config.evict_soft_grace)));
+        if let Some((shortage, grace)) = next.filter(|_| Instant::now() >= relieved_at)
+            && evict(&shared, &pods, shortage, grace).await
         {
             relieved_at = Instant::now() + RELIEF;
         }
@@ -93,14 +100,19 @@ pub(super) async fn keep(shared: Arc<Shared>, pods: Arc<Pods>, cancel: Cancellat
     }
 }
 
-/// What is short, after images have made room. `None` where nothing is measured.
-async fn shortages(shared: &Shared) -> Option<Vec<Shortage>> {
-    let look = async || -> Option<Vec<Shortage>> {
+/// What is short, by the hard thresholds and by the soft ones.
+type Short = (Vec<Shortage>, Vec<Shortage>);
+
+/// The same after images have made room. `None` where nothing is measured.
+async fn shortages(shared: &Shared) -> Option<Short> {
+    let config = &shared.config;
+    let look = async || -> Option<Short> {
         let levels: BTreeMap<Good, Level> = shared.runtime.levels().await;
-        (!levels.is_empty()).then(|| shared.config.evict_below.shortages(&levels))
+        let short = || (config.evict_below.shortages(&levels), config.evict_soft.shortages(&levels));
+        (!levels.is_empty()).then(short)
     };
     let found = look().await?;
-    if !found.iter().any(|shortage| shortage.good == Good::Disk) {
+    if !found.0.iter().chain(&found.1).any(|shortage| shortage.good == Good::Disk) {
         return Some(found);
     }
     shared.runtime.make_room().await;
@@ -126,7 +138,7 @@ fn tell(shared: &Shared, pressure: &Pressure, told: &mut Option<(Value, Instant)
 }
 
 /// Ends one pod. Whether there was one.
-async fn evict(shared: &Shared, pods: &Pods, shortage: &Shortage) -> bool {
+async fn evict(shared: &Shared, pods: &Pods, shortage: &Shortage, grace: Duration) -> bool {
     let mut candidates = Vec::new();
     for (uid, stake) in pods.stakes().into_iter().filter(|(_, stake)| !stake.critical) {
         let used = shared.runtime.usage(&uid, shortage.good).await;
@@ -138,7 +150,7 @@ async fn evict(shared: &Shared, pods: &Pods, shortage: &Shortage) -> bool {
         return false;
     };
     tracing::warn!(pod = victim.uid, good = shortage.good.name(), used = victim.used, "a pod is evicted");
-    pods.evict(&victim.uid, pressure::message(shortage, victim)).await;
+    pods.evict(&victim.uid, Eviction { why: pressure::message(shortage, victim), grace }).await;
     true
 }
 

@@ -31,8 +31,8 @@ use crate::{
     Error,
     clock::Steady,
     pod::{
-        Action, Moment, Plan, PodState, ProbeKind, Settings, ending, is_image_failure, plan, post_start,
-        pre_stop, probes,
+        Action, Eviction, Moment, Plan, PodState, ProbeKind, Settings, ending, is_image_failure, plan,
+        post_start, pre_stop, probes,
     },
     runtime::{
         ExitRecord, ImageNews, Instance, InstanceKey, ProbeTarget, RecoveredPod, Refusal, Sandbox,
@@ -68,7 +68,7 @@ pub enum Wish {
     /// The server no longer has it.
     Removed,
     /// It must go, because the node is short of what it has.
-    Evict(String),
+    Evict(Eviction),
 }
 
 /// The runs of a pod, for who asks for logs, or for what they use.
@@ -267,10 +267,10 @@ impl Worker {
     fn wish(&mut self, wish: Wish) {
         match wish {
             Wish::Removed => self.state.removed = true,
-            Wish::Evict(why) => {
+            Wish::Evict(eviction) => {
                 if ending(&self.state, self.steady.now()).is_none() {
-                    self.tell(Severity::Warning, "Evicted", why.clone(), None);
-                    self.state.evicted = Some(why);
+                    self.tell(Severity::Warning, "Evicted", eviction.why.clone(), None);
+                    self.state.evicted = Some(eviction);
                 }
             }
             Wish::Desired(pod) => {

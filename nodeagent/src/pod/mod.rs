@@ -24,7 +24,7 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodStatus};
 pub use self::{
     probes::{ProbeKind, ProbeState},
     restarts::{RestartPolicy, is_sidecar},
-    state::{ContainerState, Ended, PodState, PostStart, Stopping, is_image_failure},
+    state::{ContainerState, Ended, Eviction, PodState, PostStart, Stopping, is_image_failure},
 };
 use crate::runtime::InstanceKey;
 
@@ -33,9 +33,6 @@ const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// What a container has to end after its signal at the least, however long its hook took.
 const AFTER_SIGNAL_MIN: SignedDuration = SignedDuration::from_secs(2);
-
-/// What the containers of an evicted pod have for their hooks: the node cannot wait. The kubelet's figure.
-const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// Something to do. All are safe to repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,7 +209,10 @@ fn end(state: &PodState, ending: &Ending, now: Timestamp, actions: &mut Vec<Acti
     let grace = match ending {
         Ending::Removed => Duration::ZERO,
         Ending::Deleted => seconds(state.pod.metadata.deletion_grace_period_seconds.unwrap_or(30)),
-        Ending::Evicted => EVICTION_GRACE.min(pod_grace(state)),
+        Ending::Evicted => {
+            let given = state.evicted.as_ref().map(|eviction| eviction.grace);
+            given.unwrap_or_default().min(pod_grace(state))
+        }
         _ => pod_grace(state),
     };
     for (name, container) in &state.containers {

@@ -49,7 +49,7 @@ pub struct PodState {
     /// Why it may not run here at all.
     pub refused: Option<StartFailure>,
     /// Why it may not run here any more.
-    pub evicted: Option<String>,
+    pub evicted: Option<Eviction>,
     /// By name, init containers included.
     pub containers: BTreeMap<String, ContainerState>,
     /// Its volumes are being refreshed.
@@ -64,6 +64,15 @@ pub struct PodState {
     pub finished: bool,
     /// The last status, for transition times.
     pub reported: PodStatus,
+}
+
+/// Why a pod has to leave the node, and how long it may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// For people.
+    pub why: String,
+    /// What its containers have to end, if they do not ask for less themselves.
+    pub grace: Duration,
 }
 
 /// A failure that is retried.

@@ -16,7 +16,7 @@ use super::{
     Ending, Moment, backoff, later,
     probes::ProbeKind,
     restarts::is_sidecar,
-    state::{ContainerState, Ended, PodState, PostStart},
+    state::{ContainerState, Ended, Eviction, PodState, PostStart},
 };
 use crate::runtime::{ExitRecord, Instance, Qos};
 
@@ -73,9 +73,9 @@ pub(super) fn build(
     if ending == Some(&Ending::DeadlineExceeded) {
         status.reason = Some("DeadlineExceeded".to_owned());
         status.message = Some("Pod was active on the node longer than the specified deadline".to_owned());
-    } else if let Some(why) = state.evicted.as_ref().filter(|_| phase == "Failed") {
+    } else if let Some(eviction) = state.evicted.as_ref().filter(|_| phase == "Failed") {
         status.reason = Some("Evicted".to_owned());
-        status.message = Some(why.clone());
+        status.message = Some(eviction.why.clone());
     } else if let Some(why) = state.refused.as_ref().filter(|_| phase == "Failed") {
         status.reason = Some(why.reason.to_owned());
         status.message = Some(format!("Pod was rejected: {}", why.message));
@@ -357,7 +357,7 @@ fn conditions(
             list.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
         unready.join(" ")
     };
-    if let Some(why) = &state.evicted {
+    if let Some(Eviction { why, .. }) = &state.evicted {
         builder.add("DisruptionTarget", true, Some("TerminationByKubelet"), Some(why.clone()));
     }
     builder.add("PodReadyToStartContainers", state.sandbox.is_some(), None, None);

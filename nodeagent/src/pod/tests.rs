@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
-use super::{Action, Moment, PodState, ProbeKind, Settings, plan};
+use super::{Action, Eviction, Moment, PodState, ProbeKind, Settings, plan};
 use crate::runtime::{ExitReason, ExitRecord, Instance, InstanceKey, Sandbox, StartFailure};
 
 const SETTINGS: Settings = Settings { restart_backoff: Duration::from_secs(10) };
@@ -648,8 +648,12 @@ fn an_ephemeral_container_runs_once_beside_whatever_else_happens() {
 fn an_evicted_pod_ends_soon_and_has_failed_for_good() {
     let mut story = Story::simple();
     story.started("main", 0, 0, 0);
-    story.state.evicted = Some("The node was low on resource: memory.".to_owned());
-    assert_eq!(story.actions(1), [stop("main", 1, "Stopping container main"), signal("main")]);
+    let why = "The node was low on resource: memory.".to_owned();
+    // It may take as long as the node says, and as it asks for itself.
+    for (grace, expected) in [(1, 1), (20, 20), (90, 30)] {
+        story.state.evicted = Some(Eviction { why: why.clone(), grace: Duration::from_secs(grace) });
+        assert_eq!(story.actions(1), [stop("main", expected, "Stopping container main"), signal("main")]);
+    }
     let status = story.status(1);
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
     assert_eq!(status.message.as_deref(), Some("The node was low on resource: memory."));

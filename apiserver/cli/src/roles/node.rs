@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -16,7 +17,7 @@ use claw_nodeagent::{
     Agent, AgentConfig, Containers, ContainersConfig, GpuSource, Runtime,
     hollow::{self, Company},
     join::{Invitation, Membership, membership},
-    pressure::Thresholds,
+    pressure::{SoftThresholds, Thresholds},
 };
 use claw_schemas::quantity::Quantity;
 use tokio::task::JoinHandle;
@@ -197,6 +198,12 @@ pub struct Machine {
     /// never; may be given several times
     #[arg(long, value_name = "RESOURCE=AMOUNT")]
     evict_below: Vec<String>,
+    /// Evict pods once less than this has been available for so long, such as `memory=500Mi:90s`; may be given several times
+    #[arg(long, value_name = "RESOURCE=AMOUNT:TIME")]
+    evict_soft: Vec<String>,
+    /// What a pod has to end at the most that is evicted for that, in seconds (default: what it asks for)
+    #[arg(long, value_name = "SECONDS")]
+    evict_soft_grace: Option<u64>,
     #[command(flatten)]
     images: image::Options,
 }
@@ -206,6 +213,14 @@ impl Machine {
         let mut thresholds = Thresholds::default();
         for text in &self.evict_below {
             thresholds.set(text).map_err(|why| anyhow::anyhow!("--evict-below {why}"))?;
+        }
+        Ok(thresholds)
+    }
+
+    fn soft_thresholds(&self) -> anyhow::Result<SoftThresholds> {
+        let mut thresholds = SoftThresholds::default();
+        for text in &self.evict_soft {
+            thresholds.set(text).map_err(|why| anyhow::anyhow!("--evict-soft {why}"))?;
         }
         Ok(thresholds)
     }
@@ -237,7 +252,15 @@ impl Machine {
         let labels = labels.collect::<Result<BTreeMap<_, _>, _>>()?;
         let capacity = BTreeMap::from([("pods".to_owned(), Quantity::from_units(self.max_pods.into()))]);
         let (evict_below, static_pods) = (self.thresholds()?, self.static_pods.clone());
-        Ok(AgentConfig { labels, capacity, evict_below, static_pods, ..AgentConfig::new(&name) })
+        Ok(AgentConfig {
+            labels,
+            capacity,
+            evict_below,
+            evict_soft: self.soft_thresholds()?,
+            evict_soft_grace: self.evict_soft_grace.map_or(Duration::MAX, Duration::from_secs),
+            static_pods,
+            ..AgentConfig::new(&name)
+        })
     }
 
     /// The containers of this machine.
