@@ -167,7 +167,7 @@ async fn pods(args: &PodArgs, session: &Session) -> anyhow::Result<()> {
 }
 
 /// A stroke, and the sums of the last two columns below it.
-fn sum_lines(lines: &Lines, columns: usize) -> Vec<Vec<String>> {
+fn sum_lines(lines: &[(Used, Vec<String>)], columns: usize) -> Vec<Vec<String>> {
     let sum = lines.iter().map(|(used, _)| *used).sum::<Used>();
     let stroke = || "________".to_owned();
     let line = |cells: [String; 2]| {
@@ -328,7 +328,7 @@ mod tests {
             let used = Used { cpu_nanocores: millis * 1_000_000, memory_bytes: mebibytes << 20 };
             (used, vec!["web".to_owned(), used.cpu(), used.memory()])
         };
-        let below = sum_lines(&vec![used(3, 10), used(4, 20)], 3);
+        let below = sum_lines(&[used(3, 10), used(4, 20)], 3);
         assert_eq!(below, [["", "________", "________"], ["", "7m", "30Mi"]]);
     }
 
