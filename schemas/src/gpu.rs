@@ -1,5 +1,7 @@
 //! Names under which a node's GPUs appear in the API: agents write them, the server guards them.
 
+use k8s_openapi::api::resource::v1::{DeviceTaint, DeviceToleration};
+
 /// The resource that containers ask for in their limits, as everywhere.
 pub const RESOURCE: &str = "nvidia.com/gpu";
 
@@ -25,4 +27,23 @@ pub const CLASS: &str = "gpu.nvidia.com";
 /// The one ResourceSlice of a node's agent.
 pub fn slice_name(node: &str) -> String {
     format!("{node}-{DRIVER}")
+}
+
+/// Whether a request may have a device all the same (Kubernetes "Device taints and tolerations").
+pub fn tolerates(tolerations: &[DeviceToleration], taint: &DeviceTaint) -> bool {
+    let covers = |toleration: &DeviceToleration| {
+        let (key, exists) = (toleration.key.as_deref(), toleration.operator.as_deref() == Some("Exists"));
+        let effect = toleration.effect.as_deref().unwrap_or_default();
+        (effect.is_empty() || effect == taint.effect)
+            && key.filter(|key| !key.is_empty()).map_or(exists, |key| key == taint.key)
+            && (exists
+                || toleration.value.as_deref().unwrap_or_default()
+                    == taint.value.as_deref().unwrap_or_default())
+    };
+    !keeps_away(taint) || tolerations.iter().any(covers)
+}
+
+/// Whether a taint is more than a remark.
+pub fn keeps_away(taint: &DeviceTaint) -> bool {
+    matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
 }

@@ -98,12 +98,15 @@ async fn a_gpu_that_breaks_is_withheld_and_its_pod_goes_on() {
     becomes(&http, ("2", "1"), "False").await;
     wait::until("an event says which and why", wait::SOON, || {
         let said = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
-        let wanted = format!("GPU {SECOND} (NVIDIA H100 80GB HBM3) is not offered to pods: 2 uncorrected");
+        let wanted =
+            format!("GPU {SECOND} (NVIDIA H100 80GB HBM3) is not offered to pods: uncorrected memory");
         wait::check(said.contains(&wanted), said)
     });
-    wait::until_async("it leaves the slice", wait::SOON, || async {
+    wait::until_async("its device is tainted, and no other", wait::SOON, || async {
         let slice = slice_now(&http).await;
-        wait::check(slice["spec"]["devices"].as_array().is_some_and(|all| all.len() == 1), slice)
+        let devices = slice["spec"]["devices"].as_array().cloned().unwrap_or_default();
+        let taints: Vec<&Value> = devices.iter().map(|device| &device["taints"][0]["key"]).collect();
+        wait::check(taints == [&Value::Null, &json!("gpu.clawbernetes.io/ecc")], slice)
     })
     .await;
     // Past the scheduler, which would let it wait.

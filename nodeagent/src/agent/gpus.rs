@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Shared, events::COMPONENT};
-use crate::gpu::{Inventory, slice};
+use crate::gpu::{Gpu, Inventory, health, slice};
 
 /// After the server could not be asked, or does not have the Node yet.
 const RETRY: Duration = Duration::from_secs(2);
@@ -75,8 +75,9 @@ async fn next(inventories: &mut watch::Receiver<Arc<Inventory>>, wait: Duration)
 /// Whether two inventories make the same slice.
 fn says_the_same(one: &Inventory, other: &Inventory) -> bool {
     let owner = OwnerReference::default;
-    let written = slice::next("", owner(), one, None);
-    slice::next("", owner(), other, written.as_ref()).is_none()
+    let (before, now) = (Timestamp::UNIX_EPOCH, Timestamp::now());
+    let written = slice::next("", owner(), one, None, before);
+    slice::next("", owner(), other, written.as_ref(), now).is_none()
 }
 
 async fn publish(node: &str, client: &Client, inventory: &Inventory) -> Result<(), ApiError> {
@@ -97,7 +98,8 @@ async fn publish(node: &str, client: &Client, inventory: &Inventory) -> Result<(
         controller: Some(true),
         ..OwnerReference::default()
     };
-    let Some(slice) = slice::next(node, owner, inventory, before.as_ref()) else { return Ok(()) };
+    let next = slice::next(node, owner, inventory, before.as_ref(), Timestamp::now());
+    let Some(slice) = next else { return Ok(()) };
     let written = match before {
         Some(_) => slices.update(&slice).await,
         None => slices.create(&slice).await,
@@ -111,14 +113,13 @@ async fn publish(node: &str, client: &Client, inventory: &Inventory) -> Result<(
     }
 }
 
-/// An event on the Node for each GPU whose fate changed.
+/// An event on the Node for each GPU whose fate changed, and for each remark that is new.
 fn tell_changes(shared: &Shared, before: &Inventory, now: &Inventory) {
-    let known: BTreeMap<&str, Option<&String>> =
-        before.gpus.iter().map(|gpu| (gpu.uuid.as_str(), gpu.withheld.as_ref())).collect();
+    let known: BTreeMap<&str, &Gpu> = before.gpus.iter().map(|gpu| (gpu.uuid.as_str(), gpu)).collect();
     for gpu in &now.gpus {
-        let was = known.get(gpu.uuid.as_str()).copied().flatten();
+        let was = known.get(gpu.uuid.as_str());
         let name = format!("GPU {} ({})", gpu.uuid, gpu.model);
-        match (&gpu.withheld, was) {
+        match (&gpu.withheld, was.and_then(|was| was.withheld.as_ref())) {
             (Some(why), was) if was != Some(why) => {
                 tell(shared, "Warning", "GPUWithheld", format!("{name} is not offered to pods: {why}"));
             }
@@ -126,6 +127,10 @@ fn tell_changes(shared: &Shared, before: &Inventory, now: &Inventory) {
                 tell(shared, "Normal", "GPUOffered", format!("{name} is offered to pods again"))
             }
             _ => {}
+        }
+        let told = was.map(|was| health::remarks(was)).unwrap_or_default();
+        for remark in health::remarks(gpu).into_iter().filter(|remark| !told.contains(remark)) {
+            tell(shared, "Warning", "GPURemark", format!("{name}: {remark}"));
         }
     }
 }

@@ -63,20 +63,29 @@ pub(super) async fn keep(
         if opened_at.elapsed() >= SESSION_GOOD {
             delay = RECONNECT_MIN;
         }
+        let is_news = matches!(ended, Ok(Over::News));
         match ended {
-            Ok(()) => tracing::info!(node = %shared.config.node_name, "the session ended"),
+            Ok(Over::News) => {}
+            Ok(Over::HungUp) => tracing::info!(node = %shared.config.node_name, "the session ended"),
             Err(error) => {
                 tracing::warn!(node = %shared.config.node_name, %error, "no session with the server; pods go on");
             }
         }
+        let (wait, next) = pause(is_news, delay);
+        delay = next;
         tokio::select! {
             () = cancel.cancelled() => break,
-            () = tokio::time::sleep(jittered(delay)) => {}
+            () = tokio::time::sleep(jittered(wait)) => {}
         }
-        delay = (delay * 2).min(RECONNECT_MAX);
     }
     streams.close();
     streams.wait().await;
+}
+
+/// How long to wait before the next session, and what counts as long before the one after it. After news of our own the server is
+/// as well as it was, and whoever talks to a pod is waiting.
+fn pause(is_news: bool, delay: Duration) -> (Duration, Duration) {
+    if is_news { (Duration::ZERO, RECONNECT_MIN) } else { (delay, (delay * 2).min(RECONNECT_MAX)) }
 }
 
 /// Between half and all of it, so that nodes do not come back in step.
@@ -86,6 +95,14 @@ fn jittered(delay: Duration) -> Duration {
     delay / 2 + delay.mul_f64(f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX) / 2.0)
 }
 
+/// Why a session that went well is over.
+enum Over {
+    /// The server ended it.
+    HungUp,
+    /// The machine has changed; a new session says it all anew. GPUs are looked at every few seconds, so this is no storm.
+    News,
+}
+
 /// One session, from `Hello` to its end.
 async fn run(
     shared: &Arc<Shared>,
@@ -93,7 +110,7 @@ async fn run(
     pods: &Arc<Pods>,
     streams: &TaskTracker,
     cancel: &CancellationToken,
-) -> Result<(), ApiError> {
+) -> Result<Over, ApiError> {
     let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
     let mut gpus = shared.runtime.gpus();
     let node = node(shared)?;
@@ -107,7 +124,7 @@ async fn run(
     loop {
         tokio::select! {
             message = incoming.next() => match message {
-                None => return Ok(()),
+                None => return Ok(Over::HungUp),
                 Some(message) => if let Some(every) = session.handle(message?).await {
                     heartbeat = tokio::time::interval(every.max(HEARTBEAT_MIN));
                     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -115,11 +132,10 @@ async fn run(
             },
             () = shared.outbox.changed() => session.flush().await?,
             () = changed(&mut gpus) => if self::node(shared)? != node {
-                // A new session says it all anew.
                 tracing::info!(node = %shared.config.node_name, "the machine has changed; telling the server");
                 drop(session);
                 hang_up(incoming).await;
-                return Ok(());
+                return Ok(Over::News);
             },
             _ = heartbeat.tick() => {
                 session.beat().await?;
@@ -262,6 +278,18 @@ fn hello(shared: &Shared, node: Vec<u8>) -> AgentMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_fails_waits_longer_each_time_and_who_has_news_does_not_wait() {
+        let mut delay = RECONNECT_MIN;
+        for _ in 0..9 {
+            let (pause, next) = pause(false, delay);
+            assert_eq!((pause, next), (delay, (delay * 2).min(RECONNECT_MAX)));
+            delay = next;
+        }
+        assert_eq!(delay, RECONNECT_MAX);
+        assert_eq!(pause(true, delay), (Duration::ZERO, RECONNECT_MIN));
+    }
 
     #[test]
     fn delays_are_spread_over_half_their_length() {

@@ -1,6 +1,6 @@
 //! What the claims of a pod have on this machine, as the server says.
 
-use claw_schemas::gpu::DRIVER;
+use claw_schemas::gpu::{DRIVER, tolerates};
 use k8s_openapi::api::{
     core::v1::{Pod, PodResourceClaim},
     resource::v1::{DeviceRequestAllocationResult, ResourceClaim},
@@ -9,6 +9,7 @@ use k8s_openapi::api::{
 use super::{
     Inventory,
     ledger::{ClaimedDevice, HeldClaim},
+    slice,
 };
 use crate::runtime::Sources;
 
@@ -79,12 +80,14 @@ fn device(result: &DeviceRequestAllocationResult, inventory: &Inventory) -> Resu
     if driver != DRIVER {
         return Err(format!("DRA driver {driver} is not registered on this node"));
     }
+    let tolerations = result.tolerations.clone().unwrap_or_default();
     let gpu = inventory.gpus.iter().find(|gpu| gpu.uuid.eq_ignore_ascii_case(device));
     let gpu = gpu.ok_or_else(|| format!("device {device} of pool {pool} is not on this machine"))?;
     Ok(ClaimedDevice {
         request: request.clone(),
         id: format!("{driver}/{pool}/{device}"),
         uuid: gpu.uuid.clone(),
+        puts_up: gpu.fault.as_ref().is_some_and(|fault| tolerates(&tolerations, &slice::taint(fault))),
     })
 }
 
@@ -118,6 +121,21 @@ mod tests {
         assert_eq!((held.name.as_str(), held.uid.as_str()), ("mine", "u"));
         assert_eq!(held.devices[0].uuid, "GPU-A");
         assert_eq!(held.devices[0].id, format!("{DRIVER}/n/gpu-a"));
+    }
+
+    #[test]
+    fn a_fault_is_put_up_with_by_who_tolerates_its_taint() {
+        let with = |tolerations: Value| -> DeviceRequestAllocationResult {
+            let result = json!({"request": "gpu", "driver": DRIVER, "pool": "n", "device": "gpu-a", "tolerations": tolerations});
+            serde_json::from_value(result).unwrap()
+        };
+        let mut gpu = Gpu { uuid: "GPU-A".to_owned(), ..Gpu::default() };
+        gpu.withhold(crate::gpu::health::Fault::lost());
+        let inventory = Inventory { gpus: vec![gpu], ..Inventory::default() };
+        let puts_up = |tolerations| device(&with(tolerations), &inventory).unwrap().puts_up;
+        assert!(puts_up(json!([{"key": "gpu.clawbernetes.io/lost", "operator": "Exists"}])));
+        assert!(!puts_up(json!([{"key": "gpu.clawbernetes.io/ecc", "operator": "Exists"}])));
+        assert!(!puts_up(json!([])));
     }
 
     #[test]

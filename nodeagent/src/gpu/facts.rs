@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use claw_schemas::gpu::{CONDITION, REPLAYED_LABEL};
 use k8s_openapi::api::core::v1::NodeCondition;
 
-use super::{Gpu, Inventory};
+use super::{Gpu, Inventory, health};
 
 /// Longest value of a label.
 const LABEL_MAX: usize = 63;
@@ -78,20 +78,10 @@ fn label_value(text: &str) -> String {
 /// `None` on a machine without GPUs.
 pub fn condition(inventory: &Inventory) -> Option<NodeCondition> {
     let (all, offered) = counts(inventory);
-    if all == 0 {
-        return None;
-    }
-    let withheld = inventory.gpus.iter().filter_map(|gpu| Some((gpu, gpu.withheld.as_ref()?)));
-    let reasons: Vec<String> = withheld.map(|(gpu, why)| format!("{} ({why})", gpu.uuid)).collect();
-    let from = if inventory.replayed { ", replayed from a recording" } else { "" };
-    let (status, reason, message) = if reasons.is_empty() {
-        ("True", "AllOffered", format!("{offered} of {all} GPUs are offered{from}"))
-    } else {
-        (
-            "False",
-            "SomeWithheld",
-            format!("{offered} of {all} GPUs are offered{from}; withheld: {}", reasons.join(", ")),
-        )
+    let (status, reason, message) = match &inventory.silent {
+        Some(why) => ("False", "DriverSilent", format!("{offered} of {all} GPUs are offered: {why}")),
+        None if all == 0 => return None,
+        None => state(inventory, all, offered),
     };
     Some(NodeCondition {
         type_: CONDITION.to_owned(),
@@ -100,6 +90,24 @@ pub fn condition(inventory: &Inventory) -> Option<NodeCondition> {
         message: Some(message),
         ..NodeCondition::default()
     })
+}
+
+/// Status, reason and message while somebody knows how the GPUs are.
+fn state(inventory: &Inventory, all: usize, offered: usize) -> (&'static str, &'static str, String) {
+    let withheld = inventory.gpus.iter().filter_map(|gpu| Some((gpu, gpu.withheld.as_ref()?)));
+    let reasons: Vec<String> = withheld.map(|(gpu, why)| format!("{} ({why})", gpu.uuid)).collect();
+    let from = if inventory.replayed { ", replayed from a recording" } else { "" };
+    let mut message = format!("{offered} of {all} GPUs are offered{from}");
+    if !reasons.is_empty() {
+        message.push_str(&format!("; withheld: {}", reasons.join(", ")));
+    }
+    for gpu in inventory.offered() {
+        let remarks = health::remarks(gpu);
+        if !remarks.is_empty() {
+            message.push_str(&format!("; {}: {}", gpu.uuid, remarks.join(", ")));
+        }
+    }
+    if reasons.is_empty() { ("True", "AllOffered", message) } else { ("False", "SomeWithheld", message) }
 }
 
 #[cfg(test)]
@@ -166,6 +174,20 @@ mod tests {
         let message = condition.message.unwrap();
         assert_eq!(message, "1 of 2 GPUs are offered; withheld: GPU-B (it no longer answers)");
         assert_eq!(counts(&machine), (2, 1));
+    }
+
+    #[test]
+    fn the_condition_tells_of_gpus_that_go_on_with_a_remark_and_of_a_driver_that_says_nothing() {
+        let mut machine = machine(&["A", "B"]);
+        machine.gpus[0].xids.insert(94);
+        let remarked = condition(&machine).unwrap();
+        assert_eq!(remarked.status, "True");
+        let message = remarked.message.unwrap();
+        assert_eq!(message, "2 of 2 GPUs are offered; GPU-A: Xid 94: memory errors that it dealt with");
+        let silent = condition(&machine.fall_silent("the driver does not answer")).unwrap();
+        assert_eq!((silent.status.as_str(), silent.reason.as_deref()), ("False", Some("DriverSilent")));
+        let never = condition(&Inventory::default().fall_silent("the driver does not answer")).unwrap();
+        assert_eq!(never.message.unwrap(), "0 of 0 GPUs are offered: the driver does not answer");
     }
 
     #[test]

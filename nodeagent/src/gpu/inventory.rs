@@ -3,9 +3,14 @@
 //! Sizes are bytes, clocks MHz, power mW, temperatures °C. What a driver would not answer is `None`, and `refused` says
 //! what it said instead.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
+
+use super::health::{self, Fault, Remapping, Slowed, Throttle};
 
 /// All GPUs of a machine, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +27,9 @@ pub struct Inventory {
     /// The library that answered, where the loader found it.
     #[serde(skip)]
     pub library: Option<PathBuf>,
+    /// Why nobody knows at this moment how the GPUs are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silent: Option<String>,
     /// In the driver's order.
     pub gpus: Vec<Gpu>,
 }
@@ -58,6 +66,19 @@ pub struct Gpu {
     pub mig: Option<Mig>,
     /// Errors in its memory.
     pub ecc: Option<Ecc>,
+    /// Rows of its memory that were replaced.
+    pub remapping: Option<Remapping>,
+    /// Numbers of the errors that the driver told of, since the driver was loaded or the agent began.
+    pub xids: BTreeSet<u64>,
+    /// The driver knows of it, and reaches it no more.
+    pub lost: bool,
+    /// The driver says that it must be reset before it can be used.
+    pub reset_required: bool,
+    /// What holds its clocks back.
+    pub throttle: BTreeSet<Throttle>,
+    /// The same over looks.
+    #[serde(skip)]
+    pub slowed: Slowed,
     /// Present and highest clocks.
     pub clocks: Clocks,
     /// What it draws, and may draw.
@@ -74,6 +95,9 @@ pub struct Gpu {
     pub refused: BTreeMap<String, String>,
     /// Why it is not offered to pods.
     pub withheld: Option<String>,
+    /// The same as a fault, where it is one of the GPU: who tolerates that may have it all the same.
+    #[serde(skip)]
+    pub fault: Option<Fault>,
 }
 
 /// A place on the PCI bus.
@@ -187,12 +211,19 @@ impl Inventory {
     }
 
     /// The inventory that follows `before`: GPUs that were there and do not answer any more stay, withheld.
+    #[must_use]
     pub fn after(mut self, before: &Self) -> Self {
+        for gpu in &mut self.gpus {
+            if let Some(before) = before.get(&gpu.uuid) {
+                gpu.follow(before);
+            }
+        }
         let lost: Vec<Gpu> =
             before.gpus.iter().filter(|gpu| self.get(&gpu.uuid).is_none()).cloned().collect();
-        self.gpus.extend(
-            lost.into_iter().map(|gpu| Gpu { withheld: Some("it no longer answers".to_owned()), ..gpu }),
-        );
+        self.gpus.extend(lost.into_iter().map(|mut gpu| {
+            gpu.withhold(Fault::gone());
+            gpu
+        }));
         if !before.gpus.is_empty() {
             // A driver that went away took its answers along, not what was true of the machine.
             self.driver_version = self.driver_version.or_else(|| before.driver_version.clone());
@@ -202,19 +233,47 @@ impl Inventory {
         }
         self
     }
+
+    /// There are no GPUs, as far as anybody knows, and nobody has reason to think that some will show up soon.
+    pub fn is_without(&self) -> bool {
+        self.gpus.is_empty() && self.silent.is_none()
+    }
+
+    /// Nobody knows how the GPUs are: none is offered.
+    #[must_use]
+    pub fn fall_silent(mut self, why: &str) -> Self {
+        self.gpus.iter_mut().for_each(|gpu| gpu.withhold(Fault::silent(why)));
+        self.silent = Some(why.to_owned());
+        self
+    }
 }
 
 impl Gpu {
-    /// What in the driver's answers speaks against giving it to a pod.
-    pub fn fault(&self) -> Option<String> {
-        if self.mig.is_some_and(|mig| mig.enabled) {
-            return Some("it is cut into MIG instances, which are not offered yet".to_owned());
+    /// Keeps it from pods that do not tolerate its fault.
+    pub fn withhold(&mut self, fault: Fault) {
+        self.withheld = Some(fault.why.clone());
+        self.fault = Some(fault);
+    }
+
+    /// What only shows over several looks.
+    fn follow(&mut self, before: &Self) {
+        if self.lost {
+            // Whatever it did not answer now is what it was.
+            let refused = std::mem::take(&mut self.refused);
+            *self = Self { lost: true, refused, xids: std::mem::take(&mut self.xids), ..before.clone() };
+            self.withhold(Fault::lost());
         }
-        match self.ecc.and_then(|ecc| ecc.uncorrected) {
-            Some(0) | None => None,
-            Some(1) => Some("1 uncorrected memory error since the driver was loaded".to_owned()),
-            Some(errors) => Some(format!("{errors} uncorrected memory errors since the driver was loaded")),
+        self.slowed = before.slowed.next(&self.throttle);
+        if self.withheld.is_none()
+            && let Some(fault) = health::fault(self)
+        {
+            self.withhold(fault);
         }
+    }
+
+    /// Whether it is only for who tolerates its fault.
+    pub fn is_tainted(&self) -> bool {
+        self.fault.is_some()
     }
 }
 
@@ -245,14 +304,28 @@ mod tests {
     }
 
     #[test]
-    fn instances_and_uncorrected_errors_speak_against_a_gpu() {
-        let ecc =
-            |uncorrected| Some(Ecc { enabled: true, corrected: Some(9), uncorrected, ..Ecc::default() });
-        assert_eq!(Gpu { ecc: ecc(Some(0)), ..Gpu::default() }.fault(), None);
-        assert_eq!(Gpu { ecc: ecc(None), ..Gpu::default() }.fault(), None);
-        let fault = Gpu { ecc: ecc(Some(2)), ..Gpu::default() }.fault().unwrap();
-        assert!(fault.contains("2 uncorrected"), "{fault}");
-        let cut = Some(Mig { enabled: true, pending: true });
-        assert!(Gpu { mig: cut, ..Gpu::default() }.fault().unwrap().contains("MIG"));
+    fn one_that_fell_off_the_bus_is_what_it_was_and_not_offered() {
+        let before = Inventory {
+            gpus: vec![Gpu { memory_bytes: 80, model: "H".to_owned(), ..gpu("GPU-a") }],
+            ..Inventory::default()
+        };
+        let refused = BTreeMap::from([("memory".to_owned(), "lost".to_owned())]);
+        let lost = Gpu { lost: true, refused, ..gpu("GPU-a") };
+        let now = Inventory { gpus: vec![lost], ..Inventory::default() }.after(&before);
+        assert_eq!((now.gpus[0].memory_bytes, now.gpus[0].model.as_str()), (80, "H"));
+        assert_eq!(now.gpus[0].withheld.as_deref(), Some("it has fallen off the bus"));
+        assert_eq!(now.gpus[0].refused["memory"], "lost");
+        let back = Inventory { gpus: vec![gpu("GPU-a")], ..Inventory::default() }.after(&now);
+        assert_eq!((back.offered().count(), back.gpus[0].is_tainted()), (1, false));
+    }
+
+    #[test]
+    fn a_driver_that_falls_silent_takes_all_with_it_until_it_answers() {
+        let before = Inventory { gpus: vec![gpu("GPU-a"), gpu("GPU-b")], ..Inventory::default() };
+        let silent = Inventory::default().after(&before).fall_silent("no answer");
+        assert_eq!((silent.gpus.len(), silent.offered().count()), (2, 0));
+        assert_eq!(silent.gpus[0].withheld.as_deref(), Some("no answer"));
+        let again = before.clone().after(&silent);
+        assert_eq!((again.offered().count(), again.silent), (2, None));
     }
 }

@@ -54,6 +54,9 @@ pub struct ClaimedDevice {
     pub id: String,
     /// Which GPU it is.
     pub uuid: String,
+    /// The GPU had a fault when it was given, and the claim tolerates that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub puts_up: bool,
 }
 
 /// What a pod wants.
@@ -183,8 +186,8 @@ impl Ledger {
         let offered: BTreeSet<&str> = inventory.offered().map(|gpu| gpu.uuid.as_str()).collect();
         let mut own = BTreeSet::new();
         for claim in &wish.claims {
-            for ClaimedDevice { uuid, .. } in &claim.devices {
-                if !offered.contains(uuid.as_str()) {
+            for ClaimedDevice { uuid, puts_up, .. } in &claim.devices {
+                if !offered.contains(uuid.as_str()) && !puts_up {
                     return Err(Obstacle::NotOffered(uuid.clone()));
                 }
                 if self.is_taken(uuid, pod_uid, Some(&claim.uid)) {
@@ -270,6 +273,7 @@ mod tests {
             request: "gpu".to_owned(),
             id: format!("d/n/{uuid}"),
             uuid: (*uuid).to_owned(),
+            puts_up: false,
         };
         HeldClaim { name: "c".to_owned(), uid: uid.to_owned(), devices: uuids.iter().map(device).collect() }
     }

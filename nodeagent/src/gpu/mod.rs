@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `inventory` | what is known of each GPU, and why one is withheld (pure) |
+//! | `health` | what of the answers speaks against one (pure) |
 //! | `source` | where inventories come from: the trait, and recordings |
 //! | `nvml` | the driver's own answers |
 //! | `watch` | the present inventory, looked at again and again |
@@ -22,6 +23,7 @@ pub mod cdi;
 pub mod claims;
 pub mod edits;
 pub mod facts;
+pub mod health;
 mod host;
 pub mod inventory;
 pub mod ledger;

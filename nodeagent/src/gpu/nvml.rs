@@ -2,23 +2,32 @@
 //! NVIDIA is needed to build or to start.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use nvml_wrapper::{
-    Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor,
+    Device, EventSet, Nvml,
+    bitmasks::{device::ThrottleReasons, event::EventTypes},
+    cuda_driver_version_major, cuda_driver_version_minor,
     enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor},
-    enums::device::UsedGpuMemory,
+    enums::{
+        device::{SampleValue, UsedGpuMemory},
+        event::XidError,
+    },
     error::NvmlError,
+    structs::device::FieldId,
+    sys_exports::field_id,
 };
-use parking_lot::Mutex;
 
 use super::{
     Gpu, Inventory, Source, Unavailable,
+    health::{Remapping, Throttle},
     inventory::{Clocks, Ecc, Mig, NvLink, Pci, Peer, Power, Process},
+    source::Answer,
 };
 
 /// The library as installed with a driver; the name without a number comes with development packages only.
@@ -27,24 +36,108 @@ const LIBRARY: &str = "libnvidia-ml.so.1";
 /// More NVLinks than any GPU has (18 on Hopper and Blackwell).
 const NVLINKS_MAX: u32 = 36;
 
+/// More events than any GPU has between two looks; the rest is heard at the next.
+const EVENTS_MAX: usize = 64;
+
+/// Another file each time that the driver is loaded.
+const MODULE: &str = "/sys/module/nvidia";
+
+/// What the library says of an error that it has no number for.
+const XID_UNKNOWN: u64 = 999;
+
 /// The driver of this machine.
-#[derive(Default)]
-pub struct Driver {
-    /// Kept between questions: opening it anew can take seconds.
-    library: Mutex<Option<Nvml>>,
-}
+#[derive(Debug, Default)]
+pub struct Driver;
 
 impl Source for Driver {
-    fn ask(&self) -> Result<Inventory, Unavailable> {
-        let mut library = self.library.lock();
-        let nvml = match library.take() {
-            Some(nvml) => nvml,
-            None => Nvml::builder().lib_path(OsStr::new(LIBRARY)).init().map_err(unavailable)?,
+    fn tell(&self, listener: &mut dyn FnMut(Answer) -> bool) {
+        let mut xids = Xids::default();
+        loop {
+            // One that fails is opened anew the next time: drivers are replaced under running agents.
+            let is_wanted = match Nvml::builder().lib_path(OsStr::new(LIBRARY)).init() {
+                Ok(nvml) => tell_until_it_fails(&nvml, &mut xids, listener),
+                Err(error) => listener(Err(unavailable(error))),
+            };
+            if !is_wanted {
+                return;
+            }
+        }
+    }
+}
+
+/// Opening it can take seconds, so it stays open. Returns whether more is wanted.
+fn tell_until_it_fails(nvml: &Nvml, xids: &mut Xids, listener: &mut dyn FnMut(Answer) -> bool) -> bool {
+    let events = Events::listen(nvml);
+    loop {
+        xids.forget_if_loaded_anew();
+        events.drain(xids);
+        let answer = inventory(nvml, xids).map_err(|error| Unavailable::Silent(error.to_string()));
+        let has_failed = answer.is_err();
+        let is_wanted = listener(answer);
+        if has_failed || !is_wanted {
+            return is_wanted;
+        }
+    }
+}
+
+/// What went wrong on each GPU, by uuid. The driver tells it once.
+#[derive(Default)]
+struct Xids {
+    told: BTreeMap<String, BTreeSet<u64>>,
+    /// Of which loading of the driver.
+    module: Option<u64>,
+}
+
+impl Xids {
+    /// Loading the driver resets GPUs.
+    fn forget_if_loaded_anew(&mut self) {
+        let module = fs::metadata(MODULE).ok().map(|module| module.ino());
+        if self.module != module {
+            self.told.clear();
+            self.module = module;
+        }
+    }
+
+    fn of(&self, uuid: &str) -> BTreeSet<u64> {
+        self.told.get(uuid).cloned().unwrap_or_default()
+    }
+}
+
+/// A place for the errors of each GPU, which the driver fills from the moment it is made. One a GPU: a GPU that is lost
+/// would not say that an event is its.
+struct Events<'a>(Vec<(String, EventSet<'a>)>);
+
+impl<'a> Events<'a> {
+    fn listen(nvml: &'a Nvml) -> Self {
+        let of = |index: u32| -> Result<(String, EventSet<'a>), String> {
+            let device = nvml.device_by_index(index).map_err(|error| error.to_string())?;
+            let uuid = device.uuid().map_err(|error| error.to_string())?;
+            let set = nvml.create_event_set().map_err(|error| error.to_string())?;
+            let set = device.register_events(EventTypes::CRITICAL_XID_ERROR, set);
+            Ok((uuid, set.map_err(|error| error.error.to_string())?))
         };
-        // One that fails is opened anew next time: drivers are replaced under running agents.
-        let inventory = inventory(&nvml).map_err(|error| Unavailable::Silent(error.to_string()))?;
-        *library = Some(nvml);
-        Ok(inventory)
+        let all = (0..nvml.device_count().unwrap_or(0)).filter_map(|index| {
+            of(index).inspect_err(|why| tracing::warn!(index, why, "errors of a GPU will not be heard")).ok()
+        });
+        Self(all.collect())
+    }
+
+    /// Takes what has happened since the last time.
+    fn drain(&self, xids: &mut Xids) {
+        for (uuid, set) in &self.0 {
+            for _ in 0..EVENTS_MAX {
+                // A millisecond: what has happened is there, and nothing more is waited for.
+                let Ok(event) = set.wait(1) else { break };
+                let xid = match event.event_data {
+                    Some(XidError::Value(xid)) => xid,
+                    Some(XidError::Unknown) => XID_UNKNOWN,
+                    None => continue,
+                };
+                if xids.told.entry(uuid.clone()).or_default().insert(xid) {
+                    tracing::warn!(uuid, xid, "an error on a GPU");
+                }
+            }
+        }
     }
 }
 
@@ -57,7 +150,7 @@ fn unavailable(error: NvmlError) -> Unavailable {
     }
 }
 
-fn inventory(nvml: &Nvml) -> Result<Inventory, NvmlError> {
+fn inventory(nvml: &Nvml, xids: &Xids) -> Result<Inventory, NvmlError> {
     let mut devices = Vec::new();
     for index in 0..nvml.device_count()? {
         match nvml.device_by_index(index) {
@@ -68,7 +161,7 @@ fn inventory(nvml: &Nvml) -> Result<Inventory, NvmlError> {
     }
     let gpus = devices.iter().filter_map(|(index, device)| {
         let gpu = gpu(*index, device)?;
-        Some(Gpu { peers: peers(device, &devices, &gpu.uuid), ..gpu })
+        Some(Gpu { peers: peers(device, &devices, &gpu.uuid), xids: xids.of(&gpu.uuid), ..gpu })
     });
     let gpus = gpus.collect();
     Ok(Inventory {
@@ -79,6 +172,7 @@ fn inventory(nvml: &Nvml) -> Result<Inventory, NvmlError> {
         }),
         nvml_version: nvml.sys_nvml_version().ok(),
         library: loaded_from(),
+        silent: None,
         gpus,
     })
 }
@@ -96,11 +190,22 @@ fn loaded_from() -> Option<PathBuf> {
 
 /// Notes what the driver would not answer.
 #[derive(Default)]
-struct Answers(BTreeMap<String, String>);
+struct Answers {
+    refused: BTreeMap<String, String>,
+    /// One of the refusals was that the GPU is not there any more.
+    is_lost: bool,
+    /// Or that it must be reset.
+    is_to_reset: bool,
+}
 
 impl Answers {
     fn take<T>(&mut self, question: &str, answer: Result<T, NvmlError>) -> Option<T> {
-        answer.map_err(|error| self.0.insert(question.to_owned(), error.to_string())).ok()
+        let refuse = |error: NvmlError| {
+            self.is_lost |= matches!(error, NvmlError::GpuLost);
+            self.is_to_reset |= matches!(error, NvmlError::ResetRequired);
+            self.refused.insert(question.to_owned(), error.to_string())
+        };
+        answer.map_err(refuse).ok()
     }
 }
 
@@ -133,6 +238,11 @@ fn gpu(index: u32, device: &Device<'_>) -> Option<Gpu> {
             .take("mig", device.mig_mode())
             .map(|mode| Mig { enabled: mode.current != 0, pending: mode.pending != 0 }),
         ecc: ecc(device, &mut answers),
+        remapping: remapping(device, &mut answers),
+        throttle: answers
+            .take("throttle", device.current_throttle_reasons())
+            .map(throttle)
+            .unwrap_or_default(),
         clocks: clocks(device, &mut answers),
         power: Power {
             usage_milliwatts: answers.take("power_usage", device.power_usage()),
@@ -140,14 +250,12 @@ fn gpu(index: u32, device: &Device<'_>) -> Option<Gpu> {
         },
         temperature_celsius: answers.take("temperature", device.temperature(TemperatureSensor::Gpu)),
         nvlinks: nvlinks(device, &mut answers),
-        peers: Vec::new(),
         processes: processes(device, &mut answers),
-        refused: BTreeMap::new(),
-        withheld: None,
+        ..Gpu::default()
     };
     gpu.numa_node = numa_node(&gpu.pci.bus_id);
     gpu.pci.root = pci_root(&gpu.pci.bus_id);
-    gpu.refused = answers.0;
+    (gpu.lost, gpu.reset_required, gpu.refused) = (answers.is_lost, answers.is_to_reset, answers.refused);
     Some(gpu)
 }
 
@@ -226,6 +334,48 @@ fn ecc(device: &Device<'_>, answers: &mut Answers) -> Option<Ecc> {
     })
 }
 
+/// Only memory of the Ampere kind and newer has spare rows.
+fn remapping(device: &Device<'_>, answers: &mut Answers) -> Option<Remapping> {
+    let ids = [
+        field_id::NVML_FI_DEV_REMAPPED_COR,
+        field_id::NVML_FI_DEV_REMAPPED_UNC,
+        field_id::NVML_FI_DEV_REMAPPED_PENDING,
+        field_id::NVML_FI_DEV_REMAPPED_FAILURE,
+    ];
+    let fields = answers.take("remapping", device.field_values_for(&ids.map(FieldId)))?;
+    let mut values = fields.into_iter().map(|field| field.and_then(|field| field.value).map(number));
+    let mut next = || answers.take("remapping", values.next()?);
+    let (corrected, uncorrected, pending, failed) = (next()?, next()?, next()?, next()?);
+    Some(Remapping { corrected, uncorrected, pending: pending > 0, failed: failed > 0 })
+}
+
+/// Counts of the driver, which come in several sizes.
+fn number(value: SampleValue) -> u32 {
+    let wide = match value {
+        SampleValue::U32(value) => return value,
+        SampleValue::U64(value) => value,
+        SampleValue::I64(value) => u64::try_from(value).unwrap_or(0),
+        SampleValue::F64(_) => 0,
+    };
+    u32::try_from(wide).unwrap_or(u32::MAX)
+}
+
+/// Those that say something of the GPU's health; idle clocks and limits that people set do not.
+fn throttle(reasons: ThrottleReasons) -> BTreeSet<Throttle> {
+    let known = [
+        (ThrottleReasons::HW_THERMAL_SLOWDOWN, Throttle::HardwareHeat),
+        (ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN, Throttle::PowerBrake),
+        (ThrottleReasons::SW_THERMAL_SLOWDOWN, Throttle::Heat),
+    ];
+    let mut all: BTreeSet<Throttle> =
+        known.into_iter().filter(|(reason, _)| reasons.contains(*reason)).map(|(_, why)| why).collect();
+    let says_why = all.contains(&Throttle::HardwareHeat) || all.contains(&Throttle::PowerBrake);
+    if reasons.contains(ThrottleReasons::HW_SLOWDOWN) && !says_why {
+        all.insert(Throttle::Hardware);
+    }
+    all
+}
+
 fn clocks(device: &Device<'_>, answers: &mut Answers) -> Clocks {
     Clocks {
         sm_mhz: answers.take("clock_sm", device.clock_info(Clock::SM)),
@@ -249,7 +399,7 @@ fn nvlinks(device: &Device<'_>, answers: &mut Answers) -> Vec<NvLink> {
             // Beyond the last.
             Err(NvmlError::InvalidArg) => break,
             Err(error) => {
-                answers.0.insert("nvlinks".to_owned(), error.to_string());
+                answers.take::<()>("nvlinks", Err(error));
                 break;
             }
         }
@@ -298,6 +448,26 @@ mod tests {
     }
 
     #[test]
+    fn what_holds_clocks_back_is_told_apart_from_what_people_set() {
+        let idle = ThrottleReasons::GPU_IDLE | ThrottleReasons::SW_POWER_CAP;
+        assert_eq!(throttle(idle), BTreeSet::new());
+        let hot = ThrottleReasons::HW_SLOWDOWN | ThrottleReasons::HW_THERMAL_SLOWDOWN;
+        assert_eq!(throttle(hot), [Throttle::HardwareHeat].into());
+        assert_eq!(throttle(ThrottleReasons::HW_SLOWDOWN), [Throttle::Hardware].into());
+    }
+
+    #[test]
+    fn a_driver_that_is_loaded_anew_has_no_errors_yet() {
+        let told = BTreeMap::from([("GPU-a".to_owned(), BTreeSet::from([79]))]);
+        let mut xids = Xids { told, module: Some(u64::MAX) };
+        xids.forget_if_loaded_anew();
+        assert!(xids.of("GPU-a").is_empty());
+        xids.told.entry("GPU-a".to_owned()).or_default().insert(79);
+        xids.forget_if_loaded_anew();
+        assert_eq!(xids.of("GPU-a"), [79].into());
+    }
+
+    #[test]
     fn processors_are_listed_in_ranges() {
         assert_eq!(cpu_list(&[0b1_0000_1111]).as_deref(), Some("0-3,8"));
         assert_eq!(cpu_list(&[1 << 63, 1]).as_deref(), Some("63-64"));
@@ -308,7 +478,7 @@ mod tests {
     #[test]
     fn the_driver_of_this_machine_says_who_its_gpus_are_or_is_absent_in_so_many_words() {
         let story = "the_driver_of_this_machine_says_who_its_gpus_are_or_is_absent_in_so_many_words";
-        let driver = Driver::default();
+        let driver = Driver;
         match driver.ask() {
             Ok(inventory) => {
                 assert!(!inventory.replayed && inventory.driver_version.is_some(), "{inventory:?}");

@@ -1,19 +1,21 @@
-//! The ResourceSlice of a node: each GPU that is offered, with what tells it from others. Pure.
+//! The ResourceSlice of a node: each GPU that is offered, with what tells it from others, and each that has a fault, with
+//! the taint that keeps it from whom it does not say that it tolerates it. Pure.
 
 use std::collections::BTreeMap;
 
 use claw_schemas::gpu::{DRIVER, slice_name};
+use jiff::Timestamp;
 use k8s_openapi::{
     api::resource::v1::{
-        Device, DeviceAttribute, DeviceCapacity, ResourcePool, ResourceSlice, ResourceSliceSpec,
+        Device, DeviceAttribute, DeviceCapacity, DeviceTaint, ResourcePool, ResourceSlice, ResourceSliceSpec,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
-        apis::meta::v1::{ObjectMeta, OwnerReference},
+        apis::meta::v1::{ObjectMeta, OwnerReference, Time},
     },
 };
 
-use super::{Gpu, Inventory};
+use super::{Gpu, Inventory, health::Fault};
 
 /// Longest text of an attribute, in bytes.
 const TEXT_MAX: usize = 64;
@@ -25,10 +27,24 @@ pub fn next(
     owner: OwnerReference,
     inventory: &Inventory,
     before: Option<&ResourceSlice>,
+    now: Timestamp,
 ) -> Option<ResourceSlice> {
-    let devices: Vec<Device> = inventory.offered().map(|gpu| device(gpu, inventory)).collect();
-    let owners = Some(vec![owner]);
     let known = before.map(|slice| &slice.spec);
+    let had: BTreeMap<&str, &Device> = known
+        .iter()
+        .flat_map(|spec| spec.devices.iter().flatten())
+        .map(|device| (device.name.as_str(), device))
+        .collect();
+    let listed = inventory.gpus.iter().filter(|gpu| gpu.withheld.is_none() || gpu.is_tainted());
+    let devices: Vec<Device> = listed
+        .map(|gpu| {
+            let device = device(gpu, inventory);
+            let before = had.get(device.name.as_str()).and_then(|device| device.taints.as_ref());
+            let taints = gpu.fault.as_ref().map(|fault| vec![since(taint(fault), before, now)]);
+            Device { taints, ..device }
+        })
+        .collect();
+    let owners = Some(vec![owner]);
     let is_same = known.is_some_and(|spec| spec.devices.as_deref().unwrap_or_default() == devices)
         && before.is_some_and(|slice| slice.metadata.owner_references == owners);
     if is_same {
@@ -52,6 +68,23 @@ pub fn next(
         ..ResourceSliceSpec::default()
     };
     Some(ResourceSlice { metadata, spec })
+}
+
+/// Those that use it go on, so it keeps away only who comes.
+pub fn taint(fault: &Fault) -> DeviceTaint {
+    DeviceTaint {
+        effect: "NoSchedule".to_owned(),
+        key: format!("{DRIVER}/{}", fault.kind),
+        value: fault.value.clone(),
+        time_added: None,
+    }
+}
+
+/// A fault that goes on has begun when it began.
+fn since(taint: DeviceTaint, before: Option<&Vec<DeviceTaint>>, now: Timestamp) -> DeviceTaint {
+    let is_same = |other: &&DeviceTaint| other.key == taint.key && other.value == taint.value;
+    let began = before.into_iter().flatten().find(is_same).and_then(|taint| taint.time_added.clone());
+    DeviceTaint { time_added: Some(began.unwrap_or(Time(now))), ..taint }
 }
 
 fn device(gpu: &Gpu, inventory: &Inventory) -> Device {
@@ -144,11 +177,15 @@ mod tests {
         OwnerReference { uid: uid.to_owned(), ..OwnerReference::default() }
     }
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
     #[test]
     fn a_slice_lists_the_gpus_that_are_offered_with_what_tells_them_apart() {
         let mut machine = machine();
-        machine.gpus[0].withheld = Some("broken".to_owned());
-        let slice = next("gpu-02", owner("u"), &machine, None).unwrap();
+        machine.gpus[0].withheld = Some("there is no /dev/nvidia0".to_owned());
+        let slice = next("gpu-02", owner("u"), &machine, None, at(1)).unwrap();
         assert_eq!(slice.metadata.name.as_deref(), Some("gpu-02-gpu.clawbernetes.io"));
         assert_eq!(slice.spec.node_name.as_deref(), Some("gpu-02"));
         let devices = slice.spec.devices.unwrap();
@@ -164,16 +201,40 @@ mod tests {
     #[test]
     fn a_slice_is_written_when_it_changes_and_then_counts_on() {
         let mut machine = machine();
-        let first = next("n", owner("u"), &machine, None).unwrap();
+        let first = next("n", owner("u"), &machine, None, at(1)).unwrap();
         machine.gpus[0].temperature_celsius = Some(80);
         assert_eq!(
-            next("n", owner("u"), &machine, Some(&first)),
+            next("n", owner("u"), &machine, Some(&first), at(2)),
             None,
             "figures that come and go are no news"
         );
         machine.gpus[0].withheld = Some("broken".to_owned());
-        let second = next("n", owner("u"), &machine, Some(&first)).unwrap();
+        let second = next("n", owner("u"), &machine, Some(&first), at(2)).unwrap();
         assert_eq!((first.spec.pool.generation, second.spec.pool.generation), (1, 2));
-        assert!(next("n", owner("other"), &machine, Some(&second)).is_some(), "the Node was made anew");
+        assert!(
+            next("n", owner("other"), &machine, Some(&second), at(2)).is_some(),
+            "the Node was made anew"
+        );
+    }
+
+    #[test]
+    fn a_fault_is_a_taint_that_is_as_old_as_it_is_and_goes_with_it() {
+        let mut machine = machine();
+        machine.gpus[0].xids.insert(79);
+        let fault = crate::gpu::health::fault(&machine.gpus[0]).unwrap();
+        machine.gpus[0].withhold(fault);
+        let first = next("n", owner("u"), &machine, None, at(1)).unwrap();
+        let taints = |slice: &ResourceSlice| slice.spec.devices.as_ref().unwrap()[0].taints.clone();
+        let taint = taints(&first).unwrap().remove(0);
+        assert_eq!((taint.key.as_str(), taint.effect.as_str()), ("gpu.clawbernetes.io/xid", "NoSchedule"));
+        assert_eq!((taint.value.as_deref(), taint.time_added), (Some("79"), Some(Time(at(1)))));
+        assert_eq!(next("n", owner("u"), &machine, Some(&first), at(2)), None, "it is no younger for that");
+        machine.gpus[0].withhold(Fault::gone());
+        let second = next("n", owner("u"), &machine, Some(&first), at(3)).unwrap();
+        let taint = taints(&second).unwrap().remove(0);
+        assert_eq!(taint.key, "gpu.clawbernetes.io/lost");
+        assert_eq!(taint.time_added, Some(Time(at(3))));
+        (machine.gpus[0].withheld, machine.gpus[0].fault) = (None, None);
+        assert_eq!(taints(&next("n", owner("u"), &machine, Some(&second), at(4)).unwrap()), None);
     }
 }

@@ -4,13 +4,27 @@ use std::{fs, path::PathBuf};
 
 use super::Inventory;
 
+/// What a source says.
+pub type Answer = Result<Inventory, Unavailable>;
+
 /// Somebody who knows the GPUs of this machine.
-pub trait Source: Send + Sync + 'static {
-    /// All GPUs, as they are now. May take a second: the first question wakes GPUs up.
+pub trait Source: Send + 'static {
+    /// Gives `listener` all GPUs as they are now, again each time that it returns true. It is called on a thread that may
+    /// wait: the first answer wakes GPUs up, and a driver that is stuck never gives one.
+    fn tell(&self, listener: &mut dyn FnMut(Answer) -> bool);
+
+    /// All GPUs, once.
     ///
     /// # Errors
     /// When nobody answers.
-    fn ask(&self) -> Result<Inventory, Unavailable>;
+    fn ask(&self) -> Answer {
+        let mut said = None;
+        self.tell(&mut |answer| {
+            said = Some(answer);
+            false
+        });
+        said.unwrap_or_else(|| Err(Unavailable::Silent("nothing was said".to_owned())))
+    }
 }
 
 /// Why there is no inventory.
@@ -38,7 +52,13 @@ pub enum Unavailable {
 pub struct Recording(pub PathBuf);
 
 impl Source for Recording {
-    fn ask(&self) -> Result<Inventory, Unavailable> {
+    fn tell(&self, listener: &mut dyn FnMut(Answer) -> bool) {
+        while listener(self.read()) {}
+    }
+}
+
+impl Recording {
+    fn read(&self) -> Answer {
         let read = || -> Result<Inventory, String> {
             let text = fs::read(&self.0).map_err(|error| error.to_string())?;
             serde_json::from_slice(&text).map_err(|error| error.to_string())

@@ -3,59 +3,104 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, mpsc},
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{
+    sync::{
+        oneshot::{self, error::RecvError},
+        watch,
+    },
+    time::timeout,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Gpu, Inventory, Source, Unavailable,
     cdi::{self, ContainerEdits},
-    host,
+    health, host,
+    source::Answer,
 };
 
-/// How often GPUs are looked at. An answer takes the driver some milliseconds.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long is waited for a driver, and how often it is asked.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// For the first answer, until all else goes on without: it wakes GPUs up, a second or two each.
+    first: Duration,
+    /// For each further one, until the driver counts as silent. An answer takes it some milliseconds.
+    answer: Duration,
+    /// Between an answer and the next question.
+    every: Duration,
+    /// The same while there is no GPU: somebody may install a driver.
+    every_without: Duration,
+}
 
-/// The same while there is none: somebody may install a driver.
-const LOOK_EVERY_WITHOUT: Duration = Duration::from_secs(60);
+const PACE: Pace = Pace {
+    first: Duration::from_secs(10),
+    answer: Duration::from_secs(30),
+    every: Duration::from_secs(5),
+    every_without: Duration::from_secs(60),
+};
 
 /// The GPUs of this machine, as they are now.
 pub struct Gpus {
-    source: Box<dyn Source>,
     /// Later ones win.
     cdi_folders: Vec<PathBuf>,
     present: watch::Sender<Arc<Inventory>>,
     /// What was wrong with CDI files, so that it is told once.
     problems: Mutex<Vec<String>>,
+    /// Ends the looking with the last user.
+    _looking: DropGuard,
 }
 
 impl Gpus {
-    /// Looks for the first time, and from then on every few seconds. No driver is no error: then there are no GPUs.
+    /// Looks for the first time, and from then on every few seconds. No driver is no error: then there are no GPUs. One
+    /// that does not answer keeps nobody waiting: its GPUs come when it does.
     ///
     /// # Errors
     /// When a recording cannot be read.
     pub async fn open(source: impl Source) -> Result<Arc<Self>, Unavailable> {
+        Self::open_at(PACE, source).await
+    }
+
+    async fn open_at(pace: Pace, source: impl Source) -> Result<Arc<Self>, Unavailable> {
+        let cancel = CancellationToken::new();
+        let cdi_folders = cdi::FOLDERS.map(PathBuf::from).to_vec();
         let gpus = Arc::new(Self {
-            source: Box::new(source),
-            cdi_folders: cdi::FOLDERS.map(PathBuf::from).to_vec(),
+            cdi_folders: cdi_folders.clone(),
             present: watch::Sender::default(),
             problems: Mutex::default(),
+            _looking: cancel.clone().drop_guard(),
         });
-        match looked(&gpus).await {
-            Ok(()) => {}
+        let asker = Asker::start(source, cdi_folders);
+        let mut first = asker.ask();
+        let pending = match timeout(pace.first, &mut first).await {
+            Ok(looked) => {
+                gpus.begin(looked)?;
+                None
+            }
+            Err(_) => {
+                gpus.miss_answer();
+                Some(first)
+            }
+        };
+        let looking = keep_looking(Arc::downgrade(&gpus), pace, asker, pending);
+        tokio::spawn(cancel.run_until_cancelled_owned(looking));
+        Ok(gpus)
+    }
+
+    fn begin(&self, looked: Result<Looked, RecvError>) -> Result<(), Unavailable> {
+        match self.take_in(looked) {
             Err(error @ Unavailable::Absent(_)) => {
                 tracing::debug!(%error, "this machine has no GPUs to offer")
             }
-            Err(error @ Unavailable::Silent(_)) => {
-                tracing::warn!(%error, "this machine offers no GPUs for now")
-            }
             Err(error @ Unavailable::Unreadable { .. }) => return Err(error),
+            // It was told as it was taken in.
+            Err(Unavailable::Silent(_)) | Ok(()) => {}
         }
-        tokio::spawn(keep_looking(Arc::downgrade(&gpus)));
-        Ok(gpus)
+        Ok(())
     }
 
     /// As last seen.
@@ -76,30 +121,46 @@ impl Gpus {
         let inventory = self.present();
         let mut gpus = Vec::new();
         for uuid in uuids {
-            gpus.push(
-                inventory.get(uuid).ok_or_else(|| format!("GPU {uuid} is not on this machine any more"))?,
-            );
+            let why = || match &inventory.silent {
+                Some(why) => format!("GPU {uuid} is not to be had now: {why}"),
+                None => format!("GPU {uuid} is not on this machine any more"),
+            };
+            gpus.push(inventory.get(uuid).ok_or_else(why)?);
         }
         edits_for(&gpus, &inventory, &cdi::read(&self.cdi_folders))
     }
 
-    /// Looks now. Blocks.
-    fn look(&self) -> Result<(), Unavailable> {
+    /// The next inventory, from what an answer says.
+    fn take_in(&self, looked: Result<Looked, RecvError>) -> Result<(), Unavailable> {
+        let (answer, problems) = match looked {
+            Ok(looked) => (looked.answer, looked.problems),
+            // Only where the library brought its thread down.
+            Err(_) => (Err(Unavailable::Silent("nobody asks it any more".to_owned())), Vec::new()),
+        };
+        self.tell_problems(problems);
         let before = self.present();
-        let answer = self.source.ask();
-        let vendor = cdi::read(&self.cdi_folders);
-        self.tell_problems(&vendor);
-        let error = answer.as_ref().err().map(ToString::to_string);
-        let mut now = match answer {
-            Ok(inventory) => judged(inventory, &vendor),
-            Err(error) if before.gpus.is_empty() => return Err(error),
-            Err(_) => Inventory::default(),
+        match answer {
+            Ok(inventory) => self.publish(&before, inventory.after(&before)),
+            Err(error) => {
+                let now = Inventory::default().after(&before);
+                // Where there never was one there is nothing to be silent about.
+                let is_none = matches!(error, Unavailable::Absent(_)) && now.gpus.is_empty();
+                self.publish(&before, if is_none { now } else { now.fall_silent(&error.to_string()) });
+                return Err(error);
+            }
         }
-        .after(&before);
-        if let Some(error) = error {
-            now.gpus.iter_mut().for_each(|gpu| gpu.withheld = Some(error.clone()));
-        }
-        tell_changes(&before, &now);
+        Ok(())
+    }
+
+    /// The driver has been asked, and does not answer in time.
+    fn miss_answer(&self) {
+        let error = Unavailable::Silent("a question is not answered".to_owned());
+        let before = self.present();
+        self.publish(&before, Inventory::default().after(&before).fall_silent(&error.to_string()));
+    }
+
+    fn publish(&self, before: &Inventory, now: Inventory) {
+        tell_changes(before, &now);
         self.present.send_if_modified(|present| {
             let is_news = **present != now;
             if is_news {
@@ -107,15 +168,14 @@ impl Gpus {
             }
             is_news
         });
-        Ok(())
     }
 
-    fn tell_problems(&self, vendor: &cdi::Vendor) {
+    fn tell_problems(&self, problems: Vec<String>) {
         let mut told = self.problems.lock();
-        for problem in vendor.problems().iter().filter(|problem| !told.contains(problem)) {
+        for problem in problems.iter().filter(|problem| !told.contains(problem)) {
             tracing::warn!(problem, "a CDI description is not used");
         }
-        *told = vendor.problems().to_vec();
+        *told = problems;
     }
 }
 
@@ -129,12 +189,32 @@ pub fn once(source: &dyn Source) -> Result<Inventory, Unavailable> {
 
 /// Withholds what is broken, and what no container could be given.
 fn judged(mut inventory: Inventory, vendor: &cdi::Vendor) -> Inventory {
-    let obstacle = |gpu: &Gpu| gpu.fault().or_else(|| edits_for(&[gpu], &inventory, vendor).err());
-    let obstacles: Vec<Option<String>> = inventory.gpus.iter().map(obstacle).collect();
+    let obstacles: Vec<Option<String>> =
+        inventory.gpus.iter().map(|gpu| obstacle(gpu, &inventory, vendor)).collect();
     for (gpu, obstacle) in inventory.gpus.iter_mut().zip(obstacles) {
         gpu.withheld = obstacle;
+        if gpu.withheld.is_none()
+            && let Some(fault) = health::fault(gpu)
+        {
+            gpu.withhold(fault);
+        }
     }
-    inventory
+    match inventory.silent.clone() {
+        Some(why) => inventory.fall_silent(&why),
+        None => inventory,
+    }
+}
+
+/// Why no container could be given a GPU, however it is.
+fn obstacle(gpu: &Gpu, inventory: &Inventory, vendor: &cdi::Vendor) -> Option<String> {
+    if gpu.mig.is_some_and(|mig| mig.enabled) {
+        return Some("it is cut into MIG instances, which are not offered yet".to_owned());
+    }
+    // One that is lost has lost its files, too.
+    if gpu.lost {
+        return None;
+    }
+    edits_for(&[gpu], inventory, vendor).err()
 }
 
 /// The vendor's word, where there is one; else what the driver's files on this machine make of it.
@@ -153,6 +233,9 @@ fn tell_changes(before: &Inventory, now: &Inventory) {
     let withheld = |all: &Inventory| -> BTreeMap<String, Option<String>> {
         all.gpus.iter().map(|gpu| (gpu.uuid.clone(), gpu.withheld.clone())).collect()
     };
+    if let Some(why) = now.silent.as_ref().filter(|_| before.silent.is_none()) {
+        tracing::warn!(why, "how the GPUs are is not known");
+    }
     let known = withheld(before);
     for gpu in now.gpus.iter().filter(|gpu| known.get(&gpu.uuid) != Some(&gpu.withheld)) {
         let Gpu { uuid, model, index, .. } = gpu;
@@ -163,22 +246,77 @@ fn tell_changes(before: &Inventory, now: &Inventory) {
     }
 }
 
-/// Drivers can take long to answer, and are not asked on a thread of the runtime.
-async fn looked(gpus: &Arc<Gpus>) -> Result<(), Unavailable> {
-    let gpus = Arc::clone(gpus);
-    tokio::task::spawn_blocking(move || gpus.look())
-        .await
-        .unwrap_or_else(|error| Err(Unavailable::Silent(error.to_string())))
+/// What one look found.
+struct Looked {
+    answer: Answer,
+    /// What is wrong with CDI files.
+    problems: Vec<String>,
 }
 
-/// Ends with the last user.
-async fn keep_looking(gpus: Weak<Gpus>) {
+/// Asks the source on a thread of its own. A driver that is stuck holds that thread for ever, so it is none of the
+/// runtime's, whose end would wait for it.
+struct Asker {
+    questions: mpsc::Sender<oneshot::Sender<Looked>>,
+}
+
+impl Asker {
+    fn start(source: impl Source, cdi_folders: Vec<PathBuf>) -> Self {
+        let (questions, asked) = mpsc::channel::<oneshot::Sender<Looked>>();
+        let thread = move || {
+            let Ok(question) = asked.recv() else { return };
+            let mut question = Some(question);
+            source.tell(&mut |answer| {
+                if let Some(question) = question.take() {
+                    let vendor = cdi::read(&cdi_folders);
+                    let answer = answer.map(|inventory| judged(inventory, &vendor));
+                    let _ = question.send(Looked { answer, problems: vendor.problems().to_vec() });
+                }
+                question = asked.recv().ok();
+                question.is_some()
+            });
+        };
+        if let Err(error) = std::thread::Builder::new().name("gpus".to_owned()).spawn(thread) {
+            tracing::error!(%error, "GPUs cannot be looked at");
+        }
+        Self { questions }
+    }
+
+    /// The answer comes when it comes; without a thread, an error at once.
+    fn ask(&self) -> oneshot::Receiver<Looked> {
+        let (question, answer) = oneshot::channel();
+        let _ = self.questions.send(question);
+        answer
+    }
+}
+
+/// Asks again and again; while a question is not answered, no other is asked.
+async fn keep_looking(
+    gpus: Weak<Gpus>,
+    pace: Pace,
+    asker: Asker,
+    mut pending: Option<oneshot::Receiver<Looked>>,
+) {
     loop {
-        let Some(there_are_none) = gpus.upgrade().map(|gpus| gpus.present().gpus.is_empty()) else { return };
-        tokio::time::sleep(if there_are_none { LOOK_EVERY_WITHOUT } else { LOOK_EVERY }).await;
+        let mut answer = match pending.take() {
+            Some(late) => late,
+            None => {
+                let Some(is_without) = gpus.upgrade().map(|gpus| gpus.present().is_without()) else { return };
+                tokio::time::sleep(if is_without { pace.every_without } else { pace.every }).await;
+                asker.ask()
+            }
+        };
+        let looked = match timeout(pace.answer, &mut answer).await {
+            Ok(looked) => looked,
+            Err(_) => {
+                let Some(gpus) = gpus.upgrade() else { return };
+                gpus.miss_answer();
+                drop(gpus);
+                answer.await
+            }
+        };
         let Some(gpus) = gpus.upgrade() else { return };
-        if let Err(error) = looked(&gpus).await {
-            tracing::debug!(%error, "there are still no GPUs");
+        if let Err(error) = gpus.take_in(looked) {
+            tracing::debug!(%error, "the GPUs are not known");
         }
     }
 }
@@ -187,14 +325,34 @@ async fn keep_looking(gpus: Weak<Gpus>) {
 mod tests {
     use super::*;
 
+    /// As fast as a test may be without being surprised by a busy machine.
+    const FAST: Pace = Pace {
+        first: Duration::from_secs(60),
+        answer: Duration::from_secs(60),
+        every: Duration::from_millis(5),
+        every_without: Duration::from_millis(5),
+    };
+
+    /// Until an inventory is as it should be.
+    async fn seen(gpus: &Gpus, is_it: impl Fn(&Inventory) -> bool) -> Arc<Inventory> {
+        let mut inventories = gpus.subscribe();
+        let found =
+            timeout(Duration::from_secs(60), inventories.wait_for(|inventory| is_it(inventory))).await;
+        Arc::clone(&found.expect("it becomes so").unwrap())
+    }
+
     #[tokio::test]
     async fn a_recording_is_marked_read_again_and_refused_when_it_cannot_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("gpus.json");
+        let write = |text: &[u8]| {
+            std::fs::write(file.with_extension("next"), text).unwrap();
+            std::fs::rename(file.with_extension("next"), &file).unwrap();
+        };
         let recording = || super::super::Recording(file.clone());
         assert!(matches!(Gpus::open(recording()).await, Err(Unavailable::Unreadable { .. })));
-        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/h100.json"), &file).unwrap();
-        let gpus = Gpus::open(recording()).await.unwrap();
+        write(include_bytes!("../../tests/data/h100.json"));
+        let gpus = Gpus::open_at(FAST, recording()).await.unwrap();
         let present = gpus.present();
         assert!(present.replayed);
         let uuid = present.gpus[0].uuid.clone();
@@ -206,12 +364,10 @@ mod tests {
         assert_eq!(edits, names, "names, and nothing behind them");
         assert!(gpus.edits(&["GPU-other".to_owned()]).unwrap_err().contains("GPU-other"));
 
-        std::fs::write(&file, r#"{"gpus": []}"#).unwrap();
-        gpus.look().unwrap();
-        assert_eq!(gpus.present().offered().count(), 0);
-        std::fs::write(&file, "{").unwrap();
-        gpus.look().unwrap();
-        let present = gpus.present();
+        write(br#"{"gpus": []}"#);
+        seen(&gpus, |inventory| inventory.offered().count() == 0 && inventory.silent.is_none()).await;
+        write(b"{");
+        let present = seen(&gpus, |inventory| inventory.silent.is_some()).await;
         let why = present.gpus[0].withheld.as_deref().unwrap();
         assert!(why.contains("gpus.json"), "{why}");
     }
@@ -219,8 +375,8 @@ mod tests {
     struct Nobody;
 
     impl Source for Nobody {
-        fn ask(&self) -> Result<Inventory, Unavailable> {
-            Err(Unavailable::Absent("no library".to_owned()))
+        fn tell(&self, listener: &mut dyn FnMut(Answer) -> bool) {
+            while listener(Err(Unavailable::Absent("no library".to_owned()))) {}
         }
     }
 
@@ -228,5 +384,58 @@ mod tests {
     async fn a_machine_without_a_driver_has_no_gpus_and_no_trouble() {
         let gpus = Gpus::open(Nobody).await.unwrap();
         assert_eq!(*gpus.present(), Inventory::default());
+    }
+
+    /// Answers when the test lets it.
+    struct Stuck {
+        let_go: mpsc::Receiver<()>,
+        asked: Arc<std::sync::atomic::AtomicUsize>,
+    }
+
+    impl Source for Stuck {
+        fn tell(&self, listener: &mut dyn FnMut(Answer) -> bool) {
+            loop {
+                self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let answer = match self.let_go.recv() {
+                    Ok(()) => Ok(Inventory {
+                        replayed: true,
+                        gpus: vec![Gpu { uuid: "GPU-a".to_owned(), ..Gpu::default() }],
+                        ..Inventory::default()
+                    }),
+                    Err(_) => return,
+                };
+                if !listener(answer) {
+                    return;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_hangs_keeps_nobody_waiting_is_seen_and_heals() {
+        let (let_go, stuck) = mpsc::channel();
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let pace = Pace { first: Duration::from_millis(20), answer: Duration::from_millis(20), ..FAST };
+        let source = Stuck { let_go: stuck, asked: Arc::clone(&asked) };
+        let gpus = Gpus::open_at(pace, source).await.expect("the agent begins all the same");
+        let present = gpus.present();
+        assert!(present.gpus.is_empty() && present.silent.is_some(), "{present:?}");
+        let why = gpus.edits(&["GPU-a".to_owned()]).unwrap_err();
+        assert!(why.contains("does not answer"), "{why}");
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+
+        let_go.send(()).unwrap();
+        seen(&gpus, |inventory| inventory.offered().count() == 1).await;
+        // The next question hangs.
+        let present = seen(&gpus, |inventory| inventory.silent.is_some()).await;
+        assert_eq!((present.gpus.len(), present.offered().count()), (1, 0));
+        assert!(present.gpus[0].withheld.as_ref().unwrap().contains("the NVIDIA driver does not answer"));
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2, "nobody asks before it answered");
+        let_go.send(()).unwrap();
+        seen(&gpus, |inventory| inventory.offered().count() == 1 && inventory.silent.is_none()).await;
+        drop(let_go);
+        // A source that ends is as good as silent.
+        let present = seen(&gpus, |inventory| inventory.silent.is_some()).await;
+        assert_eq!(present.offered().count(), 0);
     }
 }

@@ -30,7 +30,7 @@ const NONE: &str = "this machine has no GPUs that could be shown";
 /// Asks the driver, or a recording, and prints.
 pub fn run(command: Command) -> anyhow::Result<()> {
     let text = match command {
-        Command::Record => json(&Driver::default().ask().context(NONE)?)?,
+        Command::Record => json(&Driver.ask().context(NONE)?)?,
         Command::Ls(Ls { output: Some(_), gpu_replay }) => json(&ask(gpu_replay)?)?,
         Command::Ls(Ls { output: None, gpu_replay }) => table(&ask(gpu_replay)?),
     };
@@ -40,7 +40,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
 fn ask(recording: Option<PathBuf>) -> anyhow::Result<Inventory> {
     match recording {
         Some(file) => Ok(once(&Recording(file))?),
-        None => once(&Driver::default()).context(NONE),
+        None => once(&Driver).context(NONE),
     }
 }
 

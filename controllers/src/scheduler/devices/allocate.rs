@@ -5,8 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use claw_schemas::gpu::tolerates;
 use k8s_openapi::api::resource::v1::{
-    DeviceClaim, DeviceClassSpec, DeviceRequest, DeviceSelector, DeviceTaint, DeviceToleration,
+    DeviceClaim, DeviceClassSpec, DeviceRequest, DeviceSelector, DeviceToleration,
 };
 
 use super::{
@@ -61,7 +62,7 @@ struct Constraint {
 }
 
 /// One device for one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Given {
     /// Which of the claims.
     pub claim: usize,
@@ -69,6 +70,8 @@ pub struct Given {
     pub class: String,
     /// Which of the node's devices.
     pub device: usize,
+    /// What of the device it puts up with.
+    pub tolerations: Vec<DeviceToleration>,
 }
 
 /// The parts of a request that both forms of it have.
@@ -222,7 +225,7 @@ impl Way {
     }
 
     fn means(&self, device: &Device) -> Result<bool, String> {
-        if !device.taints.iter().all(|taint| self.tolerates(taint)) {
+        if !device.taints.iter().all(|taint| tolerates(&self.tolerations, taint)) {
             return Ok(false);
         }
         for (selector, whose) in &self.selectors {
@@ -232,19 +235,6 @@ impl Way {
             }
         }
         Ok(true)
-    }
-
-    fn tolerates(&self, taint: &DeviceTaint) -> bool {
-        let covers = |toleration: &DeviceToleration| {
-            let (key, exists) = (toleration.key.as_deref(), toleration.operator.as_deref() == Some("Exists"));
-            let effect = toleration.effect.as_deref().unwrap_or_default();
-            (effect.is_empty() || effect == taint.effect)
-                && key.filter(|key| !key.is_empty()).map_or(exists, |key| key == taint.key)
-                && (exists
-                    || toleration.value.as_deref().unwrap_or_default()
-                        == taint.value.as_deref().unwrap_or_default())
-        };
-        !matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") || self.tolerations.iter().any(covers)
     }
 }
 
@@ -300,7 +290,13 @@ impl Search<'_> {
     fn as_given(&self, request: usize, way: usize, device: usize) -> Given {
         let request = &self.wishes.requests[request];
         let way = &request.ways[way];
-        Given { claim: request.claim, request: way.name.clone(), class: way.class.clone(), device }
+        Given {
+            claim: request.claim,
+            request: way.name.clone(),
+            class: way.class.clone(),
+            device,
+            tolerations: way.tolerations.clone(),
+        }
     }
 
     /// Whether a device goes together with those that were chosen before.

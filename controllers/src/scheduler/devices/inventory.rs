@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use claw_schemas::gpu::DRIVER;
+use claw_schemas::gpu::{DRIVER, keeps_away};
 use k8s_openapi::api::resource::v1::{
     Device as ApiDevice, DeviceAttribute, DeviceCapacity, DeviceTaint, ResourceSlice,
 };
@@ -66,6 +66,11 @@ impl Device {
     pub fn uuid(&self) -> Option<&str> {
         let uuid = self.attribute("uuid").filter(|_| &*self.id.driver == DRIVER)?;
         uuid.string.as_deref()
+    }
+
+    /// Whether it is one of those that the node offers by number.
+    pub fn is_counted(&self) -> bool {
+        self.uuid().is_some() && !self.taints.iter().any(keeps_away)
     }
 
     /// Where it is.

@@ -166,7 +166,7 @@ impl Devices {
 
     /// How many of a node's counted GPUs claims have.
     pub fn claimed(&self, node: &str) -> i64 {
-        let gpus = self.inventory.of(node).iter().filter(|device| device.uuid().is_some());
+        let gpus = self.inventory.of(node).iter().filter(|device| device.is_counted());
         i64::try_from(gpus.filter(|device| self.taken.contains_key(&device.id)).count()).unwrap_or(i64::MAX)
     }
 
@@ -250,7 +250,7 @@ impl Devices {
         for one in &given {
             free[one.device] = false;
         }
-        let counted = given.iter().filter(|one| devices[one.device].uuid().is_some()).count();
+        let counted = given.iter().filter(|one| devices[one.device].is_counted()).count();
         let wanted = pod.gpus + i64::try_from(counted).unwrap_or(i64::MAX);
         if pod.gpus > 0 && counted > 0 && wanted > node.free(RESOURCE) {
             return Err(format!("Insufficient {RESOURCE}"));
@@ -295,6 +295,7 @@ impl Devices {
                 driver: id.driver.to_string(),
                 pool: id.pool.to_string(),
                 device: id.name.to_string(),
+                tolerations: Some(given.tolerations.clone()).filter(|all| !all.is_empty()),
                 ..DeviceRequestAllocationResult::default()
             }
         };
@@ -404,7 +405,7 @@ fn node_of(id: &DeviceId) -> Option<Arc<str>> {
 /// to be free; the node decides then.
 fn named(count: i64, devices: &[Arc<Device>], free: &[bool]) -> Vec<String> {
     let count = usize::try_from(count).unwrap_or(0);
-    let known = devices.iter().zip(free).filter(|(_, free)| **free);
+    let known = devices.iter().zip(free).filter(|(device, free)| **free && device.is_counted());
     let gpus: Vec<(&Arc<Device>, &str)> =
         known.filter_map(|(device, _)| Some((device, device.uuid()?))).collect();
     if count == 0 || gpus.len() < count {

@@ -293,6 +293,27 @@ fn a_pod_that_asks_both_ways_gets_different_gpus_or_waits() {
 }
 
 #[test]
+fn a_gpu_with_a_taint_goes_to_a_claim_that_tolerates_it_and_is_not_given_by_number() {
+    let mut state = cluster(&[("n", 2)]);
+    let mut tainted = slice("n", &[("N-0", json!({})), ("N-1", json!({}))]);
+    let taint = json!([{"key": "gpu.clawbernetes.io/ecc", "effect": "NoSchedule"}]);
+    tainted.spec.devices.as_mut().unwrap()[0].taints = serde_json::from_value(taint).unwrap();
+    state.apply_devices(|all| all.apply_slice(&tainted));
+    let tolerations = json!([{"key": "gpu.clawbernetes.io/ecc", "operator": "Exists"}]);
+    let mut tolerant = serde_json::to_value(claim("a", 1, "1", json!({}))).unwrap();
+    tolerant["spec"]["devices"]["requests"][0]["exactly"]["tolerations"] = tolerations.clone();
+    show(&mut state, &serde_json::from_value(tolerant).unwrap());
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    let decisions = state.decide(at(0), 100);
+    let [Decision::Bind { grants, .. }] = decisions.as_slice() else { panic!("{decisions:?}") };
+    let results = grants[0].allocation.as_ref().unwrap().devices.as_ref().unwrap().results.as_ref().unwrap();
+    assert_eq!(results[0].device, "n-0");
+    assert_eq!(serde_json::to_value(&results[0].tolerations).unwrap(), tolerations, "as its node reads it");
+    add(&mut state, &pod("q", 1, &[], &json!({})));
+    assert_eq!(decided(&mut state, 5), ["q → n N-1 []"]);
+}
+
+#[test]
 fn a_grant_names_its_node_and_carries_what_the_driver_is_to_be_told() {
     let mut state = cluster(&[("n", 1)]);
     let opaque = json!({"driver": DRIVER, "parameters": {"a": 1}});

@@ -47,6 +47,10 @@ impl Containers {
         let claims = claims::of(pod, sources, &self.gpus.present()).await.map_err(not_prepared)?;
         let wish = Wish { needs, named: named(pod), claims };
         let present = self.gpus.present();
+        if let Some(why) = &present.silent {
+            let why = format!("waiting for GPUs: {why}");
+            return Err(Refusal::Later(StartFailure::new("WaitingForGPUs", why)));
+        }
         let held = self.ledger.lock().assign(&pod_uid, &wish, &present, going).map_err(refusal)?;
         let written = blocking(move || write(&folder, &held)).await;
         written.map_err(|error| {

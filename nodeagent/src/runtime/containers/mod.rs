@@ -191,7 +191,7 @@ impl Containers {
             .map_err(Error::io("setting the mode of", root))?;
         let root_dir = fs::canonicalize(root).map_err(Error::io("resolving", root))?;
         let gpus = match config.gpus {
-            GpuSource::Driver => Gpus::open(Driver::default()).await,
+            GpuSource::Driver => Gpus::open(Driver).await,
             GpuSource::Recording(file) => Gpus::open(Recording(file)).await,
         };
         Ok(Arc::new(Self {
