@@ -65,9 +65,14 @@ pub fn all(story: &str, needs: &[Need]) -> bool {
         env::var_os("CLAW_TEST_NEEDS").is_none_or(|value| value != "all"),
         "{story} must run here, but lacks {text}"
     );
-    // Not `eprintln!`: the test harness keeps to itself what a passing test prints.
-    let _ = writeln!(io::stderr(), "SKIPPED {story}: lacks {text}");
+    skipped(story, &text);
     false
+}
+
+/// Says that a story did not run, for want of what a machine may well do without.
+pub fn skipped(story: &str, lacks: &str) {
+    // Not `eprintln!`: the test harness keeps to itself what a passing test prints.
+    let _ = writeln!(io::stderr(), "SKIPPED {story}: lacks {lacks}");
 }
 
 fn is_on_path(program: &str) -> bool {

@@ -124,6 +124,48 @@ async fn a_gpu_that_breaks_is_withheld_and_its_pod_goes_on() {
     becomes(&http, ("2", "2"), "True").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_are_taken_from_a_running_container_come_back() {
+    let story = "devices_that_are_taken_from_a_running_container_come_back";
+    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    let (cluster, _recording, _) = with_a_worker(1).await;
+    let kubectl = cluster.kubectl();
+    kubectl.ok_with(&["apply", "-f", "-"], &holder("one", ""));
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/one", "--timeout=120s"]);
+    let (pid, _) = container(&cluster, "one").expect("it runs");
+    let Some(group) = devices_of(pid) else {
+        return need::skipped(story, "version 1 of control groups");
+    };
+    let list = || fs::read_to_string(group.join("devices.list")).expect("it is there");
+    // The null device, as it is every container's; a replayed GPU has none.
+    let null = "c 1:3 rwm";
+    assert!(list().lines().any(|line| line == null), "{}", list());
+    // What a reload of systemd's units does.
+    fs::write(group.join("devices.deny"), "a").expect("root may");
+    assert!(!list().contains(null));
+    wait::until("it has its devices again", wait::LATER, || {
+        wait::check(list().lines().any(|line| line == null), list())
+    });
+    wait::until("an event says so", wait::SOON, || {
+        let said = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
+        wait::check(
+            said.contains("Devices were taken from the running container") && said.contains(null),
+            said,
+        )
+    });
+    assert_eq!(container(&cluster, "one").map(|(pid, _)| pid), Some(pid), "and runs on");
+}
+
+/// The group of a process that says which devices it may use, where there are such.
+fn devices_of(pid: i32) -> Option<PathBuf> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+    let path =
+        groups.lines().find_map(|line| line.split_once(":devices:/").map(|(_, path)| path.to_owned()))?;
+    Some(PathBuf::from("/sys/fs/cgroup/devices").join(path))
+}
+
 /// A cluster with one machine, which replays so many GPUs.
 async fn with_a_worker(gpus: u32) -> (Cluster, Recorded, Http) {
     let mut cluster = Cluster::start(Options::up(0));

@@ -98,6 +98,7 @@ enum Outcome {
     PreStopped(InstanceKey, Result<(), String>),
     Signalled,
     Refreshed,
+    Mended(Vec<(InstanceKey, Vec<String>)>),
     Probed(InstanceKey, ProbeKind, Result<(), String>),
     Discarded(InstanceKey),
     Released(Result<(), String>),
@@ -341,7 +342,29 @@ impl Worker {
                 }
                 Outcome::Refreshed
             });
+            self.mend_devices();
         }
+    }
+
+    /// Devices that a running container had and somebody took away.
+    fn mend_devices(&mut self) {
+        if self.shared.runtime.held(&self.state.pod).values().all(Vec::is_empty) {
+            return;
+        }
+        let running = self.state.containers.values().filter_map(|container| container.running());
+        let keys: Vec<InstanceKey> = running.map(|run| run.key.clone()).collect();
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let mut mended = Vec::new();
+            for key in keys {
+                match shared.runtime.mend_devices(&key).await {
+                    Ok(missing) => mended.push((key, missing)),
+                    // Nearly always one that is going.
+                    Err(error) => tracing::debug!(error = %error.full(), "devices were not looked at"),
+                }
+            }
+            Outcome::Mended(mended)
+        });
     }
 
     /// Writes the pod down with the status it has, for the next run of the agent.
@@ -591,6 +614,7 @@ impl Worker {
         match outcome {
             Outcome::Signalled => {}
             Outcome::Refreshed => self.state.refreshing = false,
+            Outcome::Mended(mended) => self.tell_of_devices(&mended),
             Outcome::Discarded(key) => self.state.discarded(&key),
             Outcome::Remembered => {
                 self.recorded = true;
@@ -722,6 +746,16 @@ impl Worker {
     }
 
     /// A hook that its container did not live to see the end of is no news: its exit is.
+    fn tell_of_devices(&mut self, mended: &[(InstanceKey, Vec<String>)]) {
+        for (key, missing) in mended.iter().filter(|(_, missing)| !missing.is_empty()) {
+            let message = format!(
+                "Devices were taken from the running container, and are given back: {}",
+                missing.join(", ")
+            );
+            self.tell(Severity::Warning, "DevicesMended", message, Some(&key.container));
+        }
+    }
+
     fn tell_of_hook(&mut self, key: &InstanceKey, name: &str, result: &Result<(), String>) {
         let known = self.state.containers.get(&key.container);
         let runs = known.and_then(|known| known.running()).is_some_and(|run| run.key == *key);

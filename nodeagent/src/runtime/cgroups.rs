@@ -100,12 +100,17 @@ fn is_of_controllers(name: &str) -> bool {
 
 /// One file of a cgroup, from the hierarchy of a controller.
 pub fn read(path: &str, controller: &str, file: &str) -> Option<String> {
+    fs::read_to_string(folder(path, controller).join(file)).ok()
+}
+
+/// The folder of a cgroup in the hierarchy of a controller, whether or not it is there.
+pub fn folder(path: &str, controller: &str) -> PathBuf {
     let relative = path.trim_start_matches('/');
-    let folder = match version() {
-        Version::V2 => PathBuf::from(ROOT).join(relative),
-        Version::V1 => PathBuf::from(ROOT).join(controller).join(relative),
+    let top = match version() {
+        Version::V2 => PathBuf::from(ROOT),
+        Version::V1 => PathBuf::from(ROOT).join(controller),
     };
-    fs::read_to_string(folder.join(file)).ok()
+    if relative.is_empty() { top } else { top.join(relative) }
 }
 
 /// How many processes of a container the kernel has killed for want of memory.

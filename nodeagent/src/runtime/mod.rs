@@ -7,6 +7,7 @@
 
 pub mod cgroups;
 pub mod containers;
+pub mod devices;
 pub mod hollow;
 pub mod machine;
 pub mod records;
@@ -280,6 +281,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// What each container of a pod was given by [`Self::admit`], and how that is now.
     fn held(&self, _pod: &Pod) -> BTreeMap<String, Vec<HeldDevice>> {
         BTreeMap::new()
+    }
+
+    /// Gives a running container the right to its devices again where somebody took it away, and says which it had lost.
+    async fn mend_devices(&self, _key: &InstanceKey) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
     }
 
     /// The GPUs of the machine, as they change; `None` where there never are any.

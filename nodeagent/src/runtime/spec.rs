@@ -19,6 +19,7 @@ use oci_spec::{
 use super::{
     StartFailure,
     cgroups::{self, Version},
+    devices,
     environment::Environment,
     resources,
 };
@@ -126,7 +127,7 @@ impl Identity {
             // What the API says: allowed unless forbidden.
             no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
             read_only_root: own.and_then(|c| c.read_only_root_filesystem).unwrap_or(false),
-            capabilities: capabilities(container, privileged, cgroups::version())?,
+            capabilities: capabilities(container, privileged, devices::are_guarded())?,
         })
     }
 
@@ -190,11 +191,11 @@ const DEFAULT_CAPABILITIES: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
-/// With version 2 of control groups nothing keeps a container from devices whose files it can make, so it must not make any.
+/// Where nothing keeps a container from devices whose files it can make, it must not make any.
 fn capabilities(
     container: &Container,
     privileged: bool,
-    version: Version,
+    are_devices_guarded: bool,
 ) -> Result<HashSet<Capability>, StartFailure> {
     if privileged {
         return Ok(all_capabilities());
@@ -214,7 +215,7 @@ fn capabilities(
             set.insert(capability(name)?);
         }
     }
-    if version == Version::V2 {
+    if !are_devices_guarded {
         set.remove(&Capability::Mknod);
     }
     Ok(set)
@@ -529,7 +530,7 @@ mod tests {
         let container = container(
             serde_json::json!({"name": "c", "securityContext": {"capabilities": {"add": ["FLY"]}}}),
         );
-        let failure = capabilities(&container, false, Version::V1).unwrap_err();
+        let failure = capabilities(&container, false, true).unwrap_err();
         assert!(failure.message.contains("\"FLY\""), "{}", failure.message);
     }
 
@@ -555,11 +556,11 @@ mod tests {
             let container = container(
                 serde_json::json!({"name": "c", "securityContext": {"capabilities": {"add": [add]}}}),
             );
-            let may = |privileged, version| {
-                capabilities(&container, privileged, version).unwrap().contains(&Capability::Mknod)
+            let may = |privileged, are_guarded| {
+                capabilities(&container, privileged, are_guarded).unwrap().contains(&Capability::Mknod)
             };
-            assert!(may(false, Version::V1) && !may(false, Version::V2), "{add}");
-            assert_eq!(may(true, Version::V2), all_capabilities().contains(&Capability::Mknod), "privileged");
+            assert!(may(false, true) && !may(false, false), "{add}");
+            assert_eq!(may(true, false), all_capabilities().contains(&Capability::Mknod), "privileged");
         }
     }
 }

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     Error,
-    runtime::{cgroups, records},
+    runtime::{cgroups, devices, records},
 };
 
 /// After the exit: how long to wait for the log pipes to end. The kernel kills everything in the
@@ -131,6 +131,7 @@ impl<'a> Shim<'a> {
             init_pid: init_pid.as_raw(),
             started_at: Timestamp::now(),
         };
+        devices::guard(&job.cgroup, &job.bundle)?;
         // Before start: whoever finds no such record knows that the program never ran.
         records::write(&job.bundle.join(files::SHIM), &record)?;
         records::reserve(&job.bundle.join(files::EXIT))?;

@@ -41,7 +41,7 @@ mod tenant;
 
 pub use attach::{Frame, FrameKind};
 pub use filter::Filter;
-pub(crate) use tenant::add_term;
+pub(crate) use tenant::{add_term, configuration};
 
 /// First argument of a re-executed starter.
 const STARTER_ARGUMENT: &str = "__clawbernetes-container-starter";

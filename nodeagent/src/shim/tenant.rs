@@ -53,14 +53,20 @@ pub(super) fn start(tenant: &Tenant, ends: Ends) -> Result<(Pid, Option<File>), 
     Ok((pid, console.map(Console::receive).transpose()?))
 }
 
+/// What a container was made from.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn configuration(bundle: &Path) -> Result<Spec, Error> {
+    let path = bundle.join("config.json");
+    Spec::load(&path).map_err(|error| Error::Shim(format!("{}: {error}", path.display())))
+}
+
 /// What the first process was given, for another program.
 fn process(tenant: &Tenant, is_terminal: bool) -> Result<Process, Error> {
-    let path = tenant.bundle.join("config.json");
-    let spec = Spec::load(&path).map_err(|error| Error::Shim(format!("{}: {error}", path.display())))?;
-    let mut process = spec
-        .process()
-        .clone()
-        .ok_or_else(|| Error::Shim(format!("{} describes no process", path.display())))?;
+    let spec = configuration(&tenant.bundle)?;
+    let described = spec.process().clone();
+    let mut process = described.ok_or_else(|| Error::Shim("the container has no process".to_owned()))?;
     process.set_terminal(Some(is_terminal)).set_args(Some(tenant.command.clone()));
     if is_terminal {
         add_term(&mut process);

@@ -52,6 +52,7 @@ pub use self::images::images_in_use;
 use super::{
     Counts, ExecReply, ExitRecord, HeldDevice, Host, Instance, InstanceKey, Machine, ProbeTarget,
     RecoveredPod, Refusal, Runtime, Sandbox, Sources, StartFailure, StartRequest, Talk, TalkWish, cgroups,
+    devices,
     environment::{self, Fields},
     network::{self, Network, namespace},
     pod_files, probe, records,
@@ -387,6 +388,15 @@ impl Runtime for Containers {
 
     fn held(&self, pod: &Pod) -> BTreeMap<String, Vec<HeldDevice>> {
         self.held_gpus(pod)
+    }
+
+    async fn mend_devices(&self, key: &InstanceKey) -> Result<Vec<String>, Error> {
+        let (bundle, run) = self.run_record(key)?;
+        blocking(move || {
+            let spec = shim::configuration(&bundle)?;
+            devices::mend(&run.cgroup, &spec).map_err(Error::io("mending the devices of", &bundle))
+        })
+        .await
     }
 
     fn gpus(&self) -> Option<watch::Receiver<Arc<Inventory>>> {
