@@ -47,6 +47,10 @@ pub fn may(node: &str, action: &Action<'_>, pods: Option<&dyn BoundPods>) -> boo
         ("resource.k8s.io", "resourceclaims", "") => {
             action.verb == "get" && !name.is_empty() && bound(&|pod| uses_claim(pod, name))
         }
+        // What it may change there is looked at when it is known: its own devices.
+        ("resource.k8s.io", "resourceclaims", "status") => {
+            change && !name.is_empty() && bound(&|pod| uses_claim(pod, name))
+        }
         ("", "serviceaccounts", "") => action.verb == "get" && runs_as(),
         ("", "serviceaccounts", "token") => action.verb == "create" && runs_as(),
         ("" | "events.k8s.io", "events", "") => write,
@@ -216,6 +220,9 @@ mod tests {
             let claim = claims.clone().named(name);
             assert_eq!(may_at("gpu-02", "get", &claim), expected, "{name}");
             assert!(!may_at("gpu-03", "get", &claim) && !may_at("gpu-02", "patch", &claim), "{name}");
+            let status = claim.sub("status");
+            assert_eq!(may_at("gpu-02", "update", &status), expected, "{name}");
+            assert!(!may_at("gpu-03", "update", &status) && !may_at("gpu-02", "delete", &status), "{name}");
         }
         assert!(!may_at("gpu-02", "list", &claims) && !may_at("gpu-02", "get", &claims));
     }

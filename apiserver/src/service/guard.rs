@@ -73,6 +73,7 @@ impl ObjectService {
         }
         if let Some(node) = who.node() {
             guard_slice(target, node, text(new, "name"), new)?;
+            guard_claim(target, node, old, new)?;
         }
         if let Some(node) = who.node().filter(|_| target.kind.is_core("nodes") && part == Part::Main) {
             guard_node(target, node, old, new)?;
@@ -235,6 +236,26 @@ fn guard_slice(target: &Target, node: &str, name: &str, new: &Value) -> Result<(
     let own = gpu::slice_name(node);
     let why = format!("node \"{node}\" may only have slice \"{own}\", with spec.nodeName: {node}");
     Err(target.kind.forbidden(name, &why))
+}
+
+/// Of a claim a node says how its own devices are.
+fn guard_claim(target: &Target, node: &str, old: &Value, new: &Value) -> Result<(), ApiError> {
+    let descriptor = &target.kind.descriptor;
+    if &*descriptor.group != "resource.k8s.io" || &*descriptor.plural != "resourceclaims" {
+        return Ok(());
+    }
+    let without_own = |claim: &Value| {
+        let mut status = claim["status"].as_object().cloned().unwrap_or_default();
+        let mut devices =
+            status.remove("devices").and_then(|all| all.as_array().cloned()).unwrap_or_default();
+        devices.retain(|one| one["driver"] != gpu::DRIVER || one["pool"] != node);
+        (status, devices)
+    };
+    if without_own(old) == without_own(new) {
+        return Ok(());
+    }
+    let why = format!("node \"{node}\" may only change its own devices in status.devices");
+    Err(target.kind.forbidden(&target.name, &why))
 }
 
 /// A node may not choose which pods come to it.

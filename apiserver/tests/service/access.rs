@@ -592,6 +592,38 @@ async fn a_node_speaks_for_its_own_devices() {
     assert_eq!(error.reason, Reason::Forbidden, "{error}");
 }
 
+#[tokio::test]
+async fn a_node_says_of_a_claim_how_its_own_devices_are_and_nothing_else() {
+    let (world, access) = guarded().await;
+    let claims = ResourceRef::collection("resource.k8s.io", "v1", "resourceclaims").in_namespace("default");
+    let claim = claims.clone().named("c");
+    world.create(claims, &json!({"metadata": {"name": "c"}, "spec": {}})).await.unwrap();
+    access.set_pods(Arc::new(Bound(vec![json!({
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"nodeName": "n1", "resourceClaims": [{"name": "x", "resourceClaimName": "c"}]},
+    })])));
+    let device = |pool: &str| json!({"driver": gpu::DRIVER, "pool": pool, "device": "gpu-a"});
+    let result = |pool: &str| json!({"request": "r", "driver": gpu::DRIVER, "pool": pool, "device": "gpu-a"});
+    let results = [result("n1"), result("n2")];
+    let allocated = json!({"status": {"allocation": {"devices": {"results": results}}}});
+    let status = || claim.clone().sub("status");
+    world.merge(status(), &allocated).await.unwrap();
+    let n1 = World { service: world.service.clone(), who: Identity::of_node("n1") };
+    let says = |devices: Value| json!({"status": {"devices": devices}});
+    n1.merge(status(), &says(json!([device("n1")]))).await.unwrap();
+    for change in [
+        says(json!([device("n1"), device("n2")])),
+        json!({"status": {"allocation": null}}),
+        json!({"status": {"reservedFor": [{"resource": "pods", "name": "p", "uid": "u"}]}}),
+    ] {
+        let error = n1.merge(status(), &change).await.unwrap_err();
+        assert_eq!(error.reason, Reason::Forbidden, "{change}: {error}");
+    }
+    let n2 = World { service: world.service.clone(), who: Identity::of_node("n2") };
+    let error = n2.merge(status(), &says(json!([]))).await.unwrap_err();
+    assert_eq!(error.reason, Reason::Forbidden, "no pod of its own uses it: {error}");
+}
+
 fn signing_requests() -> ResourceRef {
     ResourceRef::collection("certificates.k8s.io", "v1", "certificatesigningrequests")
 }

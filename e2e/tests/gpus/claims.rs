@@ -122,6 +122,40 @@ async fn a_claim_is_shared_and_kept_under_its_pods_and_wrong_selectors_are_told(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claim_says_whether_its_gpu_is_ready_and_who_tolerates_a_fault_gets_one_with_it() {
+    let story = "a_claim_says_whether_its_gpu_is_ready_and_who_tolerates_a_fault_gets_one_with_it";
+    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    let (cluster, recording, _) = with_a_worker(1).await;
+    let kubectl = cluster.kubectl();
+    let says = |name: &str, wanted: &str| {
+        wait::until("the claim says how its GPU is", wait::LATER, || {
+            let path = "jsonpath={.status.devices[*].pool} {.status.devices[*].conditions[*]['type','status','reason']}";
+            let said = kubectl.ok(&["get", "resourceclaim", name, "-o", path]);
+            wait::check(said == wanted, said)
+        });
+    };
+    kubectl.ok_with(&["apply", "-f", "-"], &claim("plain", "true"));
+    kubectl.ok_with(&["apply", "-f", "-"], &claimer("user", "resourceClaimName: plain"));
+    ready(&kubectl, "user");
+    says("plain", "worker Ready True Healthy");
+    recording.change(|gpus| gpus[0]["xids"] = serde_json::json!([79]));
+    says("plain", "worker Ready False Xid");
+    kubectl.ok(&["delete", "pod", "user", "--now"]);
+
+    kubectl.ok_with(&["apply", "-f", "-"], &claimer("wary", "resourceClaimName: plain"));
+    waits_because(&kubectl, "wary", "cannot allocate all claims");
+    kubectl.ok(&["delete", "pod", "wary", "--now"]);
+    let tolerant = claim("tolerant", "true").trim_end().to_owned()
+        + "\n          tolerations: [{key: gpu.clawbernetes.io/xid, operator: Equal, value: '79'}]\n";
+    kubectl.ok_with(&["apply", "-f", "-"], &tolerant);
+    kubectl.ok_with(&["apply", "-f", "-"], &claimer("doctor", "resourceClaimName: tolerant"));
+    ready(&kubectl, "doctor");
+    says("tolerant", "worker Ready False Xid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_example_of_a_claim_does_what_it_says() {
     if !need::all("the_example_of_a_claim_does_what_it_says", &[Need::Root, Need::Kubectl]) {
         return;

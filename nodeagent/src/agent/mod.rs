@@ -5,6 +5,7 @@
 //!
 //! Must never know: how containers run (that is [`Runtime`]), which wire the link uses.
 
+mod claims;
 pub mod events;
 mod gpus;
 mod hook;
@@ -188,11 +189,12 @@ impl Agent {
         statics.follow().await;
         let statics = statics.keep(client.clone(), cancel.clone());
         let gpus = gpus::keep(Arc::clone(&shared), client.clone(), cancel.clone());
+        let claims = claims::keep(Arc::clone(&shared), client.clone(), cancel.clone());
         let services = services::keep(Arc::clone(&shared), client, cancel.clone());
         let images = images::keep(Arc::clone(&shared), cancel.clone());
         let pressure = pressure::keep(Arc::clone(&shared), Arc::clone(&pods), cancel.clone());
         let session = session::keep(&shared, &link, &pods, &cancel);
-        tokio::join!(session, statics, gpus, services, images, pressure);
+        tokio::join!(session, statics, gpus, claims, services, images, pressure);
         pods.join().await;
         shared.runtime.close().await
     }

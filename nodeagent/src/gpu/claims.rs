@@ -72,6 +72,7 @@ fn held(pod: &Pod, name: &str, claim: &ResourceClaim, inventory: &Inventory) -> 
         name: name.to_owned(),
         uid: meta.uid.clone().unwrap_or_default(),
         devices: devices.map_err(|why| format!("ResourceClaim {place}: {why}"))?,
+        place,
     })
 }
 
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn a_claim_that_is_allocated_to_the_pod_names_gpus_of_this_machine() {
         let held = told(given(DRIVER, "gpu-a", "p")).unwrap();
-        assert_eq!((held.name.as_str(), held.uid.as_str()), ("mine", "u"));
+        assert_eq!((held.name.as_str(), held.uid.as_str(), held.place.as_str()), ("mine", "u", "d/c"));
         assert_eq!(held.devices[0].uuid, "GPU-A");
         assert_eq!(held.devices[0].id, format!("{DRIVER}/n/gpu-a"));
     }

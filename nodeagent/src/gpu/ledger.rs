@@ -41,6 +41,9 @@ pub struct HeldClaim {
     pub name: String,
     /// Uid of the claim.
     pub uid: String,
+    /// `NAMESPACE/NAME`
+    #[serde(default)]
+    pub place: String,
     /// Its devices on this machine.
     pub devices: Vec<ClaimedDevice>,
 }
@@ -162,6 +165,13 @@ impl Ledger {
         self.held.get(pod_uid)
     }
 
+    /// All claims that pods here hold, each once.
+    pub fn claims(&self) -> Vec<HeldClaim> {
+        let all = self.held.values().flat_map(|held| &held.claims);
+        let by_uid: BTreeMap<&str, &HeldClaim> = all.map(|claim| (claim.uid.as_str(), claim)).collect();
+        by_uid.into_values().cloned().collect()
+    }
+
     /// Takes over what was written down earlier.
     pub fn adopt(&mut self, pod_uid: &str, held: Held) {
         self.held.insert(pod_uid.to_owned(), held);
@@ -275,7 +285,12 @@ mod tests {
             uuid: (*uuid).to_owned(),
             puts_up: false,
         };
-        HeldClaim { name: "c".to_owned(), uid: uid.to_owned(), devices: uuids.iter().map(device).collect() }
+        HeldClaim {
+            name: "c".to_owned(),
+            uid: uid.to_owned(),
+            place: "d/c".to_owned(),
+            devices: uuids.iter().map(device).collect(),
+        }
     }
 
     fn few(wanted: usize, free: usize, leaving: usize) -> Obstacle {

@@ -9,6 +9,7 @@
 //! | `watch` | the present inventory, looked at again and again |
 //! | `ledger` | which container of which pod holds which GPU (pure) |
 //! | `claims` | what the claims of a pod have here |
+//! | `device_status` | what a claim's status says of its devices (pure) |
 //! | `cdi` | device specifications of the vendor, read from disk |
 //! | `host` | what a container needs where there are none |
 //! | `edits` | both, put into a container's configuration (pure) |
@@ -21,6 +22,7 @@
 
 pub mod cdi;
 pub mod claims;
+pub mod device_status;
 pub mod edits;
 pub mod facts;
 pub mod health;

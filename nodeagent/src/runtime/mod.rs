@@ -49,7 +49,7 @@ pub use self::{machine::Machine, probe::ProbeTarget, resources::Qos, sources::So
 pub use crate::shim::{ExecReply, ExitReason, ExitRecord};
 use crate::{
     Error,
-    gpu::Inventory,
+    gpu::{Inventory, ledger::HeldClaim},
     pressure::{Good, Level},
     services::Services,
 };
@@ -281,6 +281,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// What each container of a pod was given by [`Self::admit`], and how that is now.
     fn held(&self, _pod: &Pod) -> BTreeMap<String, Vec<HeldDevice>> {
         BTreeMap::new()
+    }
+
+    /// The claims on devices here that pods were given.
+    fn held_claims(&self) -> Vec<HeldClaim> {
+        Vec::new()
     }
 
     /// Gives a running container the right to its devices again where somebody took it away, and says which it had lost.

@@ -64,7 +64,10 @@ use super::{
 };
 use crate::{
     Error,
-    gpu::{Driver, Gpus, Inventory, Recording, ledger::Ledger},
+    gpu::{
+        Driver, Gpus, Inventory, Recording,
+        ledger::{HeldClaim, Ledger},
+    },
     ids::hex,
     image::{self, Image, Images, ImagesConfig},
     pressure::{Good, Level, Thresholds},
@@ -388,6 +391,10 @@ impl Runtime for Containers {
 
     fn held(&self, pod: &Pod) -> BTreeMap<String, Vec<HeldDevice>> {
         self.held_gpus(pod)
+    }
+
+    fn held_claims(&self) -> Vec<HeldClaim> {
+        self.ledger.lock().claims()
     }
 
     async fn mend_devices(&self, key: &InstanceKey) -> Result<Vec<String>, Error> {
