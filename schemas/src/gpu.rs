@@ -5,6 +5,19 @@ use k8s_openapi::api::resource::v1::{DeviceTaint, DeviceToleration};
 /// The resource that containers ask for in their limits, as everywhere.
 pub const RESOURCE: &str = "nvidia.com/gpu";
 
+/// What the resources are called of instances of GPUs that are cut (MIG), before their profile.
+const INSTANCES: &str = "nvidia.com/mig-";
+
+/// The resource of instances of a profile: `1g.10gb`, `1g.10gb+me`.
+pub fn instances(profile: &str) -> String {
+    format!("{INSTANCES}{}", profile.replace('+', "."))
+}
+
+/// Whether a resource is GPUs, whole ones or instances, that our agents give out by name.
+pub fn is_resource(name: &str) -> bool {
+    name == RESOURCE || name.starts_with(INSTANCES)
+}
+
 /// Driver of the ResourceSlices that our agents publish. Not NVIDIA's, whose own driver may run beside.
 pub const DRIVER: &str = "gpu.clawbernetes.io";
 
@@ -23,6 +36,9 @@ pub const NAMED: &str = "clawbernetes.io/gpus";
 
 /// The class of all GPUs that our agents publish, which every cluster has.
 pub const CLASS: &str = "gpu.nvidia.com";
+
+/// The class of all instances of GPUs, which every cluster has.
+pub const INSTANCE_CLASS: &str = "mig.nvidia.com";
 
 /// The one ResourceSlice of a node's agent.
 pub fn slice_name(node: &str) -> String {

@@ -23,11 +23,11 @@ const SYSTEM_PRIORITIES: [(&str, i64, &str); 2] = [
     ("system-node-critical", 2_000_001_000, "Pods without which a node does not work."),
 ];
 
-/// All GPUs that our agents publish.
-fn gpu_class() -> Value {
+/// All devices of a type that our agents publish.
+fn class_of(name: &str, type_: &str) -> Value {
     let driver = gpu::DRIVER;
-    let is_gpu = format!("device.driver == '{driver}' && device.attributes['{driver}'].type == 'gpu'");
-    json!({"metadata": {"name": gpu::CLASS}, "spec": {"selectors": [{"cel": {"expression": is_gpu}}]}})
+    let is_it = format!("device.driver == '{driver}' && device.attributes['{driver}'].type == '{type_}'");
+    json!({"metadata": {"name": name}, "spec": {"selectors": [{"cel": {"expression": is_it}}]}})
 }
 
 impl ObjectService {
@@ -46,7 +46,8 @@ impl ObjectService {
             self.ensure(classes, &class).await?;
         }
         let classes = ResourceRef::collection("resource.k8s.io", "v1", "deviceclasses");
-        self.ensure(classes, &gpu_class()).await?;
+        self.ensure(classes.clone(), &class_of(gpu::CLASS, "gpu")).await?;
+        self.ensure(classes, &class_of(gpu::INSTANCE_CLASS, "mig")).await?;
         for default in bootstrap::defaults() {
             let collection = ResourceRef::collection(rbac::GROUP, "v1", default.plural);
             if !self.ensure(collection.clone(), &default.object).await? {

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use claw_schemas::{gpu::RESOURCE, needs};
+use claw_schemas::{gpu::is_resource, needs};
 use k8s_openapi::api::core::v1::{
     Container, Node, NodeSelectorTerm, Pod, PodSpec, PreferredSchedulingTerm, Taint, Toleration,
 };
@@ -32,8 +32,8 @@ pub struct PodInfo {
     pub requests: Amounts,
     /// The devices among what it takes.
     pub devices: Vec<Arc<str>>,
-    /// How many GPUs it asks for by number.
-    pub gpus: i64,
+    /// How many GPUs it asks for by number, of each kind.
+    pub gpus: BTreeMap<Arc<str>, i64>,
     /// Which it has of them, once it is placed and somebody said so.
     pub gpu_names: Option<Vec<String>>,
     /// The claims that it uses.
@@ -71,8 +71,8 @@ pub struct NodeInfo {
     pub owners: BTreeMap<Arc<str>, u32>,
     /// Which GPUs each pod has that asked for a number of them; `None` where nobody said so yet.
     holders: HashMap<PodKey, Option<Vec<String>>>,
-    /// How many of its GPUs claims have, which is part of what is used.
-    claimed: i64,
+    /// How many of its GPUs claims have, by kind, which is part of what is used.
+    claimed: BTreeMap<Arc<str>, i64>,
 }
 
 /// The key of a pod.
@@ -95,7 +95,10 @@ impl PodInfo {
         let verdict = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let requests = pod_requests(pod);
         let devices = requests.devices().cloned().collect();
-        let gpus = requests.get(RESOURCE);
+        let of_gpus = requests.devices().filter(|name| is_resource(name));
+        let gpus: BTreeMap<Arc<str>, i64> =
+            of_gpus.map(|name| (Arc::clone(name), requests.get(name))).collect();
+        let gpu_count = gpus.values().sum();
         Some(Self {
             key: key_of(pod),
             uid: meta.uid.clone().unwrap_or_default(),
@@ -104,7 +107,7 @@ impl PodInfo {
             requests,
             devices,
             gpus,
-            gpu_names: node.filter(|_| gpus > 0).and_then(|_| holdings::of(pod, gpus)),
+            gpu_names: node.filter(|_| gpu_count > 0).and_then(|_| holdings::of(pod, gpu_count)),
             claims: PodClaim::of(pod),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
             required_terms: node_affinity
@@ -209,7 +212,7 @@ impl NodeInfo {
             host_ports: BTreeMap::new(),
             owners: BTreeMap::new(),
             holders: HashMap::new(),
-            claimed: 0,
+            claimed: BTreeMap::new(),
         }
     }
 
@@ -219,12 +222,17 @@ impl NodeInfo {
         self.host_ports.clone_from(&known.host_ports);
         self.owners.clone_from(&known.owners);
         self.holders.clone_from(&known.holders);
-        self.claimed = known.claimed;
+        self.claimed.clone_from(&known.claimed);
     }
 
-    /// Counts what claims have of its GPUs as used.
-    pub fn set_claimed(&mut self, gpus: i64) {
-        self.used.set(RESOURCE, self.used.get(RESOURCE) + gpus - self.claimed);
+    /// Counts what claims have of its GPUs, by kind, as used.
+    pub fn set_claimed(&mut self, gpus: BTreeMap<Arc<str>, i64>) {
+        for (name, count) in &self.claimed {
+            self.used.set(name, self.used.get(name) - count);
+        }
+        for (name, count) in &gpus {
+            self.used.set(name, self.used.get(name) + count);
+        }
         self.claimed = gpus;
     }
 
@@ -247,7 +255,7 @@ impl NodeInfo {
         if let Some(owner) = &pod.owner {
             *self.owners.entry(owner.clone()).or_default() += 1;
         }
-        if pod.gpus > 0 {
+        if !pod.gpus.is_empty() {
             self.holders.insert(pod.key.clone(), pod.gpu_names.clone());
         }
     }

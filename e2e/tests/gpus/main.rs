@@ -2,6 +2,7 @@
 //! what happens when one breaks. Containers get the GPU's name in their environment, which is what these stories look at.
 
 mod claims;
+mod instances;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

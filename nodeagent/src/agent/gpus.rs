@@ -116,7 +116,7 @@ async fn publish(node: &str, client: &Client, inventory: &Inventory) -> Result<(
 /// An event on the Node for each GPU whose fate changed, and for each remark that is new.
 fn tell_changes(shared: &Shared, before: &Inventory, now: &Inventory) {
     let known: BTreeMap<&str, &Gpu> = before.gpus.iter().map(|gpu| (gpu.uuid.as_str(), gpu)).collect();
-    for gpu in &now.gpus {
+    for gpu in now.devices() {
         let was = known.get(gpu.uuid.as_str());
         let name = format!("GPU {} ({})", gpu.uuid, gpu.model);
         match (&gpu.withheld, was.and_then(|was| was.withheld.as_ref())) {

@@ -137,8 +137,11 @@ pub struct Vendor {
 impl Vendor {
     /// What a container needs for these GPUs; `None` unless all of them are described, by uuid or by number.
     pub fn edits(&self, gpus: &[&Gpu]) -> Option<ContainerEdits> {
-        let find =
-            |gpu: &&Gpu| self.devices.get(&gpu.uuid).or_else(|| self.devices.get(&gpu.index.to_string()));
+        let number = |gpu: &Gpu| match &gpu.part {
+            Some(part) => format!("{}:{}", gpu.index, part.index),
+            None => gpu.index.to_string(),
+        };
+        let find = |gpu: &&Gpu| self.devices.get(&gpu.uuid).or_else(|| self.devices.get(&number(gpu)));
         let places: Vec<(usize, usize)> = gpus.iter().map(|gpu| find(gpu).copied()).collect::<Option<_>>()?;
         let mut all = ContainerEdits::default();
         for (file, device) in &places {

@@ -12,16 +12,23 @@ use super::{Gpu, Inventory, health};
 /// Longest value of a label.
 const LABEL_MAX: usize = 63;
 
-/// How many devices the node has and how many of them pods may have.
-pub fn counts(inventory: &Inventory) -> (usize, usize) {
-    (inventory.gpus.len(), inventory.offered().count())
+/// How many devices the node has and how many of them pods may have, by resource.
+pub fn counts(inventory: &Inventory) -> BTreeMap<String, (usize, usize)> {
+    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for gpu in inventory.devices() {
+        let (all, offered) = counts.entry(gpu.resource()).or_default();
+        *all += 1;
+        *offered += usize::from(gpu.withheld.is_none());
+    }
+    counts
 }
 
 /// Labels, by the names that NVIDIA's feature discovery gives them. What differs between the GPUs of a machine is left
 /// out: a label has one value.
 pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
-    if inventory.gpus.is_empty() {
+    let wholes = inventory.gpus.iter().filter(|gpu| gpu.part.is_none()).count();
+    if wholes == 0 {
         return labels;
     }
     let mut label = |name: &str, value: Option<String>| {
@@ -30,7 +37,7 @@ pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
         }
     };
     label("gpu.present", Some("true".to_owned()));
-    label("gpu.count", Some(inventory.gpus.len().to_string()));
+    label("gpu.count", Some(wholes.to_string()));
     label("gpu.replicas", Some("1".to_owned()));
     label("gpu.product", common(inventory, |gpu| Some(gpu.model.clone())));
     label("gpu.memory", common(inventory, |gpu| Some((gpu.memory_bytes >> 20).to_string())));
@@ -51,16 +58,39 @@ pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
     }
     label("cuda.driver-version.full", driver.cloned());
     label("mig.capable", common(inventory, |gpu| Some(gpu.mig.is_some().to_string())));
+    for (name, value) in instance_labels(inventory) {
+        label(&name, Some(value));
+    }
     if inventory.replayed {
         labels.insert(REPLAYED_LABEL.to_owned(), "true".to_owned());
     }
     labels
 }
 
-/// What all GPUs have in common.
+/// Of each profile: how many instances, and how large they are.
+fn instance_labels(inventory: &Inventory) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (resource, (all, _)) in counts(inventory) {
+        let instances = || inventory.devices().filter(|gpu| gpu.part.is_some() && gpu.resource() == resource);
+        let Some((first, name)) = instances().next().zip(resource.strip_prefix("nvidia.com/")) else {
+            continue;
+        };
+        labels.insert("mig.strategy".to_owned(), "mixed".to_owned());
+        labels.insert(format!("{name}.count"), all.to_string());
+        labels.insert(format!("{name}.memory"), (first.memory_bytes >> 20).to_string());
+        labels.insert(format!("{name}.replicas"), "1".to_owned());
+        if instances().all(|one| one.model == first.model) {
+            labels.insert(format!("{name}.product"), first.model.clone());
+        }
+    }
+    labels
+}
+
+/// What all whole GPUs have in common.
 fn common(inventory: &Inventory, of: impl Fn(&Gpu) -> Option<String>) -> Option<String> {
-    let first = of(inventory.gpus.first()?)?;
-    inventory.gpus.iter().all(|gpu| of(gpu).as_ref() == Some(&first)).then_some(first)
+    let mut all = inventory.gpus.iter().filter(|gpu| gpu.part.is_none()).map(of);
+    let first = all.next()??;
+    all.all(|other| other.as_ref() == Some(&first)).then_some(first)
 }
 
 /// A part of a version.
@@ -77,7 +107,7 @@ fn label_value(text: &str) -> String {
 
 /// `None` on a machine without GPUs.
 pub fn condition(inventory: &Inventory) -> Option<NodeCondition> {
-    let (all, offered) = counts(inventory);
+    let (all, offered) = (inventory.devices().count(), inventory.offered().count());
     let (status, reason, message) = match &inventory.silent {
         Some(why) => ("False", "DriverSilent", format!("{offered} of {all} GPUs are offered: {why}")),
         None if all == 0 => return None,
@@ -94,7 +124,7 @@ pub fn condition(inventory: &Inventory) -> Option<NodeCondition> {
 
 /// Status, reason and message while somebody knows how the GPUs are.
 fn state(inventory: &Inventory, all: usize, offered: usize) -> (&'static str, &'static str, String) {
-    let withheld = inventory.gpus.iter().filter_map(|gpu| Some((gpu, gpu.withheld.as_ref()?)));
+    let withheld = inventory.devices().filter_map(|gpu| Some((gpu, gpu.withheld.as_ref()?)));
     let reasons: Vec<String> = withheld.map(|(gpu, why)| format!("{} ({why})", gpu.uuid)).collect();
     let from = if inventory.replayed { ", replayed from a recording" } else { "" };
     let mut message = format!("{offered} of {all} GPUs are offered{from}");
@@ -113,6 +143,7 @@ fn state(inventory: &Inventory, all: usize, offered: usize) -> (&'static str, &'
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::inventory::{Mig, Part};
 
     fn machine(models: &[&str]) -> Inventory {
         let gpu = |model: &&str| Gpu {
@@ -173,7 +204,7 @@ mod tests {
         assert_eq!(condition.status, "False");
         let message = condition.message.unwrap();
         assert_eq!(message, "1 of 2 GPUs are offered; withheld: GPU-B (it no longer answers)");
-        assert_eq!(counts(&machine), (2, 1));
+        assert_eq!(counts(&machine), [("nvidia.com/gpu".to_owned(), (2, 1))].into());
     }
 
     #[test]
@@ -188,6 +219,39 @@ mod tests {
         assert_eq!((silent.status.as_str(), silent.reason.as_deref()), ("False", Some("DriverSilent")));
         let never = condition(&Inventory::default().fall_silent("the driver does not answer")).unwrap();
         assert_eq!(never.message.unwrap(), "0 of 0 GPUs are offered: the driver does not answer");
+    }
+
+    #[test]
+    fn a_gpu_that_is_cut_is_there_as_its_instances() {
+        let mut machine = machine(&["A", "B"]);
+        machine.gpus[0].mig = Some(Mig { enabled: true, pending: true });
+        machine.gpus[0].withheld = Some("it is cut into MIG instances".to_owned());
+        for at in 0..2 {
+            let part = Part { parent: "GPU-A".to_owned(), profile: "1g.10gb".to_owned(), ..Part::default() };
+            machine.gpus.push(Gpu {
+                uuid: format!("MIG-{at}"),
+                model: "A MIG 1g.10gb".to_owned(),
+                memory_bytes: 9_728 << 20,
+                part: Some(part),
+                ..Gpu::default()
+            });
+        }
+        machine.gpus[3].withheld = Some("broken".to_owned());
+        let (whole, part) = ("nvidia.com/gpu".to_owned(), "nvidia.com/mig-1g.10gb".to_owned());
+        assert_eq!(counts(&machine), [(whole, (1, 1)), (part, (2, 1))].into());
+        let labels = labels(&machine);
+        for (name, value) in [
+            ("gpu.count", "2"),
+            ("gpu.memory", "81559"),
+            ("mig.strategy", "mixed"),
+            ("mig-1g.10gb.count", "2"),
+            ("mig-1g.10gb.memory", "9728"),
+            ("mig-1g.10gb.product", "A-MIG-1g.10gb"),
+        ] {
+            assert_eq!(labels.get(&format!("nvidia.com/{name}")).map(String::as_str), Some(value), "{name}");
+        }
+        let message = condition(&machine).unwrap().message.unwrap();
+        assert_eq!(message, "2 of 3 GPUs are offered; withheld: MIG-1 (broken)", "a cut one is no fault");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{
 use super::{
     Gpu,
     cdi::{ContainerEdits, DeviceNode, Mount},
+    inventory::Part,
 };
 
 /// Beside a GPU's own: control, memory management and its tools. Some machines have fewer of them.
@@ -33,6 +34,9 @@ const LIBRARIES: [&str; 8] = [
 
 /// How many of them nothing works without.
 const LIBRARIES_NEEDED: usize = 2;
+
+/// Which device file gives access to which instance, a line each: `gpu0/gi1/access 12`, `gpu0/gi1/ci0/access 13`.
+const INSTANCE_MINORS: &str = "/proc/driver/nvidia-caps/mig-minors";
 
 const TOOLS: [&str; 2] = ["nvidia-smi", "nvidia-debugdump"];
 
@@ -58,7 +62,13 @@ pub(super) fn edits(gpus: &[&Gpu], library: Option<&Path>) -> Result<ContainerEd
     for gpu in gpus {
         let minor = gpu.minor.ok_or("the driver does not say which device file it has")?;
         nodes.push(format!("/dev/nvidia{minor}").into());
+        if let Some(part) = &gpu.part {
+            let minors = fs::read_to_string(INSTANCE_MINORS).unwrap_or_default();
+            nodes.extend(instance_nodes(&minors, minor, part)?);
+        }
     }
+    nodes.sort();
+    nodes.dedup();
     if let Some(missing) = nodes.iter().find(|node| !node.exists()) {
         return Err(format!("there is no {}", missing.display()));
     }
@@ -75,6 +85,21 @@ pub(super) fn edits(gpus: &[&Gpu], library: Option<&Path>) -> Result<ContainerEd
         ],
         ..names_only(gpus)
     })
+}
+
+/// An instance takes the file of its GPU and two that open it: of the instance with the memory, and of the one in it with
+/// the processors.
+fn instance_nodes(minors: &str, gpu_minor: u32, part: &Part) -> Result<[PathBuf; 2], String> {
+    let of_gpu_instance = format!("gpu{gpu_minor}/gi{}/access", part.gpu_instance);
+    let of_compute_instance =
+        format!("gpu{gpu_minor}/gi{}/ci{}/access", part.gpu_instance, part.compute_instance);
+    let node = |name: &str| {
+        let mut lines = minors.lines().filter_map(|line| line.split_once(' '));
+        let minor = lines.find(|(known, _)| *known == name).map(|(_, minor)| minor.trim());
+        let minor = minor.ok_or_else(|| format!("{INSTANCE_MINORS} does not say which file opens {name}"))?;
+        Ok::<_, String>(PathBuf::from(format!("/dev/nvidia-caps/nvidia-cap{minor}")))
+    };
+    Ok([node(&of_gpu_instance)?, node(&of_compute_instance)?])
 }
 
 /// Each library under the names that programs load it by.
@@ -170,6 +195,22 @@ mod tests {
         let file =
             ContainerEdits { device_nodes: vec![node("/etc/passwd", None)], ..ContainerEdits::default() };
         assert!(with_numbers(file).unwrap_err().contains("is no device"));
+    }
+
+    #[test]
+    fn an_instance_is_opened_by_two_files_of_its_own() {
+        let minors = "config 1\nmonitor 2\ngpu0/gi1/access 12\ngpu0/gi1/ci0/access 13\ngpu0/gi11/access 20\n";
+        let part = Part { gpu_instance: 1, compute_instance: 0, ..Part::default() };
+        let nodes = instance_nodes(minors, 0, &part).unwrap();
+        assert_eq!(
+            nodes,
+            ["/dev/nvidia-caps/nvidia-cap12", "/dev/nvidia-caps/nvidia-cap13"].map(PathBuf::from)
+        );
+        let why = instance_nodes(minors, 1, &part).unwrap_err();
+        assert!(why.contains("gpu1/gi1/access"), "{why}");
+        assert!(
+            instance_nodes(minors, 0, &Part { gpu_instance: 11, ..part }).unwrap_err().contains("gi11/ci0")
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
 };
 
+use claw_schemas::gpu::{RESOURCE, instances};
 use serde::{Deserialize, Serialize};
 
 use super::health::{self, Fault, Remapping, Slowed, Throttle};
@@ -64,6 +65,9 @@ pub struct Gpu {
     pub cpu_affinity: Option<String>,
     /// Whether it is cut into instances.
     pub mig: Option<Mig>,
+    /// This is such an instance, and of which GPU. What is said here of memory is its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
     /// Errors in its memory.
     pub ecc: Option<Ecc>,
     /// Rows of its memory that were replaced.
@@ -125,6 +129,24 @@ pub struct Mig {
     pub enabled: bool,
     /// After the next reset.
     pub pending: bool,
+}
+
+/// An instance of a GPU, with memory and processors of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Part {
+    /// The uuid of the GPU.
+    pub parent: String,
+    /// Its number among the instances of the GPU.
+    pub index: u32,
+    /// How large it is: `1g.10gb`
+    pub profile: String,
+    /// Numbers of the instance that has the memory, and of the one in it that has the processors.
+    pub gpu_instance: u32,
+    /// See `gpu_instance`.
+    pub compute_instance: u32,
+    /// The first of the slices of memory that it has, and how many.
+    pub placement: Option<(u32, u32)>,
 }
 
 /// Error correction, with counts since the driver was loaded and over the GPU's life.
@@ -205,6 +227,23 @@ impl Inventory {
         self.gpus.iter().find(|gpu| gpu.uuid == uuid)
     }
 
+    /// What there is to be had, well or not: a GPU that is cut is there as its instances only.
+    pub fn devices(&self) -> impl Iterator<Item = &Gpu> {
+        self.gpus.iter().filter(|gpu| !gpu.is_cut())
+    }
+
+    /// Instances are as well as the GPU that they are of.
+    pub fn share_health(&mut self) {
+        let wholes: BTreeMap<String, Gpu> =
+            self.gpus.iter().filter(|gpu| gpu.is_cut()).map(|gpu| (gpu.uuid.clone(), gpu.clone())).collect();
+        for gpu in &mut self.gpus {
+            let Some(whole) = gpu.part.as_ref().and_then(|part| wholes.get(&part.parent)) else { continue };
+            (gpu.lost, gpu.reset_required) = (whole.lost, whole.reset_required);
+            (gpu.ecc, gpu.remapping) = (whole.ecc, whole.remapping);
+            (gpu.xids, gpu.throttle) = (whole.xids.clone(), whole.throttle.clone());
+        }
+    }
+
     /// Those that pods may have.
     pub fn offered(&self) -> impl Iterator<Item = &Gpu> {
         self.gpus.iter().filter(|gpu| gpu.withheld.is_none())
@@ -218,8 +257,8 @@ impl Inventory {
                 gpu.follow(before);
             }
         }
-        let lost: Vec<Gpu> =
-            before.gpus.iter().filter(|gpu| self.get(&gpu.uuid).is_none()).cloned().collect();
+        let is_lost = |gpu: &&Gpu| self.get(&gpu.uuid).is_none() && !self.is_cut_anew(gpu);
+        let lost: Vec<Gpu> = before.gpus.iter().filter(is_lost).cloned().collect();
         self.gpus.extend(lost.into_iter().map(|mut gpu| {
             gpu.withhold(Fault::gone());
             gpu
@@ -237,6 +276,12 @@ impl Inventory {
     /// There are no GPUs, as far as anybody knows, and nobody has reason to think that some will show up soon.
     pub fn is_without(&self) -> bool {
         self.gpus.is_empty() && self.silent.is_none()
+    }
+
+    /// An instance that is not there any more, of a GPU that is: somebody cut it otherwise.
+    fn is_cut_anew(&self, gpu: &Gpu) -> bool {
+        let whole = gpu.part.as_ref().and_then(|part| self.get(&part.parent));
+        whole.is_some_and(|whole| !whole.lost)
     }
 
     /// Nobody knows how the GPUs are: none is offered.
@@ -269,6 +314,19 @@ impl Gpu {
         {
             self.withhold(fault);
         }
+    }
+
+    /// The resource that it is counted as.
+    pub fn resource(&self) -> String {
+        match &self.part {
+            Some(part) => instances(&part.profile),
+            None => RESOURCE.to_owned(),
+        }
+    }
+
+    /// Whether only its instances are to be had.
+    pub fn is_cut(&self) -> bool {
+        self.mig.is_some_and(|mig| mig.enabled)
     }
 
     /// Whether it is only for who tolerates its fault.
@@ -327,5 +385,30 @@ mod tests {
         assert_eq!(silent.gpus[0].withheld.as_deref(), Some("no answer"));
         let again = before.clone().after(&silent);
         assert_eq!((again.offered().count(), again.silent), (2, None));
+    }
+
+    #[test]
+    fn instances_are_as_well_as_their_gpu_and_go_when_it_is_cut_otherwise() {
+        let part = |uuid: &str| Gpu {
+            part: Some(Part {
+                parent: "GPU-a".to_owned(),
+                profile: "1g.10gb+me".to_owned(),
+                ..Part::default()
+            }),
+            ..gpu(uuid)
+        };
+        let cut = Gpu { mig: Some(Mig { enabled: true, pending: true }), ..gpu("GPU-a") };
+        let all = |gpus: Vec<Gpu>| Inventory { gpus, ..Inventory::default() };
+        let mut before = all(vec![cut.clone(), part("MIG-1"), part("MIG-2")]);
+        before.gpus[0].xids.insert(79);
+        before.share_health();
+        assert!(before.gpus[1].xids.contains(&79));
+        let uuids = |all: &Inventory| all.devices().map(|gpu| gpu.uuid.clone()).collect::<Vec<_>>();
+        assert_eq!(uuids(&before), ["MIG-1", "MIG-2"]);
+        assert_eq!(before.gpus[1].resource(), "nvidia.com/mig-1g.10gb.me");
+        let now = all(vec![cut, part("MIG-2")]).after(&before);
+        assert_eq!(uuids(&now), ["MIG-2"], "somebody cut it otherwise");
+        let gone = Inventory::default().after(&now);
+        assert_eq!((uuids(&gone), gone.offered().count()), (vec!["MIG-2".to_owned()], 0));
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use claw_schemas::gpu::RESOURCE;
+use claw_schemas::gpu::is_resource;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,9 @@ pub type Assignment = BTreeMap<String, Vec<String>>;
 pub struct Need {
     /// Which container.
     pub container: String,
-    /// How many GPUs.
+    /// Of what: whole GPUs, instances of a profile.
+    pub resource: String,
+    /// How many.
     pub count: usize,
     /// It is over before the next container starts.
     pub passes: bool,
@@ -103,6 +105,8 @@ pub enum Obstacle {
 /// Too few GPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortage {
+    /// Of what.
+    pub resource: String,
     /// How many it wants.
     pub wanted: usize,
     /// How many nobody holds.
@@ -113,19 +117,23 @@ pub struct Shortage {
 
 /// What the containers of a pod want, in the order in which they start. Empty for nearly all pods.
 pub fn needs(spec: &PodSpec) -> Vec<Need> {
-    let need = |container: &Container, passes: bool| {
-        let count = count(container);
-        (count > 0).then(|| Need { container: container.name.clone(), count, passes })
+    let of = |container: &Container, passes: bool| -> Vec<Need> {
+        let need = |(resource, count)| Need { container: container.name.clone(), resource, count, passes };
+        counts(container).into_iter().map(need).collect()
     };
-    let init = spec.init_containers.iter().flatten().filter_map(|one| need(one, !is_sidecar(one)));
-    init.chain(spec.containers.iter().filter_map(|one| need(one, false))).collect()
+    let init = spec.init_containers.iter().flatten().flat_map(|one| of(one, !is_sidecar(one)));
+    init.chain(spec.containers.iter().flat_map(|one| of(one, false))).collect()
 }
 
-/// How many GPUs a container asks for. The API lets limits and requests of devices differ in nothing.
-pub fn count(container: &Container) -> usize {
+/// How many GPUs of which kind a container asks for. The API lets limits and requests of devices differ in nothing.
+pub fn counts(container: &Container) -> BTreeMap<String, usize> {
     let resources = container.resources.as_ref();
-    let asked = limit(resources, RESOURCE).or_else(|| request(resources, RESOURCE));
-    asked.map_or(0, |asked| usize::try_from(asked.units()).unwrap_or(usize::MAX))
+    let lists = resources.iter().flat_map(|resources| [&resources.limits, &resources.requests]);
+    let names = lists.flatten().flat_map(BTreeMap::keys).filter(|name| is_resource(name));
+    let asked = |name: &String| limit(resources, name).or_else(|| request(resources, name));
+    let count = |name: &String| asked(name).map(|asked| usize::try_from(asked.units()).unwrap_or(usize::MAX));
+    let all = names.filter_map(|name| Some((name.clone(), count(name)?)));
+    all.filter(|(_, count)| *count > 0).collect()
 }
 
 /// The devices that a container may use of its pod's claims.
@@ -206,25 +214,47 @@ impl Ledger {
                 own.insert(uuid.as_str());
             }
         }
+        let mut counted = Assignment::new();
+        let resources: BTreeSet<&str> = wish.needs.iter().map(|need| need.resource.as_str()).collect();
+        for resource in resources {
+            for (container, uuids) in self.assign_of(resource, pod_uid, wish, inventory, going, &own)? {
+                counted.entry(container).or_default().extend(uuids);
+            }
+        }
+        let held = Held { counted, claims: wish.claims.clone() };
+        self.held.insert(pod_uid.to_owned(), held.clone());
+        Ok(held)
+    }
+
+    /// What a pod can have of one kind. `own` are those that it has by claims.
+    fn assign_of(
+        &self,
+        resource: &str,
+        pod_uid: &str,
+        wish: &Wish,
+        inventory: &Inventory,
+        going: &HashSet<String>,
+        own: &BTreeSet<&str>,
+    ) -> Result<Assignment, Obstacle> {
+        let needs: Vec<&Need> = wish.needs.iter().filter(|need| need.resource == resource).collect();
+        let offered = inventory.offered().filter(|gpu| gpu.resource() == resource);
+        let offered: Vec<&str> = offered.map(|gpu| gpu.uuid.as_str()).collect();
         let others: BTreeSet<&str> = self.uuids(|uid| uid != pod_uid).collect();
-        let mut free: Vec<&str> = inventory.offered().map(|gpu| gpu.uuid.as_str()).collect();
+        let mut free = offered.clone();
         free.retain(|uuid| !others.contains(uuid) && !own.contains(uuid));
-        let (_, wanted) = share_out(&wish.needs, &free);
-        if wanted > 0 {
-            let leaving: BTreeSet<&str> = self.uuids(|uid| uid != pod_uid && going.contains(uid)).collect();
-            if let Some(uuid) = wish.named.iter().find(|uuid| leaving.contains(uuid.as_str())) {
-                return Err(Obstacle::Busy(uuid.clone()));
-            }
-            if wanted > free.len() {
-                let leaving = leaving.intersection(&offered).count();
-                return Err(Obstacle::Few(Shortage { wanted, free: free.len(), leaving }));
-            }
+        let (_, wanted) = share_out(&needs, &free);
+        let leaving: BTreeSet<&str> = self.uuids(|uid| uid != pod_uid && going.contains(uid)).collect();
+        if let Some(uuid) = wish.named.iter().find(|uuid| leaving.contains(uuid.as_str())) {
+            return Err(Obstacle::Busy(uuid.clone()));
+        }
+        if wanted > free.len() {
+            let leaving = offered.iter().filter(|uuid| leaving.contains(*uuid)).count();
+            let (resource, free) = (resource.to_owned(), free.len());
+            return Err(Obstacle::Few(Shortage { resource, wanted, free, leaving }));
         }
         // Those that were named come first; where one of them is not free any more, another takes its place.
         free.sort_by_key(|uuid| !wish.named.iter().any(|named| named == uuid));
-        let held = Held { counted: share_out(&wish.needs, &free).0, claims: wish.claims.clone() };
-        self.held.insert(pod_uid.to_owned(), held.clone());
-        Ok(held)
+        Ok(share_out(&needs, &free).0)
     }
 
     /// Whether another pod holds a GPU, and not as one that shares the claim.
@@ -244,7 +274,7 @@ impl Ledger {
 
 /// Goes through the containers as they start: each takes the first GPUs that none holds who runs beside it. Gives also
 /// how many it takes in all, which may be more than there are.
-fn share_out(needs: &[Need], free: &[&str]) -> (Assignment, usize) {
+fn share_out(needs: &[&Need], free: &[&str]) -> (Assignment, usize) {
     let (mut assignment, mut held, mut most) = (Assignment::new(), 0_usize, 0_usize);
     for need in needs {
         let end = held.saturating_add(need.count);
@@ -260,10 +290,11 @@ fn share_out(needs: &[Need], free: &[&str]) -> (Assignment, usize) {
 
 #[cfg(test)]
 mod tests {
+    use claw_schemas::gpu::RESOURCE;
     use serde_json::json;
 
     use super::*;
-    use crate::gpu::Gpu;
+    use crate::gpu::{Gpu, inventory::Part};
 
     fn machine(uuids: &[&str]) -> Inventory {
         let gpu = |uuid: &&str| Gpu { uuid: (*uuid).to_owned(), ..Gpu::default() };
@@ -294,7 +325,7 @@ mod tests {
     }
 
     fn few(wanted: usize, free: usize, leaving: usize) -> Obstacle {
-        Obstacle::Few(Shortage { wanted, free, leaving })
+        Obstacle::Few(Shortage { resource: RESOURCE.to_owned(), wanted, free, leaving })
     }
 
     fn counted(container: &str, uuid: &str) -> Held {
@@ -414,6 +445,26 @@ mod tests {
         assert_eq!(ledger.assign("p", &both, &machine(&["a"]), &nobody()).unwrap_err(), few(1, 0, 0));
         let held = ledger.assign("p", &both, &machine(&["a", "b"]), &nobody()).unwrap();
         assert_eq!(held.counted["x"], ["b"]);
+    }
+
+    #[test]
+    fn instances_are_counted_by_their_profile() {
+        let mut machine = machine(&["a", "m1", "m2"]);
+        for (gpu, profile) in machine.gpus[1..].iter_mut().zip(["1g.10gb", "3g.40gb"]) {
+            gpu.part = Some(Part { profile: profile.to_owned(), ..Part::default() });
+        }
+        let large = "nvidia.com/mig-3g.40gb";
+        let limits = json!({RESOURCE: "1", large: "1", "example.com/other": "5"});
+        let both = wish_of(json!({"containers": [{"name": "x", "resources": {"limits": limits}}]}));
+        let mut ledger = Ledger::default();
+        let held = ledger.assign("p", &both, &machine, &nobody()).unwrap();
+        assert_eq!(held.counted["x"], ["a", "m2"]);
+        let more = wish_of(json!({"containers": [{"name": "x", "resources": {"limits": {large: "1"}}}]}));
+        let Obstacle::Few(shortage) = ledger.assign("q", &more, &machine, &nobody()).unwrap_err() else {
+            panic!("it is somebody's");
+        };
+        assert_eq!((shortage.resource.as_str(), shortage.free), (large, 0));
+        assert_eq!(ledger.of("q"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | `health` | what of the answers speaks against one (pure) |
 //! | `source` | where inventories come from: the trait, and recordings |
 //! | `nvml` | the driver's own answers |
+//! | `mig` | its answers about instances of GPUs that are cut |
 //! | `watch` | the present inventory, looked at again and again |
 //! | `ledger` | which container of which pod holds which GPU (pure) |
 //! | `claims` | what the claims of a pod have here |
@@ -29,6 +30,7 @@ pub mod health;
 mod host;
 pub mod inventory;
 pub mod ledger;
+mod mig;
 mod nvml;
 pub mod slice;
 pub mod source;

@@ -27,6 +27,7 @@ use super::{
     Gpu, Inventory, Source, Unavailable,
     health::{Remapping, Throttle},
     inventory::{Clocks, Ecc, Mig, NvLink, Pci, Peer, Power, Process},
+    mig::{self, Numbers},
     source::Answer,
 };
 
@@ -67,11 +68,11 @@ impl Source for Driver {
 
 /// Opening it can take seconds, so it stays open. Returns whether more is wanted.
 fn tell_until_it_fails(nvml: &Nvml, xids: &mut Xids, listener: &mut dyn FnMut(Answer) -> bool) -> bool {
-    let events = Events::listen(nvml);
+    let (events, numbers) = (Events::listen(nvml), Numbers::find(LIBRARY));
     loop {
         xids.forget_if_loaded_anew();
         events.drain(xids);
-        let answer = inventory(nvml, xids).map_err(|error| Unavailable::Silent(error.to_string()));
+        let answer = inventory(nvml, xids, &numbers).map_err(|error| Unavailable::Silent(error.to_string()));
         let has_failed = answer.is_err();
         let is_wanted = listener(answer);
         if has_failed || !is_wanted {
@@ -150,7 +151,7 @@ fn unavailable(error: NvmlError) -> Unavailable {
     }
 }
 
-fn inventory(nvml: &Nvml, xids: &Xids) -> Result<Inventory, NvmlError> {
+fn inventory(nvml: &Nvml, xids: &Xids, numbers: &Numbers) -> Result<Inventory, NvmlError> {
     let mut devices = Vec::new();
     for index in 0..nvml.device_count()? {
         match nvml.device_by_index(index) {
@@ -161,9 +162,11 @@ fn inventory(nvml: &Nvml, xids: &Xids) -> Result<Inventory, NvmlError> {
     }
     let gpus = devices.iter().filter_map(|(index, device)| {
         let gpu = gpu(*index, device)?;
-        Some(Gpu { peers: peers(device, &devices, &gpu.uuid), xids: xids.of(&gpu.uuid), ..gpu })
+        let gpu = Gpu { peers: peers(device, &devices, &gpu.uuid), xids: xids.of(&gpu.uuid), ..gpu };
+        let parts = mig::parts(&gpu, device, numbers);
+        Some(std::iter::once(gpu).chain(parts))
     });
-    let gpus = gpus.collect();
+    let gpus = gpus.flatten().collect();
     Ok(Inventory {
         replayed: false,
         driver_version: Some(nvml.sys_driver_version()?),

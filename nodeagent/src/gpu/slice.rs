@@ -89,7 +89,15 @@ fn since(taint: DeviceTaint, before: Option<&Vec<DeviceTaint>>, now: Timestamp) 
 
 fn device(gpu: &Gpu, inventory: &Inventory) -> Device {
     let mut attributes = Attributes::default();
-    attributes.text("type", Some("gpu"));
+    attributes.text("type", Some(if gpu.part.is_some() { "mig" } else { "gpu" }));
+    if let Some(part) = &gpu.part {
+        attributes.text("parentUUID", Some(&part.parent));
+        attributes.text("profile", Some(&part.profile));
+        attributes.number("gpuInstance", Some(part.gpu_instance));
+        attributes.number("computeInstance", Some(part.compute_instance));
+        attributes.number("placementStart", part.placement.map(|(start, _)| start));
+        attributes.number("placementSize", part.placement.map(|(_, size)| size));
+    }
     attributes.text("uuid", Some(&gpu.uuid));
     attributes.text("productName", Some(&gpu.model));
     attributes.text("brand", gpu.brand.as_deref());

@@ -189,6 +189,7 @@ pub fn once(source: &dyn Source) -> Result<Inventory, Unavailable> {
 
 /// Withholds what is broken, and what no container could be given.
 fn judged(mut inventory: Inventory, vendor: &cdi::Vendor) -> Inventory {
+    inventory.share_health();
     let obstacles: Vec<Option<String>> =
         inventory.gpus.iter().map(|gpu| obstacle(gpu, &inventory, vendor)).collect();
     for (gpu, obstacle) in inventory.gpus.iter_mut().zip(obstacles) {
@@ -207,8 +208,8 @@ fn judged(mut inventory: Inventory, vendor: &cdi::Vendor) -> Inventory {
 
 /// Why no container could be given a GPU, however it is.
 fn obstacle(gpu: &Gpu, inventory: &Inventory, vendor: &cdi::Vendor) -> Option<String> {
-    if gpu.mig.is_some_and(|mig| mig.enabled) {
-        return Some("it is cut into MIG instances, which are not offered yet".to_owned());
+    if gpu.is_cut() {
+        return Some("it is cut into MIG instances".to_owned());
     }
     // One that is lost has lost its files, too.
     if gpu.lost {

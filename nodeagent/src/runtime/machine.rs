@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use claw_schemas::{gpu::RESOURCE, quantity::Quantity};
+use claw_schemas::quantity::Quantity;
 use k8s_openapi::{
     api::core::v1::{NodeCondition, NodeSystemInfo, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity as ApiQuantity,
@@ -82,10 +82,9 @@ impl Machine {
     /// With what it has of GPUs now.
     #[must_use]
     pub fn with_gpus(mut self, inventory: &Inventory) -> Self {
-        let (all, offered) = facts::counts(inventory);
-        if all > 0 {
-            self.capacity.insert(RESOURCE.to_owned(), Quantity::from_units(all as i128));
-            self.allocatable.insert(RESOURCE.to_owned(), Quantity::from_units(offered as i128));
+        for (resource, (all, offered)) in facts::counts(inventory) {
+            self.capacity.insert(resource.clone(), Quantity::from_units(all as i128));
+            self.allocatable.insert(resource, Quantity::from_units(offered as i128));
         }
         self.labels.extend(facts::labels(inventory));
         self.conditions.extend(facts::condition(inventory));

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use claw_schemas::gpu::{NAMED, RESOURCE};
+use claw_schemas::gpu::{NAMED, is_resource};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ResourceStatus};
 
 /// The uuids, as soon as somebody said so.
 pub fn of(pod: &Pod, count: i64) -> Option<Vec<String>> {
     let told: BTreeSet<&str> = statuses(pod)
         .flat_map(allocated)
-        .filter(|resource| resource.name == RESOURCE)
+        .filter(|resource| is_resource(&resource.name))
         .flat_map(|resource| resource.resources.iter().flatten())
         .map(|one| one.resource_id.as_str())
         .collect();
@@ -47,6 +47,7 @@ fn allocated(status: &ContainerStatus) -> &[ResourceStatus] {
 
 #[cfg(test)]
 mod tests {
+    use claw_schemas::gpu::RESOURCE;
     use serde_json::json;
 
     use super::*;

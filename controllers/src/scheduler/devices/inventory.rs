@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use claw_schemas::gpu::{DRIVER, keeps_away};
+use claw_schemas::gpu::{DRIVER, RESOURCE, instances, keeps_away};
 use k8s_openapi::api::resource::v1::{
     Device as ApiDevice, DeviceAttribute, DeviceCapacity, DeviceTaint, ResourceSlice,
 };
@@ -27,6 +27,16 @@ pub struct DeviceId {
     pub name: Arc<str>,
 }
 
+/// GPUs of our agents are counted, whole ones and instances, each as its own.
+fn resource(driver: &str, device: &ApiDevice) -> Option<Arc<str>> {
+    let text = |name: &str| device.attributes.as_ref()?.get(name)?.string.as_deref();
+    text("uuid").filter(|_| driver == DRIVER)?;
+    match (text("type"), text("profile")) {
+        (Some("mig"), profile) => Some(instances(profile?).into()),
+        _ => Some(RESOURCE.into()),
+    }
+}
+
 /// A device that can be had.
 #[derive(Debug)]
 pub struct Device {
@@ -34,6 +44,8 @@ pub struct Device {
     pub attributes: BTreeMap<String, DeviceAttribute>,
     pub capacity: BTreeMap<String, DeviceCapacity>,
     pub taints: Vec<DeviceTaint>,
+    /// What it is counted as where it is asked for by number.
+    resource: Option<Arc<str>>,
     /// What selectors said of it.
     verdicts: Mutex<HashMap<Arc<str>, Result<bool, String>>>,
 }
@@ -49,6 +61,7 @@ impl Device {
             attributes: device.attributes.clone().unwrap_or_default(),
             capacity: device.capacity.clone().unwrap_or_default(),
             taints: device.taints.clone().unwrap_or_default(),
+            resource: resource(driver, device),
             verdicts: Mutex::default(),
         }
     }
@@ -68,9 +81,9 @@ impl Device {
         uuid.string.as_deref()
     }
 
-    /// Whether it is one of those that the node offers by number.
-    pub fn is_counted(&self) -> bool {
-        self.uuid().is_some() && !self.taints.iter().any(keeps_away)
+    /// The resource that it is one of, as long as the node offers it by number.
+    pub fn resource(&self) -> Option<&Arc<str>> {
+        self.resource.as_ref().filter(|_| !self.taints.iter().any(keeps_away))
     }
 
     /// Where it is.

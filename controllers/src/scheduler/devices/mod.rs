@@ -28,11 +28,11 @@ mod tests;
 pub mod writes;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use claw_schemas::gpu::{DRIVER, RESOURCE};
+use claw_schemas::gpu::DRIVER;
 use k8s_openapi::api::{
     core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm},
     resource::v1::{
@@ -164,10 +164,14 @@ impl Devices {
         touched
     }
 
-    /// How many of a node's counted GPUs claims have.
-    pub fn claimed(&self, node: &str) -> i64 {
-        let gpus = self.inventory.of(node).iter().filter(|device| device.is_counted());
-        i64::try_from(gpus.filter(|device| self.taken.contains_key(&device.id)).count()).unwrap_or(i64::MAX)
+    /// How many of a node's counted GPUs claims have, by kind.
+    pub fn claimed(&self, node: &str) -> BTreeMap<Arc<str>, i64> {
+        let taken = self.inventory.of(node).iter().filter(|device| self.taken.contains_key(&device.id));
+        let mut claimed = BTreeMap::new();
+        for resource in taken.filter_map(|device| device.resource()) {
+            *claimed.entry(Arc::clone(resource)).or_default() += 1;
+        }
+        claimed
     }
 
     /// What a pod asks for.
@@ -230,7 +234,7 @@ impl Devices {
     /// # Errors
     /// Why it cannot go there, in words.
     pub fn gift(&self, pod: &PodInfo, asked: &Asked, node: &NodeInfo) -> Result<Gift, String> {
-        if pod.claims.is_empty() && pod.gpus == 0 {
+        if pod.claims.is_empty() && pod.gpus.is_empty() {
             return Ok(Gift::default());
         }
         let allocation = |key: &ClaimKey| self.claims.get(key).and_then(|claim| claim.allocation.as_ref());
@@ -250,10 +254,12 @@ impl Devices {
         for one in &given {
             free[one.device] = false;
         }
-        let counted = given.iter().filter(|one| devices[one.device].is_counted()).count();
-        let wanted = pod.gpus + i64::try_from(counted).unwrap_or(i64::MAX);
-        if pod.gpus > 0 && counted > 0 && wanted > node.free(RESOURCE) {
-            return Err(format!("Insufficient {RESOURCE}"));
+        for (resource, count) in &pod.gpus {
+            let is_one = |one: &&Given| devices[one.device].resource() == Some(resource);
+            let claimed = i64::try_from(given.iter().filter(is_one).count()).unwrap_or(i64::MAX);
+            if claimed > 0 && count.saturating_add(claimed) > node.free(resource) {
+                return Err(format!("Insufficient {resource}"));
+            }
         }
         let mut grants: Vec<Grant> = asked
             .wanting
@@ -266,7 +272,7 @@ impl Devices {
             .iter()
             .filter(|key| self.claims.get(*key).is_some_and(|claim| !claim.is_reserved_for(&pod.uid)));
         grants.extend(unreserved.map(|key| self.as_grant(key, None)));
-        Ok(Gift { gpus: named(pod.gpus, devices, &free), grants })
+        Ok(Gift { gpus: all_named(&pod.gpus, devices, &free), grants })
     }
 
     /// Which devices of a node nobody has, as far as it is known.
@@ -401,18 +407,24 @@ fn node_of(id: &DeviceId) -> Option<Arc<str>> {
     (&*id.driver == DRIVER).then(|| Arc::clone(&id.pool))
 }
 
-/// The GPUs to name to a pod that asks for a number: those that are closest to each other. None where so many are not known
-/// to be free; the node decides then.
-fn named(count: i64, devices: &[Arc<Device>], free: &[bool]) -> Vec<String> {
+/// The GPUs of each kind that a pod is to have; none at all where the node is to choose some.
+fn all_named(gpus: &BTreeMap<Arc<str>, i64>, devices: &[Arc<Device>], free: &[bool]) -> Vec<String> {
+    let each = gpus.iter().map(|(resource, count)| named(resource, *count, devices, free));
+    each.collect::<Option<Vec<_>>>().unwrap_or_default().concat()
+}
+
+/// Those of one kind that are closest to each other. `None` where too few are known to be free.
+fn named(resource: &Arc<str>, count: i64, devices: &[Arc<Device>], free: &[bool]) -> Option<Vec<String>> {
     let count = usize::try_from(count).unwrap_or(0);
-    let known = devices.iter().zip(free).filter(|(device, free)| **free && device.is_counted());
+    let known =
+        devices.iter().zip(free).filter(|(device, free)| **free && device.resource() == Some(resource));
     let gpus: Vec<(&Arc<Device>, &str)> =
         known.filter_map(|(device, _)| Some((device, device.uuid()?))).collect();
-    if count == 0 || gpus.len() < count {
-        return Vec::new();
+    if gpus.len() < count {
+        return None;
     }
     let places: Vec<_> = gpus.iter().map(|(device, _)| device.place()).collect();
-    near::nearest(&places, count).into_iter().take(count).map(|at| gpus[at].1.to_owned()).collect()
+    Some(near::nearest(&places, count).into_iter().take(count).map(|at| gpus[at].1.to_owned()).collect())
 }
 
 fn only(node: &str) -> NodeSelector {

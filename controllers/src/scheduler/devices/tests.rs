@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use claw_schemas::gpu::RESOURCE;
 use k8s_openapi::api::{
     core::v1::{Node, Pod},
     resource::v1::{DeviceClass, ResourceClaim},
@@ -311,6 +312,41 @@ fn a_gpu_with_a_taint_goes_to_a_claim_that_tolerates_it_and_is_not_given_by_numb
     assert_eq!(serde_json::to_value(&results[0].tolerations).unwrap(), tolerations, "as its node reads it");
     add(&mut state, &pod("q", 1, &[], &json!({})));
     assert_eq!(decided(&mut state, 5), ["q → n N-1 []"]);
+}
+
+#[test]
+fn instances_are_counted_by_their_profile_and_named_like_whole_gpus() {
+    let mut state = State::default();
+    let small = "nvidia.com/mig-1g.10gb";
+    let node: Node = serde_json::from_value(json!({
+        "metadata": {"name": "n"}, "spec": {},
+        "status": {"allocatable": {"cpu": "8", "pods": "10", RESOURCE: "1", small: "2"}},
+    }))
+    .unwrap();
+    state.apply_node(&node);
+    let part = json!({"type": {"string": "mig"}, "profile": {"string": "1g.10gb"}});
+    let devices = [("MIG-1", part.clone()), ("N-0", json!({})), ("MIG-2", part)];
+    state.apply_devices(|all| all.apply_slice(&slice("n", &devices)));
+    let class: DeviceClass = serde_json::from_value(json!({
+        "metadata": {"name": "gpu"},
+        "spec": {"selectors": [{"cel": {"expression": "device.attributes['gpu.clawbernetes.io'].uuid == 'MIG-1'"}}]},
+    }))
+    .unwrap();
+    state.apply_devices(|all| {
+        all.apply_class(&class);
+        Touched::new()
+    });
+    show(&mut state, &claim("a", 1, "1", json!({})));
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["p → n  [a=mig-1]"]);
+    let asks = |name: &str, resources: Value| {
+        let container = json!({"name": "c", "resources": {"requests": resources, "limits": resources}});
+        pod(name, 0, &[], &json!({"spec": {"containers": [container]}}))
+    };
+    add(&mut state, &asks("both", json!({RESOURCE: "1", small: "1"})));
+    assert_eq!(decided(&mut state, 1), ["both → n N-0,MIG-2 []"]);
+    add(&mut state, &asks("late", json!({small: "1"})));
+    assert!(decided(&mut state, 2)[0].contains("Insufficient nvidia.com/mig-1g.10gb"), "a claim counts, too");
 }
 
 #[test]

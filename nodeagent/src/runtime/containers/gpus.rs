@@ -15,7 +15,7 @@ use super::{Containers, blocking, host_files::remove_if_there, uid};
 use crate::{
     Error,
     gpu::{
-        Inventory, claims, edits,
+        Gpu, Inventory, claims, edits,
         ledger::{self, Assignment, Held, HeldClaim, Obstacle, Shortage, Wish},
     },
     runtime::{HeldDevice, Refusal, Sources, StartFailure, records},
@@ -66,7 +66,8 @@ impl Containers {
         container: &Container,
         spec: &mut Spec,
     ) -> Result<(), StartFailure> {
-        let wanted = ledger::count(container);
+        let counts = ledger::counts(container);
+        let wanted = counts.values().fold(0, |all: usize, count| all.saturating_add(*count));
         let claims = container.resources.as_ref().and_then(|resources| resources.claims.as_ref());
         if wanted == 0 && claims.is_none_or(Vec::is_empty) {
             return Ok(());
@@ -75,7 +76,8 @@ impl Containers {
         let held = self.ledger.lock().of(pod_uid).cloned().unwrap_or_default();
         let mut uuids = held.counted.get(&container.name).cloned().unwrap_or_default();
         if uuids.len() != wanted {
-            return Err(failed(format!("no {RESOURCE} was assigned to this container")));
+            let names: Vec<&str> = counts.keys().map(String::as_str).collect();
+            return Err(failed(format!("no {} was assigned to this container", names.join(", "))));
         }
         let claimed: BTreeSet<&str> =
             ledger::claimed(&held.claims, container).map(|(_, device)| device.uuid.as_str()).collect();
@@ -155,7 +157,8 @@ fn told(held: &Held, pod: &Pod, inventory: &Inventory) -> BTreeMap<String, Vec<H
     let main = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
     let of = |container: &Container| {
         let counted = held.counted.get(&container.name).into_iter().flatten().map(|uuid| HeldDevice {
-            resource: RESOURCE.to_owned(),
+            // One that is gone was a whole one, as far as anybody can tell.
+            resource: inventory.get(uuid).map_or_else(|| RESOURCE.to_owned(), Gpu::resource),
             id: uuid.clone(),
             is_well: is_well(uuid),
         });
@@ -183,7 +186,7 @@ fn not_prepared(why: String) -> Refusal {
 
 /// In kubelet's words, which tools look for. What the scheduler gave the pod may still be held by one that is going.
 fn refusal(obstacle: Obstacle) -> Refusal {
-    let Shortage { wanted, free, leaving } = match obstacle {
+    let Shortage { resource, wanted, free, leaving } = match obstacle {
         Obstacle::Few(shortage) => shortage,
         Obstacle::Busy(uuid) => {
             let why = format!("waiting for GPU {uuid}: another pod on this node holds it");
@@ -197,7 +200,7 @@ fn refusal(obstacle: Obstacle) -> Refusal {
         return Refusal::Later(StartFailure::new("WaitingForGPUs", why));
     }
     let why = format!(
-        "Allocate failed due to requested number of devices unavailable for {RESOURCE}. Requested: {wanted}, \
+        "Allocate failed due to requested number of devices unavailable for {resource}. Requested: {wanted}, \
          Available: {free}, which is unexpected"
     );
     Refusal::Never(StartFailure::new("UnexpectedAdmissionError", why))
@@ -209,7 +212,10 @@ mod tests {
 
     #[test]
     fn a_pod_waits_for_those_that_go_and_for_nobody_else() {
-        let shortage = |wanted, free, leaving| refusal(Obstacle::Few(Shortage { wanted, free, leaving }));
+        let shortage = |wanted, free, leaving| {
+            let resource = RESOURCE.to_owned();
+            refusal(Obstacle::Few(Shortage { resource, wanted, free, leaving }))
+        };
         assert!(
             matches!(shortage(2, 1, 1), Refusal::Later(why) if why.message.contains("1 held by pods that are ending"))
         );
