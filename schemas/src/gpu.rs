@@ -13,9 +13,10 @@ pub fn instances(profile: &str) -> String {
     format!("{INSTANCES}{}", profile.replace('+', "."))
 }
 
-/// Whether a resource is GPUs, whole ones or instances, that our agents give out by name.
+/// Whether a resource is GPUs, whole ones, instances or turns on shared ones, that our agents give out by name.
 pub fn is_resource(name: &str) -> bool {
-    name == RESOURCE || name.starts_with(INSTANCES)
+    name.strip_prefix(RESOURCE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        || name.starts_with(INSTANCES)
 }
 
 /// Driver of the ResourceSlices that our agents publish. Not NVIDIA's, whose own driver may run beside.

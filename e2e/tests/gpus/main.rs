@@ -3,6 +3,7 @@
 
 mod claims;
 mod instances;
+mod sharing;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

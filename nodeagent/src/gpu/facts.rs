@@ -17,8 +17,9 @@ pub fn counts(inventory: &Inventory) -> BTreeMap<String, (usize, usize)> {
     let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for gpu in inventory.devices() {
         let (all, offered) = counts.entry(gpu.resource()).or_default();
-        *all += 1;
-        *offered += usize::from(gpu.withheld.is_none());
+        let turns = gpu.ids().len();
+        *all += turns;
+        *offered += if gpu.withheld.is_none() { turns } else { 0 };
     }
     counts
 }
@@ -38,8 +39,11 @@ pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
     };
     label("gpu.present", Some("true".to_owned()));
     label("gpu.count", Some(wholes.to_string()));
-    label("gpu.replicas", Some("1".to_owned()));
-    label("gpu.product", common(inventory, |gpu| Some(gpu.model.clone())));
+    let replicas = |gpu: &Gpu| gpu.shared.as_ref().map_or(1, |shared| shared.replicas);
+    label("gpu.replicas", common(inventory, |gpu| Some(replicas(gpu).to_string())));
+    let strategy = |gpu: &Gpu| if gpu.shared.is_some() { "time-slicing" } else { "none" };
+    label("gpu.sharing-strategy", common(inventory, |gpu| Some(strategy(gpu).to_owned())));
+    label("gpu.product", common(inventory, |gpu| Some(product(gpu))));
     label("gpu.memory", common(inventory, |gpu| Some((gpu.memory_bytes >> 20).to_string())));
     label("gpu.family", common(inventory, |gpu| gpu.architecture.as_ref().map(|name| name.to_lowercase())));
     let capability = common(inventory, |gpu| gpu.compute_capability.clone());
@@ -65,6 +69,12 @@ pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
         labels.insert(REPLAYED_LABEL.to_owned(), "true".to_owned());
     }
     labels
+}
+
+/// A shared one that keeps the name of whole ones can be told from them.
+fn product(gpu: &Gpu) -> String {
+    let is_hidden = gpu.shared.as_ref().is_some_and(|shared| shared.keeps_name && shared.replicas > 1);
+    if is_hidden { format!("{}-SHARED", gpu.model) } else { gpu.model.clone() }
 }
 
 /// Of each profile: how many instances, and how large they are.
@@ -252,6 +262,22 @@ mod tests {
         }
         let message = condition(&machine).unwrap().message.unwrap();
         assert_eq!(message, "2 of 3 GPUs are offered; withheld: MIG-1 (broken)", "a cut one is no fault");
+    }
+
+    #[test]
+    fn a_gpu_that_is_shared_is_counted_by_its_turns() {
+        let mut machine = machine(&["A", "A"]);
+        let text =
+            "version: v1\nsharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 4}]}}\n";
+        crate::gpu::Sharing::parse(text).unwrap().apply(&mut machine);
+        machine.gpus[1].withheld = Some("broken".to_owned());
+        assert_eq!(counts(&machine), [("nvidia.com/gpu".to_owned(), (8, 4))].into());
+        let labels = labels(&machine);
+        assert_eq!(labels["nvidia.com/gpu.replicas"], "4");
+        assert_eq!(labels["nvidia.com/gpu.product"], "A-SHARED");
+        assert_eq!(labels["nvidia.com/gpu.sharing-strategy"], "time-slicing");
+        assert_eq!(labels["nvidia.com/gpu.count"], "2");
+        assert!(condition(&machine).unwrap().message.unwrap().starts_with("1 of 2 GPUs"));
     }
 
     #[test]

@@ -11,7 +11,10 @@ use std::{
 use claw_schemas::gpu::{RESOURCE, instances};
 use serde::{Deserialize, Serialize};
 
-use super::health::{self, Fault, Remapping, Slowed, Throttle};
+use super::{
+    health::{self, Fault, Remapping, Slowed, Throttle},
+    sharing::Shared,
+};
 
 /// All GPUs of a machine, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -97,6 +100,9 @@ pub struct Gpu {
     pub processes: Vec<Process>,
     /// What the driver would not answer, and why.
     pub refused: BTreeMap<String, String>,
+    /// Containers take turns on it, by a policy of this machine.
+    #[serde(skip)]
+    pub shared: Option<Shared>,
     /// Why it is not offered to pods.
     pub withheld: Option<String>,
     /// The same as a fault, where it is one of the GPU: who tolerates that may have it all the same.
@@ -221,9 +227,18 @@ pub struct Process {
     pub memory_bytes: Option<u64>,
 }
 
+/// Between the uuid of a GPU and the number of a turn on it, as NVIDIA's device plugin writes it.
+const TURN: &str = "::";
+
+/// The GPU of a turn; a whole one is itself.
+pub fn whole(id: &str) -> &str {
+    id.split_once(TURN).map_or(id, |(uuid, _)| uuid)
+}
+
 impl Inventory {
-    /// A GPU by its uuid.
+    /// A GPU by its uuid, or by the name of a turn on it.
     pub fn get(&self, uuid: &str) -> Option<&Gpu> {
+        let uuid = whole(uuid);
         self.gpus.iter().find(|gpu| gpu.uuid == uuid)
     }
 
@@ -318,9 +333,18 @@ impl Gpu {
 
     /// The resource that it is counted as.
     pub fn resource(&self) -> String {
-        match &self.part {
-            Some(part) => instances(&part.profile),
-            None => RESOURCE.to_owned(),
+        match (&self.shared, &self.part) {
+            (Some(shared), _) => shared.resource.clone(),
+            (None, Some(part)) => instances(&part.profile),
+            (None, None) => RESOURCE.to_owned(),
+        }
+    }
+
+    /// What it is given out as: itself, or so many turns.
+    pub fn ids(&self) -> Vec<String> {
+        match &self.shared {
+            Some(shared) => (0..shared.replicas).map(|turn| format!("{}{TURN}{turn}", self.uuid)).collect(),
+            None => vec![self.uuid.clone()],
         }
     }
 

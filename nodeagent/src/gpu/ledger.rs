@@ -14,7 +14,7 @@ use claw_schemas::gpu::is_resource;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde::{Deserialize, Serialize};
 
-use super::Inventory;
+use super::{Gpu, Inventory, inventory::whole};
 use crate::{
     pod::is_sidecar,
     runtime::machine::{limit, request},
@@ -100,6 +100,8 @@ pub enum Obstacle {
     Busy(String),
     /// One that its claim was given is not offered.
     NotOffered(String),
+    /// A container wants so many turns on shared GPUs, of which each may have one.
+    Greedy(String, usize),
 }
 
 /// Too few GPUs.
@@ -237,18 +239,29 @@ impl Ledger {
         own: &BTreeSet<&str>,
     ) -> Result<Assignment, Obstacle> {
         let needs: Vec<&Need> = wish.needs.iter().filter(|need| need.resource == resource).collect();
-        let offered = inventory.offered().filter(|gpu| gpu.resource() == resource);
-        let offered: Vec<&str> = offered.map(|gpu| gpu.uuid.as_str()).collect();
+        let gpus: Vec<&Gpu> = inventory.offered().filter(|gpu| gpu.resource() == resource).collect();
+        let is_one_each = gpus.iter().any(|gpu| gpu.shared.as_ref().is_some_and(|shared| shared.one_each));
+        if let Some(greedy) = needs.iter().find(|need| is_one_each && need.count > 1) {
+            return Err(Obstacle::Greedy(resource.to_owned(), greedy.count));
+        }
+        let offered: Vec<String> = gpus.iter().flat_map(|gpu| gpu.ids()).collect();
         let others: BTreeSet<&str> = self.uuids(|uid| uid != pod_uid).collect();
-        let mut free = offered.clone();
-        free.retain(|uuid| !others.contains(uuid) && !own.contains(uuid));
+        let turns = |id: &str| others.iter().filter(|other| whole(other) == whole(id)).count();
+        let is_free = |id: &&str| {
+            // One that is given out whole is nobody's even in part; of one that is shared, nobody has all.
+            let is_taken = if whole(id) == *id { turns(id) > 0 } else { others.contains(whole(id)) };
+            !is_taken && !others.contains(id) && !own.contains(whole(id))
+        };
+        let mut free: Vec<&str> = offered.iter().map(String::as_str).filter(is_free).collect();
+        // The GPU with the fewest guests first.
+        free.sort_by_key(|id| turns(id));
         let (_, wanted) = share_out(&needs, &free);
         let leaving: BTreeSet<&str> = self.uuids(|uid| uid != pod_uid && going.contains(uid)).collect();
         if let Some(uuid) = wish.named.iter().find(|uuid| leaving.contains(uuid.as_str())) {
             return Err(Obstacle::Busy(uuid.clone()));
         }
         if wanted > free.len() {
-            let leaving = offered.iter().filter(|uuid| leaving.contains(*uuid)).count();
+            let leaving = offered.iter().filter(|id| leaving.contains(id.as_str())).count();
             let (resource, free) = (resource.to_owned(), free.len());
             return Err(Obstacle::Few(Shortage { resource, wanted, free, leaving }));
         }
@@ -261,7 +274,7 @@ impl Ledger {
     fn is_taken(&self, uuid: &str, pod_uid: &str, claim_uid: Option<&str>) -> bool {
         let others = self.held.iter().filter(|(uid, _)| *uid != pod_uid);
         let mut held = others.flat_map(|(_, held)| held.uuids());
-        held.any(|(other, claim)| other == uuid && (claim.is_none() || claim != claim_uid))
+        held.any(|(other, claim)| whole(other) == uuid && (claim.is_none() || claim != claim_uid))
     }
 
     /// What pods of some uids hold, each GPU once.
@@ -465,6 +478,33 @@ mod tests {
         };
         assert_eq!((shortage.resource.as_str(), shortage.free), (large, 0));
         assert_eq!(ledger.of("q"), None);
+    }
+
+    #[test]
+    fn turns_on_shared_gpus_are_spread_and_never_given_beside_the_whole() {
+        let mut shared = machine(&["a", "b"]);
+        let text = "version: v1\nsharing: {timeSlicing: {failRequestsGreaterThanOne: true, resources: [{name: nvidia.com/gpu, replicas: 2}]}}\n";
+        crate::gpu::Sharing::parse(text).unwrap().apply(&mut shared);
+        let one = wish_of(json!({"containers": [wants("x", "1")]}));
+        let mut ledger = Ledger::default();
+        let given: Vec<String> = ["p", "q", "r", "s"]
+            .iter()
+            .map(|pod| ledger.assign(pod, &one, &shared, &nobody()).unwrap().counted["x"][0].clone())
+            .collect();
+        assert_eq!(given, ["a::0", "b::0", "a::1", "b::1"]);
+        assert_eq!(ledger.assign("t", &one, &shared, &nobody()).unwrap_err(), few(1, 0, 0));
+        let two = wish_of(json!({"containers": [wants("x", "2")]}));
+        let greedy = ledger.assign("t", &two, &shared, &nobody()).unwrap_err();
+        assert_eq!(greedy, Obstacle::Greedy(RESOURCE.to_owned(), 2));
+
+        // The policy is gone: who has turns still has them.
+        let whole = machine(&["a", "b"]);
+        ledger.free("p");
+        assert_eq!(ledger.assign("t", &one, &whole, &nobody()).unwrap_err(), few(1, 0, 0));
+        ledger.free("r");
+        assert_eq!(ledger.assign("t", &one, &whole, &nobody()).unwrap().counted["x"], ["a"]);
+        // And it comes back.
+        assert_eq!(ledger.assign("u", &one, &shared, &nobody()).unwrap_err(), few(1, 0, 0));
     }
 
     #[test]

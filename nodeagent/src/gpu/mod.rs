@@ -11,6 +11,7 @@
 //! | `ledger` | which container of which pod holds which GPU (pure) |
 //! | `claims` | what the claims of a pod have here |
 //! | `device_status` | what a claim's status says of its devices (pure) |
+//! | `sharing` | which GPUs containers take turns on (pure) |
 //! | `cdi` | device specifications of the vendor, read from disk |
 //! | `host` | what a container needs where there are none |
 //! | `edits` | both, put into a container's configuration (pure) |
@@ -32,6 +33,7 @@ pub mod inventory;
 pub mod ledger;
 mod mig;
 mod nvml;
+pub mod sharing;
 pub mod slice;
 pub mod source;
 pub mod watch;
@@ -39,6 +41,7 @@ pub mod watch;
 pub use self::{
     inventory::{Gpu, Inventory},
     nvml::Driver,
+    sharing::Sharing,
     source::{Recording, Source, Unavailable},
     watch::{Gpus, once},
 };

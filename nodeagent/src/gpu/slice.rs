@@ -35,7 +35,9 @@ pub fn next(
         .flat_map(|spec| spec.devices.iter().flatten())
         .map(|device| (device.name.as_str(), device))
         .collect();
-    let listed = inventory.gpus.iter().filter(|gpu| gpu.withheld.is_none() || gpu.is_tainted());
+    // Who shares a claim shares its device already: turns are for those that ask by number.
+    let is_listed = |gpu: &&Gpu| gpu.shared.is_none() && (gpu.withheld.is_none() || gpu.is_tainted());
+    let listed = inventory.gpus.iter().filter(is_listed);
     let devices: Vec<Device> = listed
         .map(|gpu| {
             let device = device(gpu, inventory);

@@ -21,6 +21,8 @@ use super::{
     Gpu, Inventory, Source, Unavailable,
     cdi::{self, ContainerEdits},
     health, host,
+    inventory::whole,
+    sharing::Sharing,
     source::Answer,
 };
 
@@ -61,11 +63,11 @@ impl Gpus {
     ///
     /// # Errors
     /// When a recording cannot be read.
-    pub async fn open(source: impl Source) -> Result<Arc<Self>, Unavailable> {
-        Self::open_at(PACE, source).await
+    pub async fn open(source: impl Source, sharing: Sharing) -> Result<Arc<Self>, Unavailable> {
+        Self::open_at(PACE, source, sharing).await
     }
 
-    async fn open_at(pace: Pace, source: impl Source) -> Result<Arc<Self>, Unavailable> {
+    async fn open_at(pace: Pace, source: impl Source, sharing: Sharing) -> Result<Arc<Self>, Unavailable> {
         let cancel = CancellationToken::new();
         let cdi_folders = cdi::FOLDERS.map(PathBuf::from).to_vec();
         let gpus = Arc::new(Self {
@@ -74,7 +76,7 @@ impl Gpus {
             problems: Mutex::default(),
             _looking: cancel.clone().drop_guard(),
         });
-        let asker = Asker::start(source, cdi_folders);
+        let asker = Asker::start(source, cdi_folders, sharing);
         let mut first = asker.ask();
         let pending = match timeout(pace.first, &mut first).await {
             Ok(looked) => {
@@ -117,10 +119,14 @@ impl Gpus {
     ///
     /// # Errors
     /// When one of them is not there any more, or cannot be given; the sentence says which and why.
-    pub fn edits(&self, uuids: &[String]) -> Result<ContainerEdits, String> {
+    pub fn edits(&self, ids: &[String]) -> Result<ContainerEdits, String> {
         let inventory = self.present();
-        let mut gpus = Vec::new();
-        for uuid in uuids {
+        let mut gpus: Vec<&Gpu> = Vec::new();
+        for uuid in ids.iter().map(|id| whole(id)) {
+            // Two turns on one GPU are one GPU.
+            if gpus.iter().any(|gpu| gpu.uuid == uuid) {
+                continue;
+            }
             let why = || match &inventory.silent {
                 Some(why) => format!("GPU {uuid} is not to be had now: {why}"),
                 None => format!("GPU {uuid} is not on this machine any more"),
@@ -261,7 +267,7 @@ struct Asker {
 }
 
 impl Asker {
-    fn start(source: impl Source, cdi_folders: Vec<PathBuf>) -> Self {
+    fn start(source: impl Source, cdi_folders: Vec<PathBuf>, sharing: Sharing) -> Self {
         let (questions, asked) = mpsc::channel::<oneshot::Sender<Looked>>();
         let thread = move || {
             let Ok(question) = asked.recv() else { return };
@@ -269,7 +275,11 @@ impl Asker {
             source.tell(&mut |answer| {
                 if let Some(question) = question.take() {
                     let vendor = cdi::read(&cdi_folders);
-                    let answer = answer.map(|inventory| judged(inventory, &vendor));
+                    let answer = answer.map(|inventory| {
+                        let mut inventory = judged(inventory, &vendor);
+                        sharing.apply(&mut inventory);
+                        inventory
+                    });
                     let _ = question.send(Looked { answer, problems: vendor.problems().to_vec() });
                 }
                 question = asked.recv().ok();
@@ -351,9 +361,12 @@ mod tests {
             std::fs::rename(file.with_extension("next"), &file).unwrap();
         };
         let recording = || super::super::Recording(file.clone());
-        assert!(matches!(Gpus::open(recording()).await, Err(Unavailable::Unreadable { .. })));
+        assert!(matches!(
+            Gpus::open(recording(), Sharing::default()).await,
+            Err(Unavailable::Unreadable { .. })
+        ));
         write(include_bytes!("../../tests/data/h100.json"));
-        let gpus = Gpus::open_at(FAST, recording()).await.unwrap();
+        let gpus = Gpus::open_at(FAST, recording(), Sharing::default()).await.unwrap();
         let present = gpus.present();
         assert!(present.replayed);
         let uuid = present.gpus[0].uuid.clone();
@@ -383,7 +396,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_machine_without_a_driver_has_no_gpus_and_no_trouble() {
-        let gpus = Gpus::open(Nobody).await.unwrap();
+        let gpus = Gpus::open(Nobody, Sharing::default()).await.unwrap();
         assert_eq!(*gpus.present(), Inventory::default());
     }
 
@@ -418,7 +431,8 @@ mod tests {
         let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let pace = Pace { first: Duration::from_millis(20), answer: Duration::from_millis(20), ..FAST };
         let source = Stuck { let_go: stuck, asked: Arc::clone(&asked) };
-        let gpus = Gpus::open_at(pace, source).await.expect("the agent begins all the same");
+        let gpus =
+            Gpus::open_at(pace, source, Sharing::default()).await.expect("the agent begins all the same");
         let present = gpus.present();
         assert!(present.gpus.is_empty() && present.silent.is_some(), "{present:?}");
         let why = gpus.edits(&["GPU-a".to_owned()]).unwrap_err();

@@ -15,6 +15,7 @@ use claw_apiserver::FileLock;
 use claw_client::{Client, endpoint::Trust, grpc::GrpcNodeLink, node::NodeLink};
 use claw_nodeagent::{
     Agent, AgentConfig, Containers, ContainersConfig, GpuSource, Runtime,
+    gpu::Sharing,
     hollow::{self, Company},
     join::{Invitation, Membership, membership},
     pressure::{SoftThresholds, Thresholds},
@@ -191,6 +192,9 @@ pub struct Machine {
     /// GPUs. To try scheduling on a machine that has none
     #[arg(long, value_name = "FILE")]
     gpu_replay: Option<PathBuf>,
+    /// Which GPUs containers take turns on, and how many at once: `sharing.timeSlicing` of a configuration of NVIDIA's device plugin
+    #[arg(long, value_name = "FILE")]
+    gpu_sharing: Option<PathBuf>,
     /// What is never given to pods: cpu, memory or disk, such as `memory=1Gi`; may be given several times
     #[arg(long = "reserve", value_name = "RESOURCE=AMOUNT")]
     reserved: Vec<String>,
@@ -239,6 +243,12 @@ impl Machine {
         self.reserved.iter().map(one).collect()
     }
 
+    fn sharing(&self) -> anyhow::Result<Sharing> {
+        let Some(file) = &self.gpu_sharing else { return Ok(Sharing::default()) };
+        let text = fs::read_to_string(file).with_context(|| format!("--gpu-sharing {}", file.display()))?;
+        Sharing::parse(&text).map_err(|why| anyhow::anyhow!("--gpu-sharing {}: {why}", file.display()))
+    }
+
     /// What the agent is told.
     pub fn agent_config(&self) -> anyhow::Result<AgentConfig> {
         let name = match &self.node_name {
@@ -270,6 +280,7 @@ impl Machine {
         let (reserved, evict_below) = (self.reserved()?, self.thresholds()?);
         let config = ContainersConfig {
             gpus,
+            gpu_sharing: self.sharing()?,
             images,
             reserved,
             evict_below,

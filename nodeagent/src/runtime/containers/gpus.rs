@@ -192,6 +192,13 @@ fn refusal(obstacle: Obstacle) -> Refusal {
             let why = format!("waiting for GPU {uuid}: another pod on this node holds it");
             return Refusal::Later(StartFailure::new("WaitingForGPUs", why));
         }
+        Obstacle::Greedy(resource, count) => {
+            let why = format!(
+                "Allocate failed due to rpc error: request for '{resource}: {count}' too large: maximum request size for \
+                 shared resources is 1, which is unexpected"
+            );
+            return Refusal::Never(StartFailure::new("UnexpectedAdmissionError", why));
+        }
         Obstacle::NotOffered(uuid) => return not_prepared(format!("GPU {uuid} is not offered to pods")),
     };
     if wanted <= free.saturating_add(leaving) {

@@ -65,7 +65,7 @@ use super::{
 use crate::{
     Error,
     gpu::{
-        Driver, Gpus, Inventory, Recording,
+        Driver, Gpus, Inventory, Recording, Sharing,
         ledger::{HeldClaim, Ledger},
     },
     ids::hex,
@@ -98,6 +98,8 @@ pub struct ContainersConfig {
     pub pod_network: [u8; 2],
     /// Who knows the GPUs.
     pub gpus: GpuSource,
+    /// Which of them containers take turns on.
+    pub gpu_sharing: Sharing,
     /// Where images come from.
     pub images: ImagesConfig,
     /// What is never given to pods, by resource name.
@@ -124,6 +126,7 @@ impl ContainersConfig {
             cgroup_parent: "/clawbernetes".to_owned(),
             pod_network: POD_NETWORK,
             gpus: GpuSource::default(),
+            gpu_sharing: Sharing::default(),
             images: ImagesConfig::default(),
             reserved: BTreeMap::new(),
             evict_below: Thresholds::default(),
@@ -195,8 +198,8 @@ impl Containers {
             .map_err(Error::io("setting the mode of", root))?;
         let root_dir = fs::canonicalize(root).map_err(Error::io("resolving", root))?;
         let gpus = match config.gpus {
-            GpuSource::Driver => Gpus::open(Driver).await,
-            GpuSource::Recording(file) => Gpus::open(Recording(file)).await,
+            GpuSource::Driver => Gpus::open(Driver, config.gpu_sharing).await,
+            GpuSource::Recording(file) => Gpus::open(Recording(file), config.gpu_sharing).await,
         };
         Ok(Arc::new(Self {
             gpus: gpus.map_err(|error| Error::Unsupported(error.to_string()))?,
