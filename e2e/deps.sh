@@ -9,6 +9,7 @@
 #     crun             the runtime that the container benchmark compares with
 #     iproute2, util-linux   a network of its own for a machine that can only dial out
 #     docker-registry  a registry to pull images from
+#     uidmap           ids for the containers of an ordinary user
 #
 # What only tests use may stay away: they say SKIPPED, and so does this, without failing.
 set -euo pipefail
@@ -77,6 +78,7 @@ networks=()
 command -v ip >/dev/null || networks+=(iproute2)
 command -v nsenter >/dev/null && command -v unshare >/dev/null || networks+=(util-linux)
 [ ${#networks[@]} = 0 ] || install "${networks[@]}" || lacking+=("${networks[@]}")
+command -v newuidmap >/dev/null || install uidmap || lacking+=(uidmap)
 command -v docker-registry >/dev/null || install docker-registry || lacking+=(docker-registry)
 old_kubectl || lacking+=("Debian's kubectl")
 python_client || lacking+=("the Python client and kopf")

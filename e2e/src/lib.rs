@@ -24,6 +24,7 @@ pub mod python;
 pub mod states;
 pub mod told;
 pub mod unreliable;
+pub mod user;
 pub mod wait;
 pub mod warp;
 pub mod webhook;

@@ -7,9 +7,10 @@ use std::{
     env, fmt,
     io::{self, Write as _},
     path::Path,
+    process::{Command, Stdio},
 };
 
-use crate::kubectl::Kubectl;
+use crate::{kubectl::Kubectl, user::UID};
 
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,8 @@ pub enum Need {
     Networks,
     /// A registry for images, Debian's.
     DockerRegistry,
+    /// What makes somebody an ordinary user who has subordinate ids.
+    Users,
 }
 
 impl fmt::Display for Need {
@@ -34,6 +37,7 @@ impl fmt::Display for Need {
             Self::Python => "the Python client and kopf (run `make deps`)",
             Self::Networks => "ip, nft, nsenter and unshare (run `make deps`)",
             Self::DockerRegistry => "docker-registry (run `make deps`)",
+            Self::Users => "newuidmap, setpriv, unshare and namespaces that users may make (run `make deps`)",
         })
     }
 }
@@ -46,6 +50,10 @@ impl Need {
             Self::Python => crate::binary::workspace().join(".tools/venv/bin/python").exists(),
             Self::Networks => ["ip", "nft", "nsenter", "unshare"].iter().all(|program| is_on_path(program)),
             Self::DockerRegistry => is_on_path("docker-registry"),
+            Self::Users => {
+                ["newuidmap", "setpriv", "unshare"].iter().all(|program| is_on_path(program))
+                    && users_may_make_namespaces()
+            }
         }
     }
 }
@@ -78,6 +86,24 @@ pub fn skipped(story: &str, lacks: &str) {
 fn is_on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|folder| folder.join(program).exists())
+}
+
+fn users_may_make_namespaces() -> bool {
+    let id = UID.to_string();
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--reuid",
+        &id,
+        "--regid",
+        &id,
+        "--clear-groups",
+        "--",
+        "unshare",
+        "--user",
+        "--net",
+        "true",
+    ]);
+    command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 fn cgroups_are_writable() -> bool {

@@ -35,8 +35,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // A container's shim is this same program. It must be single-threaded, so it goes first.
+    // Containers' shims and the holders of namespaces are this same program. They must be single-threaded, so they go first.
     claw_nodeagent::shim::run_if_asked();
+    claw_nodeagent::rootless::hold_if_asked();
     // Other crates may bring a second provider into the build, and rustls then refuses to choose one by itself.
     // An error means that one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -48,11 +49,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let cli = cli.unwrap_or_else(|error| error.exit());
-    if matches!(cli.command, Command::Role(_)) {
-        memory::give_back();
-    }
-    match run(cli) {
+    let mut cli = cli.unwrap_or_else(|error| error.exit());
+    // Only a process without threads can.
+    let prepared = match &mut cli.command {
+        Command::Role(role) => role.become_root(),
+        Command::Verb(_) => Ok(()),
+    };
+    match prepared.and_then(|()| run(cli)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -62,6 +65,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if matches!(cli.command, Command::Role(_)) {
+        memory::give_back();
+    }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Command::Role(role) = &cli.command
         && let Some(threads) = role.threads()

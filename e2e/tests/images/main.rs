@@ -7,3 +7,4 @@ mod hostile;
 mod made;
 mod registry;
 mod stories;
+mod users;

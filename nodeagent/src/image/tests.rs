@@ -366,6 +366,7 @@ fn attributes_that_speak_to_overlayfs_are_left_out() {
     let bytes = archive(|archive| {
         let attributes = [
             ("SCHILY.xattr.trusted.overlay.redirect", &b"/etc"[..]),
+            ("SCHILY.xattr.user.overlay.opaque", &b"y"[..]),
             ("SCHILY.xattr.user.mine", &b"kept"[..]),
         ];
         archive.append_pax_extensions(attributes).unwrap();
@@ -373,7 +374,7 @@ fn attributes_that_speak_to_overlayfs_are_left_out() {
     });
     unpack(&bytes, folder.path()).unwrap();
     let value = |name| xattr::get(folder.path().join("a"), name).unwrap();
-    assert_eq!(value("trusted.overlay.redirect"), None);
+    assert_eq!((value("trusted.overlay.redirect"), value("user.overlay.opaque")), (None, None));
     assert_eq!(value("user.mine").as_deref(), Some(&b"kept"[..]));
 }
 

@@ -33,7 +33,7 @@ use super::{
     digest::Hashing,
     tree::{Attributes, Kind, Tree},
 };
-use crate::Error;
+use crate::{Error, overlay, rootless::Ids};
 
 /// What stands between the stages of the pipeline.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -54,9 +54,6 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Bookkeeping of a file system that is no longer used.
 const META: &[u8] = b".wh..wh.";
-
-/// How overlayfs marks such a folder.
-const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 
 /// How much a layer may become.
 #[derive(Clone, Debug)]
@@ -237,6 +234,8 @@ impl<R: Read> Read for Guarded<R> {
 struct Unpacker<'a> {
     tree: Tree,
     limits: &'a Limits,
+    /// Users and groups who can own something here.
+    owners: (Ids, Ids),
     entries: u64,
     /// For what passes through.
     buffer: Vec<u8>,
@@ -252,6 +251,7 @@ impl<'a> Unpacker<'a> {
         Ok(Self {
             tree,
             limits,
+            owners: (Ids::of_users(), Ids::of_groups()),
             entries: 0,
             buffer: vec![0; BUFFER_BYTES],
             folder_times: BTreeMap::new(),
@@ -286,8 +286,9 @@ impl<'a> Unpacker<'a> {
 
     /// What an archive says of its own root.
     fn root<R: Read>(&mut self, entry: &Entry<'_, R>) -> io::Result<()> {
-        let root = self.tree.root()?;
-        describe(&root, &attributes(entry)?)
+        let (root, attributes) = (self.tree.root()?, attributes(entry)?);
+        self.check_owner(&attributes)?;
+        describe(&root, &attributes)
     }
 
     fn whiteout(&mut self, path: &Path, name: &OsStr) -> io::Result<()> {
@@ -298,7 +299,7 @@ impl<'a> Unpacker<'a> {
             } else {
                 self.tree.make_room(folder)?.make_folder()?
             };
-            return folder.set_xattr(OPAQUE_ATTRIBUTE, b"y");
+            return overlay::make_opaque(&folder);
         }
         if name.as_bytes().starts_with(META) {
             return Ok(());
@@ -311,14 +312,28 @@ impl<'a> Unpacker<'a> {
         match place.kind()? {
             None => place.whiteout(),
             // The layer brings another: only what lower ones have of it is gone.
-            Some(Kind::Folder) => place.make_folder()?.set_xattr(OPAQUE_ATTRIBUTE, b"y"),
+            Some(Kind::Folder) => overlay::make_opaque(&place.make_folder()?),
             Some(Kind::Whiteout | Kind::Other) => Ok(()),
         }
+    }
+
+    /// Nobody may be made the owner whom an ordinary user does not have.
+    fn check_owner(&self, attributes: &Attributes) -> io::Result<()> {
+        let (users, groups) = &self.owners;
+        if users.has(attributes.uid) && groups.has(attributes.gid) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "it belongs to {}:{}, who is not there: this node is an ordinary user's, and has the user's subordinate ids alone \
+             (/etc/subuid, /etc/subgid)",
+            attributes.uid, attributes.gid
+        )))
     }
 
     fn put<R: Read>(&mut self, entry: &mut Entry<'_, R>, path: &Path) -> io::Result<()> {
         let place = self.tree.make_room(path)?;
         let attributes = attributes(entry)?;
+        self.check_owner(&attributes)?;
         let kind = entry.header().entry_type();
         let before = place.kind()?;
         if before.is_some() && !(before == Some(Kind::Folder) && kind == EntryType::Directory) {
@@ -328,7 +343,7 @@ impl<'a> Unpacker<'a> {
             EntryType::Directory => {
                 let folder = place.make_folder()?;
                 if before == Some(Kind::Whiteout) {
-                    folder.set_xattr(OPAQUE_ATTRIBUTE, b"y")?;
+                    overlay::make_opaque(&folder)?;
                 }
                 set_attributes(&folder, entry)?;
                 self.remember_time(path, attributes.mtime_s)?;
@@ -477,7 +492,8 @@ fn set_attributes<R: Read>(file: &File, entry: &mut Entry<'_, R>) -> io::Result<
         let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else {
             continue;
         };
-        if name == "security.capability" || name.starts_with("user.") {
+        let is_users = name.starts_with("user.") && !name.starts_with(overlay::OF_USERS);
+        if name == "security.capability" || is_users {
             match file.set_xattr(name, extension.value_bytes()) {
                 // Not every file system has them.
                 Err(error) if error.raw_os_error() == Some(nix::libc::ENOTSUP) => {}

@@ -9,6 +9,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use crate::overlay;
+
 /// As the kernel.
 const LINKS_MAX: usize = 40;
 
@@ -84,7 +86,7 @@ fn look(folders: &[PathBuf], name: &OsStr) -> io::Result<Found> {
             Err(error) => return Err(error),
         };
         if found.is_dir() {
-            let is_opaque = xattr::get(&path, "trusted.overlay.opaque")?.is_some_and(|value| value == b"y");
+            let is_opaque = overlay::is_opaque(&path)?;
             merged.push(path);
             if is_opaque {
                 break;
@@ -171,7 +173,7 @@ mod tests {
         fs::create_dir(layers[0].join("etc")).unwrap();
         let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::empty());
         nix::sys::stat::mknod(&layers[0].join("etc/passwd"), kind, mode, 0).unwrap();
-        xattr::set(layers[0].join("opt"), "trusted.overlay.opaque", b"y").unwrap();
+        overlay::make_opaque(&File::open(layers[0].join("opt")).unwrap()).unwrap();
         assert_eq!(text(&layers, "/etc/passwd"), None);
         assert_eq!(text(&layers, "/opt/a"), None);
         assert_eq!(text(&layers, "/opt/b").as_deref(), Some("top"));

@@ -15,10 +15,10 @@ use nix::{
         signal::{Signal, kill},
         statfs::{CGROUP2_SUPER_MAGIC, statfs},
     },
-    unistd::Pid,
+    unistd::{AccessFlags, Pid, access},
 };
 
-use crate::Error;
+use crate::{Error, rootless};
 
 /// Where control groups are, for this machine's programs and for those in containers.
 pub const ROOT: &str = "/sys/fs/cgroup";
@@ -65,6 +65,38 @@ pub fn limits_swap() -> bool {
         Version::V1 => Path::new(ROOT).join("memory/memory.memsw.limit_in_bytes").exists(),
         Version::V2 => true,
     }
+}
+
+/// Whether groups can be made here and processes be moved to them: an ordinary user must have been given a part of the tree, and this
+/// process be in it.
+pub fn can_change() -> bool {
+    !rootless::is_inside() || (access(ROOT, AccessFlags::W_OK).is_ok() && is_below_root())
+}
+
+fn is_below_root() -> bool {
+    let read = |file| fs::read_to_string(file).unwrap_or_default();
+    is_below(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+}
+
+/// Whether the group of version 2 that a process is in is below the one that is shown as the root of all.
+fn is_below(mounts: &str, groups: &str) -> bool {
+    // What was mounted last is what is seen.
+    let shown = mounts.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        (point == ROOT).then_some(root)
+    });
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    matches!((shown, own), (Some(shown), Some(own)) if Path::new(own).starts_with(shown))
+}
+
+/// Whether limits of this kind are enforced: `cpu`, `memory`, `pids`.
+pub fn limits(controller: &str) -> bool {
+    let is_there = || {
+        let all = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers")).unwrap_or_default();
+        all.split_whitespace().any(|one| one == controller)
+    };
+    can_change() && (version() == Version::V1 || is_there())
 }
 
 /// The folders of a cgroup that exist, one for each hierarchy.
@@ -252,6 +284,16 @@ mod tests {
         assert!(is_of_controllers("memory") && is_of_controllers("cpu,cpuacct"));
         assert!(
             !is_of_controllers("systemd") && !is_of_controllers("unified") && !is_of_controllers("cpu,other")
+        );
+    }
+
+    #[test]
+    fn who_is_in_another_part_of_the_tree_cannot_move_anybody_here() {
+        let mounts = "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 none rw\n\
+                       99 30 0:26 /users/a /sys/fs/cgroup rw - cgroup2 none rw\n98 20 0:5 / /dev rw - tmpfs none rw\n";
+        assert!(is_below(mounts, "4:cpu:/\n0::/users/a/agent\n") && is_below(mounts, "0::/users/a\n"));
+        assert!(
+            !is_below(mounts, "0::/users/ab\n") && !is_below(mounts, "0::/\n") && !is_below("", "0::/\n")
         );
     }
 

@@ -8,13 +8,21 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity as ApiQuantity,
 };
 
+use super::cgroups;
 use crate::{
     gpu::{Inventory, facts},
     pressure::{Good, Thresholds},
+    rootless,
 };
 
 /// Pods on one node, as the kubelet's default: bounded by the pod network's 253 addresses.
 pub const PODS_MAX: i128 = 110;
+
+/// Of a node whose agent is not root.
+const ROOTLESS_LABEL: &str = "clawbernetes.io/rootless";
+
+/// Whether there limits are enforced.
+const LIMITS_CONDITION: &str = "LimitsEnforced";
 
 /// Capacity and identity of a machine.
 #[derive(Clone, Debug)]
@@ -79,6 +87,18 @@ impl Machine {
         self
     }
 
+    /// With what is not as elsewhere on the machine of an ordinary user.
+    #[must_use]
+    pub fn of_user(mut self) -> Self {
+        if rootless::is_inside() {
+            self.labels.insert(ROOTLESS_LABEL.to_owned(), "true".to_owned());
+            let missing =
+                ["cpu", "memory", "pids"].into_iter().filter(|kind| !cgroups::limits(kind)).collect();
+            self.conditions.push(limits_condition(missing));
+        }
+        self
+    }
+
     /// With what it has of GPUs now.
     #[must_use]
     pub fn with_gpus(mut self, inventory: &Inventory) -> Self {
@@ -89,6 +109,29 @@ impl Machine {
         self.labels.extend(facts::labels(inventory));
         self.conditions.extend(facts::condition(inventory));
         self
+    }
+}
+
+/// Whether limits of containers are kept, which on all other machines goes without saying.
+fn limits_condition(missing: Vec<&str>) -> NodeCondition {
+    let (status, reason, message) = if missing.is_empty() {
+        ("True", "ControlGroupsDelegated", "limits of containers are enforced".to_owned())
+    } else {
+        (
+            "False",
+            "ControlGroupsNotDelegated",
+            format!(
+                "nothing limits {} of containers, whatever pods say: the agent's user was given no control groups for that",
+                missing.join(", ")
+            ),
+        )
+    };
+    NodeCondition {
+        type_: LIMITS_CONDITION.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        ..NodeCondition::default()
     }
 }
 
@@ -157,6 +200,14 @@ pub fn limit(resources: Option<&ResourceRequirements>, resource: &str) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_condition_names_what_is_not_limited() {
+        assert_eq!(limits_condition(Vec::new()).status, "True");
+        let condition = limits_condition(vec!["cpu", "pids"]);
+        assert_eq!(condition.status, "False");
+        assert!(condition.message.unwrap().contains("cpu, pids of containers"));
+    }
 
     #[test]
     fn pods_are_promised_what_is_neither_reserved_nor_kept_free() {

@@ -15,6 +15,7 @@ use super::{
     cgroups,
     machine::{amount, limit, request},
 };
+use crate::rootless;
 
 /// Processes and threads in one container. Large enough for any honest program, small enough that a
 /// fork bomb in each of 110 pods leaves the kernel's default of 4 million untouched.
@@ -84,8 +85,12 @@ pub(super) fn possible_oom_score(wanted: i32) -> i32 {
     if may_lower_oom_scores() { wanted } else { wanted.max(own_oom_score()) }
 }
 
-/// Without CAP_SYS_RESOURCE (number 24) a process cannot give its children a lower score than its own.
+/// Without CAP_SYS_RESOURCE (number 24), on the machine and not in some namespace, a process cannot give its children a lower
+/// score than its own.
 fn may_lower_oom_scores() -> bool {
+    if rootless::is_inside() {
+        return false;
+    }
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let held = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
     held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok()).is_some_and(|held| held & (1 << 24) != 0)
@@ -112,22 +117,27 @@ fn wanted_oom_score(pod: &Pod, container: &Container, memory_bytes: i128) -> i32
     }
 }
 
-/// Cgroup settings of a container.
-pub(super) fn linux(container: &Container, privileged: bool) -> Result<LinuxResources, OciSpecError> {
+/// Cgroup settings of a container, as far as this process may limit anything.
+pub(super) fn linux(container: &Container, privileged: bool) -> Result<Option<LinuxResources>, OciSpecError> {
+    if !cgroups::can_change() {
+        return Ok(None);
+    }
     let resources = container.resources.as_ref();
     let devices = LinuxDeviceCgroupBuilder::default().allow(privileged).access("rwm").build()?;
-    let mut linux = LinuxResourcesBuilder::default()
-        .devices(vec![devices])
-        .pids(LinuxPidsBuilder::default().limit(PIDS_MAX).build()?);
-
-    let mut cpu =
-        LinuxCpuBuilder::default().shares(shares(request(resources, "cpu").map_or(0, |q| q.milli())));
-    if let Some(limit) = limit(resources, "cpu").filter(|limit| limit.milli() > 0) {
-        cpu = cpu.quota(quota_us(limit.milli())).period(CPU_PERIOD_US);
+    let mut linux = LinuxResourcesBuilder::default().devices(vec![devices]);
+    if cgroups::limits("pids") {
+        linux = linux.pids(LinuxPidsBuilder::default().limit(PIDS_MAX).build()?);
     }
-    linux = linux.cpu(cpu.build()?);
-
-    if let Some(limit) = limit(resources, "memory").filter(|limit| limit.milli() > 0) {
+    if cgroups::limits("cpu") {
+        let mut cpu =
+            LinuxCpuBuilder::default().shares(shares(request(resources, "cpu").map_or(0, |q| q.milli())));
+        if let Some(limit) = limit(resources, "cpu").filter(|limit| limit.milli() > 0) {
+            cpu = cpu.quota(quota_us(limit.milli())).period(CPU_PERIOD_US);
+        }
+        linux = linux.cpu(cpu.build()?);
+    }
+    let memory = limit(resources, "memory").filter(|limit| limit.milli() > 0);
+    if let Some(limit) = memory.filter(|_| cgroups::limits("memory")) {
         let bytes = i64::try_from(limit.units()).unwrap_or(i64::MAX);
         let mut memory = LinuxMemoryBuilder::default().limit(bytes);
         match cgroups::version() {
@@ -142,7 +152,7 @@ pub(super) fn linux(container: &Container, privileged: bool) -> Result<LinuxReso
         }
         linux = linux.memory(memory.build()?);
     }
-    linux.build()
+    linux.build().map(Some)
 }
 
 /// 1024 for each CPU requested.

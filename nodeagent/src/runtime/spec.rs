@@ -25,11 +25,15 @@ use super::{
 };
 use crate::{
     image::{Image, user::User as Account},
+    rootless::{self, Ids},
     shim,
 };
 
 /// Open files, as container runtimes give by default; never above what this process may grant.
 const OPEN_FILES_MAX: u64 = 1_048_576;
+
+/// Whose terminals are, by a convention as old as `/dev/pts`.
+const TERMINAL_GROUP: u32 = 5;
 
 /// Everything that decides how a container runs.
 pub(super) struct Plan<'a> {
@@ -119,6 +123,7 @@ impl Identity {
             groups.push(id("supplementalGroups", *group)?);
         }
         let privileged = own.and_then(|c| c.privileged).unwrap_or(false);
+        check_ids(account.uid, std::iter::once(gid).chain(groups.iter().copied()))?;
         Ok(Self {
             uid: account.uid,
             gid,
@@ -155,6 +160,20 @@ fn account(run_as: Option<u32>, image: &Image) -> Result<Account, StartFailure> 
     match run_as {
         Some(uid) => Ok(accounts.numbered(uid)),
         None => accounts.user(image.settings.user.as_deref().unwrap_or("")).map_err(failed),
+    }
+}
+
+/// Not everybody is there on a node of an ordinary user.
+fn check_ids(uid: u32, groups: impl IntoIterator<Item = u32>) -> Result<(), StartFailure> {
+    let why = "this node belongs to an ordinary user, and that id is not among the user's subordinate ones (/etc/subuid, \
+               /etc/subgid)";
+    if !Ids::of_users().has(uid) {
+        return Err(config_error(format!("user {uid} is not there: {why}")));
+    }
+    let known = Ids::of_groups();
+    match groups.into_iter().find(|group| !known.has(*group)) {
+        Some(group) => Err(config_error(format!("group {group} is not there: {why}"))),
+        None => Ok(()),
     }
 }
 
@@ -270,15 +289,14 @@ fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> 
     ]);
 
     let version = cgroups::version();
-    let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces(plan, version)?)
-        .resources(resources::linux(plan.container, identity.privileged)?)
-        .cgroups_path(plan.cgroup);
+    let mut linux = LinuxBuilder::default().namespaces(namespaces(plan, version)?).cgroups_path(plan.cgroup);
     linux = if identity.privileged {
         linux.masked_paths(Vec::new()).readonly_paths(Vec::new())
     } else {
         linux.masked_paths(get_default_maskedpaths()).readonly_paths(read_only_paths(plan, version))
     };
+    let mut linux = linux.build()?;
+    linux.set_resources(resources::linux(plan.container, identity.privileged)?);
     let mut process = process.build()?;
     if process.terminal() == Some(true) {
         shim::add_term(&mut process);
@@ -293,7 +311,7 @@ fn assemble(plan: &Plan<'_>, identity: &Identity) -> Result<Spec, OciSpecError> 
         )
         .process(process)
         .mounts(mounts(plan, identity.privileged, version)?)
-        .linux(linux.build()?)
+        .linux(linux)
         .build()?;
     // The namespace has its name already, and a pod on the host's must not change it. The builder has a name of its own.
     spec.set_hostname(None);
@@ -350,6 +368,12 @@ fn namespaces(plan: &Plan<'_>, version: Version) -> Result<Vec<LinuxNamespace>, 
 fn mounts(plan: &Plan<'_>, privileged: bool, version: Version) -> Result<Vec<Mount>, OciSpecError> {
     let mut all = get_default_mounts();
     all.retain(|mount| mount.destination() != Path::new(cgroups::ROOT));
+    if rootless::is_inside() {
+        all = all
+            .into_iter()
+            .filter_map(|mount| possible(mount, plan).transpose())
+            .collect::<Result<_, _>>()?;
+    }
     if !brings_own_cgroups(plan) {
         all.extend(cgroup_mounts(plan.cgroup, privileged, version)?);
     }
@@ -396,6 +420,30 @@ fn read_only_paths(plan: &Plan<'_>, version: Version) -> Vec<String> {
         all.push(cgroups::ROOT.to_owned());
     }
     all
+}
+
+/// Only who is root of what they show may mount these anew: of what belongs to the machine, an ordinary user shows what is there.
+fn possible(mut mount: Mount, plan: &Plan<'_>) -> Result<Option<Mount>, OciSpecError> {
+    let has = |kind| plan.namespaces.iter().any(|(own, _)| *own == kind);
+    let belongs_to_the_machine = match mount.typ().as_deref() {
+        Some("proc") => plan.processes == Processes::Machine,
+        Some("sysfs") => !has(LinuxNamespaceType::Network),
+        Some("mqueue") => !has(LinuxNamespaceType::Ipc),
+        _ => false,
+    };
+    if belongs_to_the_machine {
+        if !mount.destination().exists() {
+            return Ok(None);
+        }
+        let shown =
+            MountBuilder::default().destination(mount.destination()).source(mount.destination()).typ("bind");
+        return shown.options(["rbind", "rslave"].map(str::to_owned).to_vec()).build().map(Some);
+    }
+    if mount.typ().as_deref() == Some("devpts") && !Ids::of_groups().has(TERMINAL_GROUP) {
+        let options = mount.options().iter().flatten().filter(|option| !option.starts_with("gid="));
+        mount.set_options(Some(options.cloned().collect()));
+    }
+    Ok(Some(mount))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::{
     Count,
     cgroups::{self, Version},
 };
+use crate::rootless;
 
 /// What a control group and those below it have used.
 pub fn of_group(path: &str) -> Option<Count> {
@@ -22,7 +23,11 @@ pub fn of_group(path: &str) -> Option<Count> {
 pub fn of_machine() -> Option<Count> {
     let at = Instant::now();
     let memory = fs::read_to_string("/proc/meminfo").ok()?;
-    let cpu_ns = cpu_ns("/").or_else(|| cpu_of_stat(&fs::read_to_string("/proc/stat").ok()?))?;
+    // The topmost group that an ordinary user sees is not the machine's.
+    let cpu_ns = (!rootless::is_inside())
+        .then(|| cpu_ns("/"))
+        .flatten()
+        .or_else(|| cpu_of_stat(&fs::read_to_string("/proc/stat").ok()?))?;
     Some(Count { at, cpu_ns, memory_bytes: memory_of_machine(&memory)? })
 }
 

@@ -129,6 +129,7 @@ impl<'a> Shim<'a> {
         let record = ShimRecord {
             shim_pid: nix::unistd::getpid().as_raw(),
             init_pid: init_pid.as_raw(),
+            init_ticks: sys::start_ticks(init_pid.as_raw()).unwrap_or(0),
             started_at: Timestamp::now(),
         };
         devices::guard(&job.cgroup, &job.bundle)?;

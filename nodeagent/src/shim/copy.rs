@@ -7,9 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Error;
-
-const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+use crate::{Error, overlay};
 
 /// Attributes of files that mean something to who runs them.
 const KEPT_ATTRIBUTES: [&str; 2] = ["security.capability", "user."];
@@ -27,7 +25,7 @@ fn folder(from: &Path, to: &Path) -> Result<(), Error> {
         let kind = found.file_type();
         let is_whiteout = kind.is_char_device() && found.rdev() == 0;
         let keeps = kind.is_dir() && fs::symlink_metadata(&target).is_ok_and(|there| there.is_dir());
-        if !keeps || is_opaque(&source) {
+        if !keeps || overlay::is_opaque(&source).unwrap_or(false) {
             remove(&target).map_err(Error::io("replacing", &target))?;
         }
         if is_whiteout {
@@ -39,10 +37,6 @@ fn folder(from: &Path, to: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn is_opaque(folder: &Path) -> bool {
-    matches!(xattr::get(folder, OPAQUE_ATTRIBUTE), Ok(Some(value)) if value == b"y")
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -75,6 +69,7 @@ fn copy(source: &Path, target: &Path, found: &fs::Metadata) -> io::Result<()> {
     for name in xattr::list(source)? {
         let text = name.to_string_lossy();
         if KEPT_ATTRIBUTES.iter().any(|kept| text.starts_with(kept))
+            && !text.starts_with(overlay::OF_USERS)
             && let Some(value) = xattr::get(source, &name)?
         {
             xattr::set(target, &name, &value)?;
@@ -111,7 +106,7 @@ mod tests {
             // Only root may make the marks of overlayfs.
             let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::empty());
             nix::sys::stat::mknod(&top.join("gone"), kind, mode, 0).unwrap();
-            xattr::set(top.join("opt"), OPAQUE_ATTRIBUTE, b"y").unwrap();
+            overlay::make_opaque(&fs::File::open(top.join("opt")).unwrap()).unwrap();
         }
         layers(&[top, bottom], &to).unwrap();
         let text = |path: &str| fs::read_to_string(to.join(path)).ok();

@@ -195,8 +195,20 @@ pub struct ShimRecord {
     pub shim_pid: i32,
     /// Process id of the container's first process.
     pub init_pid: i32,
+    /// When that process started, as the kernel counts: numbers are used again. 0 in records of earlier versions.
+    #[serde(default)]
+    pub init_ticks: u64,
     /// When it was started.
     pub started_at: Timestamp,
+}
+
+impl ShimRecord {
+    /// Kills the container's first process, if it still is that.
+    pub fn kill_init(&self) {
+        if self.init_ticks != 0 && sys::start_ticks(self.init_pid) == Some(self.init_ticks) {
+            let _ = sys::signal(nix::unistd::Pid::from_raw(self.init_pid), libc::SIGKILL);
+        }
+    }
 }
 
 /// How a container ended.

@@ -12,7 +12,7 @@ use nix::{
 };
 
 use super::{RunJob, copy, files};
-use crate::{Error, tree};
+use crate::{Error, overlay, tree};
 
 /// Leaves the host's mount namespace and mounts the container's root.
 pub(super) fn enter_own_namespace(job: &RunJob) -> Result<(), Error> {
@@ -25,7 +25,7 @@ pub(super) fn enter_own_namespace(job: &RunJob) -> Result<(), Error> {
         let path = job.bundle.join(folder);
         fs::create_dir_all(&path).map_err(Error::io("creating", &path))?;
     }
-    if overlay(job, &rootfs).is_err() {
+    if stack(job, &rootfs).is_err() {
         // Overlays do not stack on every file system (overlay in a container, some network disks).
         copy::layers(&job.layers, &rootfs)?;
     }
@@ -46,7 +46,7 @@ pub(super) fn remove_root(job: &RunJob) {
     }
 }
 
-fn overlay(job: &RunJob, rootfs: &Path) -> nix::Result<()> {
+fn stack(job: &RunJob, rootfs: &Path) -> nix::Result<()> {
     // What is said to mount has to fit into a page, and an image has hundreds of layers: they are named from their own
     // folder, where their names are short.
     let shared = job.layers.first().and_then(|layer| layer.parent()).ok_or(Errno::EINVAL)?;
@@ -64,7 +64,8 @@ fn overlay(job: &RunJob, rootfs: &Path) -> nix::Result<()> {
     {
         return Err(Errno::EINVAL);
     }
-    let options = format!("lowerdir={},upperdir={},workdir={}", names.join(":"), paths[0], paths[1]);
+    let marks = overlay::option();
+    let options = format!("lowerdir={},upperdir={},workdir={}{marks}", names.join(":"), paths[0], paths[1]);
     // Nobody reads the upper layer once the container is over, so nothing need be on the disk by then:
     // without "volatile" every unmount waits for everything that anybody wrote to that disk.
     let volatile = format!("{options},volatile");

@@ -65,6 +65,13 @@ pub(super) fn signal(pid: Pid, number: i32) -> io::Result<()> {
     }
 }
 
+/// When a process started, in ticks since the machine did: with its number, a name that nobody else ever has.
+pub(crate) fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name, which may hold anything, come the state and 18 more.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
 /// Takes leave of one child that is over, whatever ended it. `None` while none is.
 pub(super) fn reap_one() -> Option<(Pid, ExitStatus)> {
     let mut status = 0;
@@ -118,7 +125,7 @@ pub(crate) fn own(descriptor: RawFd) -> OwnedFd {
 }
 
 /// Points stdin, stdout and stderr at `/dev/null`.
-pub(super) fn detach_standard_streams() -> io::Result<()> {
+pub(crate) fn detach_standard_streams() -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     for standard in 0..3 {
         nix::unistd::dup2(null.as_raw_fd(), standard)?;
@@ -148,7 +155,18 @@ pub(super) fn command_with_descriptor(command: &mut std::process::Command, descr
 /// that link while a process enters the container, would else change the program of the host (CVE-2019-5736). It is a
 /// mount of the file alone, read-only and nowhere in the tree, so it costs no copy. `None`: the kernel is older than 5.12.
 pub(super) fn sealed_program() -> Option<OwnedFd> {
-    sealed(c"/proc/self/exe")
+    sealed(c"/proc/self/exe").or_else(sealed_by_name)
+}
+
+/// The program of a process that has joined another mount namespace is in the one that it came from, where nothing can be mounted.
+/// By its name it is found here, if that still is the same file.
+fn sealed_by_name() -> Option<OwnedFd> {
+    use std::os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _};
+    let name = std::env::current_exe().ok()?;
+    let sealed = sealed(&std::ffi::CString::new(name.as_os_str().as_bytes()).ok()?)?;
+    let found = std::fs::metadata(format!("/proc/self/fd/{}", sealed.as_raw_fd())).ok()?;
+    let own = std::fs::metadata("/proc/self/exe").ok()?;
+    ((found.dev(), found.ino()) == (own.dev(), own.ino())).then_some(sealed)
 }
 
 fn sealed(path: &CStr) -> Option<OwnedFd> {

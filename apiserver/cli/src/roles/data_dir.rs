@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use claw_nodeagent::rootless;
 
 /// State of the system, as root.
 const SYSTEM: &str = "/var/lib/clawbernetes";
@@ -25,6 +26,31 @@ pub fn or_default(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     std::path::absolute(&folder).with_context(|| format!("--data-dir {}", folder.display()))
 }
 
+/// Whose namespaces an ordinary user becomes root of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// Those of a node, which outlive this process.
+    WithTheNode,
+    /// Its own.
+    Alone,
+}
+
+/// Makes this process root among the users whom an ordinary user has. The folder of its state is decided here: afterwards nobody
+/// could tell whose default counts. Call it before any thread exists.
+pub fn become_root(folder: &mut Option<PathBuf>, stay: Stay) -> anyhow::Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    let decided = or_default(folder.take())?;
+    let entered = match stay {
+        Stay::WithTheNode => rootless::enter(&decided.join("node")),
+        Stay::Alone => rootless::enter_alone(),
+    };
+    entered.context("an ordinary user cannot have containers here")?;
+    *folder = Some(decided);
+    Ok(())
+}
+
 fn of_user() -> Option<PathBuf> {
     let data = env::var_os("XDG_DATA_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     data.or_else(|| Some(env::home_dir()?.join(".local/share"))).map(|data| data.join("clawbernetes"))
@@ -36,8 +62,8 @@ pub fn is_disposable(folder: &Path) -> bool {
     entries.flatten().all(|entry| entry.file_name().to_str().is_some_and(|name| OURS.contains(&name)))
 }
 
-/// Whether this process may make containers.
-pub fn is_root() -> bool {
+/// Whether this process is root, if only of namespaces of its own.
+fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 

@@ -17,7 +17,7 @@ use claw_nodeagent::{
 };
 use serde_json::json;
 
-use super::data_dir;
+use super::data_dir::{self, Stay};
 use crate::verbs::print;
 
 /// Digits of an id that are shown, as docker's.
@@ -174,12 +174,7 @@ impl Options {
 impl Place {
     /// The folder of the node's state.
     fn node(&self) -> anyhow::Result<PathBuf> {
-        let node = data_dir::or_default(self.data_dir.clone())?.join("node");
-        ensure!(
-            data_dir::is_root(),
-            "images belong to root, like the containers made of them: run it with sudo"
-        );
-        Ok(node)
+        Ok(data_dir::or_default(self.data_dir.clone())?.join("node"))
     }
 
     fn images(&self, config: ImagesConfig) -> anyhow::Result<Arc<Images>> {
@@ -189,6 +184,19 @@ impl Place {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         fs::set_permissions(&folder, mode).with_context(|| format!("closing {}", folder.display()))?;
         Images::open(&folder.join("images"), config).context("the images of this machine cannot be read")
+    }
+}
+
+impl Command {
+    /// Goes to where the owners of an image's files are, as an agent does.
+    pub fn become_root(&mut self) -> anyhow::Result<()> {
+        let place = match self {
+            Self::Ls(ls) => &mut ls.place,
+            Self::Pull(pull) => &mut pull.place,
+            Self::Import(import) => &mut import.place,
+            Self::Rm(rm) => &mut rm.place,
+        };
+        data_dir::become_root(&mut place.data_dir, Stay::Alone)
     }
 }
 

@@ -63,6 +63,16 @@ impl Command {
         }
     }
 
+    /// Goes, for what has to do with containers, to where an ordinary user is root. Call it before any thread exists.
+    pub fn become_root(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Up(options) => options.become_root(),
+            Self::Node(options) => options.become_root(),
+            Self::Image(command) => command.become_root(),
+            _ => Ok(()),
+        }
+    }
+
     /// Runs the role to its end.
     pub async fn run(self, global: Global) -> anyhow::Result<ExitCode> {
         match self {

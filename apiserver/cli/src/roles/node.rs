@@ -19,12 +19,17 @@ use claw_nodeagent::{
     hollow::{self, Company},
     join::{Invitation, Membership, membership},
     pressure::{SoftThresholds, Thresholds},
+    runtime::containers::leave,
 };
 use claw_schemas::quantity::Quantity;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{data_dir, image, signal::Stop};
+use super::{
+    data_dir::{self, Stay},
+    image,
+    signal::Stop,
+};
 use crate::{memory, telemetry};
 
 /// As the kubelet's default.
@@ -65,12 +70,18 @@ pub fn threads() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX)
 }
 
+impl Options {
+    /// Goes to where an ordinary user may have containers.
+    pub fn become_root(&mut self) -> anyhow::Result<()> {
+        if self.hollow {
+            return Ok(());
+        }
+        data_dir::become_root(&mut self.data_dir, Stay::WithTheNode)
+    }
+}
+
 /// Joins, if this machine has not yet, and runs until asked to stop. Containers go on without it.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    ensure!(
-        options.hollow || data_dir::is_root(),
-        "containers need root: run it with sudo, or pretend to run them by --hollow"
-    );
     let mut stop = Stop::listen()?;
     let data_dir = data_dir::or_default(options.data_dir.clone())?;
     let _lock = lock(&data_dir)?;
@@ -107,7 +118,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         stop.in_order(agent).await?.context("the node agent failed")??;
         match next {
             Some(renewed) => member = renewed,
-            None => return Ok(()),
+            None => return Ok(leave(&data_dir.join("node"))?),
         }
     }
 }

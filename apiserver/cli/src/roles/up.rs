@@ -23,7 +23,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{data_dir, figures, node, server, signal::Stop, sweep};
+use super::{
+    data_dir::{self, Stay},
+    figures, node, server,
+    signal::Stop,
+    sweep,
+};
 use crate::telemetry;
 
 /// An agent registers within a second; a thousand of them on two busy cores within ten.
@@ -52,6 +57,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// Goes to where an ordinary user may have containers, if there are to be some.
+    pub fn become_root(&mut self) -> anyhow::Result<()> {
+        if self.nodes == 0 || self.hollow {
+            return Ok(());
+        }
+        data_dir::become_root(&mut self.server.data_dir, Stay::WithTheNode)
+            .context("try the API without containers by `clawbernetes up --hollow`")
+    }
+
     /// Where to send traces.
     pub fn telemetry(&self) -> &telemetry::Options {
         &self.server.telemetry
@@ -62,10 +76,6 @@ impl Options {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let Options { server, nodes, hollow, rm, node } = options;
     let has_containers = nodes > 0 && !hollow;
-    ensure!(
-        !has_containers || data_dir::is_root(),
-        "containers need root: run it with sudo, or try the API without containers by `clawbernetes up --hollow`"
-    );
     let mut stop = Stop::listen()?;
     let data_dir = data_dir::or_default(server.data_dir.clone())?;
     ensure!(
@@ -120,6 +130,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         server.shutdown().await;
     })
     .await?;
+    if has_containers {
+        claw_nodeagent::runtime::containers::leave(&data_dir.join("node"))?;
+    }
     if rm && swept.is_ok() && outcome.is_ok() {
         std::fs::remove_dir_all(&data_dir).with_context(|| format!("removing {}", data_dir.display()))?;
     }

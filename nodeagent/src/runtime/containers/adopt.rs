@@ -12,7 +12,7 @@ use super::{
     instance, uid, uses_host_network,
 };
 use crate::{
-    Error,
+    Error, rootless,
     runtime::{
         ExitRecord, Instance, InstanceKey, RecoveredPod, Sandbox, cgroups, network::namespace, records,
         termination,
@@ -27,6 +27,10 @@ impl Containers {
         if !namespace::is_pinned(&folder.join("ns/ipc")) {
             sandbox = None;
         }
+        if sandbox.is_none() && rootless::is_inside() {
+            // The holder is gone with the pod's namespaces, and with it whatever could be done about what runs there.
+            self.end_all(folder, &pod_uid).await?;
+        }
         if let Some(ip) = sandbox.as_ref().and_then(|sandbox| sandbox.ip).filter(|_| !uses_host_network(&pod))
         {
             self.network.adopt(&pod_uid, &pod, ip);
@@ -37,6 +41,16 @@ impl Containers {
             instances.extend(self.recover_run(key).await?);
         }
         Ok(RecoveredPod { pod, sandbox, instances })
+    }
+
+    /// Ends every container of a pod.
+    pub(super) async fn end_all(&self, folder: &Path, pod_uid: &str) -> Result<(), Error> {
+        for key in self.keys(pod_uid)? {
+            if let Ok((bundle, run)) = self.run_record(&key) {
+                self.end_shim(&bundle, &run).await?;
+            }
+        }
+        self.end_pause(folder).await
     }
 
     /// All runs on disk, in order of container and attempt.
@@ -112,7 +126,7 @@ impl Containers {
         if let Some(exit) = records::read(&path)? {
             return Ok(Some(exit));
         }
-        self.kill_leftovers(run).await?;
+        self.kill_leftovers(bundle, run).await?;
         let exit = ExitRecord::lost(shim.started_at, Timestamp::now());
         if let Err(error) = records::write_reserved(&path, &exit) {
             // Nothing of it runs, so it is over all the same; the next run of the agent finds that out anew.
@@ -142,11 +156,16 @@ impl Containers {
         Ok(instance(key, run, exit.started_at, Some(exit)))
     }
 
-    /// Ends what a run left in the kernel and in libcontainer's state.
-    pub(super) async fn kill_leftovers(&self, run: &RunRecord) -> Result<(), Error> {
+    /// Ends what a run whose shim is gone left in the kernel and in libcontainer's state.
+    pub(super) async fn kill_leftovers(&self, bundle: &Path, run: &RunRecord) -> Result<(), Error> {
         let state = self.root_dir.join("state").join(&run.id);
         let cgroup = run.cgroup.clone();
+        let shim = records::read_if_whole::<ShimRecord>(&bundle.join(files::SHIM))?;
         blocking(move || {
+            // Its other processes go with the first. Without control groups nothing else says which they are.
+            if let Some(shim) = shim {
+                shim.kill_init();
+            }
             cgroups::kill_and_remove(&cgroup)?;
             remove_if_there(&state)
         })
@@ -166,7 +185,7 @@ impl Containers {
         if let Some(shim) = self.lock_holder(bundle)? {
             let _ = nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL);
         }
-        self.kill_leftovers(run).await
+        self.kill_leftovers(bundle, run).await
     }
 
     /// Makes room for a run: an earlier try at the same one goes.

@@ -6,6 +6,7 @@
 //! ROOT/seccomp/…                         profiles that people put there
 //! ROOT/network.json                      which bridge is ours
 //! ROOT/starter.lock                      held by the starter for its life
+//! ROOT/{holder.lock,network.ns,…}        of an ordinary user's namespaces (see `rootless`)
 //! ROOT/pods/UID/pod.json                 the pod, written before anything is done for it
 //!              /gpus.json                which container holds which GPU that was asked for by number
 //!              /claims.json              what its claims have
@@ -71,6 +72,7 @@ use crate::{
     ids::hex,
     image::{self, Image, Images, ImagesConfig},
     pressure::{Good, Level, Thresholds},
+    rootless::{self, Ids},
     services::Services,
     shim::{self, ExecJob, Filter, RunJob, Tenant, client::Starter, files},
 };
@@ -180,7 +182,7 @@ impl Containers {
     pub async fn open(config: ContainersConfig) -> Result<Arc<Self>, Error> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::Unsupported(
-                "containers need root: run this as root, or run hollow nodes only".to_owned(),
+                "containers need a root, of the machine or of namespaces of one's own".to_owned(),
             ));
         }
         if !Path::new("/sys/fs/cgroup").exists() {
@@ -197,6 +199,12 @@ impl Containers {
         fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .map_err(Error::io("setting the mode of", root))?;
         let root_dir = fs::canonicalize(root).map_err(Error::io("resolving", root))?;
+        if rootless::is_inside() && Ids::of_users().is_single() {
+            tracing::warn!(
+                "this user has no subordinate ids (/etc/subuid, /etc/subgid): images with files of several owners, and containers \
+                 that do not run as root, are refused"
+            );
+        }
         let gpus = match config.gpus {
             GpuSource::Driver => Gpus::open(Driver, config.gpu_sharing).await,
             GpuSource::Recording(file) => Gpus::open(Recording(file), config.gpu_sharing).await,
@@ -209,7 +217,7 @@ impl Containers {
             images: Images::open(&root_dir.join("images"), config.images)?,
             network: Arc::new(Network::open(&root_dir, config.pod_network)?),
             starter: Starter::new(root_dir.join("starter.lock")),
-            machine: Machine::detect(&root_dir).keeping(&config.reserved, &config.evict_below),
+            machine: Machine::detect(&root_dir).keeping(&config.reserved, &config.evict_below).of_user(),
             cgroup_parent: config.cgroup_parent,
             root_dir,
         }))
@@ -347,6 +355,19 @@ async fn volume_binds(
         (folder.to_owned(), pod.clone(), container.clone(), environment.clone());
     let find = move || Ok(volumes::binds(&folder, &pod, &container, &environment));
     blocking(find).await.map_err(create_error)?
+}
+
+/// Lets the namespaces of an ordinary user go, unless pods are in them. For an agent that has ended.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn leave(root_dir: &Path) -> Result<(), Error> {
+    if rootless::is_inside() && names(&root_dir.join("pods"))?.is_empty() {
+        // Of mounts that go with their namespace, too: a folder with some cannot be removed.
+        unmount_below(root_dir)?;
+        rootless::leave(root_dir)?;
+    }
+    Ok(())
 }
 
 /// Guards paths against names the server should never have accepted.
@@ -620,7 +641,9 @@ impl Runtime for Containers {
     }
 
     async fn probe(&self, key: &InstanceKey, target: &ProbeTarget, timeout: Duration) -> Result<(), String> {
-        let ProbeTarget::Exec(command) = target else { return probe::over_network(target, timeout).await };
+        let ProbeTarget::Exec(command) = target else {
+            return probe::over_network(&self.network, target, timeout).await;
+        };
         match self.exec(key, command, timeout).await {
             Ok(ExecReply::Exited { code: 0, .. }) => Ok(()),
             Ok(ExecReply::Exited { code, output }) if output.is_empty() => Err(format!("exit code {code}")),
@@ -642,13 +665,8 @@ impl Runtime for Containers {
     }
 
     async fn release(&self, pod_uid: &str) -> Result<(), Error> {
-        for key in self.keys(pod_uid)? {
-            if let Ok((bundle, run)) = self.run_record(&key) {
-                self.end_shim(&bundle, &run).await?;
-            }
-        }
         let folder = self.pod_folder(pod_uid)?;
-        self.end_pause(&folder).await?;
+        self.end_all(&folder, pod_uid).await?;
         let cgroup = self.pod_cgroup(pod_uid);
         let kill = blocking(move || cgroups::kill_and_remove(&cgroup));
         kill.await?;

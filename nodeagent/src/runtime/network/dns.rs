@@ -24,8 +24,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::seats::Seats;
-use crate::services::{Answer, Data, Kind, Services, ZONE};
+use super::{home::Home, seats::Seats};
+use crate::{
+    Error,
+    services::{Answer, Data, Kind, Services, ZONE},
+};
 
 const PORT: u16 = 53;
 
@@ -59,10 +62,19 @@ pub(super) struct Sockets {
     tcp: TcpListener,
 }
 
-/// Opens both.
-pub(super) async fn open(gateway: Ipv4Addr) -> std::io::Result<Sockets> {
-    let udp = Arc::new(UdpSocket::bind((gateway, PORT)).await?);
-    Ok(Sockets { udp, tcp: TcpListener::bind((gateway, PORT)).await? })
+/// Opens both, for the bridge of a home.
+pub(super) fn open(home: &Home, gateway: Ipv4Addr) -> Result<Sockets, Error> {
+    let (udp, tcp) = home.run(move || {
+        let failed = || Error::io("listening for DNS on", gateway.to_string());
+        let udp = std::net::UdpSocket::bind((gateway, PORT)).map_err(failed())?;
+        udp.set_nonblocking(true).map_err(failed())?;
+        let tcp = std::net::TcpListener::bind((gateway, PORT)).map_err(failed())?;
+        tcp.set_nonblocking(true).map_err(failed())?;
+        Ok((udp, tcp))
+    })?;
+    let failed = || Error::io("watching", "the sockets of DNS");
+    let udp = Arc::new(UdpSocket::from_std(udp).map_err(failed())?);
+    Ok(Sockets { udp, tcp: TcpListener::from_std(tcp).map_err(failed())? })
 }
 
 type Known = watch::Receiver<Arc<Services>>;

@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Network,
     conntrack::{self, Leads},
-    dns, door,
+    dns,
+    door::{self, Way},
     kernel::Kernel,
+    ports::{self, Ports},
     rules::{self, Place},
 };
 use crate::{
@@ -32,7 +34,9 @@ pub(in crate::runtime) async fn keep(
 ) {
     let Some(()) = cancel.run_until_cancelled(network.has_bridge()).await else { return };
     let Some((name, gateway)) = network.place() else { return };
+    let ports = network.home().own().map(|_| Ports::new(network.home().clone()));
     let keeper = Keeper {
+        ports,
         kernel: Some(Kernel::new(name.clone())),
         leads: None,
         name,
@@ -59,6 +63,8 @@ struct Keeper {
     /// DNS does.
     answers: bool,
     door_port: Option<u16>,
+    /// Where rules are not the machine's.
+    ports: Option<Ports>,
     listening: JoinSet<()>,
 }
 
@@ -68,8 +74,8 @@ impl Keeper {
         let mut pods = self.network.changes();
         loop {
             pods.borrow_and_update();
-            let mut failed = false;
-            for done in [self.open_door().await, self.load().await, self.open_dns().await] {
+            let mut failed = !self.open_ports().await;
+            for done in [self.open_door(), self.load().await, self.open_dns()] {
                 if let Err(error) = done {
                     failed = true;
                     tracing::error!(error = %error.full(), "services of this node are not whole; trying again");
@@ -84,22 +90,25 @@ impl Keeper {
         }
     }
 
-    async fn open_door(&mut self) -> Result<(), Error> {
+    async fn open_ports(&mut self) -> bool {
+        let Some(ports) = &mut self.ports else { return true };
+        let wanted = ports::wanted(&self.network.host_ports(), &self.services.borrow());
+        ports.set(&wanted).await
+    }
+
+    fn open_door(&mut self) -> Result<(), Error> {
         let Some(server) = self.server.clone().filter(|_| self.door_port.is_none()) else { return Ok(()) };
-        let opened = door::open(self.gateway).await;
-        let (listener, port) =
-            opened.map_err(|error| cannot_listen("the way to the API server", self.gateway, &error))?;
-        self.listening.spawn(door::serve(listener, server));
+        let (listener, port) = door::open(self.network.home(), self.gateway)?;
+        self.listening.spawn(door::serve(listener, Way::ToServer(server)));
         self.door_port = Some(port);
         Ok(())
     }
 
-    async fn open_dns(&mut self) -> Result<(), Error> {
+    fn open_dns(&mut self) -> Result<(), Error> {
         if self.answers {
             return Ok(());
         }
-        let sockets = dns::open(self.gateway).await;
-        let sockets = sockets.map_err(|error| cannot_listen("DNS", self.gateway, &error))?;
+        let sockets = dns::open(self.network.home(), self.gateway)?;
         self.listening.spawn(dns::serve(sockets, self.services.clone()));
         self.answers = true;
         Ok(())
@@ -113,11 +122,14 @@ impl Keeper {
         let host_ports = self.network.host_ports();
         let rules = rules::rules(place, &wanted, &host_ports);
         let mut kernel = self.kernel.take().unwrap_or_else(|| Kernel::new(self.name.clone()));
+        let home = self.network.home().clone();
         let loaded = tokio::task::spawn_blocking(move || {
-            let loaded = kernel.load(rules);
-            (kernel, loaded)
+            home.run(move || {
+                let loaded = kernel.load(rules);
+                Ok((kernel, loaded))
+            })
         });
-        let (kernel, loaded) = loaded.await.map_err(|error| Error::Network(error.to_string()))?;
+        let (kernel, loaded) = loaded.await.map_err(|error| Error::Network(error.to_string()))??;
         self.kernel = Some(kernel);
         loaded?;
         self.forget_stale(Leads::of(self.gateway, &wanted, &host_ports)).await;
@@ -129,18 +141,15 @@ impl Keeper {
         if self.leads.as_ref() == Some(&leads) {
             return;
         }
-        let wanted = leads.clone();
-        match tokio::task::spawn_blocking(move || conntrack::forget_stale(&wanted)).await {
+        let (wanted, home) = (leads.clone(), self.network.home().clone());
+        let forget = move || home.run(move || conntrack::forget_stale(&wanted));
+        match tokio::task::spawn_blocking(forget).await {
             Ok(Ok(forgotten)) => tracing::debug!(forgotten, "UDP goes where it should"),
             Ok(Err(error)) => tracing::warn!(error = %error.full(), "UDP may go where nobody is any more"),
             Err(error) => tracing::error!(%error, "UDP may go where nobody is any more"),
         }
         self.leads = Some(leads);
     }
-}
-
-fn cannot_listen(what: &str, gateway: Ipv4Addr, error: &std::io::Error) -> Error {
-    Error::Network(format!("listening for {what} on {gateway}: {error}"))
 }
 
 /// Pods reach the API server through their node, which alone knows a way.

@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     net::{IpAddr, Ipv4Addr},
     os::fd::AsRawFd as _,
-    path::Path,
 };
 
 use netlink_packet_core::{
@@ -14,7 +13,10 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
+        LinkInfo, LinkMessage,
+    },
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -35,14 +37,30 @@ const POD_BITS: u8 = 32;
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
+/// What the kernel says of an interface that it does not have.
+const ENODEV: i32 = nix::errno::Errno::ENODEV as i32;
+
+/// Whether there is an interface of this name.
 pub(super) fn exists(name: &str) -> bool {
-    Path::new("/sys/class/net").join(name).exists()
+    find(name).is_ok_and(|found| found.is_some())
+}
+
+/// Whose an interface is, if somebody wrote it down there.
+pub(super) fn alias(name: &str) -> Option<String> {
+    find(name).ok()??.attributes.into_iter().find_map(|one| match one {
+        LinkAttribute::IfAlias(alias) => Some(alias),
+        _ => None,
+    })
+}
+
+/// Asked of the kernel's netlink: what `/sys` shows are the interfaces of whoever mounted it.
+fn find(name: &str) -> Result<Option<LinkMessage>, Error> {
+    Netlink::open()?.find(name)
 }
 
 fn index(name: &str) -> Result<u32, Error> {
-    let path = Path::new("/sys/class/net").join(name).join("ifindex");
-    let text = fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
-    text.trim().parse().map_err(|_| Error::Network(format!("{} holds no number", path.display())))
+    let found = find(name)?.ok_or_else(|| Error::Network(format!("there is no interface {name}")))?;
+    Ok(found.header.index)
 }
 
 pub(super) fn delete(name: &str) -> Result<(), Error> {
@@ -95,7 +113,14 @@ pub(super) fn connect(wire: &Wire) -> Result<(), Error> {
     Netlink::open()?.ask(RouteNetlinkMessage::NewLink(outer), NLM_F_CREATE | NLM_F_EXCL, &doing)?;
     // Where the machine has bridged packets rewritten (bridge-nf-call-iptables), a pod that calls a service and is chosen
     // itself would not hear itself: a bridge sends nothing back to where it came from.
-    switch(&format!("/sys/class/net/{}/brport/hairpin_mode", wire.host_end), "1")?;
+    let mut message = LinkMessage::default();
+    message.header.index = index(&wire.host_end)?;
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+    ]));
+    let doing = format!("letting {} hear itself", wire.host_end);
+    Netlink::open()?.ask(RouteNetlinkMessage::NewLink(message), 0, &doing)?;
     let (address, gateway) = (wire.address, wire.gateway);
     namespace::run_inside(&namespace, move || configure_pod_end(address, gateway))
 }
@@ -195,10 +220,39 @@ impl Netlink {
         self.ask(message, NLM_F_CREATE | NLM_F_APPEND, "adding the route to services")
     }
 
+    /// What the kernel knows of an interface.
+    fn find(&self, name: &str) -> Result<Option<LinkMessage>, Error> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let doing = format!("looking for {name}");
+        match self.exchange(RouteNetlinkMessage::GetLink(message), NLM_F_REQUEST, &doing)? {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(found)) => Ok(Some(found)),
+            NetlinkPayload::Error(verdict) if verdict.raw_code() == -ENODEV => Ok(None),
+            NetlinkPayload::Error(verdict) => Err(Error::Network(format!("{doing}: {}", verdict.to_io()))),
+            other => Err(Error::Network(format!("{doing}: unexpected answer {other:?}"))),
+        }
+    }
+
     /// Sends one request and waits for the kernel's verdict.
     fn ask(&self, message: RouteNetlinkMessage, flags: u16, doing: &str) -> Result<(), Error> {
+        let failed = |why: String| Error::Network(format!("{doing}: {why}"));
+        match self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, doing)? {
+            NetlinkPayload::Error(verdict) if verdict.code.is_some() => {
+                Err(failed(verdict.to_io().to_string()))
+            }
+            NetlinkPayload::Error(_) => Ok(()),
+            other => Err(failed(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    fn exchange(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        doing: &str,
+    ) -> Result<NetlinkPayload<RouteNetlinkMessage>, Error> {
         let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        request.header.flags = flags;
         request.header.sequence_number = 1;
         request.finalize();
         let mut buffer = vec![0; request.buffer_len()];
@@ -208,12 +262,6 @@ impl Netlink {
         let (answer, _) = self.socket.recv_from_full().map_err(|error| failed(error.to_string()))?;
         let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
             .map_err(|error| failed(error.to_string()))?;
-        match answer.payload {
-            NetlinkPayload::Error(verdict) if verdict.code.is_some() => {
-                Err(failed(verdict.to_io().to_string()))
-            }
-            NetlinkPayload::Error(_) => Ok(()),
-            other => Err(failed(format!("unexpected answer {other:?}"))),
-        }
+        Ok(answer.payload)
     }
 }

@@ -11,16 +11,20 @@
 mod conntrack;
 mod dns;
 mod door;
+mod home;
 mod keeper;
 mod kernel;
 mod link;
 pub(super) mod namespace;
+mod ports;
 mod rules;
 mod seats;
+mod way_out;
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
@@ -30,15 +34,22 @@ use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    sync::watch,
+};
 
-pub(in crate::runtime) use self::keeper::keep;
 use self::rules::HostPort;
+use self::way_out::WayOut;
+pub(in crate::runtime) use self::{home::Home, keeper::keep};
 use super::records;
 use crate::{Error, ids::hex, services::Protocol};
 
 /// Held while a bridge is chosen and made, by all agents of the machine.
 const MACHINE_LOCK: &str = "/run/clawbernetes-network.lock";
+
+/// What is routed in the calling thread's network.
+const ROUTES: &str = "/proc/thread-self/net/route";
 
 /// Which bridge is ours.
 const RECORD: &str = "network.json";
@@ -52,6 +63,10 @@ pub(super) struct Network {
     root_dir: PathBuf,
     /// First two bytes of all pod addresses.
     prefix: [u8; 2],
+    /// Where the bridge is.
+    home: Home,
+    /// Pods' way to what is outside, from a home of our own.
+    way_out: WayOut,
     state: Mutex<State>,
     /// Counts whatever concerns the rules of the kernel: the bridge, ports of the machine that pods have.
     changes: watch::Sender<u64>,
@@ -88,7 +103,39 @@ impl Network {
         let bridge = records::read(&root_dir.join(RECORD))?;
         let state = State { bridge, next: FIRST_HOST, ..State::default() };
         let changes = watch::Sender::new(0);
-        Ok(Self { root_dir: root_dir.to_owned(), prefix, state: Mutex::new(state), changes })
+        let home = Home::open(root_dir)?;
+        let way_out = WayOut::new(root_dir);
+        Ok(Self { root_dir: root_dir.to_owned(), prefix, home, way_out, state: Mutex::new(state), changes })
+    }
+
+    /// Where the bridge is.
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Connects as a node does: to pods and services where the bridge is, to all others from the machine.
+    pub(super) async fn dial(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let mut outcome = Err(io::ErrorKind::NotFound.into());
+        for address in lookup_host((host, port)).await? {
+            outcome = match address.ip() {
+                IpAddr::V4(ip) if self.is_inside(ip) => self.home.connect(address).await,
+                _ => TcpStream::connect(address).await,
+            };
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn is_inside(&self, ip: Ipv4Addr) -> bool {
+        let (services, bits) = rules::SERVICE_RANGE;
+        ip.octets()[..2] == self.prefix || ip.to_bits() >> (32 - bits) == services.to_bits() >> (32 - bits)
+    }
+
+    fn has(&self, link: &str) -> bool {
+        let link = link.to_owned();
+        self.home.run(move || Ok(link::exists(&link))).unwrap_or(false)
     }
 
     /// An earlier run gave this address to a pod that still has it.
@@ -101,7 +148,7 @@ impl Network {
 
     /// The bridge's name and address, if there is one.
     fn place(&self) -> Option<(String, Ipv4Addr)> {
-        let bridge = self.state.lock().bridge.filter(|bridge| link::exists(&bridge.name()))?;
+        let bridge = self.state.lock().bridge.filter(|bridge| self.has(&bridge.name()))?;
         Some((bridge.name(), bridge.address(self.prefix, 1)))
     }
 
@@ -134,18 +181,19 @@ impl Network {
     pub(super) fn attach(&self, pod_uid: &str, pod: &Pod, namespace: &Path) -> Result<IpAddr, Error> {
         let mut state = self.state.lock();
         let bridge = match state.bridge {
-            Some(bridge) if link::exists(&bridge.name()) => bridge,
+            Some(bridge) if self.has(&bridge.name()) => bridge,
             _ => self.make_bridge(&mut state)?,
         };
         let address = self.choose(&mut state, bridge, pod_uid)?;
         state.used.insert(address, pod_uid.to_owned());
-        let wired = link::connect(&Wire {
+        let wire = Wire {
             host_end: self.host_end(pod_uid),
             bridge: bridge.name(),
             namespace: namespace.to_owned(),
             address,
             gateway: bridge.address(self.prefix, 1),
-        });
+        };
+        let wired = self.home.run(move || link::connect(&wire));
         if wired.is_err() {
             state.used.remove(&address);
         } else {
@@ -159,13 +207,7 @@ impl Network {
     /// Frees a pod's address. The veth pair goes with its namespace, but not at once: so remove it.
     pub(super) fn detach(&self, pod_uid: &str) -> Result<(), Error> {
         let name = self.host_end(pod_uid);
-        if link::exists(&name)
-            && let Err(error) = link::delete(&name)
-            && link::exists(&name)
-        {
-            // Still there: not merely gone with its namespace in this moment.
-            return Err(error);
-        }
+        self.home.run(move || remove(&name))?;
         let mut state = self.state.lock();
         state.used.retain(|_, owner| owner != pod_uid);
         state.host_ports.remove(pod_uid);
@@ -180,12 +222,15 @@ impl Network {
         if !state.used.is_empty() {
             return Ok(());
         }
+        self.way_out.close();
         let Some(bridge) = state.bridge.take() else { return Ok(()) };
         if self.owns(bridge) {
-            if let Err(error) = kernel::remove(&bridge.name()) {
-                tracing::debug!(error = %error.full(), "no rules to remove");
-            }
-            link::delete(&bridge.name())?;
+            self.home.run(move || {
+                if let Err(error) = kernel::remove(&bridge.name()) {
+                    tracing::debug!(error = %error.full(), "no rules to remove");
+                }
+                link::delete(&bridge.name())
+            })?;
         }
         let record = self.root_dir.join(RECORD);
         fs::remove_file(&record).map_err(Error::io("removing", &record))
@@ -209,20 +254,27 @@ impl Network {
 
     /// Takes the first number whose bridge and addresses nobody has.
     fn make_bridge(&self, state: &mut State) -> Result<Bridge, Error> {
-        let file = File::create(MACHINE_LOCK).map_err(Error::io("opening", MACHINE_LOCK))?;
+        // Nobody else makes bridges in a network of our own.
+        let lock = match self.home.own() {
+            Some(_) => self.root_dir.join("network.lock"),
+            None => PathBuf::from(MACHINE_LOCK),
+        };
+        let file = File::create(&lock).map_err(Error::io("opening", &lock))?;
         let _lock = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| Error::io("locking", MACHINE_LOCK)(errno.into()))?;
-        let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+            .map_err(|(_, errno)| Error::io("locking", &lock)(errno.into()))?;
+        self.way_out.open(&self.home);
+        let routes = self.home.run(|| Ok(fs::read_to_string(ROUTES).unwrap_or_default()))?;
         for number in 0..=u8::MAX {
             let bridge = Bridge { number };
             if self.owns(bridge)
-                || (!link::exists(&bridge.name()) && !is_routed(&routes, bridge.address(self.prefix, 1)))
+                || (!self.has(&bridge.name()) && !is_routed(&routes, bridge.address(self.prefix, 1)))
             {
                 // Recorded first: a bridge without a record would stay for ever.
                 records::write_durably(&self.root_dir.join(RECORD), &bridge)?;
                 state.bridge = Some(bridge);
-                if !link::exists(&bridge.name()) {
-                    link::create_bridge(&bridge.name(), &self.alias(), bridge.address(self.prefix, 1))?;
+                if !self.has(&bridge.name()) {
+                    let (alias, address) = (self.alias(), bridge.address(self.prefix, 1));
+                    self.home.run(move || link::create_bridge(&bridge.name(), &alias, address))?;
                 }
                 return Ok(bridge);
             }
@@ -233,9 +285,8 @@ impl Network {
     }
 
     fn owns(&self, bridge: Bridge) -> bool {
-        let alias =
-            fs::read_to_string(format!("/sys/class/net/{}/ifalias", bridge.name())).unwrap_or_default();
-        alias.trim() == self.alias()
+        let alias = self.home.run(move || Ok(link::alias(&bridge.name())));
+        alias.is_ok_and(|alias| alias == Some(self.alias()))
     }
 
     /// Interface names have at most 15 bytes. Two agents may know the same pod (a restored backup).
@@ -248,6 +299,14 @@ impl Network {
     fn alias(&self) -> String {
         format!("clawbernetes {}", &hex(&Sha256::digest(self.root_dir.as_os_str().as_encoded_bytes()))[..32])
     }
+}
+
+/// Removes an interface, unless it is gone, or goes with its namespace in this moment.
+fn remove(name: &str) -> Result<(), Error> {
+    if !link::exists(name) {
+        return Ok(());
+    }
+    link::delete(name).or_else(|error| if link::exists(name) { Err(error) } else { Ok(()) })
 }
 
 /// The ports of the machine that a pod asks for.

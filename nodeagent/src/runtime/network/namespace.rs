@@ -41,6 +41,16 @@ pub(in crate::runtime) fn create(folder: &Path, hostname: &str, with_network: bo
     })
 }
 
+/// Makes a network for bridges, with nothing on it yet, and pins it.
+pub(super) fn create_network(file: &Path) -> Result<(), Error> {
+    let file = file.to_owned();
+    in_thread(move || {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(Error::system("making a network for pods"))?;
+        link::enable_loopback()?;
+        pin(&file, "net")
+    })
+}
+
 fn pin(file: &Path, name: &str) -> Result<(), Error> {
     File::create(file).map_err(Error::io("creating", file))?;
     let source = format!("/proc/thread-self/ns/{name}");

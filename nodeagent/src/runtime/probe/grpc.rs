@@ -1,16 +1,19 @@
 //! Asks a server for its health by gRPC: `grpc.health.v1.Health`, without encryption. What is said of a failure are the kubelet's words.
 
-use std::error::Error as _;
+use std::{error::Error as _, io};
 
+use http::Uri;
+use hyper_util::rt::TokioIo;
 use tonic::{Code, Status, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tower::service_fn;
 
-use super::{AGENT, authority};
+use super::{AGENT, Network, authority, connect};
 
 /// Success if the server says that the service serves; of an empty name, that it does itself.
-pub(super) async fn check(address: &(String, u16), service: &str) -> Result<(), String> {
+pub(super) async fn check(network: &Network, address: &(String, u16), service: &str) -> Result<(), String> {
     let at = authority(address);
     let refused = |error: tonic::transport::Error| {
         let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
@@ -18,7 +21,13 @@ pub(super) async fn check(address: &(String, u16), service: &str) -> Result<(), 
     };
     let endpoint =
         Endpoint::from_shared(format!("http://{at}")).and_then(|endpoint| endpoint.user_agent(AGENT));
-    let channel = endpoint.map_err(refused)?.connect().await.map_err(refused)?;
+    let unreachable = |why| format!("error: failed to connect service at {at:?}: {why}");
+    // One connection: a probe that loses it has failed.
+    let mut stream = Some(TokioIo::new(connect(network, address).await.map_err(unreachable)?));
+    let connector = service_fn(move |_: Uri| {
+        std::future::ready(stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+    });
+    let channel = endpoint.map_err(refused)?.connect_with_connector(connector).await.map_err(refused)?;
     let request = HealthCheckRequest { service: service.to_owned() };
     let answer = HealthClient::new(channel).check(request).await.map_err(|status| failed(&status))?;
     match answer.into_inner().status() {
@@ -45,6 +54,11 @@ mod tests {
 
     use super::*;
 
+    async fn asked(address: &(String, u16), service: &str) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        check(&Network::open(folder.path(), [10, 88]).unwrap(), address, service).await
+    }
+
     #[tokio::test]
     async fn a_service_is_well_if_its_server_says_so() {
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -54,11 +68,11 @@ mod tests {
         let address = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
         let incoming = TcpListenerStream::new(listener);
         let server = tokio::spawn(Server::builder().add_service(health).serve_with_incoming(incoming));
-        assert_eq!(check(&address, "").await, Ok(()), "of the server itself");
-        assert_eq!(check(&address, "shop").await, Ok(()));
+        assert_eq!(asked(&address, "").await, Ok(()), "of the server itself");
+        assert_eq!(asked(&address, "shop").await, Ok(()));
         let unwell = "service unhealthy (responded with \"NOT_SERVING\")";
-        assert_eq!(check(&address, "till").await, Err(unwell.to_owned()));
-        let unknown = check(&address, "moon").await.unwrap_err();
+        assert_eq!(asked(&address, "till").await, Err(unwell.to_owned()));
+        let unknown = asked(&address, "moon").await.unwrap_err();
         assert!(unknown.contains("health rpc probe failed: NotFound"), "{unknown}");
         server.abort();
         let _ = server.await;
@@ -71,11 +85,11 @@ mod tests {
         let incoming = TcpIncoming::from(listener);
         let routes = tonic::service::Routes::default();
         let server = tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
-        let mute = check(&address, "").await.unwrap_err();
+        let mute = asked(&address, "").await.unwrap_err();
         assert!(mute.contains("does not implement the grpc health protocol"), "{mute}");
         server.abort();
         let _ = server.await;
-        let gone = check(&address, "").await.unwrap_err();
+        let gone = asked(&address, "").await.unwrap_err();
         assert!(gone.contains("failed to connect service"), "{gone}");
     }
 }

@@ -22,6 +22,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use super::network::Network;
+
 /// What probes say who they are.
 const AGENT: &str = concat!("kube-probe/clawbernetes-", env!("CARGO_PKG_VERSION"));
 
@@ -129,15 +131,19 @@ fn address(
 }
 
 /// Probes over the network.
-pub(super) async fn over_network(target: &ProbeTarget, timeout: Duration) -> Result<(), String> {
+pub(super) async fn over_network(
+    network: &Network,
+    target: &ProbeTarget,
+    timeout: Duration,
+) -> Result<(), String> {
     let attempt = async {
         match target {
             ProbeTarget::Exec(_) => Err("not a network probe".to_owned()),
-            ProbeTarget::Tcp(address) => connect(address).await.map(drop),
-            ProbeTarget::Grpc { address, service } => grpc::check(address, service).await,
+            ProbeTarget::Tcp(address) => connect(network, address).await.map(drop),
+            ProbeTarget::Grpc { address, service } => grpc::check(network, address, service).await,
             ProbeTarget::Http { tls, address, path, headers, any_status } => {
                 let scheme = if *tls { "https" } else { "http" };
-                let asked = get(*tls, address, path, headers).await;
+                let asked = get(network, *tls, address, path, headers).await;
                 let status =
                     asked.map_err(|why| format!("Get \"{scheme}://{}{path}\": {why}", authority(address)))?;
                 if *any_status || (200..400).contains(&status) {
@@ -157,20 +163,22 @@ fn authority((host, port): &(String, u16)) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-async fn connect(address: &(String, u16)) -> Result<TcpStream, String> {
-    TcpStream::connect((address.0.as_str(), address.1))
+async fn connect(network: &Network, address: &(String, u16)) -> Result<TcpStream, String> {
+    network
+        .dial(&address.0, address.1)
         .await
         .map_err(|error| format!("dial tcp {}: {error}", authority(address)))
 }
 
 /// The status of the answer.
 async fn get(
+    network: &Network,
     tls: bool,
     address: &(String, u16),
     path: &str,
     headers: &[(String, String)],
 ) -> Result<u16, String> {
-    let stream = connect(address).await?;
+    let stream = connect(network, address).await?;
     if !tls {
         return ask(stream, address, path, headers).await.map_err(|error| error.to_string());
     }
@@ -220,6 +228,11 @@ fn headers_of(host: &str, asked: &[(String, String)]) -> Result<HeaderMap, http:
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    async fn asked(target: &ProbeTarget, timeout: Duration) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        over_network(&Network::open(folder.path(), [10, 88]).unwrap(), target, timeout).await
+    }
 
     async fn server(answer: &'static str) -> (String, u16) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -272,12 +285,12 @@ mod tests {
         };
         let limit = Duration::from_secs(60);
         let well = tls_server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(over_network(&over_tls(well), limit).await, Ok(()));
+        assert_eq!(asked(&over_tls(well), limit).await, Ok(()));
         let unwell = tls_server("HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n").await;
-        let error = over_network(&over_tls(unwell), limit).await.unwrap_err();
+        let error = asked(&over_tls(unwell), limit).await.unwrap_err();
         assert_eq!(error, "HTTP probe failed with statuscode: 500");
         let plain = server("HTTP/1.1 200 OK\r\n\r\n").await;
-        let error = over_network(&over_tls(plain), limit).await.unwrap_err();
+        let error = asked(&over_tls(plain), limit).await.unwrap_err();
         assert!(error.starts_with("Get \"https://127.0.0.1:") && error.contains("tls: "), "{error}");
     }
 
@@ -305,7 +318,7 @@ mod tests {
     }
 
     async fn http(answer: &'static str) -> Result<(), String> {
-        over_network(&target(server(answer).await, false), Duration::from_secs(5)).await
+        asked(&target(server(answer).await, false), Duration::from_secs(5)).await
     }
 
     #[tokio::test]
@@ -315,7 +328,7 @@ mod tests {
         let error = http("HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n").await.unwrap_err();
         assert_eq!(error, "HTTP probe failed with statuscode: 503");
         let busy = server("HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(over_network(&target(busy, true), Duration::from_secs(5)).await, Ok(()), "any will do");
+        assert_eq!(asked(&target(busy, true), Duration::from_secs(5)).await, Ok(()), "any will do");
     }
 
     #[tokio::test]
@@ -323,7 +336,7 @@ mod tests {
         assert!(http("not http at all\r\n\r\n").await.is_err());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
-        let error = over_network(&target(address, true), Duration::from_millis(50)).await.unwrap_err();
+        let error = asked(&target(address, true), Duration::from_millis(50)).await.unwrap_err();
         assert!(error.contains("no answer"), "{error}");
     }
 
@@ -331,9 +344,9 @@ mod tests {
     async fn a_port_that_nobody_listens_on_fails() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
-        assert_eq!(over_network(&ProbeTarget::Tcp(address.clone()), Duration::from_secs(5)).await, Ok(()));
+        assert_eq!(asked(&ProbeTarget::Tcp(address.clone()), Duration::from_secs(5)).await, Ok(()));
         drop(listener);
-        assert!(over_network(&ProbeTarget::Tcp(address), Duration::from_secs(5)).await.is_err());
+        assert!(asked(&ProbeTarget::Tcp(address), Duration::from_secs(5)).await.is_err());
     }
 
     #[test]
