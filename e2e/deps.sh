@@ -10,6 +10,7 @@
 #     iproute2, util-linux   a network of its own for a machine that can only dial out
 #     docker-registry  a registry to pull images from
 #     uidmap           ids for the containers of an ordinary user
+#     mesa-vulkan-drivers  a Vulkan device that calculates on the CPU
 #
 # What only tests use may stay away: they say SKIPPED, and so does this, without failing.
 set -euo pipefail
@@ -80,6 +81,7 @@ command -v nsenter >/dev/null && command -v unshare >/dev/null || networks+=(uti
 [ ${#networks[@]} = 0 ] || install "${networks[@]}" || lacking+=("${networks[@]}")
 command -v newuidmap >/dev/null || install uidmap || lacking+=(uidmap)
 command -v docker-registry >/dev/null || install docker-registry || lacking+=(docker-registry)
+compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null || install mesa-vulkan-drivers || lacking+=(mesa-vulkan-drivers)
 old_kubectl || lacking+=("Debian's kubectl")
 python_client || lacking+=("the Python client and kopf")
 [ ${#lacking[@]} = 0 ] && say "everything is there" && exit 0

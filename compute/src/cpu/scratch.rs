@@ -1,0 +1,77 @@
+//! Rows of any axis as rows one after the other, in `f32`.
+
+use super::Float;
+use crate::backend::Rows;
+use rayon::prelude::*;
+
+/// Bytes of scratch memory that a thread works on at once: the second-level cache of a core, less than half of it.
+pub const BLOCK_BYTES: usize = 256 << 10;
+
+/// How many rows a thread takes at once.
+pub const fn rows_at_once(n: usize) -> usize {
+    let rows = BLOCK_BYTES / 4 / if n == 0 { 1 } else { n };
+    if rows == 0 { 1 } else { rows }
+}
+
+/// Calls `work` with rows one after the other, `n` elements each, and puts what is left in them where they came from.
+/// `work` is given the number of the first row, and runs in many threads.
+pub fn in_place<T: Float>(rows: Rows, from: &[T], to: &mut [T], work: impl Fn(usize, &mut [f32]) + Sync) {
+    if rows.inner == 1 {
+        let block = rows_at_once(rows.n) * rows.n;
+        to.par_chunks_mut(block).zip(from.par_chunks(block)).enumerate().for_each_init(
+            Vec::new,
+            |scratch, (number, (to, from))| {
+                scratch.resize(from.len(), 0.0);
+                T::widen(from, scratch);
+                work(number * rows_at_once(rows.n), scratch);
+                T::narrow(scratch, to);
+            },
+        );
+        return;
+    }
+    let mut turned = turned(rows, from);
+    by_blocks(rows.n, &mut turned, &work);
+    to.par_chunks_mut(rows.inner).enumerate().for_each(|(line, to)| {
+        let (block, at) = (line / rows.n, line % rows.n);
+        for (column, to) in to.iter_mut().enumerate() {
+            *to = T::of(turned[(block * rows.inner + column) * rows.n + at]);
+        }
+    });
+}
+
+/// One result for each row, in the order of rows.
+pub fn each<T: Float, R: Send>(rows: Rows, from: &[T], results: &mut [R], work: impl Fn(&[f32]) -> R + Sync) {
+    if rows.inner == 1 {
+        let block = rows_at_once(rows.n);
+        results.par_chunks_mut(block).zip(from.par_chunks(block * rows.n)).for_each_init(
+            Vec::new,
+            |scratch, (results, from)| {
+                scratch.resize(from.len(), 0.0);
+                T::widen(from, scratch);
+                for (result, row) in results.iter_mut().zip(scratch.chunks(rows.n)) {
+                    *result = work(row);
+                }
+            },
+        );
+        return;
+    }
+    let turned = turned(rows, from);
+    results.par_iter_mut().zip(turned.par_chunks(rows.n)).for_each(|(result, row)| *result = work(row));
+}
+
+fn by_blocks(n: usize, rows: &mut [f32], work: &(impl Fn(usize, &mut [f32]) + Sync)) {
+    let block = rows_at_once(n);
+    rows.par_chunks_mut(block * n).enumerate().for_each(|(number, rows)| work(number * block, rows));
+}
+
+/// `[outer, n, inner]` as `[outer, inner, n]`.
+fn turned<T: Float>(rows: Rows, from: &[T]) -> Vec<f32> {
+    let mut turned = vec![0.0; from.len()];
+    turned.par_chunks_mut(rows.n).enumerate().for_each(|(row, to)| {
+        let (block, column) = (row / rows.inner, row % rows.inner);
+        for (at, to) in to.iter_mut().enumerate() {
+            *to = from[(block * rows.n + at) * rows.inner + column].wide();
+        }
+    });
+    turned
+}
