@@ -72,7 +72,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Role(role) = &cli.command
         && let Some(threads) = role.threads()
     {
-        builder.worker_threads(threads);
+        memory::share();
+        builder.worker_threads(threads).on_thread_start(memory::share);
     }
     let runtime = builder.enable_all().build()?;
     let telemetry = {
