@@ -7,6 +7,7 @@ use claw_e2e::{
     kubectl::Outcome,
     need::{self, Need},
     user::{FIRST_SUBORDINATE, User},
+    wait,
 };
 use serde_json::json;
 
@@ -69,6 +70,11 @@ fn files_of_an_image_belong_to_their_owners_on_the_node_of_an_ordinary_user() {
         layers.map(|layer| layer.path()).find_map(|layer| fs::metadata(layer.join("fs/own")).ok()).unwrap();
     assert_eq!(own.uid(), FIRST_SUBORDINATE + 999, "outside it is one of the user's subordinate ids");
     kubectl.ok(&["delete", "pod", "owns", "--timeout=120s"]);
+    // Or the node would stop with pods, and keep what they are in.
+    wait::until("the node has forgotten the pod", wait::LATER, || {
+        let records = fs::read_dir(data.join("node/pods")).unwrap().count();
+        wait::check(records == 0, records.to_string())
+    });
 }
 
 #[test]

@@ -14,6 +14,7 @@ use claw_client::{Client, node::NodeLink, request::ListOptions};
 use claw_nodeagent::{
     Agent,
     hollow::{self, Company},
+    runtime::containers,
 };
 use claw_runtime::{Env, Figures, Readiness};
 use k8s_openapi::api::core::v1::Node;
@@ -130,10 +131,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         server.shutdown().await;
     })
     .await?;
+    let is_swept = rm && swept.is_ok() && outcome.is_ok();
     if has_containers {
-        claw_nodeagent::runtime::containers::leave(&data_dir.join("node"))?;
+        // The agent may have been stopped before it had dropped the records of the last pods.
+        let go = if is_swept { containers::abandon } else { containers::leave };
+        go(&data_dir.join("node"))?;
     }
-    if rm && swept.is_ok() && outcome.is_ok() {
+    if is_swept {
         std::fs::remove_dir_all(&data_dir).with_context(|| format!("removing {}", data_dir.display()))?;
     }
     outcome.and(swept)

@@ -362,12 +362,20 @@ async fn volume_binds(
 /// # Errors
 /// When the state cannot be read.
 pub fn leave(root_dir: &Path) -> Result<(), Error> {
-    if rootless::is_inside() && names(&root_dir.join("pods"))?.is_empty() {
-        // Of mounts that go with their namespace, too: a folder with some cannot be removed.
-        unmount_below(root_dir)?;
-        rootless::leave(root_dir)?;
+    if names(&root_dir.join("pods"))?.is_empty() { abandon(root_dir) } else { Ok(()) }
+}
+
+/// The same whatever is in them: the state is about to be deleted.
+///
+/// # Errors
+/// When something cannot be unmounted.
+pub fn abandon(root_dir: &Path) -> Result<(), Error> {
+    if !rootless::is_inside() {
+        return Ok(());
     }
-    Ok(())
+    // Of mounts that go with their namespace, too: a folder with some cannot be removed.
+    unmount_below(root_dir)?;
+    rootless::leave(root_dir)
 }
 
 /// Guards paths against names the server should never have accepted.
