@@ -18,7 +18,7 @@ pub enum Op {
         /// How many of it.
         shape: Shape,
     },
-    /// Seeded numbers: the same ones on every device (uniform and integers to the bit, normal ones to rounding).
+    /// Seeded numbers: the same ones on every device, integers to the bit, the others to a rounding or a few.
     Random {
         /// From what they are drawn.
         distribution: Distribution,
