@@ -111,7 +111,7 @@ fn a_start_whose_output_nobody_reads_is_a_start() {
 }
 
 #[test]
-fn without_root_containers_are_refused_and_hollow_nodes_work() {
+fn who_cannot_have_containers_here_is_told_why_and_of_hollow_nodes() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     // A copy that others reach, whoever may look into the target folder.
     let binary = scratch.path().join("clawbernetes");
@@ -122,12 +122,15 @@ fn without_root_containers_are_refused_and_hollow_nodes_work() {
         .arg(scratch.path().join("data"))
         .current_dir("/");
     if nix::unistd::geteuid().is_root() {
-        // Anybody who is not root will do.
+        // Anybody will do who may not write into the scratch folder.
         up.uid(65534).gid(65534);
+    } else {
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o555)).expect("it is ours");
     }
     let refused = Outcome::of(&mut up, "");
     assert_eq!((refused.code, refused.stdout.as_str()), (1, ""));
-    assert!(refused.stderr.contains("root") && refused.stderr.contains("--hollow"), "{}", refused.stderr);
+    let told = ["--hollow", "Permission denied", &*scratch.path().to_string_lossy()];
+    assert!(told.iter().all(|word| refused.stderr.contains(word)), "{}", refused.stderr);
 
     let cluster = Cluster::start(Options::up(2).with(&["--hollow"]));
     let nodes = Outcome::of(cluster.cli().args(["get", "nodes"]), "")
