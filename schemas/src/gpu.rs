@@ -5,6 +5,9 @@ use k8s_openapi::api::resource::v1::{DeviceTaint, DeviceToleration};
 /// The resource that containers ask for in their limits, as everywhere.
 pub const RESOURCE: &str = "nvidia.com/gpu";
 
+/// The same of AMD's GPUs.
+pub const AMD_RESOURCE: &str = "amd.com/gpu";
+
 /// What the resources are called of instances of GPUs that are cut (MIG), before their profile.
 const INSTANCES: &str = "nvidia.com/mig-";
 
@@ -13,8 +16,13 @@ pub fn instances(profile: &str) -> String {
     format!("{INSTANCES}{}", profile.replace('+', "."))
 }
 
-/// Whether a resource is GPUs, whole ones, instances or turns on shared ones, that our agents give out by name.
+/// Whether a resource is GPUs that our agents give out by name.
 pub fn is_resource(name: &str) -> bool {
+    name == AMD_RESOURCE || is_nvidia(name)
+}
+
+/// Whether a resource is GPUs of NVIDIA: whole ones, instances or turns on shared ones.
+pub fn is_nvidia(name: &str) -> bool {
     name.strip_prefix(RESOURCE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         || name.starts_with(INSTANCES)
 }
@@ -35,8 +43,14 @@ pub const FOUND_LABELS: &str = "clawbernetes.io/found-labels";
 /// Annotation of a pod that asks for GPUs by number: the uuids of those that the scheduler chose for it, separated by commas.
 pub const NAMED: &str = "clawbernetes.io/gpus";
 
-/// The class of all GPUs that our agents publish, which every cluster has.
+/// The class of all GPUs of NVIDIA that our agents publish, which every cluster has.
 pub const CLASS: &str = "gpu.nvidia.com";
+
+/// The class of all GPUs of AMD, which every cluster has.
+pub const AMD_CLASS: &str = "gpu.amd.com";
+
+/// The type of devices that are GPUs of AMD, as AMD's own driver has it; NVIDIA's are of the type `gpu`.
+pub const AMD_TYPE: &str = "amdgpu";
 
 /// The class of all instances of GPUs, which every cluster has.
 pub const INSTANCE_CLASS: &str = "mig.nvidia.com";

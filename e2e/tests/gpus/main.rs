@@ -1,6 +1,7 @@
 //! GPUs through the whole product, replayed from the recording of a real machine: what the Node says, who gets which, and
 //! what happens when one breaks. Containers get the GPU's name in their environment, which is what these stories look at.
 
+mod amd;
 mod claims;
 mod instances;
 mod sharing;

@@ -16,8 +16,8 @@ use super::Gpu;
 /// Where such files lie. What is generated at boot wins over what an administrator wrote for all times.
 pub const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
-/// Vendor and class of the devices looked for.
-const KIND: &str = "nvidia.com/gpu";
+/// Vendor and class of the devices looked for: NVIDIA's and AMD's.
+const KINDS: [&str; 2] = ["nvidia.com/gpu", "amd.com/gpu"];
 
 /// One file.
 #[derive(Debug, Deserialize)]
@@ -25,6 +25,7 @@ const KIND: &str = "nvidia.com/gpu";
 struct File {
     #[serde(rename = "cdiVersion")]
     _version: String,
+    kind: String,
     devices: Vec<Device>,
     #[serde(default)]
     container_edits: ContainerEdits,
@@ -129,8 +130,8 @@ impl ContainerEdits {
 #[derive(Debug, Default)]
 pub struct Vendor {
     files: Vec<File>,
-    /// By name: which file, and which device in it.
-    devices: BTreeMap<String, (usize, usize)>,
+    /// By kind and name: which file, and which device in it.
+    devices: BTreeMap<(String, String), (usize, usize)>,
     problems: Vec<String>,
 }
 
@@ -141,7 +142,11 @@ impl Vendor {
             Some(part) => format!("{}:{}", gpu.index, part.index),
             None => gpu.index.to_string(),
         };
-        let find = |gpu: &&Gpu| self.devices.get(&gpu.uuid).or_else(|| self.devices.get(&number(gpu)));
+        let named = |gpu: &Gpu, name: String| {
+            let kind = KINDS[usize::from(gpu.amd.is_some())].to_owned();
+            self.devices.get(&(kind, name))
+        };
+        let find = |gpu: &&Gpu| named(gpu, gpu.uuid.clone()).or_else(|| named(gpu, number(gpu)));
         let places: Vec<(usize, usize)> = gpus.iter().map(|gpu| find(gpu).copied()).collect::<Option<_>>()?;
         let mut all = ContainerEdits::default();
         for (file, device) in &places {
@@ -162,12 +167,13 @@ impl Vendor {
     /// A folder's files. Its devices win over those of folders before; two files of one folder that describe the same
     /// device are both not believed about it.
     fn add(&mut self, folder: &Path) {
-        let mut named: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
+        let mut named: BTreeMap<(String, String), Vec<(usize, usize)>> = BTreeMap::new();
         for path in paths(folder) {
             match file(&path) {
                 Ok(Some(file)) => {
                     for (at, device) in file.devices.iter().enumerate() {
-                        named.entry(device.name.clone()).or_default().push((self.files.len(), at));
+                        let name = (file.kind.clone(), device.name.clone());
+                        named.entry(name).or_default().push((self.files.len(), at));
                     }
                     self.files.push(file);
                 }
@@ -180,8 +186,11 @@ impl Vendor {
                 self.devices.insert(name, place);
             } else {
                 let folder = folder.display();
-                self.problems
-                    .push(format!("{folder}: device \"{name}\" is described {} times", places.len()));
+                self.problems.push(format!(
+                    "{folder}: device \"{}\" is described {} times",
+                    name.1,
+                    places.len()
+                ));
                 self.devices.remove(&name);
             }
         }
@@ -207,7 +216,8 @@ fn paths(folder: &Path) -> Vec<PathBuf> {
 fn file(path: &Path) -> io::Result<Option<File>> {
     // JSON is YAML.
     let value: serde_yaml::Value = serde_yaml::from_slice(&fs::read(path)?).map_err(io::Error::other)?;
-    let is_ours = value.get("kind").and_then(serde_yaml::Value::as_str) == Some(KIND);
+    let kind = value.get("kind").and_then(serde_yaml::Value::as_str);
+    let is_ours = kind.is_some_and(|kind| KINDS.contains(&kind));
     is_ours.then(|| serde_yaml::from_value(value).map_err(io::Error::other)).transpose()
 }
 

@@ -74,6 +74,7 @@ fn reason(kind: &str) -> &'static str {
         "xid" => "Xid",
         "row-remap" => "RowRemapFailed",
         "ecc" => "UncorrectedErrors",
+        "memory" => "MemoryUnreadable",
         "slowdown" => "Slowdown",
         "silent" => "DriverSilent",
         _ => "Fault",

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use claw_schemas::gpu::{CONDITION, REPLAYED_LABEL};
 use k8s_openapi::api::core::v1::NodeCondition;
 
-use super::{Gpu, Inventory, health};
+use super::{Gpu, Inventory, amd, health};
 
 /// Longest value of a label.
 const LABEL_MAX: usize = 63;
@@ -24,11 +24,22 @@ pub fn counts(inventory: &Inventory) -> BTreeMap<String, (usize, usize)> {
     counts
 }
 
-/// Labels, by the names that NVIDIA's feature discovery gives them. What differs between the GPUs of a machine is left
-/// out: a label has one value.
+/// Labels of all GPUs, each maker's by its own names.
 pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
+    let mut labels = nvidia_labels(inventory);
+    labels.extend(amd::labels::labels(inventory));
+    if inventory.replayed && !inventory.gpus.is_empty() {
+        labels.insert(REPLAYED_LABEL.to_owned(), "true".to_owned());
+    }
+    labels
+}
+
+/// By the names that NVIDIA's feature discovery gives them. What differs between the GPUs of a machine is left out: a label
+/// has one value.
+fn nvidia_labels(inventory: &Inventory) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
-    let wholes = inventory.gpus.iter().filter(|gpu| gpu.part.is_none()).count();
+    let all = || inventory.gpus.iter().filter(|gpu| gpu.part.is_none() && gpu.amd.is_none());
+    let wholes = all().count();
     if wholes == 0 {
         return labels;
     }
@@ -40,13 +51,13 @@ pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
     label("gpu.present", Some("true".to_owned()));
     label("gpu.count", Some(wholes.to_string()));
     let replicas = |gpu: &Gpu| gpu.shared.as_ref().map_or(1, |shared| shared.replicas);
-    label("gpu.replicas", common(inventory, |gpu| Some(replicas(gpu).to_string())));
+    label("gpu.replicas", common(all(), |gpu| Some(replicas(gpu).to_string())));
     let strategy = |gpu: &Gpu| if gpu.shared.is_some() { "time-slicing" } else { "none" };
-    label("gpu.sharing-strategy", common(inventory, |gpu| Some(strategy(gpu).to_owned())));
-    label("gpu.product", common(inventory, |gpu| Some(product(gpu))));
-    label("gpu.memory", common(inventory, |gpu| Some((gpu.memory_bytes >> 20).to_string())));
-    label("gpu.family", common(inventory, |gpu| gpu.architecture.as_ref().map(|name| name.to_lowercase())));
-    let capability = common(inventory, |gpu| gpu.compute_capability.clone());
+    label("gpu.sharing-strategy", common(all(), |gpu| Some(strategy(gpu).to_owned())));
+    label("gpu.product", common(all(), |gpu| Some(product(gpu))));
+    label("gpu.memory", common(all(), |gpu| Some((gpu.memory_bytes >> 20).to_string())));
+    label("gpu.family", common(all(), |gpu| gpu.architecture.as_ref().map(|name| name.to_lowercase())));
+    let capability = common(all(), |gpu| gpu.compute_capability.clone());
     for (part, name) in ["major", "minor"].into_iter().enumerate() {
         label(&format!("gpu.compute.{name}"), piece(capability.as_ref(), part));
         label(&format!("cuda.runtime.{name}"), piece(inventory.cuda_version.as_ref(), part));
@@ -61,12 +72,9 @@ pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
         label(&format!("cuda.driver-version.{new}"), piece(driver, part));
     }
     label("cuda.driver-version.full", driver.cloned());
-    label("mig.capable", common(inventory, |gpu| Some(gpu.mig.is_some().to_string())));
+    label("mig.capable", common(all(), |gpu| Some(gpu.mig.is_some().to_string())));
     for (name, value) in instance_labels(inventory) {
         label(&name, Some(value));
-    }
-    if inventory.replayed {
-        labels.insert(REPLAYED_LABEL.to_owned(), "true".to_owned());
     }
     labels
 }
@@ -96,9 +104,12 @@ fn instance_labels(inventory: &Inventory) -> BTreeMap<String, String> {
     labels
 }
 
-/// What all whole GPUs have in common.
-fn common(inventory: &Inventory, of: impl Fn(&Gpu) -> Option<String>) -> Option<String> {
-    let mut all = inventory.gpus.iter().filter(|gpu| gpu.part.is_none()).map(of);
+/// What some GPUs have all in common.
+pub(super) fn common<'a>(
+    gpus: impl Iterator<Item = &'a Gpu>,
+    of: impl Fn(&Gpu) -> Option<String>,
+) -> Option<String> {
+    let mut all = gpus.map(of);
     let first = all.next()??;
     all.all(|other| other.as_ref() == Some(&first)).then_some(first)
 }
@@ -109,7 +120,7 @@ fn piece(version: Option<&String>, part: usize) -> Option<String> {
 }
 
 /// Only what a label may hold; blanks become dashes, as users write them in selectors.
-fn label_value(text: &str) -> String {
+pub(super) fn label_value(text: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
     let value: String = text.trim().chars().map(plain).take(LABEL_MAX).collect();
     value.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()

@@ -120,7 +120,12 @@ pub fn fault(gpu: &Gpu) -> Option<Fault> {
         return Some(Fault::new("row-remap", "a row of its memory could not be replaced"));
     }
     if gpu.ecc.and_then(|ecc| ecc.uncorrected).is_some_and(|errors| errors > 0) {
-        return Some(Fault::new("ecc", "uncorrected memory errors since the driver was loaded"));
+        // AMD's counts are of all its blocks.
+        let what = if gpu.amd.is_some() { "errors" } else { "memory errors" };
+        return Some(Fault::new("ecc", format!("uncorrected {what} since the driver was loaded")));
+    }
+    if gpu.amd.is_some() && gpu.memory_bytes == 0 {
+        return Some(Fault::new("memory", "the size of its memory cannot be read"));
     }
     let is_slow = gpu.slowed.by_hardware >= SLOWED_LOOKS_MAX;
     is_slow.then(|| Fault::new("slowdown", "the hardware has held its clocks back for minutes"))

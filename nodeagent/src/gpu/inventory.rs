@@ -5,13 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use claw_schemas::gpu::{RESOURCE, instances};
+use claw_schemas::gpu::{AMD_RESOURCE, RESOURCE, instances};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    amd::Amd,
     health::{self, Fault, Remapping, Slowed, Throttle},
     sharing::Shared,
 };
@@ -31,6 +32,12 @@ pub struct Inventory {
     /// The library that answered, where the loader found it.
     #[serde(skip)]
     pub library: Option<PathBuf>,
+    /// Of AMD's driver, where it is not the kernel's own: `6.12.12`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amdgpu_version: Option<String>,
+    /// Of a recording that has device files: the folder that stands for `/dev`.
+    #[serde(skip)]
+    pub dev: Option<PathBuf>,
     /// Why nobody knows at this moment how the GPUs are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silent: Option<String>,
@@ -71,6 +78,9 @@ pub struct Gpu {
     /// This is such an instance, and of which GPU. What is said here of memory is its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// It is AMD's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amd: Option<Amd>,
     /// Errors in its memory.
     pub ecc: Option<Ecc>,
     /// Rows of its memory that were replaced.
@@ -126,6 +136,14 @@ pub struct Pci {
     pub width_max: Option<u32>,
     /// `pci0000:16`: GPUs and network cards under one root are close.
     pub root: Option<String>,
+}
+
+impl Pci {
+    /// The root that the kernel reaches a device through whose own folder this is.
+    pub fn root_in(folder: &Path) -> Option<String> {
+        let names = folder.components().filter_map(|part| part.as_os_str().to_str());
+        names.into_iter().find(|name| name.starts_with("pci") && name.contains(':')).map(str::to_owned)
+    }
 }
 
 /// Multi-instance mode.
@@ -282,6 +300,8 @@ impl Inventory {
             // A driver that went away took its answers along, not what was true of the machine.
             self.driver_version = self.driver_version.or_else(|| before.driver_version.clone());
             self.cuda_version = self.cuda_version.or_else(|| before.cuda_version.clone());
+            self.amdgpu_version = self.amdgpu_version.or_else(|| before.amdgpu_version.clone());
+            self.dev = self.dev.or_else(|| before.dev.clone());
             self.library = self.library.or_else(|| before.library.clone());
             self.replayed |= before.replayed;
         }
@@ -323,6 +343,9 @@ impl Gpu {
             *self = Self { lost: true, refused, xids: std::mem::take(&mut self.xids), ..before.clone() };
             self.withhold(Fault::lost());
         }
+        if self.memory_bytes == 0 {
+            self.memory_bytes = before.memory_bytes;
+        }
         self.slowed = before.slowed.next(&self.throttle);
         if self.withheld.is_none()
             && let Some(fault) = health::fault(self)
@@ -336,6 +359,7 @@ impl Gpu {
         match (&self.shared, &self.part) {
             (Some(shared), _) => shared.resource.clone(),
             (None, Some(part)) => instances(&part.profile),
+            (None, None) if self.amd.is_some() => AMD_RESOURCE.to_owned(),
             (None, None) => RESOURCE.to_owned(),
         }
     }

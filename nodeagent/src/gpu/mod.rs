@@ -5,8 +5,9 @@
 //! | `inventory` | what is known of each GPU, and why one is withheld (pure) |
 //! | `health` | what of the answers speaks against one (pure) |
 //! | `source` | where inventories come from: the trait, and recordings |
-//! | `nvml` | the driver's own answers |
+//! | `nvml` | NVIDIA's driver's own answers |
 //! | `mig` | its answers about instances of GPUs that are cut |
+//! | `amd` | AMD's GPUs, read from the kernel's files |
 //! | `watch` | the present inventory, looked at again and again |
 //! | `ledger` | which container of which pod holds which GPU (pure) |
 //! | `claims` | what the claims of a pod have here |
@@ -22,6 +23,7 @@
 //!
 //! Must never know: how pods come and go, the server.
 
+pub mod amd;
 pub mod cdi;
 pub mod claims;
 pub mod device_status;
@@ -40,8 +42,7 @@ pub mod watch;
 
 pub use self::{
     inventory::{Gpu, Inventory},
-    nvml::Driver,
     sharing::Sharing,
-    source::{Recording, Source, Unavailable},
+    source::{Recording, Source, Unavailable, machine},
     watch::{Gpus, once},
 };

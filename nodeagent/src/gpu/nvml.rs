@@ -46,7 +46,7 @@ const MODULE: &str = "/sys/module/nvidia";
 /// What the library says of an error that it has no number for.
 const XID_UNKNOWN: u64 = 999;
 
-/// The driver of this machine.
+/// The driver of this machine, if it has one.
 #[derive(Debug, Default)]
 pub struct Driver;
 
@@ -168,15 +168,14 @@ fn inventory(nvml: &Nvml, xids: &Xids, numbers: &Numbers) -> Result<Inventory, N
     });
     let gpus = gpus.flatten().collect();
     Ok(Inventory {
-        replayed: false,
         driver_version: Some(nvml.sys_driver_version()?),
         cuda_version: nvml.sys_cuda_driver_version().ok().map(|version| {
             format!("{}.{}", cuda_driver_version_major(version), cuda_driver_version_minor(version))
         }),
         nvml_version: nvml.sys_nvml_version().ok(),
         library: loaded_from(),
-        silent: None,
         gpus,
+        ..Inventory::default()
     })
 }
 
@@ -276,9 +275,7 @@ fn pci(device: &Device<'_>, answers: &mut Answers) -> Pci {
 
 /// `pci0000:16`, the root that the kernel reaches a GPU through.
 fn pci_root(bus_id: &str) -> Option<String> {
-    let path = fs::canonicalize(format!("/sys/bus/pci/devices/{bus_id}")).ok()?;
-    let names = path.components().filter_map(|part| part.as_os_str().to_str());
-    names.into_iter().find(|name| name.starts_with("pci") && name.contains(':')).map(str::to_owned)
+    Pci::root_in(&fs::canonicalize(format!("/sys/bus/pci/devices/{bus_id}")).ok()?)
 }
 
 /// `00000000:1B:00.0` as sysfs writes it: four digits of domain, lower case.

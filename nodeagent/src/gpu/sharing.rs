@@ -3,6 +3,7 @@
 //! The file has the form of that of NVIDIA's device plugin for Kubernetes (`version: v1`, `sharing.timeSlicing`), so that one
 //! written for that says the same here.
 
+use claw_schemas::gpu::is_nvidia;
 use serde::Deserialize;
 
 use super::{Gpu, Inventory};
@@ -114,8 +115,10 @@ impl Sharing {
 
 fn rule(entry: &Entry, slicing: &TimeSlicing) -> Result<Rule, String> {
     let name = &entry.name;
-    if !claw_schemas::gpu::is_resource(name) {
-        return Err(format!("{name} is no resource of GPUs: use nvidia.com/gpu, or nvidia.com/mig-PROFILE"));
+    if !is_nvidia(name) {
+        return Err(format!(
+            "{name} is no resource of NVIDIA's GPUs: use nvidia.com/gpu, or nvidia.com/mig-PROFILE"
+        ));
     }
     if entry.replicas == 0 || entry.replicas > REPLICAS_MAX {
         return Err(format!("{name}: replicas are 1 to {REPLICAS_MAX}"));
@@ -129,7 +132,7 @@ fn rule(entry: &Entry, slicing: &TimeSlicing) -> Result<Rule, String> {
         Some(Devices::Listed(list)) => Some(list.iter().map(Device::name).collect()),
     };
     let resource = match &entry.rename {
-        Some(other) if claw_schemas::gpu::is_resource(other) => other.clone(),
+        Some(other) if is_nvidia(other) => other.clone(),
         Some(other) => return Err(format!("{name}: {other} is no name of GPUs: use nvidia.com/gpu.shared")),
         None if slicing.rename_by_default => format!("{name}.shared"),
         None => name.clone(),
@@ -210,7 +213,8 @@ mod tests {
             Sharing::parse(&text).unwrap_err()
         };
         for (entry, why) in [
-            ("{name: example.com/fpga, replicas: 2}", "example.com/fpga is no resource of GPUs"),
+            ("{name: example.com/fpga, replicas: 2}", "example.com/fpga is no resource of NVIDIA's GPUs"),
+            ("{name: amd.com/gpu, replicas: 2}", "amd.com/gpu is no resource of NVIDIA's GPUs"),
             ("{name: nvidia.com/gpu, replicas: 0}", "replicas are 1 to"),
             ("{name: nvidia.com/gpu, replicas: 2, devices: some}", "not \"some\""),
             ("{name: nvidia.com/gpu, replicas: 2, rename: shared}", "shared is no name of GPUs"),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use claw_schemas::gpu::{DRIVER, slice_name};
+use claw_schemas::gpu::{AMD_TYPE, DRIVER, slice_name};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::resource::v1::{
@@ -15,7 +15,11 @@ use k8s_openapi::{
     },
 };
 
-use super::{Gpu, Inventory, health::Fault};
+use super::{
+    Gpu, Inventory,
+    amd::{self, Amd},
+    health::Fault,
+};
 
 /// Longest text of an attribute, in bytes.
 const TEXT_MAX: usize = 64;
@@ -91,7 +95,7 @@ fn since(taint: DeviceTaint, before: Option<&Vec<DeviceTaint>>, now: Timestamp) 
 
 fn device(gpu: &Gpu, inventory: &Inventory) -> Device {
     let mut attributes = Attributes::default();
-    attributes.text("type", Some(if gpu.part.is_some() { "mig" } else { "gpu" }));
+    attributes.text("type", Some(type_of(gpu)));
     if let Some(part) = &gpu.part {
         attributes.text("parentUUID", Some(&part.parent));
         attributes.text("profile", Some(&part.profile));
@@ -105,12 +109,17 @@ fn device(gpu: &Gpu, inventory: &Inventory) -> Device {
     attributes.text("brand", gpu.brand.as_deref());
     attributes.text("architecture", gpu.architecture.as_deref());
     attributes.version("cudaComputeCapability", gpu.compute_capability.as_deref());
-    attributes.version("driverVersion", inventory.driver_version.as_deref());
-    attributes.version("cudaDriverVersion", inventory.cuda_version.as_deref());
+    let driver_version =
+        if gpu.amd.is_some() { &inventory.amdgpu_version } else { &inventory.driver_version };
+    attributes.version("driverVersion", driver_version.as_deref());
+    attributes.version("cudaDriverVersion", inventory.cuda_version.as_deref().filter(|_| gpu.amd.is_none()));
     attributes.text("resource.kubernetes.io/pciBusID", Some(&gpu.pci.bus_id));
     attributes.text("resource.kubernetes.io/pcieRoot", gpu.pci.root.as_deref());
     attributes.number("index", Some(gpu.index));
-    attributes.number("minor", gpu.minor);
+    match &gpu.amd {
+        Some(of_amd) => attributes.of_amd(gpu, of_amd),
+        None => attributes.number("minor", gpu.minor),
+    }
     attributes.number("pcieGeneration", gpu.pci.generation_max);
     attributes.number("pcieWidth", gpu.pci.width_max);
     attributes.number("numaNode", gpu.numa_node);
@@ -126,6 +135,15 @@ fn device(gpu: &Gpu, inventory: &Inventory) -> Device {
         attributes: Some(attributes.0),
         capacity: Some(BTreeMap::from([("memory".to_owned(), memory)])),
         ..Device::default()
+    }
+}
+
+/// What classes tell devices apart by.
+fn type_of(gpu: &Gpu) -> &'static str {
+    match (&gpu.amd, &gpu.part) {
+        (Some(_), _) => AMD_TYPE,
+        (None, Some(_)) => "mig",
+        (None, None) => "gpu",
     }
 }
 
@@ -156,6 +174,16 @@ impl Attributes {
         if let Some(value) = value {
             self.put(name, DeviceAttribute { int: Some(value.into()), ..DeviceAttribute::default() });
         }
+    }
+
+    /// In the words of AMD's own driver, where that has some.
+    fn of_amd(&mut self, gpu: &Gpu, of_amd: &Amd) {
+        self.number("cardIndex", Some(of_amd.card));
+        self.number("renderIndex", gpu.minor);
+        self.text("deviceID", of_amd.device_id.as_deref());
+        self.number("computeUnits", of_amd.compute_units);
+        self.text("xgmiHive", of_amd.hive.as_deref());
+        self.number("xgmiLinks", amd::links(gpu).filter(|_| of_amd.hive.is_some()));
     }
 
     fn flag(&mut self, name: &str, value: Option<bool>) {

@@ -2,7 +2,11 @@
 
 use std::{fs, path::PathBuf};
 
-use super::Inventory;
+use super::{
+    Inventory,
+    amd::{self, Beside},
+    nvml::Driver,
+};
 
 /// What a source says.
 pub type Answer = Result<Inventory, Unavailable>;
@@ -27,10 +31,15 @@ pub trait Source: Send + 'static {
     }
 }
 
+/// Whoever knows the GPUs of this machine.
+pub fn machine() -> impl Source {
+    Beside { source: Driver, sys: "/sys".into() }
+}
+
 /// Why there is no inventory.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
-    /// Most machines: no NVIDIA driver at all.
+    /// Most machines: no NVIDIA driver at all, and nothing of AMD.
     #[error("there is no NVIDIA driver: {0}")]
     Absent(String),
     /// There is a driver, and it does not answer.
@@ -46,8 +55,9 @@ pub enum Unavailable {
     },
 }
 
-/// Replays what a driver once answered, from a file of `clawbernetes gpu record`. The file is read anew each time, so
-/// that editing it is how a replayed GPU breaks.
+/// Replays what a driver once answered, from a file of `clawbernetes gpu record`; or a machine with GPUs of AMD, from a
+/// folder with a copy of what its `/sys` said of them, and in `dev` such device files as its containers shall be given. Either
+/// is read anew each time, so that editing it is how a replayed GPU breaks.
 #[derive(Debug)]
 pub struct Recording(pub PathBuf);
 
@@ -59,11 +69,24 @@ impl Source for Recording {
 
 impl Recording {
     fn read(&self) -> Answer {
+        if self.0.is_dir() {
+            return self.read_folder();
+        }
         let read = || -> Result<Inventory, String> {
             let text = fs::read(&self.0).map_err(|error| error.to_string())?;
             serde_json::from_slice(&text).map_err(|error| error.to_string())
         };
         let inventory = read().map_err(|why| Unavailable::Unreadable { path: self.0.clone(), why })?;
         Ok(Inventory { replayed: true, ..inventory })
+    }
+
+    fn read_folder(&self) -> Answer {
+        let (sys, dev) = (self.0.join("sys"), self.0.join("dev"));
+        if !sys.is_dir() {
+            let why = "it has no folder sys".to_owned();
+            return Err(Unavailable::Unreadable { path: self.0.clone(), why });
+        }
+        let dev = dev.is_dir().then_some(dev);
+        Ok(Inventory { replayed: true, dev, ..amd::inventory(&sys) })
     }
 }

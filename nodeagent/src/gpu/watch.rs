@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Weak, mpsc},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Gpu, Inventory, Source, Unavailable,
+    Gpu, Inventory, Source, Unavailable, amd,
     cdi::{self, ContainerEdits},
     health, host,
     inventory::whole,
@@ -217,6 +217,9 @@ fn obstacle(gpu: &Gpu, inventory: &Inventory, vendor: &cdi::Vendor) -> Option<St
     if gpu.is_cut() {
         return Some("it is cut into MIG instances".to_owned());
     }
+    if let Some(mode) = gpu.amd.as_ref().filter(|amd| amd.is_cut()).and_then(|amd| amd.partition.as_ref()) {
+        return Some(format!("it is cut into partitions ({mode}), which cannot be given yet"));
+    }
     // One that is lost has lost its files, too.
     if gpu.lost {
         return None;
@@ -226,13 +229,23 @@ fn obstacle(gpu: &Gpu, inventory: &Inventory, vendor: &cdi::Vendor) -> Option<St
 
 /// The vendor's word, where there is one; else what the driver's files on this machine make of it.
 fn edits_for(gpus: &[&Gpu], inventory: &Inventory, vendor: &cdi::Vendor) -> Result<ContainerEdits, String> {
-    if inventory.replayed {
-        return Ok(host::names_only(gpus));
+    let (amd, nvidia): (Vec<&Gpu>, Vec<&Gpu>) = gpus.iter().partition(|gpu| gpu.amd.is_some());
+    let mut edits = ContainerEdits::default();
+    if !nvidia.is_empty() {
+        edits.extend(match vendor.edits(&nvidia) {
+            _ if inventory.replayed => host::names_only(&nvidia),
+            Some(edits) => edits,
+            None => host::edits(&nvidia, inventory.library.as_deref())?,
+        });
     }
-    let edits = match vendor.edits(gpus) {
-        Some(edits) => edits,
-        None => host::edits(gpus, inventory.library.as_deref())?,
-    };
+    if !amd.is_empty() {
+        edits.extend(match (vendor.edits(&amd), &inventory.dev) {
+            _ if inventory.replayed && inventory.dev.is_none() => amd::host::names_only(&amd),
+            (_, Some(dev)) => amd::host::edits(&amd, dev)?,
+            (Some(edits), None) => edits,
+            (None, None) => amd::host::edits(&amd, Path::new("/dev"))?,
+        });
+    }
     host::with_numbers(edits)
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use claw_nodeagent::gpu::{Driver, Gpu, Inventory, Recording, Source, once};
+use claw_nodeagent::gpu::{Gpu, Inventory, Recording, Source as _, machine, once};
 
 use crate::verbs::print;
 
@@ -30,7 +30,7 @@ const NONE: &str = "this machine has no GPUs that could be shown";
 /// Asks the driver, or a recording, and prints.
 pub fn run(command: Command) -> anyhow::Result<()> {
     let text = match command {
-        Command::Record => json(&Driver.ask().context(NONE)?)?,
+        Command::Record => json(&machine().ask().context(NONE)?)?,
         Command::Ls(Ls { output: Some(_), gpu_replay }) => json(&ask(gpu_replay)?)?,
         Command::Ls(Ls { output: None, gpu_replay }) => table(&ask(gpu_replay)?),
     };
@@ -40,7 +40,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
 fn ask(recording: Option<PathBuf>) -> anyhow::Result<Inventory> {
     match recording {
         Some(file) => Ok(once(&Recording(file))?),
-        None => once(&Driver).context(NONE),
+        None => once(&machine()).context(NONE),
     }
 }
 
@@ -49,9 +49,7 @@ fn json(inventory: &Inventory) -> anyhow::Result<String> {
 }
 
 fn table(inventory: &Inventory) -> String {
-    let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
-    let mut text =
-        format!("driver {}, CUDA {}", said(&inventory.driver_version), said(&inventory.cuda_version));
+    let mut text = drivers(inventory);
     if inventory.replayed {
         text.push_str(", replayed from a recording");
     }
@@ -68,6 +66,21 @@ fn table(inventory: &Inventory) -> String {
     }
     text.push('\n');
     text
+}
+
+/// Those that the GPUs need.
+fn drivers(inventory: &Inventory) -> String {
+    let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
+    let mut drivers = Vec::new();
+    if inventory.gpus.iter().any(|gpu| gpu.amd.is_none()) {
+        drivers.push(format!("driver {}", said(&inventory.driver_version)));
+        drivers.push(format!("CUDA {}", said(&inventory.cuda_version)));
+    }
+    if inventory.gpus.iter().any(|gpu| gpu.amd.is_some()) {
+        let own = inventory.amdgpu_version.clone().unwrap_or_else(|| "of the kernel".to_owned());
+        drivers.push(format!("amdgpu {own}"));
+    }
+    if drivers.is_empty() { "no GPUs".to_owned() } else { drivers.join(", ") }
 }
 
 fn row(gpu: &Gpu) -> [String; 9] {

@@ -200,8 +200,8 @@ pub struct Machine {
     #[arg(long, value_name = "DIR")]
     static_pods: Option<PathBuf>,
     /// Replay the GPUs of another machine, from a file of `clawbernetes gpu record`: pods are given names of GPUs, and no
-    /// GPUs. To try scheduling on a machine that has none
-    #[arg(long, value_name = "FILE")]
+    /// GPUs. To try scheduling on a machine that has none. Of AMD's also from a folder with its `sys`
+    #[arg(long, value_name = "PATH")]
     gpu_replay: Option<PathBuf>,
     /// Which GPUs containers take turns on, and how many at once: `sharing.timeSlicing` of a configuration of NVIDIA's device plugin
     #[arg(long, value_name = "FILE")]
@@ -286,7 +286,7 @@ impl Machine {
 
     /// The containers of this machine.
     pub async fn open_containers(&self, data_dir: &Path) -> anyhow::Result<Arc<Containers>> {
-        let gpus = self.gpu_replay.clone().map_or(GpuSource::Driver, GpuSource::Recording);
+        let gpus = self.gpu_replay.clone().map_or(GpuSource::Machine, GpuSource::Recording);
         let images = self.images.config()?;
         let (reserved, evict_below) = (self.reserved()?, self.thresholds()?);
         let config = ContainersConfig {

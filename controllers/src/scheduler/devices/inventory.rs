@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use claw_schemas::gpu::{DRIVER, RESOURCE, instances, keeps_away};
+use claw_schemas::gpu::{AMD_RESOURCE, AMD_TYPE, DRIVER, RESOURCE, instances, keeps_away};
 use k8s_openapi::api::resource::v1::{
     Device as ApiDevice, DeviceAttribute, DeviceCapacity, DeviceTaint, ResourceSlice,
 };
@@ -33,6 +33,7 @@ fn resource(driver: &str, device: &ApiDevice) -> Option<Arc<str>> {
     text("uuid").filter(|_| driver == DRIVER)?;
     match (text("type"), text("profile")) {
         (Some("mig"), profile) => Some(instances(profile?).into()),
+        (Some(AMD_TYPE), _) => Some(AMD_RESOURCE.into()),
         _ => Some(RESOURCE.into()),
     }
 }
@@ -90,10 +91,11 @@ impl Device {
     pub fn place(&self) -> Place {
         let text = |name: &str| self.attribute(name).and_then(|one| one.string.clone());
         let number = |name: &str| self.attribute(name).and_then(|one| one.int);
+        let has_nvlinks = number("nvlinks").is_some_and(|links| links > 0);
         Place {
             pcie_root: text("resource.kubernetes.io/pcieRoot"),
             numa_node: number("numaNode"),
-            linked: number("nvlinks").is_some_and(|links| links > 0),
+            fabric: text("xgmiHive").or_else(|| has_nvlinks.then(|| "nvlink".to_owned())),
         }
     }
 
@@ -269,6 +271,16 @@ mod tests {
         assert_eq!(names(&inventory), ["z", "y"]);
         assert_eq!(inventory.remove("b"), ["n".into()]);
         assert!(names(&inventory).is_empty());
+    }
+
+    #[test]
+    fn gpus_of_each_maker_are_counted_and_linked_as_their_own() {
+        let nvidia = build::gpu("n", "GPU-A", json!({"type": {"string": "gpu"}, "nvlinks": {"int": 18}}));
+        let amd = json!({"type": {"string": "amdgpu"}, "xgmiHive": {"string": "af"}});
+        let amd = build::gpu("n", "GPU-B", amd);
+        let both = [nvidia, amd].map(|gpu| (gpu.resource().map(ToString::to_string), gpu.place().fabric));
+        let said = |resource: &str, fabric: &str| (Some(resource.to_owned()), Some(fabric.to_owned()));
+        assert_eq!(both, [said("nvidia.com/gpu", "nvlink"), said("amd.com/gpu", "af")]);
     }
 
     #[test]

@@ -1,20 +1,21 @@
 //! Which of some GPUs are close to each other. Pure.
 //!
-//! NVLinks count most, then memory on the same node of the host, then a PCIe root in common, where data goes from one to the
-//! other without the host's memory. Slices say how many links a GPU has, not whom they lead to: machines that have links
-//! have them between all.
+//! Links between GPUs count most, then memory on the same node of the host, then a PCIe root in common, where data goes from one to the
+//! other without the host's memory. Slices say how many NVLinks a GPU has, not whom they lead to: machines that have some
+//! have them between all. Of AMD's they name the hive, all of whose GPUs are linked.
 
 /// Where a GPU is, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     pub pcie_root: Option<String>,
     pub numa_node: Option<i64>,
-    pub linked: bool,
+    /// Those of one have links to each other.
+    pub fabric: Option<String>,
 }
 
 /// How close two are.
 fn closeness(one: &Place, other: &Place) -> i64 {
-    let linked = one.linked && other.linked;
+    let linked = one.fabric.is_some() && one.fabric == other.fabric;
     let same_memory = one.numa_node.is_some() && one.numa_node == other.numa_node;
     let same_root = one.pcie_root.is_some() && one.pcie_root == other.pcie_root;
     4 * i64::from(linked) + 2 * i64::from(same_memory) + i64::from(same_root)
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     fn at(root: &str, numa_node: i64) -> Place {
-        Place { pcie_root: Some(root.to_owned()), numa_node: Some(numa_node), linked: false }
+        Place { pcie_root: Some(root.to_owned()), numa_node: Some(numa_node), fabric: None }
     }
 
     #[test]
@@ -80,9 +81,14 @@ mod tests {
 
     #[test]
     fn links_count_more_than_anything_else() {
-        let linked = |root: &str, numa_node| Place { linked: true, ..at(root, numa_node) };
-        let places = [at("a", 0), at("a", 0), linked("b", 0), linked("c", 1)];
+        let linked = |root: &str, numa_node, fabric: &str| {
+            let fabric = Some(fabric.to_owned());
+            Place { fabric, ..at(root, numa_node) }
+        };
+        let places = [at("a", 0), at("a", 0), linked("b", 0, "x"), linked("c", 1, "x")];
         assert_eq!(nearest(&places, 2), [2, 3, 0, 1]);
+        let hives = [linked("a", 0, "x"), linked("a", 0, "y"), linked("b", 1, "y"), linked("c", 1, "x")];
+        assert_eq!(nearest(&hives, 2), [0, 3, 1, 2], "another fabric is no link");
     }
 
     #[test]

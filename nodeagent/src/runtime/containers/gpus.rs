@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use claw_schemas::gpu::{NAMED, RESOURCE};
+use claw_schemas::gpu::NAMED;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use oci_spec::runtime::Spec;
 
@@ -156,9 +156,10 @@ fn told(held: &Held, pod: &Pod, inventory: &Inventory) -> BTreeMap<String, Vec<H
     let init = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
     let main = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
     let of = |container: &Container| {
+        let asked = ledger::counts(container).into_keys().next();
         let counted = held.counted.get(&container.name).into_iter().flatten().map(|uuid| HeldDevice {
-            // One that is gone was a whole one, as far as anybody can tell.
-            resource: inventory.get(uuid).map_or_else(|| RESOURCE.to_owned(), Gpu::resource),
+            // One that is gone was what its container asks for.
+            resource: inventory.get(uuid).map(Gpu::resource).or_else(|| asked.clone()).unwrap_or_default(),
             id: uuid.clone(),
             is_well: is_well(uuid),
         });
@@ -215,6 +216,8 @@ fn refusal(obstacle: Obstacle) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use claw_schemas::gpu::RESOURCE;
+
     use super::*;
 
     #[test]

@@ -66,8 +66,9 @@ use super::{
 use crate::{
     Error,
     gpu::{
-        Driver, Gpus, Inventory, Recording, Sharing,
+        Gpus, Inventory, Recording, Sharing,
         ledger::{HeldClaim, Ledger},
+        machine,
     },
     ids::hex,
     image::{self, Image, Images, ImagesConfig},
@@ -113,9 +114,9 @@ pub struct ContainersConfig {
 /// Who knows the GPUs of the machine.
 #[derive(Clone, Debug, Default)]
 pub enum GpuSource {
-    /// Its driver, if there is one.
+    /// Its drivers, if there are some.
     #[default]
-    Driver,
+    Machine,
     /// A recording of another machine's: pods get names of GPUs and no GPUs.
     Recording(PathBuf),
 }
@@ -206,7 +207,7 @@ impl Containers {
             );
         }
         let gpus = match config.gpus {
-            GpuSource::Driver => Gpus::open(Driver, config.gpu_sharing).await,
+            GpuSource::Machine => Gpus::open(machine(), config.gpu_sharing).await,
             GpuSource::Recording(file) => Gpus::open(Recording(file), config.gpu_sharing).await,
         };
         Ok(Arc::new(Self {
