@@ -346,6 +346,10 @@ impl Gpu {
         if self.memory_bytes == 0 {
             self.memory_bytes = before.memory_bytes;
         }
+        // While AMD's driver resets a GPU it does not say what it counted.
+        if self.amd.is_some() && self.ecc.is_some_and(|ecc| ecc.uncorrected.is_none()) {
+            self.ecc = before.ecc;
+        }
         self.slowed = before.slowed.next(&self.throttle);
         if self.withheld.is_none()
             && let Some(fault) = health::fault(self)

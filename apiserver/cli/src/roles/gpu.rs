@@ -121,5 +121,9 @@ mod tests {
              0       NVIDIA H100 80GB HBM3   0/81559Mi   0000:01:00.0   -      38C    72/700W   ok      \
              GPU-00000000-0000-0000-0000-000000000001\n"
         );
+        let amd = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nodeagent/tests/data/mi210");
+        let text = table(&ask(Some(amd.into())).unwrap());
+        assert!(text.starts_with("amdgpu 6.12.12, replayed from a recording\n"), "{text}");
+        assert_eq!(text.matches("MI210 (MCM) OAM AC MBA   10/65520Mi   0000:").count(), 3, "{text}");
     }
 }

@@ -119,16 +119,18 @@ fn generation(speed: &str) -> Option<u32> {
     }
 }
 
-/// What its blocks counted since the driver was loaded: a file for each, with corrected (`ce`) and other errors (`ue`).
+/// What its blocks counted since the driver was loaded: a file for each, with corrected (`ce`) and other errors (`ue`). While it
+/// is reset, a file says in words that nobody knows; then nothing is known here.
 fn errors(folder: &Path) -> Option<Ecc> {
     let entries = fs::read_dir(folder.join("ras")).ok()?.flatten();
     let is_count = |name: &str| name.ends_with("_err_count");
     let files = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_count));
-    let counts: Vec<BTreeMap<String, u64>> =
+    let told: Vec<BTreeMap<String, u64>> =
         files.filter_map(|file| text(&file.path())).map(|text| counts(&text)).collect();
-    let sum = |kind: &str| counts.iter().filter_map(|one| one.get(kind)).sum();
-    let (corrected, uncorrected) = (Some(sum("ce")), Some(sum("ue")));
-    (!counts.is_empty()).then_some(Ecc { enabled: true, corrected, uncorrected, ..Ecc::default() })
+    let is_known = told.iter().all(|counts| !counts.is_empty());
+    let sum = |kind: &str| is_known.then(|| told.iter().filter_map(|counts| counts.get(kind)).sum());
+    let (corrected, uncorrected) = (sum("ce"), sum("ue"));
+    (!told.is_empty()).then_some(Ecc { enabled: true, corrected, uncorrected, ..Ecc::default() })
 }
 
 fn counts(text: &str) -> BTreeMap<String, u64> {

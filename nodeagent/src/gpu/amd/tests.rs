@@ -1,3 +1,5 @@
+//! Against a recorded `/sys`, which each test breaks in its own way.
+
 use std::process::Command;
 
 use super::*;
@@ -88,7 +90,10 @@ fn a_gpu_that_vanishes_errs_or_does_not_say_its_memory_is_not_for_everybody() {
     assert_eq!(health::fault(first(&before)), None, "errors that were corrected are none");
     let kind = |machine: &Inventory| health::fault(first(machine)).map(|fault| fault.kind);
     recorded.write(&format!("{CARD}/ras/gfx_err_count"), "ue: 1\nce: 0\n");
-    assert_eq!(kind(&recorded.read()), Some("ecc"));
+    let ill = recorded.read();
+    assert_eq!(kind(&ill), Some("ecc"));
+    recorded.write(&format!("{CARD}/ras/gfx_err_count"), "Query currently inaccessible\n");
+    assert_eq!(kind(&recorded.read().after(&ill)), Some("ecc"), "a reset that goes on heals nothing yet");
     recorded.write(&format!("{CARD}/ras/gfx_err_count"), "ue: 0\nce: 0\n");
     recorded.write(&format!("{CARD}/mem_info_vram_total"), "");
     let unread = recorded.read();
