@@ -1,3 +1,5 @@
+//! What becomes of graphs: which steps, over what, and how long memory is held.
+
 use super::*;
 use claw_graph::{Binary, Unary};
 

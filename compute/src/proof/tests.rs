@@ -1,3 +1,5 @@
+//! Who is believed, and how often somebody who lies is.
+
 use super::freivalds::{agrees, vector};
 use super::*;
 
