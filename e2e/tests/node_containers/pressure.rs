@@ -55,7 +55,7 @@ fn runs_short(options: &[&str], promised_mib: u64) {
     // Outlives the cluster, whose node lives on it.
     let disk = Disk::new();
     let mut cluster = Cluster::start(Options::up(0));
-    symlink(disk.path(), cluster.scratch().join("small")).unwrap();
+    symlink(disk.path(), cluster.scratch().join("small")).expect("the scratch folder takes a link");
     cluster.join_node("small", options);
     let kubectl = cluster.kubectl();
     let promised =
