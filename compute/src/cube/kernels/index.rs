@@ -1,6 +1,6 @@
 //! What goes by indices.
 
-use super::rows::{comes_before, row};
+use super::rows::{best_of_all, comes_before, row};
 use cubecl::prelude::*;
 
 /// A unit takes an element. `figures`: elements of the result, elements of the axis, indices, elements side by side, the word of
@@ -93,7 +93,7 @@ pub fn top_k<F: Float>(
                 }
                 at += units;
             }
-            last_at = found(best, best_at, row.n, largest, units);
+            last_at = best_of_all(best, best_at, row.n, largest, units);
             last = f32::cast_from(x[row.base + last_at as usize]);
             if UNIT_POS == 0u32 {
                 let place = row.number * k as usize + round as usize;
@@ -102,32 +102,4 @@ pub fn top_k<F: Float>(
             }
         }
     }
-}
-
-/// The best of all units' candidates; `none` stands for no candidate.
-#[cube]
-fn found(value: f32, at: u32, none: u32, #[comptime] largest: bool, #[comptime] units: u32) -> u32 {
-    let mut values = SharedMemory::<f32>::new(comptime!(units as usize));
-    let mut places = SharedMemory::<u32>::new(comptime!(units as usize));
-    values[UNIT_POS as usize] = value;
-    places[UNIT_POS as usize] = at;
-    sync_cube();
-    #[unroll]
-    for level in 0..comptime!(units.ilog2()) {
-        let distance = comptime!(units >> (level + 1));
-        if UNIT_POS < distance {
-            let own = UNIT_POS as usize;
-            let other = (UNIT_POS + distance) as usize;
-            let is_other = places[own] == none
-                || comes_before(values[other], places[other], values[own], places[own], largest);
-            if places[other] != none && is_other {
-                values[own] = values[other];
-                places[own] = places[other];
-            }
-        }
-        sync_cube();
-    }
-    let result = places[0];
-    sync_cube();
-    result
 }

@@ -147,9 +147,9 @@ pub fn comes_before(a: f32, a_at: u32, b: f32, b_at: u32, #[comptime] largest: b
     (a.is_nan() && !b.is_nan()) || (neither && further) || (alike && a_at < b_at)
 }
 
-/// The best place that all units found.
+/// The best of all units' candidates; who has none gives `none` as its place.
 #[cube]
-pub fn best_of_all(value: f32, at: u32, #[comptime] largest: bool, #[comptime] units: u32) -> u32 {
+pub fn best_of_all(value: f32, at: u32, none: u32, #[comptime] largest: bool, #[comptime] units: u32) -> u32 {
     let mut result = at;
     if comptime!(units > 1) {
         let mut values = SharedMemory::<f32>::new(comptime!(units as usize));
@@ -163,7 +163,9 @@ pub fn best_of_all(value: f32, at: u32, #[comptime] largest: bool, #[comptime] u
             if UNIT_POS < distance {
                 let own = UNIT_POS as usize;
                 let other = (UNIT_POS + distance) as usize;
-                if comes_before(values[other], places[other], values[own], places[own], largest) {
+                let is_other = places[own] == none
+                    || comes_before(values[other], places[other], values[own], places[own], largest);
+                if places[other] != none && is_other {
                     values[own] = values[other];
                     places[own] = places[other];
                 }
@@ -198,7 +200,7 @@ pub fn arg_reduce<F: Float>(
             }
             at += units;
         }
-        let place = best_of_all(best, best_at, largest, units);
+        let place = best_of_all(best, best_at, row.n, largest, units);
         if first(units) == 0u32 {
             to[row.number] = i32::cast_from(place);
         }
