@@ -41,7 +41,7 @@ fmt: ## format the tree
 	cargo fmt --all
 
 bench: ## measure a release cluster on this machine, beside kube-apiserver's figures
-	cargo bench --locked --workspace --bench cluster --bench container --bench pull --bench reach --bench idle
+	cargo bench --locked --workspace --bench cluster --bench container --bench pull --bench reach --bench idle --bench tensors
 
 generated: ## refresh the gRPC code from the .proto files
 	@truncate --size 0 schemas/src/proto/gen/clawbernetes.v1.rs schemas/src/proto/gen/descriptor.bin

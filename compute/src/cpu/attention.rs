@@ -1,8 +1,7 @@
 //! Attention, a few queries at a time: their scores stay in the cache.
 
-use super::math::{self, vectored};
 use super::matmul::{Matrix, multiply};
-use super::rows::softmax_row;
+use super::rows::scaled_softmax;
 use super::scratch::BLOCK_BYTES;
 use super::{Float, read, write};
 use crate::memory::View;
@@ -38,10 +37,7 @@ pub fn attention<T: Float>(causal: bool, scale: f32, operands: &[View], to: &Vie
         for (at, row) in scores.chunks_mut(keys).enumerate() {
             let seen = if causal { keys - positions + first + at + 1 } else { keys };
             let (seen, unseen) = row.split_at_mut(seen);
-            vectored(|| {
-                math::each(seen, |score| score * scale);
-                softmax_row(false, seen);
-            });
+            scaled_softmax(scale, seen);
             unseen.fill(0.0);
         }
         let mut product = vec![0.0; to.len()];

@@ -22,7 +22,7 @@ pub fn map<T: Float>(program: &Program, operands: &[View], to: &View) {
             for (walk, (source, loaded)) in walks.iter().zip(sources.iter().zip(&mut registers.loaded)) {
                 walk.load(number * BLOCK, source, &mut loaded[..to.len()]);
             }
-            vectored(|| registers.run(program, to.len()));
+            run(registers, program, to.len());
             T::narrow(registers.result(to.len()), to);
         },
     );
@@ -69,6 +69,12 @@ impl Registers {
                 }
             }
         }
+    }
+}
+
+vectored! {
+    fn run(registers: &mut Registers, program: &Program, length: usize) {
+        registers.run(program, length);
     }
 }
 

@@ -1,12 +1,32 @@
 //! Functions over slices of `f32`, written so that the compiler makes vector code of them.
 //!
-//! Loops are plain; [`vectored`] compiles them once for each set of instructions and takes the best that the processor has.
+//! Loops are plain; functions defined by [`vectored!`] are compiled once for each set of instructions, and the best that the processor
+//! has is taken. What they call must be `#[inline(always)]` to profit.
 
-/// Runs a closure compiled for this processor's vector instructions. What it calls must be inlined into it to profit.
-#[inline]
-pub fn vectored<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+/// Defines functions whose loops use the processor's vector instructions.
+///
+/// Not a function over a closure: the compiler would compile the closure by itself, for the least of all processors.
+macro_rules! vectored {
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)? $body:block)+) => { $(
+        $(#[$meta])*
+        $vis fn $name($($argument: $kind),*) $(-> $result)? {
+            #[expect(non_camel_case_types, reason = "named as the arguments are")]
+            struct Work<$($argument),*>($($argument),*);
+            impl pulp::NullaryFnOnce for Work<$($kind),*> {
+                type Output = vectored!(@result $($result)?);
+                #[inline(always)]
+                fn call(self) -> Self::Output {
+                    let Work($($argument),*) = self;
+                    $body
+                }
+            }
+            pulp::Arch::new().dispatch(Work($($argument),*))
+        }
+    )+ };
+    (@result) => { () };
+    (@result $result:ty) => { $result };
 }
+pub(super) use vectored;
 
 /// Values added side by side, so that an addition need not wait for the one before.
 const LANES: usize = 16;

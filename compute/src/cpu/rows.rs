@@ -7,42 +7,44 @@ use crate::memory::View;
 use claw_graph::Reduction;
 use rayon::prelude::*;
 
-pub fn reduce<T: Float>(reduction: Reduction, rows: Rows, x: &View, to: &View) {
-    let (from, mut to_elements) = (read(x), write(to));
-    let reduced = |row: &[f32]| vectored(|| T::of(reduced(reduction, row)));
-    scratch::each(rows, from.of::<T>(x), to_elements.of::<T>(to), reduced);
-}
+vectored! {
+    fn reduced(reduction: Reduction, row: &[f32]) -> f32 {
+        match reduction {
+            Reduction::Sum => math::sum(row, f64::from) as f32,
+            Reduction::Mean => (math::sum(row, f64::from) / row.len() as f64) as f32,
+            Reduction::Prod => row.iter().map(|x| f64::from(*x)).product::<f64>() as f32,
+            Reduction::Max => math::max(row, 1.0),
+            Reduction::Min => -math::max(row, -1.0),
+        }
+    }
 
-#[inline(always)]
-fn reduced(reduction: Reduction, row: &[f32]) -> f32 {
-    match reduction {
-        Reduction::Sum => math::sum(row, f64::from) as f32,
-        Reduction::Mean => (math::sum(row, f64::from) / row.len() as f64) as f32,
-        Reduction::Prod => row.iter().map(|x| f64::from(*x)).product::<f64>() as f32,
-        Reduction::Max => math::max(row, 1.0),
-        Reduction::Min => -math::max(row, -1.0),
+    fn extreme(row: &[f32], sign: f32) -> f32 {
+        math::max(row, sign)
+    }
+
+    /// Rows of `n` elements.
+    fn softmax_rows(log: bool, n: usize, rows: &mut [f32]) {
+        for row in rows.chunks_mut(n) {
+            softmax_row(log, row);
+        }
+    }
+
+    /// The softmax of a row's multiple.
+    pub fn scaled_softmax(scale: f32, row: &mut [f32]) {
+        math::each(row, |x| x * scale);
+        softmax_row(false, row);
+    }
+
+    /// Rows of `n` elements: with a shift about the mean, without one as they are.
+    fn norm_rows(epsilon: f32, n: usize, rows: &mut [f32], scale: &[f32], shift: Option<&[f32]>) {
+        for row in rows.chunks_mut(n) {
+            norm_row(epsilon, row, scale, shift);
+        }
     }
 }
 
-pub fn arg_reduce<T: Float>(largest: bool, rows: Rows, x: &View, to: &View) {
-    let (from, mut to_elements) = (read(x), write(to));
-    let sign = if largest { 1.0 } else { -1.0 };
-    scratch::each(rows, from.of::<T>(x), to_elements.of::<i32>(to), |row| {
-        let extreme = vectored(|| math::max(row, sign));
-        let is_it = |x: &f32| if extreme.is_nan() { x.is_nan() } else { sign * x == extreme };
-        row.iter().position(is_it).map_or(-1, |at| i32::try_from(at).unwrap_or(-1))
-    });
-}
-
-pub fn softmax<T: Float>(log: bool, rows: Rows, x: &View, to: &View) {
-    let (from, mut to_elements) = (read(x), write(to));
-    scratch::in_place(rows, from.of::<T>(x), to_elements.of::<T>(to), |_, block| {
-        vectored(|| block.chunks_mut(rows.n).for_each(|row| softmax_row(log, row)));
-    });
-}
-
 #[inline(always)]
-pub fn softmax_row(log: bool, row: &mut [f32]) {
+fn softmax_row(log: bool, row: &mut [f32]) {
     let max = math::max(row, 1.0);
     if log {
         let sum = math::sum(row, |x| f64::from(math::exp(x - max)));
@@ -56,19 +58,6 @@ pub fn softmax_row(log: bool, row: &mut [f32]) {
     }
 }
 
-pub fn norm<T: Float>(epsilon: f32, rows: Rows, operands: &[View], to: &View) {
-    let wide = |view: &View| read(view).of::<T>(view).iter().map(|x| x.wide()).collect::<Vec<f32>>();
-    let scale = wide(&operands[1]);
-    let shift = operands.get(2).map(wide);
-    let (from, mut to_elements) = (read(&operands[0]), write(to));
-    scratch::in_place(rows, from.of::<T>(&operands[0]), to_elements.of::<T>(to), |_, block| {
-        vectored(|| {
-            block.chunks_mut(rows.n).for_each(|row| norm_row(epsilon, row, &scale, shift.as_deref()))
-        });
-    });
-}
-
-/// With a shift about the mean, without one as it is.
 #[inline(always)]
 fn norm_row(epsilon: f32, row: &mut [f32], scale: &[f32], shift: Option<&[f32]>) {
     let n = row.len() as f64;
@@ -79,6 +68,38 @@ fn norm_row(epsilon: f32, row: &mut [f32], scale: &[f32], shift: Option<&[f32]>)
         let normal = ((f64::from(*x) - mean) * over) as f32;
         *x = normal.mul_add(scale[at], shift.map_or(0.0, |shift| shift[at]));
     }
+}
+
+pub fn reduce<T: Float>(reduction: Reduction, rows: Rows, x: &View, to: &View) {
+    let (from, mut to_elements) = (read(x), write(to));
+    scratch::each(rows, from.of::<T>(x), to_elements.of::<T>(to), |row| T::of(reduced(reduction, row)));
+}
+
+pub fn arg_reduce<T: Float>(largest: bool, rows: Rows, x: &View, to: &View) {
+    let (from, mut to_elements) = (read(x), write(to));
+    let sign = if largest { 1.0 } else { -1.0 };
+    scratch::each(rows, from.of::<T>(x), to_elements.of::<i32>(to), |row| {
+        let extreme = extreme(row, sign);
+        let is_it = |x: &f32| if extreme.is_nan() { x.is_nan() } else { sign * x == extreme };
+        row.iter().position(is_it).map_or(-1, |at| i32::try_from(at).unwrap_or(-1))
+    });
+}
+
+pub fn softmax<T: Float>(log: bool, rows: Rows, x: &View, to: &View) {
+    let (from, mut to_elements) = (read(x), write(to));
+    scratch::in_place(rows, from.of::<T>(x), to_elements.of::<T>(to), |_, block| {
+        softmax_rows(log, rows.n, block);
+    });
+}
+
+pub fn norm<T: Float>(epsilon: f32, rows: Rows, operands: &[View], to: &View) {
+    let wide = |view: &View| read(view).of::<T>(view).iter().map(|x| x.wide()).collect::<Vec<f32>>();
+    let scale = wide(&operands[1]);
+    let shift = operands.get(2).map(wide);
+    let (from, mut to_elements) = (read(&operands[0]), write(to));
+    scratch::in_place(rows, from.of::<T>(&operands[0]), to_elements.of::<T>(to), |_, block| {
+        norm_rows(epsilon, rows.n, block, &scale, shift.as_deref());
+    });
 }
 
 pub fn rotary<T: Float>(base: f64, offset: usize, x: &View, to: &View) {
