@@ -89,7 +89,13 @@ fn compare(device: &Device, graph: &Graph, inputs: &[Exact], wanted: Option<&[Ex
         device.properties().id,
         graph.nodes()
     );
-    let Some(wanted) = wanted else { return assert!(fails(device, graph, inputs), "{what}") };
+    let Some(wanted) = wanted else {
+        // Where nothing comes out, no device looks at an index.
+        let takes_indices = |op: &Op| matches!(op, Op::Gather { .. } | Op::ScatterAdd { .. });
+        let has_elements = |node: &claw_compute::Node| graph.of(node.results[0]).shape.elements() > 0;
+        let looks = graph.nodes().iter().filter(|node| takes_indices(&node.op)).all(has_elements);
+        return assert!(!looks || fails(device, graph, inputs), "{what}");
+    };
     let Some(got) = results(device, graph, inputs) else { return };
     // Where a function jumps, a rounding decides on which side.
     if graph.nodes().iter().any(|node| jumps(&node.op)) {
