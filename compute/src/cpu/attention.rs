@@ -3,7 +3,7 @@
 use super::matmul::{Matrix, multiply};
 use super::rows::scaled_softmax;
 use super::scratch::BLOCK_BYTES;
-use super::{Float, read, write};
+use super::{Float, read, through_wide, widened, write};
 use crate::memory::View;
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -12,7 +12,9 @@ pub fn attention<T: Float>(causal: bool, scale: f32, operands: &[View], to: &Vie
     let extents = |view: &View| <[usize; 4]>::try_from(&view.of.shape[..]).expect("four axes");
     let ([_, _, positions, width], [_, _, keys, _], [_, _, _, width_out]) =
         (extents(&operands[0]), extents(&operands[1]), extents(&operands[2]));
-    let wide: Vec<Vec<f32>> = operands.iter().map(|view| widened::<T>(view)).collect();
+    let elements: Vec<_> = operands.iter().map(read).collect();
+    let wide: Vec<_> =
+        elements.iter().zip(operands).map(|(elements, view)| widened(elements.of::<T>(view))).collect();
     let at_once = (BLOCK_BYTES / 4 / keys).clamp(1, positions);
     let blocks = positions.div_ceil(at_once);
     let mut result = write(to);
@@ -40,7 +42,6 @@ pub fn attention<T: Float>(causal: bool, scale: f32, operands: &[View], to: &Vie
             scaled_softmax(scale, seen);
             unseen.fill(0.0);
         }
-        let mut product = vec![0.0; to.len()];
         let weights = Matrix { values: scores, offset: 0, row_stride: keys, column_stride: 1 };
         // What is not seen has weight 0, and must not count even where it is no number.
         let last_seen = if causal { keys - positions + first + count } else { keys };
@@ -50,15 +51,8 @@ pub fn attention<T: Float>(causal: bool, scale: f32, operands: &[View], to: &Vie
             row_stride: width_out,
             column_stride: 1,
         };
-        multiply([count, width_out, last_seen], weights, values, &mut product, Parallelism::None);
-        T::narrow(&product, to);
+        through_wide(to, &mut Vec::new(), |product| {
+            multiply([count, width_out, last_seen], weights, values, product, Parallelism::None);
+        });
     });
-}
-
-fn widened<T: Float>(view: &View) -> Vec<f32> {
-    let elements = read(view);
-    let from = elements.of::<T>(view);
-    let mut wide = vec![0.0; from.len()];
-    T::widen(from, &mut wide);
-    wide
 }

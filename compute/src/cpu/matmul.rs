@@ -1,11 +1,10 @@
 //! Matrix products, by the crate `gemm`.
 #![expect(unsafe_code, reason = "gemm takes pointers and strides")]
 
-use super::{Float, read, write};
+use super::{Float, read, through_wide, widened, write};
 use crate::memory::View;
 use claw_graph::DType;
 use gemm::Parallelism;
-use std::any::TypeId;
 
 /// A matrix within a slice.
 #[derive(Clone, Copy)]
@@ -71,11 +70,10 @@ fn into<T: Float, U: Float>(operands: &[View], to: &View) {
     let rank = to.of.shape.rank();
     let (m, n, k) = (to.of.shape[rank - 2], to.of.shape[rank - 1], operands[0].of.shape[rank - 1]);
     let elements = operands.iter().map(read).collect::<Vec<_>>();
-    let wide: Vec<std::borrow::Cow<'_, [f32]>> =
-        elements.iter().map(|elements| wide(elements.all::<T>())).collect();
+    let wide: Vec<_> = elements.iter().map(|elements| widened(elements.all::<T>())).collect();
     let mut result = write(to);
     let result = result.of::<U>(to);
-    let mut product = vec![0.0; m * n];
+    let mut product = Vec::new();
     for (number, target) in result.chunks_mut(m * n).enumerate() {
         let matrix = |operand: usize| {
             let strides = &operands[operand].layout.strides;
@@ -86,26 +84,10 @@ fn into<T: Float, U: Float>(operands: &[View], to: &View) {
                 column_stride: strides[rank - 1],
             }
         };
-        match bytemuck::try_cast_slice_mut::<U, f32>(target) {
-            Ok(target) if TypeId::of::<U>() == TypeId::of::<f32>() => {
-                multiply([m, n, k], matrix(0), matrix(1), target, Parallelism::Rayon(0))
-            }
-            _ => {
-                multiply([m, n, k], matrix(0), matrix(1), &mut product, Parallelism::Rayon(0));
-                U::narrow(&product, target);
-            }
-        }
+        through_wide(target, &mut product, |product| {
+            multiply([m, n, k], matrix(0), matrix(1), product, Parallelism::Rayon(0));
+        });
     }
-}
-
-/// All elements as `f32`, where they are if they are that.
-fn wide<T: Float>(elements: &[T]) -> std::borrow::Cow<'_, [f32]> {
-    if TypeId::of::<T>() == TypeId::of::<f32>() {
-        return bytemuck::cast_slice(elements).into();
-    }
-    let mut wide = vec![0.0; elements.len()];
-    T::widen(elements, &mut wide);
-    wide.into()
 }
 
 /// Where the matrix of a batch begins.

@@ -18,6 +18,7 @@ use crate::tensor::Element;
 use claw_graph::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use std::borrow::Cow;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub struct Cpu {
@@ -113,6 +114,10 @@ trait Float: Element + Send + Sync {
     fn narrow(from: &[f32], to: &mut [Self]);
     fn wide(self) -> f32;
     fn of(wide: f32) -> Self;
+
+    /// The same elements, where they are `f32` already.
+    fn as_wide(elements: &[Self]) -> Option<&[f32]>;
+    fn as_wide_mut(elements: &mut [Self]) -> Option<&mut [f32]>;
 }
 
 impl Float for f32 {
@@ -130,6 +135,14 @@ impl Float for f32 {
 
     fn of(wide: f32) -> Self {
         wide
+    }
+
+    fn as_wide(elements: &[Self]) -> Option<&[f32]> {
+        Some(elements)
+    }
+
+    fn as_wide_mut(elements: &mut [Self]) -> Option<&mut [f32]> {
+        Some(elements)
     }
 }
 
@@ -150,10 +163,42 @@ macro_rules! narrow_float {
         fn of(wide: f32) -> Self {
             Self::from_f32(wide)
         }
+
+        fn as_wide(_: &[Self]) -> Option<&[f32]> {
+            None
+        }
+
+        fn as_wide_mut(_: &mut [Self]) -> Option<&mut [f32]> {
+            None
+        }
     })+ };
 }
 
 narrow_float!(f16, bf16);
+
+/// All elements in `f32`: as they are, or widened.
+fn widened<T: Float>(elements: &[T]) -> Cow<'_, [f32]> {
+    T::as_wide(elements).map_or_else(
+        || {
+            let mut wide = vec![0.0; elements.len()];
+            T::widen(elements, &mut wide);
+            wide.into()
+        },
+        Cow::Borrowed,
+    )
+}
+
+/// Has elements made in `f32`: in their place, or in scratch memory, from which they are rounded. `work` finds anything in them.
+fn through_wide<T: Float>(to: &mut [T], scratch: &mut Vec<f32>, work: impl FnOnce(&mut [f32])) {
+    match T::as_wide_mut(to) {
+        Some(to) => work(to),
+        None => {
+            scratch.resize(to.len(), 0.0);
+            work(scratch);
+            T::narrow(scratch, to);
+        }
+    }
+}
 
 /// Calls a function that is generic over float types with the one that is meant.
 macro_rules! with_float {

@@ -1,7 +1,7 @@
 //! What is calculated along rows: reductions, softmax, norms, rotation, quantisation.
 
 use super::math::{self, vectored};
-use super::{Float, read, scratch, write};
+use super::{Float, read, scratch, widened, write};
 use crate::backend::Rows;
 use crate::memory::View;
 use claw_graph::Reduction;
@@ -93,7 +93,7 @@ pub fn softmax<T: Float>(log: bool, rows: Rows, x: &View, to: &View) {
 }
 
 pub fn norm<T: Float>(epsilon: f32, rows: Rows, operands: &[View], to: &View) {
-    let wide = |view: &View| read(view).of::<T>(view).iter().map(|x| x.wide()).collect::<Vec<f32>>();
+    let wide = |view: &View| widened(read(view).of::<T>(view)).into_owned();
     let scale = wide(&operands[1]);
     let shift = operands.get(2).map(wide);
     let (from, mut to_elements) = (read(&operands[0]), write(to));

@@ -1,6 +1,6 @@
 //! Rows of any axis as rows one after the other, in `f32`.
 
-use super::Float;
+use super::{Float, through_wide, widened};
 use crate::backend::Rows;
 use rayon::prelude::*;
 
@@ -21,10 +21,10 @@ pub fn in_place<T: Float>(rows: Rows, from: &[T], to: &mut [T], work: impl Fn(us
         to.par_chunks_mut(block).zip(from.par_chunks(block)).enumerate().for_each_init(
             Vec::new,
             |scratch, (number, (to, from))| {
-                scratch.resize(from.len(), 0.0);
-                T::widen(from, scratch);
-                work(number * rows_at_once(rows.n), scratch);
-                T::narrow(scratch, to);
+                through_wide(to, scratch, |wide| {
+                    T::widen(from, wide);
+                    work(number * rows_at_once(rows.n), wide);
+                });
             },
         );
         return;
@@ -43,16 +43,11 @@ pub fn in_place<T: Float>(rows: Rows, from: &[T], to: &mut [T], work: impl Fn(us
 pub fn each<T: Float, R: Send>(rows: Rows, from: &[T], results: &mut [R], work: impl Fn(&[f32]) -> R + Sync) {
     if rows.inner == 1 {
         let block = rows_at_once(rows.n);
-        results.par_chunks_mut(block).zip(from.par_chunks(block * rows.n)).for_each_init(
-            Vec::new,
-            |scratch, (results, from)| {
-                scratch.resize(from.len(), 0.0);
-                T::widen(from, scratch);
-                for (result, row) in results.iter_mut().zip(scratch.chunks(rows.n)) {
-                    *result = work(row);
-                }
-            },
-        );
+        results.par_chunks_mut(block).zip(from.par_chunks(block * rows.n)).for_each(|(results, from)| {
+            for (result, row) in results.iter_mut().zip(widened(from).chunks(rows.n)) {
+                *result = work(row);
+            }
+        });
         return;
     }
     let turned = turned(rows, from);
