@@ -88,6 +88,10 @@ async fn a_killed_container_is_started_again() {
     );
     kubectl.ok(&["wait", "--for=condition=Ready", "pod/victim", "--timeout=120s"]);
     let pid = process_of(&cluster, "lines");
+    // On a busy machine it is killed before its first line, else.
+    wait::until("it has said something", wait::SOON, || {
+        wait::check(!try_lines(&kubectl, "victim")?.is_empty(), "no line")
+    });
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("root may");
     let again = wait::until_async("it runs again", wait::LATER, || async {
         let seen = container(&http, "victim").await;
