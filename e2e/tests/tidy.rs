@@ -13,19 +13,19 @@ use serde::Deserialize as _;
 /// A crate imports only crates of lower layers. A new crate gets its line here, by decision and not by accident.
 const LAYERS: [(&str, u8); 14] = [
     ("claw-graph", 0),
-    ("claw-schemas", 0),
     ("toolbox", 0),
+    ("claw-schemas", 1),
     ("claw-compute", 1),
-    ("claw-client", 1),
-    ("claw-runtime", 2),
-    ("claw-apiserver", 3),
-    ("claw-controllers", 3),
-    ("claw-nodeagent", 3),
-    ("claw-testing", 4),
-    ("claw-fuzz", 4),
-    ("clawbernetes", 4),
-    ("sweep-controller", 5),
-    ("claw-e2e", 6),
+    ("claw-client", 2),
+    ("claw-runtime", 3),
+    ("claw-apiserver", 4),
+    ("claw-controllers", 4),
+    ("claw-nodeagent", 4),
+    ("claw-testing", 5),
+    ("claw-fuzz", 5),
+    ("clawbernetes", 5),
+    ("sweep-controller", 6),
+    ("claw-e2e", 7),
 ];
 
 /// Past this a file has more than one idea in it.

@@ -1,7 +1,7 @@
 //! The vocabulary that every other crate shares: kinds, the registry, API errors, selectors,
 //! quantities, and the gRPC protocols.
 //!
-//! Kinds that Kubernetes has are the structs of `k8s-openapi`; this crate only describes them.
+//! Kinds that Kubernetes has are the structs of `k8s-openapi`; this crate only describes them. Others are in [`api`].
 //! One [`registry::Registry`] lists a descriptor for every kind, and REST routes, gRPC, discovery,
 //! OpenAPI, Table columns and CLI names all come from iterating it.
 //!
@@ -9,6 +9,7 @@
 
 #![warn(missing_docs)]
 
+pub mod api;
 pub mod columns;
 pub mod custom;
 pub mod discovery;

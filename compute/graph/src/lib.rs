@@ -1,17 +1,19 @@
 //! Graphs of tensor operations: what they are made of, what shapes and types come out, and what they cost.
 //!
 //! Owns the one truth about operations that the API server (which refuses wrong graphs), node agents (which run them) and
-//! `claw-compute` (which does the arithmetic) share. Must not know anything that computes, stores or serialises.
+//! `claw-compute` (which does the arithmetic) share, how graphs are written down, and what workers are told and say. Must not know anything that computes or stores.
 //!
 //! A [`Graph`] that exists is right: every operation was checked when it was added, and the types of all values are known.
 
 #![deny(missing_docs)]
 
 mod cost;
+pub mod document;
 mod dtype;
 mod graph;
 mod infer;
 mod op;
+pub mod order;
 mod shape;
 
 pub use cost::Cost;

@@ -1,0 +1,12 @@
+//! Kinds that Kubernetes has not: group `clawbernetes.io`, as Rust types.
+//!
+//! A kind is a spec and a status; object, list and definition follow from [`custom`](crate::custom).
+//!
+//! Must never know: who carries out what is asked for.
+
+mod kernel_job;
+
+pub use kernel_job::{
+    KernelDevice, KernelFigures, KernelInput, KernelJob, KernelJobAttempt, KernelJobSpec, KernelJobStatus,
+    KernelOutput, KernelResult, KeyOf, PathIn, places,
+};
