@@ -9,6 +9,7 @@
 mod admission;
 mod batch;
 mod device;
+mod kernel_job;
 mod networking;
 mod pod;
 mod qos;
@@ -18,7 +19,7 @@ mod storage;
 mod workload;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use claw_schemas::Descriptor;
+use claw_schemas::{Descriptor, api};
 use serde_json::{Map, Value, json};
 
 use crate::custom;
@@ -65,6 +66,7 @@ static FILLERS: &[(&str, &str, Filler)] = &[
     ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", admission::policy_binding),
     ("resource.k8s.io", "ResourceClaim", device::claim),
     ("resource.k8s.io", "ResourceClaimTemplate", device::claim_template),
+    (api::GROUP, "KernelJob", kernel_job::kernel_job),
     (custom::GROUP, "CustomResourceDefinition", custom::defaults),
 ];
 

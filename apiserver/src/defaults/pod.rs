@@ -113,7 +113,7 @@ fn field_version(source: &mut Object) {
     }
 }
 
-fn volume(volume: &mut Object) {
+pub(super) fn volume(volume: &mut Object) {
     if volume.keys().all(|name| name == "name") {
         volume.insert("emptyDir".to_owned(), json!({}));
     }

@@ -330,6 +330,16 @@ fn the_other_kinds_say_everything_too() {
             "/spec/devices/requests/0/exactly",
             json!({"allocationMode": "ExactCount", "count": 1}),
         ),
+        (
+            "clawbernetes.io/v1",
+            "KernelJob",
+            json!({"spec": {"warmups": 3, "volumes": [{"name": "w", "configMap": {"name": "w"}}, {"name": "s"}]}}),
+            "/spec",
+            json!({
+                "runs": 1, "warmups": 3, "backoffLimit": 2, "runTimeoutSeconds": 600,
+                "volumes": [{"name": "w", "configMap": {"name": "w", "defaultMode": 0o644}}, {"name": "s", "emptyDir": {}}],
+            }),
+        ),
     ] {
         let mut object = object;
         object["metadata"] = meta.clone();

@@ -12,9 +12,12 @@ use super::{
     faults::{Faults, Path},
     immutable, is_empty, len, named, names, required_one_of, text,
 };
+use crate::custom::cel::{Gives, Names, Program};
 
 /// Requests, constraints, configurations and selectors of one claim or class.
 const PARTS_MAX: usize = 32;
+/// Longest expression, Kubernetes' figure.
+const EXPRESSION_BYTES_MAX: usize = 10 * 1024;
 /// Alternatives of one request.
 const ALTERNATIVES_MAX: usize = 8;
 
@@ -35,9 +38,11 @@ pub(super) fn claim_template(old: Option<&Value>, new: &Value, faults: &mut Faul
     }
 }
 
-pub(super) fn class(_: Option<&Value>, new: &Value, faults: &mut Faults) {
+pub(super) fn class(old: Option<&Value>, new: &Value, faults: &mut Faults) {
     let (spec, path) = (&new["spec"], &Path::Root.field("spec"));
-    selectors(&spec["selectors"], &path.field("selectors"), faults);
+    if old.is_none_or(|old| old["spec"]["selectors"] != spec["selectors"]) {
+        selectors(&spec["selectors"], &path.field("selectors"), faults);
+    }
     each(&spec["config"], &path.field("config"), |one, path| configuration(one, path, faults));
 }
 
@@ -68,7 +73,7 @@ fn devices(devices: &Value, path: &Path<'_>, faults: &mut Faults) {
     });
 }
 
-fn few(list: &Value, path: &Path<'_>, faults: &mut Faults) {
+pub(super) fn few(list: &Value, path: &Path<'_>, faults: &mut Faults) {
     if len(list) > PARTS_MAX {
         faults.too_many(path, len(list), PARTS_MAX);
     }
@@ -136,8 +141,19 @@ fn selectors(selectors: &Value, path: &Path<'_>, faults: &mut Faults) {
             faults.required(cel, "");
         } else if is_empty(&selector["cel"]["expression"]) {
             faults.required(&cel.field("expression"), "");
+        } else {
+            expression(&selector["cel"]["expression"], &cel.field("expression"), faults);
         }
     });
+}
+
+/// What a device must be, in CEL.
+pub(super) fn expression(expression: &Value, path: &Path<'_>, faults: &mut Faults) {
+    if text(expression).len() > EXPRESSION_BYTES_MAX {
+        faults.too_long(path, EXPRESSION_BYTES_MAX);
+    } else if let Err(why) = Program::compile(text(expression), &Names::of_devices(), Gives::Bool) {
+        faults.invalid(path, expression, format_args!("compilation failed: {why}"));
+    }
 }
 
 fn configuration(config: &Value, path: &Path<'_>, faults: &mut Faults) {

@@ -55,6 +55,11 @@ impl Faults {
         self.0
     }
 
+    /// Whether something is wrong at that path already.
+    pub fn has(&self, field: &str) -> bool {
+        self.0.iter().any(|cause| cause.field == field)
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()

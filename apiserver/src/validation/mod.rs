@@ -19,6 +19,7 @@ mod env;
 mod ephemeral;
 mod event;
 pub(crate) mod faults;
+mod kernel_job;
 mod limits;
 mod meta;
 pub(crate) mod names;
@@ -37,7 +38,7 @@ mod storage;
 mod volume;
 mod workload;
 
-use claw_schemas::{Descriptor, status::Cause};
+use claw_schemas::{Descriptor, api, status::Cause};
 use serde_json::Value;
 
 use self::{
@@ -106,6 +107,7 @@ static JUDGES: &[(&str, &str, Judge)] = &[
     (RESOURCE, "DeviceClass", device::class),
     (RESOURCE, "ResourceClaim", device::claim),
     (RESOURCE, "ResourceClaimTemplate", device::claim_template),
+    (api::GROUP, "KernelJob", kernel_job::judge),
     (custom::GROUP, "CustomResourceDefinition", custom::judge),
 ];
 
@@ -138,6 +140,9 @@ pub fn update(kind: &Descriptor, old: &Value, new: &Value) -> Vec<Cause> {
     }
     if kind.group == "certificates.k8s.io" && old["status"] != new["status"] {
         certificates::status(&old["status"], &new["status"], &mut faults);
+    }
+    if kind.group == api::GROUP && old["status"] != new["status"] {
+        kernel_job::status(&new["status"], &mut faults);
     }
     faults.into_causes()
 }

@@ -11,11 +11,13 @@ use serde_json::Value;
 /// One step of a graph.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(rename = "io.clawbernetes.v1.Operation")]
+#[schemars(rename = "io.clawbernetes.v1.Operation", extend("required" = ["name", "op"]))]
 pub struct Operation {
     /// What later operations and outputs call the result. Of two results (`TopK`, `Quantize`) the second is called NAME.indices, or NAME.scale.
+    #[serde(default)]
     pub name: String,
-    /// What is done, e.g. `MatMul`, `Softmax`, `Add`. The whole list is in docs/compute.md.
+    /// What is done, e.g. `MatMul`, `Softmax`, `Add`. The whole list is in docs/kernel-jobs.md.
+    #[serde(default)]
     pub op: String,
     /// With what: names of inputs and of earlier operations, in the order of the operation's operands.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -409,3 +411,6 @@ impl Attributes {
 fn whole(name: &str, value: i64) -> Result<usize, Fault> {
     usize::try_from(value).map_err(|_| Fault::new(name, format!("{value} is negative")))
 }
+
+#[cfg(test)]
+mod tests;

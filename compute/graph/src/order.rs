@@ -311,3 +311,6 @@ impl Reason {
         !matches!(self, Self::BadOrder | Self::IndexOutOfRange)
     }
 }
+
+#[cfg(test)]
+mod tests;

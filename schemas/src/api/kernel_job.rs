@@ -1,4 +1,7 @@
 //! `KernelJob`: a graph of tensor operations, calculated once on a device of the cluster.
+//!
+//! Like the types of Kubernetes, these read an object that lacks what its schema demands: nobody who lists objects fails because of one.
+//! Judging them is the API server's.
 
 use claw_graph::document::{Fault, Operation, Random};
 use claw_graph::order::{Backend, OUTPUTS_MAX, Order, OrderInput, OrderOutput, Source};
@@ -19,7 +22,7 @@ const VALUES_MAX: usize = 16_384;
 /// A graph of tensor operations, calculated on a device of the cluster.
 pub type KernelJob = CustomResource<KernelJobSpec>;
 
-/// What is calculated, on what, and how often.
+/// A graph of tensor operations, calculated on a device of the cluster: what is calculated, on what, and how often.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "io.clawbernetes.v1.KernelJobSpec")]
@@ -81,8 +84,8 @@ pub struct KernelJobSpec {
 
 /// A tensor, and where its elements come from: exactly one of `values`, `fill`, `random`, `configMap` and `volume`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "io.clawbernetes.v1.KernelInput")]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "io.clawbernetes.v1.KernelInput", extend("required" = ["name", "dtype"]))]
 pub struct KernelInput {
     /// What operations call it.
     pub name: String,
@@ -113,8 +116,8 @@ pub struct KernelInput {
 
 /// A key of a `ConfigMap`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "io.clawbernetes.v1.KeyOf")]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "io.clawbernetes.v1.KeyOf", extend("required" = ["name", "key"]))]
 pub struct KeyOf {
     /// The `ConfigMap`'s name.
     pub name: String,
@@ -124,8 +127,8 @@ pub struct KeyOf {
 
 /// A file in a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "io.clawbernetes.v1.PathIn")]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "io.clawbernetes.v1.PathIn", extend("required" = ["name", "path"]))]
 pub struct PathIn {
     /// The volume's name in `spec.volumes`.
     pub name: String,
@@ -135,8 +138,8 @@ pub struct PathIn {
 
 /// A value that is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "io.clawbernetes.v1.KernelOutput")]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "io.clawbernetes.v1.KernelOutput", extend("required" = ["value"]))]
 pub struct KernelOutput {
     /// An input, or the result of an operation, by its name.
     pub value: String,
@@ -203,8 +206,8 @@ pub struct KernelJobStatus {
 
 /// One try: a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "io.clawbernetes.v1.KernelJobAttempt")]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "io.clawbernetes.v1.KernelJobAttempt", extend("required" = ["pod"]))]
 pub struct KernelJobAttempt {
     /// The pod's name.
     pub pod: String,
@@ -230,8 +233,8 @@ pub struct KernelJobAttempt {
 
 /// What was reached. Rates are those of the run in the middle.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "io.clawbernetes.v1.KernelFigures")]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "io.clawbernetes.v1.KernelFigures", extend("required" = ["runs", "secondsMin", "secondsMedian", "secondsMax", "flops", "bytes", "gflopsPerSecond", "gigabytesPerSecond", "memoryBytes"]))]
 pub struct KernelFigures {
     /// Runs that were timed.
     pub runs: i32,
@@ -255,8 +258,8 @@ pub struct KernelFigures {
 
 /// What came out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "io.clawbernetes.v1.KernelResult")]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "io.clawbernetes.v1.KernelResult", extend("required" = ["value", "dtype", "digest"]))]
 pub struct KernelResult {
     /// Its name in the graph.
     pub value: String,

@@ -6,6 +6,9 @@
 
 mod kernel_job;
 
+/// The group of these kinds.
+pub const GROUP: &str = "clawbernetes.io";
+
 pub use kernel_job::{
     KernelDevice, KernelFigures, KernelInput, KernelJob, KernelJobAttempt, KernelJobSpec, KernelJobStatus,
     KernelOutput, KernelResult, KeyOf, PathIn, places,

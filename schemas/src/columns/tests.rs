@@ -91,6 +91,11 @@ fn headers_are_those_of_kubectl() {
             "HorizontalPodAutoscaler",
             "NAME REFERENCE TARGETS MINPODS MAXPODS REPLICAS AGE + ",
         ),
+        (
+            "clawbernetes.io/v1",
+            "KernelJob",
+            "NAME OP DEVICE GFLOP/S STATE AGE + NODE MODEL RUNS MEDIAN ATTEMPTS PROGRESS",
+        ),
         ("policy/v1", "PodDisruptionBudget", "NAME MIN AVAILABLE MAX UNAVAILABLE ALLOWED DISRUPTIONS AGE + "),
         ("scheduling.k8s.io/v1", "PriorityClass", "NAME VALUE GLOBAL-DEFAULT AGE PREEMPTIONPOLICY + "),
         (

@@ -41,6 +41,7 @@
 //!
 //! Must never know: any one kind, or who serves it.
 
+mod builtin;
 mod structural;
 
 use std::{any::TypeId, fmt::Debug};

@@ -6,6 +6,7 @@ mod apps;
 mod autoscaling;
 mod batch;
 mod certificates;
+mod clawbernetes;
 mod coordination;
 mod core;
 mod discovery;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Descriptor> {
         autoscaling::all(),
         batch::all(),
         certificates::all(),
+        clawbernetes::all(),
         coordination::all(),
         discovery::all(),
         events::all(),

@@ -31,7 +31,9 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 #[test]
 fn every_reference_leads_to_a_type() {
     let v2: Value = serde_json::from_slice(&openapi().v2_json().body).unwrap();
-    for document in [v2, v3("", "v1"), v3("apps", "v1"), v3("coordination.k8s.io", "v1")] {
+    for document in
+        [v2, v3("", "v1"), v3("apps", "v1"), v3("coordination.k8s.io", "v1"), v3("clawbernetes.io", "v1")]
+    {
         let mut found = BTreeSet::new();
         references(&document, &mut found);
         assert!(found.len() > 5);
@@ -51,7 +53,7 @@ fn the_index_names_each_group_version_with_the_hash_of_its_document() {
         paths[..4],
         ["api/v1", "apis/admissionregistration.k8s.io/v1", "apis/apiextensions.k8s.io/v1", "apis/apps/v1",]
     );
-    assert_eq!(paths.len(), 18);
+    assert_eq!(paths.len(), 19);
     let hash = openapi.group_version("apps", "v1").unwrap().hash;
     assert_eq!(
         index["paths"]["apis/apps/v1"]["serverRelativeURL"],
@@ -112,6 +114,27 @@ fn types_carry_their_kind_and_their_merge_rules() {
         schemas["io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector"]["x-kubernetes-map-type"],
         "atomic"
     );
+}
+
+#[test]
+fn kinds_of_our_own_are_told_like_those_of_kubernetes() {
+    let document = v3("clawbernetes.io", "v1");
+    let schemas = &document["components"]["schemas"];
+    let job = &schemas["io.clawbernetes.v1.KernelJob"];
+    assert_eq!(
+        job["x-kubernetes-group-version-kind"],
+        json!([{"group": "clawbernetes.io", "version": "v1", "kind": "KernelJob"}])
+    );
+    assert!(job["description"].as_str().unwrap().starts_with("A graph of tensor operations"), "{job}");
+    let spec = &schemas["io.clawbernetes.v1.KernelJobSpec"]["properties"];
+    assert_eq!(spec["runs"]["type"], "integer", "what may be absent is no alternative");
+    assert_eq!(spec["device"]["allOf"][0]["$ref"], "#/components/schemas/io.clawbernetes.v1.KernelDevice");
+    assert_eq!(spec["volumes"]["x-kubernetes-list-map-keys"], json!(["name"]));
+    assert_eq!(spec["operations"]["x-kubernetes-list-type"], "atomic");
+    let operation = &schemas["io.clawbernetes.v1.Operation"];
+    assert_eq!(operation["required"], json!(["name", "op"]));
+    assert_eq!(operation.get("additionalProperties"), None);
+    assert_eq!(operation["properties"]["axis"]["type"], "integer");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use self::{
     wire::{Payload, Reader},
 };
 use crate::{
-    kinds,
+    api, kinds,
     registry::{Descriptor, Registry},
     schema::{Place, Scalar, Schema, Shape},
 };
@@ -88,10 +88,10 @@ pub fn to_json(registry: &Registry, body: &[u8]) -> Result<Value, ProtobufError>
     Ok(Value::Object(object))
 }
 
-/// Whether objects of a kind are read in this form. Custom kinds have no field numbers, and of their definitions nobody
+/// Whether objects of a kind are read in this form. Custom kinds and our own have no field numbers, and of definitions nobody
 /// sends any but JSON.
 fn has_form(kind: &Descriptor) -> bool {
-    kind.builtin && kind.group != "apiextensions.k8s.io"
+    kind.builtin && !["apiextensions.k8s.io", api::GROUP].contains(&&*kind.group)
 }
 
 /// Documents that are no kind of their own. They are small and rare, so their schemas are not kept.

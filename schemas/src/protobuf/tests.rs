@@ -142,6 +142,8 @@ fn base64_is_padded() {
 fn damaged_and_unknown_messages_are_refused() {
     assert_eq!(read(b"{}"), Err(ProtobufError::NoMagic));
     assert!(matches!(read(&envelope("v1", "Teapot", b"")), Err(ProtobufError::UnknownKind { .. })));
+    let error = read(&envelope("clawbernetes.io/v1", "KernelJob", b"")).unwrap_err();
+    assert!(error.to_string().ends_with("is read as protobuf here, send JSON"), "{error}");
     let sound = envelope("v1", "Namespace", &bytes(1, &bytes(1, b"team")));
     // A message may be cut between two fields, but never within the one that holds the object.
     let start = sound.len() - 4 - bytes(1, &bytes(1, b"team")).len();

@@ -32,10 +32,23 @@ pub(super) fn normalize(place: Place<'_>, value: &mut Value) {
                 *value = Value::String(text);
             }
         }
+        (Shape::Scalar(Scalar::Number), value) => {
+            if let Some(whole) = value.as_f64().filter(|_| value.is_f64()).and_then(whole) {
+                *value = whole.into();
+            }
+        }
         (Shape::Scalar(Scalar::Time), Value::String(text)) => rewrite(text, time::in_seconds),
         (Shape::Scalar(Scalar::MicroTime), Value::String(text)) => rewrite(text, time::in_micros),
         _ => {}
     }
+}
+
+/// `1.0` is written `1`, as clients in Go do, so that nobody changes an object by writing back what was read. Up to 2^53 all whole
+/// numbers are told apart.
+#[expect(clippy::cast_possible_truncation, reason = "a whole number in the range of i64")]
+fn whole(value: f64) -> Option<i64> {
+    let exact = value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0;
+    (exact && !(value == 0.0 && value.is_sign_negative())).then_some(value as i64)
 }
 
 fn rewrite(text: &mut String, write: impl FnOnce(Timestamp) -> String) {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use claw_schemas::metrics;
+use claw_schemas::{api, metrics};
 use k8s_openapi::{
     Resource as _,
     api::rbac::v1::{AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject},
@@ -62,6 +62,7 @@ static ROLES: &[Row] = &[
             ),
             (WRITE, "autoscaling", "horizontalpodautoscalers"),
             (WRITE, "batch", "cronjobs jobs"),
+            (WRITE, api::GROUP, "kerneljobs"),
             (WRITE, "policy", "poddisruptionbudgets"),
             (WRITE, "networking.k8s.io", "ingresses networkpolicies"),
             (READ_WRITE, "coordination.k8s.io", "leases"),
@@ -91,6 +92,7 @@ static ROLES: &[Row] = &[
             ),
             (READ, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
             (READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
+            (READ, api::GROUP, "kerneljobs kerneljobs/status"),
             (READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
             (READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
             (READ, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates"),

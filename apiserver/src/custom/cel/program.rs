@@ -120,6 +120,13 @@ impl Names {
         names
     }
 
+    /// What selectors of devices know: one device.
+    pub fn of_devices() -> Self {
+        let fields = [("driver", Ty::Text), ("attributes", Ty::Any), ("capacity", Ty::Any)];
+        let device = Ty::Record(fields.map(|(name, ty)| (name.to_owned(), ty)).into());
+        Self { known: vec![("device".to_owned(), device)], variables: BTreeMap::new(), builds: false }
+    }
+
     /// The same without leave to ask what somebody may do.
     #[must_use]
     pub fn without_authorizer(mut self) -> Self {

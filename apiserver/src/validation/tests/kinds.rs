@@ -5,7 +5,7 @@ use super::{
     *,
 };
 
-const KINDS: [&str; 38] = [
+const KINDS: [&str; 39] = [
     "Service",
     "Endpoints",
     "EndpointSlice",
@@ -21,6 +21,7 @@ const KINDS: [&str; 38] = [
     "ControllerRevision",
     "Job",
     "CronJob",
+    "KernelJob",
     "HorizontalPodAutoscaler",
     "PodDisruptionBudget",
     "PriorityClass",
@@ -56,7 +57,7 @@ fn a_sound_object_of_each_kind_passes_and_stays_sound_unchanged() {
 }
 
 /// Spoils a sound object at one place for each case, and looks for what is said.
-fn spoil(kind: &str, cases: &[(&str, Value, &str)]) {
+pub(super) fn spoil(kind: &str, cases: &[(&str, Value, &str)]) {
     for (pointer, value, expected) in cases {
         let (api_version, mut object) = object(kind);
         set(&mut object, pointer, value);
@@ -644,6 +645,21 @@ fn broken_devices_are_named() {
                 "spec.devices.constraints[0].requests[0]: Invalid value: \"q\": must be the name of a request in the claim",
             ),
             ("/spec/devices/config", json!([{}]), "spec.devices.config[0].opaque: Required value"),
+            (
+                "/spec/devices/requests/0/exactly/selectors",
+                json!([{"cel": {"expression": "device.driver =="}}]),
+                "spec.devices.requests[0].exactly.selectors[0].cel.expression: Invalid value: \"device.driver ==\": compilation failed",
+            ),
+            (
+                "/spec/devices/requests/0/exactly/selectors",
+                json!([{"cel": {"expression": "device.driver"}}]),
+                "spec.devices.requests[0].exactly.selectors[0].cel.expression: Invalid value: \"device.driver\": compilation failed: must evaluate to bool",
+            ),
+            (
+                "/spec/devices/requests/0/exactly/selectors",
+                json!([{"cel": {"expression": "1".repeat(10_241)}}]),
+                "spec.devices.requests[0].exactly.selectors[0].cel.expression: Too long",
+            ),
         ],
     );
 }

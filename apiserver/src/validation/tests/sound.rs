@@ -54,6 +54,25 @@ fn sound(kind: &str) -> (&'static str, Value) {
             "batch/v1",
             json!({"spec": {"schedule": "*/5 * * * *", "jobTemplate": {"spec": {"template": template("OnFailure")}}}}),
         ),
+        "KernelJob" => (
+            "clawbernetes.io/v1",
+            json!({"spec": {
+                "inputs": [
+                    {"name": "a", "dtype": "f32", "shape": [2, 3], "values": [1, 2, 3, 4, 5, 6.5]},
+                    {"name": "b", "dtype": "f32", "shape": [3, 4], "configMap": {"name": "weights", "key": "b.npy"}},
+                ],
+                "operations": [
+                    {"name": "product", "op": "MatMul", "inputs": ["a", "b"]},
+                    {"name": "p", "op": "Softmax", "inputs": ["product"]},
+                ],
+                "outputs": [{"value": "p", "volume": {"name": "results", "path": "p.npy"}}],
+                "volumes": [{"name": "results", "hostPath": {"path": "/r"}}],
+                "device": {"class": "gpu", "selectors": ["device.capacity['gpu.clawbernetes.io'].memory.isGreaterThan(quantity('40Gi'))"]},
+                "resources": {"limits": {"memory": "1Gi"}},
+                "tolerations": [{"key": "gpu", "operator": "Exists"}],
+                "activeDeadlineSeconds": 60,
+            }}),
+        ),
         "HorizontalPodAutoscaler" => (
             "autoscaling/v2",
             json!({"spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}, "behavior": {"scaleDown": {}}}}),

@@ -16,6 +16,7 @@ mod cel;
 mod credentials;
 mod definitions;
 mod fields;
+mod graphs;
 mod journals;
 mod json;
 mod manifests;
@@ -42,13 +43,14 @@ pub struct Driver {
 }
 
 /// All of them, by name.
-pub const DRIVERS: [Driver; 16] = [
+pub const DRIVERS: [Driver; 17] = [
     Driver { name: "applies", run: applies::run },
     Driver { name: "backups", run: backups::run },
     Driver { name: "cel", run: cel::run },
     Driver { name: "credentials", run: credentials::run },
     Driver { name: "definitions", run: definitions::run },
     Driver { name: "fields", run: fields::run },
+    Driver { name: "graphs", run: graphs::run },
     Driver { name: "journals", run: journals::run },
     Driver { name: "manifests", run: manifests::run },
     Driver { name: "messages", run: messages::run },

@@ -14,7 +14,8 @@ use crate::{json, tape::Tape};
 static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::builtin);
 
 static KINDS: LazyLock<Vec<(Arc<Descriptor>, Value)>> = LazyLock::new(|| {
-    let with_numbers = REGISTRY.iter().filter(|kind| kind.group != "apiextensions.k8s.io");
+    let without = ["apiextensions.k8s.io", "clawbernetes.io"];
+    let with_numbers = REGISTRY.iter().filter(|kind| !without.contains(&&*kind.group));
     with_numbers.map(|kind| (kind.clone(), kind.schema.document())).collect()
 });
 

@@ -39,6 +39,7 @@ replays! {
     credentials: 500,
     definitions: 500,
     fields: 1500,
+    graphs: 1500,
     journals: 150,
     manifests: 500,
     messages: 500,

@@ -1,3 +1,5 @@
+//! What becomes of a spec, and what is said of one that is wrong.
+
 use serde_json::{Value, json};
 
 use super::*;

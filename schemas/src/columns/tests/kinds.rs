@@ -343,3 +343,48 @@ fn rules_about_rules_show_their_essence() {
         ],
     );
 }
+
+#[test]
+fn kernel_jobs_show_what_they_calculate_on_what_and_how_fast() {
+    let job = |operations: &[&str], status: Value| {
+        let operations: Vec<Value> = operations.iter().map(|op| json!({"name": "a", "op": op})).collect();
+        json!({"spec": {"operations": operations, "runs": 10}, "status": status})
+    };
+    let attempts = json!([
+        {"pod": "x-0", "node": "n1", "device": "cuda:0", "model": "H100"},
+        {"pod": "x-1", "node": "n2", "device": "vulkan:1", "model": "B"},
+    ]);
+    let complete = json!({
+        "phase": "Complete", "attempts": attempts, "progress": "run 10 of 10",
+        "figures": {"runs": 10, "secondsMedian": 0.012_34, "gflopsPerSecond": 4_567.8},
+    });
+    let holds = |condition: &str| json!({"conditions": [{"type": condition, "status": "True"}]});
+    let nothing = "<none> | <none> | 0/10 | <none> | 0 | <none>";
+    lines(
+        "clawbernetes.io/v1",
+        "KernelJob",
+        &[
+            (
+                job(&["MatMul", "Add", "Softmax"], complete),
+                "Softmax+2 | vulkan:1 | 4568 | Complete | 2m5s | n2 | B | 10/10 | 12.3ms | 2 | run 10 of 10",
+            ),
+            (
+                job(
+                    &["MatMul"],
+                    json!({"phase": "Running", "attempts": [{"pod": "x-0"}], "figures": {"runs": 3, "secondsMedian": 1.5, "gflopsPerSecond": 0.0123}}),
+                ),
+                "MatMul | <none> | 0.0123 | Running | 2m5s | <none> | <none> | 3/10 | 1.50s | 1 | <none>",
+            ),
+            (job(&[], json!({})), &format!("<none> | <none> | <none> | Pending | 2m5s | {nothing}")),
+            (
+                job(&["Exp"], holds("Suspended")),
+                &format!("Exp | <none> | <none> | Suspended | 2m5s | {nothing}"),
+            ),
+            (job(&["Exp"], holds("Failed")), &format!("Exp | <none> | <none> | Failed | 2m5s | {nothing}")),
+            (
+                json!({"metadata": {"deletionTimestamp": CREATED}, "spec": {}, "status": {"phase": "Running"}}),
+                "<none> | <none> | <none> | Terminating | 2m5s | <none> | <none> | 0/1 | <none> | 0 | <none>",
+            ),
+        ],
+    );
+}
