@@ -13,10 +13,11 @@ use claw_e2e::{
 type Story = fn(&Kubectl);
 
 /// Every file, and what holds once it is applied.
-const STORIES: [(&str, Story); 8] = [
+const STORIES: [(&str, Story); 9] = [
     ("gpu-claim.yaml", a_claim_waits_for_its_gpu_and_says_so),
     ("hello.yaml", hello_answers_from_three_pods),
     ("init.yaml", init_hands_its_file_over),
+    ("kernel-job.yaml", a_kernel_job_is_checked_and_shown),
     ("limits.yaml", limits_kill_and_throttle),
     ("quota.yaml", a_quota_holds_the_third_pod_back),
     ("restart.yaml", a_crashing_container_is_restarted_and_its_last_words_are_kept),
@@ -90,6 +91,12 @@ fn secrets_arrive_as_file_and_as_variable(kubectl: &Kubectl) {
     let variables = kubectl.ok(&["logs", "secret", "-c", "variable"]);
     assert!(variables.lines().any(|line| line == "DOOR_USER=alice"), "{variables}");
     assert!(variables.lines().any(|line| line == "POD_NAME=secret"), "{variables}");
+}
+
+fn a_kernel_job_is_checked_and_shown(kubectl: &Kubectl) {
+    let table = kubectl.ok(&["get", "kj", "attention"]);
+    assert!(table.contains("ReduceMean+2"), "{table}");
+    assert_eq!(field(kubectl, "kj/attention", "{.spec.backoffLimit} {.spec.runTimeoutSeconds}"), "2 600");
 }
 
 fn limits_kill_and_throttle(kubectl: &Kubectl) {

@@ -1,4 +1,4 @@
-//! Every kind that Kubernetes brings, through real kubectl: made, shown, explained, changed, and refused where it is wrong.
+//! Every kind that the server brings, through real kubectl: made, shown, explained, changed, and refused where it is wrong.
 //! What is expected of each stands in `data/kinds.yaml`.
 
 use std::fmt::Write as _;
