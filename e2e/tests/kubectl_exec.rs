@@ -1,7 +1,10 @@
 //! Real kubectl, and our own command line, reach into real containers: commands, terminals, files, by every protocol that
 //! these speak.
 
-use std::fs::{self, File};
+use std::{
+    fs::{self, File},
+    time::Duration,
+};
 
 use claw_e2e::{
     Cluster, Kubectl, Options, host,
@@ -14,6 +17,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+/// Who has hung up, and whose last words nobody reads, is noticed before a check as of all connections would show it: that takes
+/// two, 20 s apart.
+const HANG_UP_LIMIT: Duration = Duration::from_secs(30);
 
 /// More than any buffer on the way holds.
 const MANY_BYTES: usize = 10 << 20;
@@ -176,7 +183,7 @@ fn a_command_whose_user_is_gone_is_ended() {
             wait::until("the commands run", wait::LATER, || sleepers(&cluster, count));
             let pid = Pid::from_raw(terminal.pid().try_into().unwrap());
             kill(pid, Signal::SIGKILL).unwrap();
-            wait::until("nothing of it is left", wait::LATER, || sleepers(&cluster, 0));
+            wait::until("nothing of it is left", HANG_UP_LIMIT, || sleepers(&cluster, 0));
         }
         // More than fits between a program that does not read and its user.
         let mut exec = kubectl.command(["exec", "-i", "plain", "--", "sleep", "3600"]);
@@ -184,7 +191,7 @@ fn a_command_whose_user_is_gone_is_ended() {
         let user = Background::reading(&mut exec, File::open(&much).unwrap(), &said);
         wait::until("the command runs", wait::LATER, || sleepers(&cluster, 1));
         user.signal(Signal::SIGKILL);
-        wait::until("nothing of it is left", wait::LATER, || sleepers(&cluster, 0));
+        wait::until("nothing of it is left", HANG_UP_LIMIT, || sleepers(&cluster, 0));
     }
 }
 

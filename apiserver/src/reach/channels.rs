@@ -13,13 +13,14 @@ use futures::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
-    time::{MissedTickBehavior, interval, timeout},
+    time::timeout,
 };
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     forward::Ports,
+    presence::{Checks, Doubt},
     websocket::{CLOSE, Socket, farewell, message},
 };
 use crate::nodes::NodeStream;
@@ -29,9 +30,6 @@ const MESSAGES_MAX: usize = 4;
 
 /// How long a port may take nothing of what waits for it. All others wait as long: what comes from the client comes in one row.
 const STUCK_LIMIT: Duration = Duration::from_secs(10);
-
-/// A client that vanished is noticed by writing to it.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Where what a client says to a port goes.
 struct Input {
@@ -72,6 +70,7 @@ where
     });
     let connections = join_all(connections.collect::<Vec<_>>());
     drop(out);
+    let doubt = Doubt::default();
     let hear = async {
         while let Some(Ok(heard)) = stream.next().await {
             let Message::Binary(mut data) = heard else { continue };
@@ -86,7 +85,7 @@ where
                 }
                 channel if channel % 2 == 0 && !data.is_empty() => {
                     if let Some(input) = inputs.get_mut(usize::from(channel) / 2) {
-                        input.pass_on(data).await;
+                        doubt.during(input.pass_on(data)).await;
                     }
                 }
                 _ => {}
@@ -94,13 +93,11 @@ where
         }
     };
     let tell = async {
-        let mut pings = interval(PING_INTERVAL);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        pings.reset();
+        let mut checks = Checks::new(&doubt);
         loop {
             let told = tokio::select! {
                 told = outgoing.recv() => told,
-                _ = pings.tick() => Some(Message::Ping(Bytes::new())),
+                () = checks.due() => Some(Message::Ping(Bytes::new())),
             };
             let Some(told) = told else { break };
             sink.send(told).await.map_err(drop)?;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `upgrade` | which protocol a client asks for, and the answer that begins it |
 //! | `session` | a talk with a process, whatever the protocol |
+//! | `presence` | when to look whether a client is still there |
 //! | `websocket`, `terminal` | what clients of `exec` and `attach` say and hear, by WebSocket and by SPDY |
 //! | `forward`, `channels` | connections to ports, by SPDY (also within a WebSocket) and by channels of a WebSocket |
 //! | `spdy` | SPDY/3.1 itself |
@@ -15,6 +16,7 @@
 
 mod channels;
 mod forward;
+mod presence;
 mod session;
 mod spdy;
 mod terminal;

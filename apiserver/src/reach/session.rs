@@ -9,16 +9,11 @@ use claw_schemas::{
     status::Reason,
 };
 use serde_json::{Value, json};
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval, timeout},
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::presence::{Checks, Doubt};
 use crate::nodes::NodeStream;
-
-/// A client that vanished is noticed by writing to it.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// After the end, for the client to hang up.
 const LINGER: Duration = Duration::from_secs(5);
@@ -76,22 +71,20 @@ pub async fn talk(
     closing: CancellationToken,
 ) {
     let NodeStream { mut frames, to_node } = node;
-    let over = CancellationToken::new();
+    let (over, doubt) = (CancellationToken::new(), Doubt::default());
     let mut listen = pin!(async {
         while let Some(said) = ear.next().await {
             // Once it is over, or the node takes nothing more, the rest is thrown away.
-            over.run_until_cancelled(pass_on(said, &to_node)).await;
+            over.run_until_cancelled(doubt.during(pass_on(said, &to_node))).await;
         }
     });
     let tell = async {
-        let mut alive = interval(KEEP_ALIVE);
-        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        alive.reset();
+        let mut checks = Checks::new(&doubt);
         let told = loop {
             let frame = tokio::select! {
                 frame = frames.recv() => frame,
                 () = closing.cancelled() => Some(Err(stopping())),
-                _ = alive.tick() => match mouth.keep_alive().await {
+                () = checks.due() => match mouth.keep_alive().await {
                     Ok(()) => continue,
                     Err(error) => break Err(error),
                 }
@@ -215,6 +208,46 @@ mod tests {
         assert_eq!(ended(None, false)["status"], "Success");
         let broken = ended(Some(Err(ApiError::internal("it broke"))), false);
         assert!(broken["message"].as_str().is_some_and(|message| message.contains("it broke")), "{broken}");
+    }
+
+    /// Says more than anybody takes.
+    struct Talker;
+
+    impl Ear for Talker {
+        async fn next(&mut self) -> Option<Said> {
+            Some(Said::Stdin(Bytes::from_static(b"and so on")))
+        }
+    }
+
+    /// Is gone, which shows with the second thing that is written to it.
+    #[derive(Default)]
+    struct Gone {
+        is_reset: bool,
+    }
+
+    impl Mouth for Gone {
+        async fn tell(&mut self, told: Told) -> io::Result<()> {
+            panic!("nothing is told, not even {told:?}")
+        }
+
+        async fn keep_alive(&mut self) -> io::Result<()> {
+            if std::mem::replace(&mut self.is_reset, true) {
+                Err(io::ErrorKind::BrokenPipe.into())
+            } else {
+                Ok(())
+            }
+        }
+
+        async fn close(self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_gone_behind_words_that_wait_is_noticed_soon() {
+        // A program that neither reads nor writes.
+        let ((to_node, _not_read), (_not_written, frames)) = (mpsc::channel(1), mpsc::channel(1));
+        let (node, closing) = (NodeStream { frames, to_node }, CancellationToken::new());
+        let talking = talk(Talker, Gone::default(), node, true, closing);
+        timeout(Duration::from_secs(5), talking).await.expect("a second check comes soon");
     }
 
     #[test]

@@ -19,13 +19,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{MissedTickBehavior, interval, sleep},
+    time::sleep,
 };
 
 use self::{
     frame::{CANCEL, DATA_BYTES_MAX, Decoder, Frame, REFUSED},
     headers::{Headers, Packer, Unpacker},
 };
+use super::presence::{Checks, Doubt};
 
 /// Streams at a time: a forwarded connection has two, so 512 of these at once.
 const STREAMS_MAX: usize = 1024;
@@ -38,9 +39,6 @@ const WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// Frames that wait to be written.
 const FRAMES_MAX: usize = 8;
-
-/// A peer that vanished is noticed by writing to it.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// After the last frame, for the peer to close its side: what it has yet to read would be lost otherwise.
 const LINGER: Duration = Duration::from_secs(5);
@@ -97,9 +95,10 @@ where
     let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX));
     let reading = Reading { out: out.downgrade(), accepting, streams: HashMap::new(), room };
     let drive = async {
+        let doubt = Doubt::default();
         tokio::select! {
-            read = reading.run(reader) => read,
-            written = write(writer, outgoing) => written,
+            read = reading.run(reader, &doubt) => read,
+            written = write(writer, outgoing, &doubt) => written,
         }
     };
     (drive, Connection { opened, _out: out })
@@ -172,17 +171,16 @@ impl Drop for Writer {
 async fn write(
     mut writer: impl AsyncWrite + Unpin,
     mut outgoing: mpsc::Receiver<Outgoing>,
+    doubt: &Doubt,
 ) -> io::Result<()> {
     let (mut packer, mut wire) = (Packer::new(), BytesMut::new());
-    let mut pings = interval(PING_INTERVAL);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    pings.reset();
+    let mut checks = Checks::new(doubt);
     // Ours have even numbers.
     let mut ping = 0;
     loop {
         let next = tokio::select! {
             next = outgoing.recv() => next,
-            _ = pings.tick() => {
+            () = checks.due() => {
                 ping += 2;
                 Some(Outgoing { frame: Frame::Ping(ping), accepts: false })
             }
@@ -222,7 +220,7 @@ struct Reading {
 }
 
 impl Reading {
-    async fn run(mut self, mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
+    async fn run(mut self, mut reader: impl AsyncRead + Unpin, doubt: &Doubt) -> io::Result<()> {
         let (mut decoder, mut unpacker, mut read) = (Decoder::default(), Unpacker::new(), BytesMut::new());
         let nonsense = |error| io::Error::new(io::ErrorKind::InvalidData, error);
         loop {
@@ -233,7 +231,7 @@ impl Reading {
                     | Frame::Headers { block, .. } => unpacker.unpack(block).map_err(nonsense)?,
                     _ => Headers::new(),
                 };
-                self.take(frame, headers).await;
+                doubt.during(self.take(frame, headers)).await;
             }
             // Else it would be read in pieces of 64 bytes.
             read.reserve(DATA_BYTES_MAX);
@@ -430,6 +428,20 @@ mod tests {
         assert!(sent.abs_diff(WAITING_BYTES_MAX) < 1 << 17, "{sent}");
         let first = held[0].0.recv().await;
         assert!(first.is_some_and(|piece| piece.is_ok_and(|data| !data.is_empty())), "nothing is lost");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_gone_behind_what_nobody_reads_is_noticed_soon() {
+        let (mut peer, drive, mut connection) = pair();
+        let driven = tokio::spawn(drive);
+        peer.open(1, "data").await;
+        let _nobody_reads = connection.accept().await.unwrap();
+        for _ in 0..2 * PIECES_MAX {
+            peer.say(Frame::Data { stream: 1, data: Bytes::from_static(b"and so on"), fin: false }).await;
+        }
+        drop(peer);
+        let ended = timeout(Duration::from_secs(5), driven).await.expect("a check comes soon").unwrap();
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[tokio::test]
