@@ -95,10 +95,11 @@ pub(super) fn fork() -> io::Result<Option<Pid>> {
 }
 
 /// Puts signals back as a program expects to find them. What a process ignores or blocks survives
-/// exec: without this, containers would be deaf to SIGTERM and SIGPIPE.
+/// exec: without this, containers would be deaf to SIGTERM and SIGPIPE; and to what the agent was told to ignore by whoever
+/// started it, such as `nohup` (SIGHUP) or a script, in the background (SIGINT).
 pub(super) fn reset_signals() {
-    for signal in [libc::SIGPIPE, libc::SIGCHLD] {
-        // SAFETY: resets to the default action.
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: resets to the default action. It is refused for the few that have no other.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();

@@ -19,6 +19,7 @@ use claw_client::{
 };
 use claw_nodeagent::{Containers, ContainersConfig};
 use claw_schemas::status::Reason;
+use nix::sys::signal::{SigHandler, Signal};
 
 /// The binary calls this first thing in `main`; a test binary has no `main` of its own.
 #[used]
@@ -32,6 +33,12 @@ static BECOME_STARTER: extern "C" fn() = {
 
 /// Generous, because the machine is shared: passing it means that something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// As an agent that `nohup` started does. All tests of this binary then run so.
+pub fn ignore_hang_ups() {
+    // SAFETY: there is no handler that could do anything.
+    unsafe { nix::sys::signal::signal(Signal::SIGHUP, SigHandler::SigIgn) }.unwrap();
+}
 
 /// Whether real containers can run here. Says so loudly where they cannot; with `CLAW_TEST_NEEDS=all` that is a failure.
 pub fn can_run_containers(test: &str) -> bool {

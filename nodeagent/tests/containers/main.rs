@@ -325,6 +325,25 @@ async fn the_host_reaches_a_pod_at_its_address() {
 }
 
 #[tokio::test]
+async fn programs_hear_the_signals_that_their_agent_ignores() {
+    if !can_run_containers("programs_hear_the_signals_that_their_agent_ignores") {
+        return;
+    }
+    common::ignore_hang_ups();
+    let mut sleeper = container(&["sleep", "1000"]);
+    sleeper["name"] = "c0".into();
+    let rig = Rig::new(serde_json::json!({"containers": [sleeper]})).await;
+    rig.start().await;
+    for process in ["/proc/1/status", "/proc/self/status"] {
+        let (_, status) = rig.says(0, &["/toolbox", "cat", process].map(str::to_owned)).await;
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+        let hang_up = u64::from_str_radix(ignored, 16).unwrap() & 1;
+        assert_eq!(hang_up, 0, "{process}: {ignored}");
+    }
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn identity_limits_and_environment_are_what_the_pod_says() {
     if !can_run_containers("identity_limits_and_environment_are_what_the_pod_says") {
         return;
