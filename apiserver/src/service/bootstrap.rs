@@ -58,8 +58,14 @@ impl ObjectService {
         Ok(())
     }
 
-    /// Whether the object was missing and is made.
+    /// Whether the object was missing and is made. One that is there is looked up, not refused: what it has, such as an address, is
+    /// not to be had twice, and a refusal would speak of that.
     pub(super) async fn ensure(&self, collection: ResourceRef, object: &Value) -> Result<bool, ApiError> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let present = self.kinds.resolve(collection.clone().named(name))?;
+        if self.find(&present.key()).await?.is_some() {
+            return Ok(false);
+        }
         let target = self.kinds.resolve(collection)?;
         let options = WriteOptions { field_manager: Some("clawbernetes".to_owned()), ..Default::default() };
         match self.create(&target, object.to_string().as_bytes(), &options, View::Object).await {

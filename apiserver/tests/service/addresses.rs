@@ -60,6 +60,19 @@ async fn a_service_is_given_an_address_that_is_free_again_when_it_goes() {
 }
 
 #[tokio::test]
+async fn a_server_that_starts_again_keeps_its_address_and_says_where_it_is_now() {
+    let world = world().await;
+    let slices = ResourceRef::collection("discovery.k8s.io", "v1", "endpointslices").in_namespace("default");
+    for place in ["192.0.2.1:6443", "192.0.2.2:7443"] {
+        world.service.publish_itself(Some(place.parse().unwrap())).await.unwrap();
+        let slice = world.get(slices.clone().named("kubernetes")).await.unwrap();
+        let ip = slice["endpoints"][0]["addresses"][0].as_str().unwrap();
+        assert_eq!(format!("{ip}:{}", slice["ports"][0]["port"]), place);
+        assert_eq!(taken(&world).await, BTreeSet::from(["10.96.0.1".to_owned()]));
+    }
+}
+
+#[tokio::test]
 async fn services_made_at_the_same_time_never_share_an_address() {
     let world = world().await;
     let names: Vec<String> = (0..50).map(|n| format!("s{n}")).collect();
