@@ -63,19 +63,18 @@ pub enum Availability {
     No,
 }
 
-/// Whether a pod has been ready for `min_ready_seconds`.
-pub fn availability(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Availability {
+/// Whether a pod has been ready for `min_ready_seconds`; `age` says how long ago something was.
+pub fn availability(pod: &Pod, min_ready_seconds: i32, age: impl Fn(Timestamp) -> Duration) -> Availability {
     if !is_ready(pod) {
         return Availability::No;
     }
-    let wait = jiff::SignedDuration::from_secs(i64::from(min_ready_seconds.max(0)));
+    let wait = Duration::from_secs(u64::try_from(min_ready_seconds).unwrap_or_default());
     let Some(since) = ready_since(pod) else {
         return if wait.is_zero() { Availability::Available } else { Availability::No };
     };
-    let left = wait.saturating_sub(now.duration_since(since));
-    match Duration::try_from(left) {
-        Ok(left) if wait.is_positive() && !left.is_zero() => Availability::In(left),
-        _ => Availability::Available,
+    match wait.saturating_sub(age(since)) {
+        Duration::ZERO => Availability::Available,
+        left => Availability::In(left),
     }
 }
 
@@ -203,11 +202,11 @@ mod tests {
 
     #[test]
     fn a_pod_is_available_once_it_was_ready_for_long_enough() {
-        let at = |second| Timestamp::from_second(second).unwrap();
+        let after = |seconds| move |_| Duration::from_secs(seconds);
         let pod = ready(pod("a", on("n1")), 100);
-        assert_eq!(availability(&pod, 0, at(100)), Availability::Available);
-        assert_eq!(availability(&pod, 10, at(104)), Availability::In(Duration::from_secs(6)));
-        assert_eq!(availability(&pod, 10, at(110)), Availability::Available);
-        assert_eq!(availability(&super::build::pod("b", on("n1")), 0, at(100)), Availability::No);
+        assert_eq!(availability(&pod, 0, after(0)), Availability::Available);
+        assert_eq!(availability(&pod, 10, after(4)), Availability::In(Duration::from_secs(6)));
+        assert_eq!(availability(&pod, 10, after(10)), Availability::Available);
+        assert_eq!(availability(&super::build::pod("b", on("n1")), 0, after(9)), Availability::No);
     }
 }

@@ -136,7 +136,7 @@ fn status(
         let has = |(key, value): (&String, &String)| labels.and_then(|all| all.get(key)) == Some(value);
         labelled += i32::from(wanted_labels.iter().all(has));
         ready += i32::from(pods::is_ready(pod));
-        match pods::availability(pod, min_ready, now) {
+        match pods::availability(pod, min_ready, |since| world.age(since, now)) {
             Availability::Available => available += 1,
             Availability::In(left) => next_look = Some(next_look.map_or(left, |other| other.min(left))),
             Availability::No => {}

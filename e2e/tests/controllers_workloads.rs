@@ -1,24 +1,32 @@
-//! Deployments and ReplicaSets against the real server: rollouts, scaling, rollback, history, adoption, healing.
+//! Deployments and ReplicaSets against the real server: rollouts, scaling, rollback, history, adoption, healing. And pods that
+//! their node drives out.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use claw_client::{
     Client, ObjectKey,
     request::{DeleteOptions, ListOptions, PatchKind, Propagation},
 };
+use claw_controllers::node_lifecycle::NodeLifecycle;
 use claw_e2e::{
     states,
     unreliable::{Faults, Unreliable},
     wait::{SOON, check, until_async},
 };
-use claw_runtime::Env;
+use claw_runtime::{Env, env::ManualClock};
 use claw_testing::{Report, TestCluster, healthy, object};
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    core::v1::{Event, Pod},
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, ReplicaSet},
+        core::v1::{Event, Node, Pod},
+    },
+    jiff::Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -491,5 +499,59 @@ async fn lost_answers_and_broken_watches_are_survived() {
     cluster.client.namespaced::<Deployment>(NS).delete("web", options).await.expect("deletes");
     cluster.until_gone::<Deployment>(NS, "web").await;
     assert_eq!((active_pods(&cluster).await.len(), sets(&cluster).await.len()), (0, 0));
+    cluster.stop().await;
+}
+
+/// A pod on n1, which tolerates what drives others out from there for so long.
+async fn tolerating(cluster: &TestCluster, name: &str, seconds: u32) {
+    let pod: Pod = object(json!({
+        "metadata": {"name": name, "namespace": NS},
+        "spec": {
+            "nodeName": "n1",
+            "containers": [{"name": "c", "image": "app:1"}],
+            "terminationGracePeriodSeconds": 1,
+            "tolerations": [
+                {"key": "mine", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds},
+            ],
+        },
+    }));
+    cluster.client.namespaced::<Pod>(NS).create(&pod).await.expect("a valid pod");
+}
+
+/// Waits until a pod is driven out. As it waits, a little time passes, since repeated writes wait for that.
+async fn driven_out(cluster: &TestCluster, clock: &ManualClock, name: &str) {
+    let pods = cluster.client.namespaced::<Pod>(NS);
+    until_async(&format!("{name} is driven out"), SOON, || async {
+        clock.advance(Duration::from_millis(10));
+        let found = pods.find(name).await.map_err(|error| error.to_string())?;
+        let is_leaving = found.as_ref().is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
+        check(is_leaving, format!("{found:?}"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_drives_no_pod_out_and_keeps_none() {
+    let mut cluster = TestCluster::start().await;
+    cluster.machine("n1", healthy).await;
+    let began = Timestamp::now();
+    let (env, clock) = Env::manual(began, 7);
+    cluster.run_on(env, NodeLifecycle);
+    let taint = json!({"spec": {"taints": [{"key": "mine", "effect": "NoExecute"}]}});
+    let nodes = cluster.client.all::<Node>();
+    nodes.patch("n1", None, PatchKind::Strategic, &taint).await.expect("a valid patch");
+    tolerating(&cluster, "patient", 300).await;
+    let day = Duration::from_secs(86_400);
+    // Each goes in a run of its own: when the last has, what follows from the clock has long been done.
+    for (name, wall) in [("first", began), ("second", began + day), ("third", began + day)] {
+        clock.set(wall);
+        tolerating(&cluster, name, 0).await;
+        driven_out(&cluster, &clock, name).await;
+    }
+    let patient = cluster.client.namespaced::<Pod>(NS).get("patient").await.expect("it is there");
+    assert_eq!(patient.metadata.deletion_timestamp, None, "a day on the wall is no day");
+    clock.set(began - day);
+    clock.advance(Duration::from_secs(300));
+    driven_out(&cluster, &clock, "patient").await;
     cluster.stop().await;
 }

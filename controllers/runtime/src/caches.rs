@@ -10,14 +10,21 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use claw_client::{Client, Reflector, ResourceRef, Snapshot, Store, api::Object, cache::Writer};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{env::Env, execute::Failure, owner};
+use crate::{
+    ages::{self, Ages},
+    env::Env,
+    execute::Failure,
+    owner,
+};
 
 /// Index of objects without a controlling owner, under their namespace: candidates for adoption.
 pub const ORPHANS: &str = "orphans";
@@ -39,6 +46,7 @@ pub struct Caches {
 struct Inner {
     source: Option<(Client, Env, CancellationToken)>,
     kinds: Mutex<HashMap<TypeId, Arc<dyn AnyStore>>>,
+    ages: Ages,
 }
 
 impl Caches {
@@ -53,7 +61,7 @@ impl Caches {
     }
 
     fn from(source: Option<(Client, Env, CancellationToken)>) -> Self {
-        Self { inner: Arc::new(Inner { source, kinds: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { source, kinds: Mutex::default(), ages: Ages::default() }) }
     }
 
     /// The cache of a kind.
@@ -163,6 +171,16 @@ impl World {
         });
         let snapshot = Arc::clone(snapshot).downcast::<Snapshot<K>>();
         snapshot.unwrap_or_else(|_| unreachable!("snapshots are filed under their own TypeId"))
+    }
+
+    /// How long ago a time stamp of some object was; `now` is the plan's. What passes is measured, so that setting the clock on
+    /// the wall moves no deadline: `now` alone is for time stamps to be written. One that is yet to come is of age zero.
+    /// In a world that is offline it is the difference of the two.
+    pub fn age(&self, stamp: Timestamp, now: Timestamp) -> Duration {
+        match &self.caches.inner.source {
+            Some((_, env, _)) => self.caches.inner.ages.age(stamp, now, env.uptime()),
+            None => ages::between(stamp, now),
+        }
     }
 
     /// What the last run for this object failed at, if it failed: for conditions such as `ReplicaFailure`.

@@ -54,8 +54,7 @@ impl Env {
     pub fn manual(start: Timestamp, seed: u64) -> (Self, ManualClock) {
         let clock = ManualClock {
             inner: Arc::new(Manual {
-                start,
-                state: Mutex::new(ManualState::default()),
+                state: Mutex::new(ManualState { start, ..ManualState::default() }),
                 random: SplitMix::new(seed),
             }),
         };
@@ -152,19 +151,26 @@ pub struct ManualClock {
 }
 
 struct Manual {
-    start: Timestamp,
     state: Mutex<ManualState>,
     random: SplitMix,
 }
 
 #[derive(Default)]
 struct ManualState {
+    /// What the wall said when nothing had elapsed.
+    start: Timestamp,
     elapsed: Duration,
     sleepers: BTreeMap<(Duration, u64), oneshot::Sender<()>>,
     count: u64,
 }
 
 impl ManualClock {
+    /// Sets the clock on the wall, as anybody may at any time. Nothing passes.
+    pub fn set(&self, wall: Timestamp) {
+        let mut state = self.inner.state.lock();
+        state.start = wall.saturating_sub(to_signed(state.elapsed)).unwrap_or(Timestamp::MIN);
+    }
+
     /// Lets `duration` pass: everything that slept until then wakes.
     pub fn advance(&self, duration: Duration) {
         let woken = {
@@ -183,8 +189,8 @@ impl ManualClock {
 
 impl Host for Manual {
     fn now(&self) -> Timestamp {
-        let elapsed = to_signed(self.state.lock().elapsed);
-        self.start.saturating_add(elapsed).unwrap_or(Timestamp::MAX)
+        let state = self.state.lock();
+        state.start.saturating_add(to_signed(state.elapsed)).unwrap_or(Timestamp::MAX)
     }
 
     fn uptime(&self) -> Duration {
@@ -253,6 +259,9 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         assert!(futures::poll!(&mut sleep).is_ready());
         assert_eq!(env.now().as_second(), 5);
+        clock.set(Timestamp::from_second(1_000).unwrap());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!((env.now().as_second(), env.uptime().as_secs()), (1_001, 6), "the wall may be set");
     }
 
     #[tokio::test(start_paused = true)]

@@ -76,6 +76,8 @@
 //!   change under its hands.
 //! * **Read your writes.** An object is planned again only when the caches show what its last run wrote. So a plan that
 //!   makes what is missing makes it once.
+//! * **A clock that is set moves no deadline.** How long ago a time stamp was, [`World::age`] tells by what has passed since it
+//!   was first asked; the wall is believed once.
 //! * **Order.** Actions happen in the order of the plan, neighbours of one verb and kind side by side; the first failure
 //!   ends the run. The status is written last, in one request, and only if it differs.
 //! * **Nobody is overwritten.** Actions are guarded by the uid of the object they were planned for, updates and
@@ -111,6 +113,7 @@
 #![warn(missing_docs)]
 
 pub mod action;
+mod ages;
 pub mod caches;
 pub mod conditions;
 pub mod controller;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use claw_runtime::conditions::{self, Condition as _, FALSE, TRUE, UNKNOWN};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::{
     api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -85,9 +85,9 @@ impl Rollout<'_> {
         self.deployment.status.as_ref().is_some_and(|status| is_complete(self.deployment, status))
     }
 
-    fn deadline(&self) -> Option<SignedDuration> {
+    fn deadline(&self) -> Option<Duration> {
         let seconds = self.spec.progress_deadline_seconds.unwrap_or(600);
-        (seconds != NO_DEADLINE).then(|| SignedDuration::from_secs(i64::from(seconds)))
+        (seconds != NO_DEADLINE).then(|| Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
     }
 }
 
@@ -202,7 +202,7 @@ impl Conditions {
             self.progress(TRUE, COMPLETE, &format!("{about} has successfully progressed."), now);
         } else if has_progressed(&old, &new) {
             self.renew(&format!("{about} is progressing."), now);
-        } else if self.is_overdue(deadline, now) {
+        } else if self.is_overdue(rollout, deadline) {
             self.progress(FALSE, TIMED_OUT, &format!("{about} has timed out progressing."), now);
         }
     }
@@ -216,14 +216,14 @@ impl Conditions {
         }
     }
 
-    fn is_overdue(&self, deadline: SignedDuration, now: Timestamp) -> bool {
+    fn is_overdue(&self, rollout: &Rollout<'_>, deadline: Duration) -> bool {
         match self.progressing() {
             None => false,
             Some(condition) if condition.reason() == COMPLETE => false,
             Some(condition) if condition.reason() == TIMED_OUT => true,
             Some(condition) => {
-                let since = condition.last_update_time.as_ref().map_or(now, |time| time.0);
-                now.duration_since(since) > deadline
+                let since = condition.last_update_time.as_ref();
+                since.is_some_and(|since| rollout.world.age(since.0, rollout.now) > deadline)
             }
         }
     }
@@ -233,8 +233,7 @@ impl Conditions {
         let deadline = rollout.deadline()?;
         let condition = self.progressing().filter(|c| ![COMPLETE, TIMED_OUT].contains(&c.reason()))?;
         let since = condition.last_update_time.as_ref()?.0;
-        let left = deadline.saturating_sub(rollout.now.duration_since(since));
-        Some(Duration::try_from(left).unwrap_or_default() + DEADLINE_SLACK)
+        Some(deadline.saturating_sub(rollout.world.age(since, rollout.now)) + DEADLINE_SLACK)
     }
 
     /// Passes on why a set cannot create its pods.

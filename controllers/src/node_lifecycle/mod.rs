@@ -8,7 +8,7 @@
 
 mod rules;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use claw_client::{ObjectKey, request::PatchKind};
 use claw_runtime::{
@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::json;
 
-use rules::Stay;
+use rules::{Expelling, Stay};
 
 /// Keeps taints and evictions level with the readiness of nodes.
 pub struct NodeLifecycle;
@@ -43,12 +43,14 @@ impl Controller for NodeLifecycle {
     fn plan(&self, node: &Arc<Node>, world: &World, now: Timestamp) -> Plan {
         let mut plan = Plan::nothing();
         if let Some(taints) = rules::taints(node, now) {
-            // The taints come first and alone: evictions count from the time written into them.
+            // The taints come first and alone: evictions count from when they are seen.
             return plan.then(Action::merge_unchanged(&**node, json!({"spec": {"taints": taints}})));
         }
         if is_healthy(node) {
             return plan;
         }
+        // Asked about as soon as they are seen, whoever is there to be driven out: what passes from here on is measured.
+        let expelling = rules::expelling(node, |since| world.age(since, now));
         let pods = world.kind::<Pod>();
         let here: Vec<&Arc<Pod>> =
             pods.iter().filter(|pod| node_of(pod) == node.metadata.name.as_deref()).collect();
@@ -64,19 +66,15 @@ impl Controller for NodeLifecycle {
             plan.outcome = Outcome::Wait { reason: "no node is ready, so no pod is evicted".to_owned() };
             return plan;
         }
-        evictions(plan, node, &here, now)
+        evictions(plan, &expelling, &here)
     }
 }
 
-fn evictions(mut plan: Plan, node: &Node, pods: &[&Arc<Pod>], now: Timestamp) -> Plan {
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+fn evictions(mut plan: Plan, expelling: &[Expelling<'_>], pods: &[&Arc<Pod>]) -> Plan {
     for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-        match rules::stay(taints, pod, now) {
+        match rules::stay(expelling, pod) {
             Stay::Forever => {}
-            Stay::Until(moment) => {
-                let wait = Duration::try_from(moment.duration_since(now)).unwrap_or_default();
-                plan.look_again_after(wait);
-            }
+            Stay::For(left) => plan.look_again_after(left),
             Stay::Over => {
                 let place = pod.metadata.namespace.as_deref().unwrap_or_default();
                 plan = plan.then(Action::delete(&***pod).on_success(

@@ -1,6 +1,8 @@
 //! The rules of node lifecycle, pure: which taints a node's state asks for, and when a pod must leave.
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Node, Pod, Taint},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -70,23 +72,35 @@ pub fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
     (next != current).then_some(next)
 }
 
+/// A taint that drives pods out, and for how long it has been there.
+pub type Expelling<'a> = (&'a Taint, Duration);
+
+/// The `NoExecute` taints of a node.
+pub fn expelling(node: &Node, age: impl Fn(Timestamp) -> Duration) -> Vec<Expelling<'_>> {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let expelling = taints.filter(|taint| taint.effect == "NoExecute");
+    expelling
+        .map(|taint| (taint, taint.time_added.as_ref().map(|time| age(time.0)).unwrap_or_default()))
+        .collect()
+}
+
 /// When a pod must leave its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stay {
     /// Nothing drives it out.
     Forever,
-    /// It tolerates what is wrong until then.
-    Until(Timestamp),
+    /// It tolerates what is wrong for so long.
+    For(Duration),
     /// It must go now.
     Over,
 }
 
-/// What the `NoExecute` taints of a node mean for a pod on it. Several tolerations of one taint count
+/// What these taints of a node mean for a pod on it. Several tolerations of one taint count
 /// by the shortest; several taints by the first that runs out.
-pub fn stay(taints: &[Taint], pod: &Pod, now: Timestamp) -> Stay {
+pub fn stay(expelling: &[Expelling<'_>], pod: &Pod) -> Stay {
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-    let mut earliest: Option<Timestamp> = None;
-    for taint in taints.iter().filter(|taint| taint.effect == "NoExecute") {
+    let mut shortest: Option<Duration> = None;
+    for (taint, age) in expelling {
         let mut covering = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
         if covering.peek().is_none() {
             return Stay::Over;
@@ -94,14 +108,13 @@ pub fn stay(taints: &[Taint], pod: &Pod, now: Timestamp) -> Stay {
         let Some(seconds) = covering.filter_map(|toleration| toleration.toleration_seconds).min() else {
             continue;
         };
-        let since = taint.time_added.as_ref().map_or(now, |time| time.0);
-        let until = since.saturating_add(SignedDuration::from_secs(seconds.max(0))).unwrap_or(now);
-        earliest = Some(earliest.map_or(until, |other| other.min(until)));
+        let left = Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).saturating_sub(*age);
+        shortest = Some(shortest.map_or(left, |other| other.min(left)));
     }
-    match earliest {
+    match shortest {
         None => Stay::Forever,
-        Some(until) if until <= now => Stay::Over,
-        Some(until) => Stay::Until(until),
+        Some(Duration::ZERO) => Stay::Over,
+        Some(left) => Stay::For(left),
     }
 }
 
@@ -184,9 +197,13 @@ mod tests {
         node.spec.as_mut().unwrap().taints = taints(&node, at(5));
         assert_eq!(taints(&node, at(50)), None, "it is told once");
         let tolerating = pod(json!([{"key": "mine", "operator": "Exists", "tolerationSeconds": 30}]));
-        let taints = node.spec.unwrap().taints.unwrap();
-        assert_eq!(stay(&taints, &tolerating, at(20)), Stay::Until(at(35)));
-        assert_eq!(stay(&taints, &tolerating, at(36)), Stay::Over);
+        assert_eq!(stay_at(20, &node, &tolerating), Stay::For(Duration::from_secs(15)));
+        assert_eq!(stay_at(36, &node, &tolerating), Stay::Over);
+    }
+
+    fn stay_at(second: i64, node: &Node, pod: &Pod) -> Stay {
+        let age = |since| Duration::try_from(at(second).duration_since(since)).unwrap();
+        stay(&expelling(node, age), pod)
     }
 
     fn pod(tolerations: Value) -> Pod {
@@ -198,17 +215,18 @@ mod tests {
 
     #[test]
     fn a_pod_stays_as_long_as_it_tolerates() {
-        let gone: Vec<Taint> = taints(&node("Unknown", json!({})), at(100)).unwrap();
+        let mut gone = node("Unknown", json!({}));
+        gone.spec.as_mut().unwrap().taints = taints(&gone, at(100));
         let for_seconds = |seconds: i64| json!([{"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
         for (tolerations, now, expected) in [
             (json!([]), 100, Stay::Over),
-            (for_seconds(300), 100, Stay::Until(at(400))),
+            (for_seconds(300), 100, Stay::For(Duration::from_secs(300))),
             (for_seconds(300), 400, Stay::Over),
             (for_seconds(0), 100, Stay::Over),
             (json!([{"operator": "Exists"}]), 10_000, Stay::Forever),
         ] {
-            assert_eq!(stay(&gone, &pod(tolerations.clone()), at(now)), expected, "{tolerations}");
+            assert_eq!(stay_at(now, &gone, &pod(tolerations.clone())), expected, "{tolerations}");
         }
-        assert_eq!(stay(&[], &pod(json!([])), at(0)), Stay::Forever);
+        assert_eq!(stay(&[], &pod(json!([]))), Stay::Forever);
     }
 }

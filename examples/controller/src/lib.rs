@@ -50,7 +50,7 @@ impl Controller for Sweeps {
         let runs = Runs::of(sweep, world);
         let status = runs.status(sweep, world, now);
         let plan = Plan { actions: runs.next_steps(sweep), ..Plan::default() }.status(&status);
-        match time_left(sweep, &status, now) {
+        match time_left(sweep, &status, |since| world.age(since, now)) {
             None => plan,
             Some(Duration::ZERO) => plan.then(Action::delete(&**sweep)),
             Some(left) => plan.again_after(left),
@@ -138,11 +138,10 @@ fn new_pod(sweep: &Sweep, name: &str, value: &str) -> Pod {
 }
 
 /// How long a complete sweep is still kept, where it says how long.
-fn time_left(sweep: &Sweep, status: &SweepStatus, now: Timestamp) -> Option<Duration> {
+fn time_left(sweep: &Sweep, status: &SweepStatus, age: impl Fn(Timestamp) -> Duration) -> Option<Duration> {
     let kept = Duration::from_secs(sweep.spec.ttl_seconds_after_finished?.into());
     let complete = conditions::find(&status.conditions, COMPLETE).filter(|it| it.status == "True")?;
-    let age = Duration::try_from(now.duration_since(complete.since()?)).unwrap_or_default();
-    Some(kept.saturating_sub(age))
+    Some(kept.saturating_sub(age(complete.since()?)))
 }
 
 fn name_of(pod: &Pod) -> &str {
