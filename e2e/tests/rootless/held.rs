@@ -6,7 +6,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{NODE, apply, can_run, cluster, delete_all, inside, lines, of_ours, one_inside};
+use crate::{ANSWERS, NODE, apply, can_run, cluster, delete_all, inside, lines, of_ours, one_inside};
 
 const PODS: &str = r#"
 apiVersion: v1
@@ -16,22 +16,6 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
     - {name: main, image: "clawbernetes.io/toolbox:1", args: [lines, --count, "1000000", --interval-ms, "20"]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: answers}
-spec: {selector: {app: answers}, ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: answers, labels: {app: answers}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-    - name: main
-      image: clawbernetes.io/toolbox:1
-      args: [serve, --port, "8080"]
-      readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
 "#;
 
 #[test]
@@ -43,7 +27,7 @@ fn containers_outlive_the_agent_of_an_ordinary_user_and_end_with_whoever_holds_t
     }
     let (mut cluster, _) = cluster(User::new);
     let kubectl = cluster.kubectl();
-    apply(&kubectl, PODS, &["talks", "answers"]);
+    apply(&kubectl, &[PODS, ANSWERS].concat(), &["talks", "answers"]);
     let (process, said) = (one_inside(&cluster, "lines"), lines(&kubectl, "talks"));
 
     for _ in 0..2 {

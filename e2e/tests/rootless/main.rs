@@ -18,6 +18,26 @@ use claw_e2e::{
 
 const NODE: &str = "users";
 
+/// A pod that answers over HTTP, and the service by which it is found, on each machine too. To be put behind other manifests.
+const ANSWERS: &str = r#"
+---
+apiVersion: v1
+kind: Service
+metadata: {name: answers}
+spec: {type: NodePort, selector: {app: answers}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: answers, labels: {app: answers}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: clawbernetes.io/toolbox:1
+      args: [serve, --port, "8080"]
+      readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+"#;
+
 /// Whether a story of users can run here.
 fn can_run(story: &str) -> bool {
     need::all(story, &[Need::Root, Need::Users, Need::Kubectl])

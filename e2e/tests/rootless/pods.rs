@@ -12,29 +12,13 @@ use claw_e2e::{
     wait,
 };
 
-use crate::{NODE, apply, can_run, cluster, delete_all, lines, one_inside, until_told};
+use crate::{ANSWERS, NODE, apply, can_run, cluster, delete_all, lines, one_inside, until_told};
 
 const PODS: &str = r#"
 apiVersion: v1
 kind: Secret
 metadata: {name: word}
 stringData: {word: hidden}
----
-apiVersion: v1
-kind: Service
-metadata: {name: answers}
-spec: {type: NodePort, selector: {app: answers}, ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: answers, labels: {app: answers}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-    - name: main
-      image: clawbernetes.io/toolbox:1
-      args: [serve, --port, "8080"]
-      readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
 ---
 apiVersion: v1
 kind: Pod
@@ -76,7 +60,7 @@ fn pods_of_an_ordinary_user_run_talk_and_find_each_other() {
     let limits = r#"jsonpath={.status.conditions[?(@.type=="LimitsEnforced")].status}"#;
     assert_eq!(kubectl.ok(&["get", "node", NODE, "-o", limits]), "False", "what is not kept is not promised");
     assert!(kubectl.ok(&["get", "node", "-l", "clawbernetes.io/rootless=true"]).contains(NODE));
-    apply(&kubectl, PODS, &["answers", "talks", "on-the-machine"]);
+    apply(&kubectl, &[PODS, ANSWERS].concat(), &["answers", "talks", "on-the-machine"]);
 
     belongs_to_the_user(&cluster, &kubectl);
     assert_eq!(lines(&kubectl, "talks")[0], "line 1");
