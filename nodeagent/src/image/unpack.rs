@@ -45,9 +45,6 @@ const HEADERS_BYTES_MAX: u64 = 2 << 20;
 /// A ratio says nothing about small layers: a few zeros compress to nothing.
 const RATIO_FROM_BYTES: u64 = 64 << 20;
 
-/// Of the paths of a layer's folders, which are kept in memory. Those of the largest real layers take some 10 MiB.
-const FOLDERS_BYTES_MAX: usize = 64 << 20;
-
 /// Names with a meaning of their own begin with it.
 const WHITEOUT: &[u8] = b".wh.";
 /// Says that a folder has nothing of lower layers.
@@ -64,13 +61,21 @@ pub struct Limits {
     pub ratio_max: u64,
     /// Files, folders and links of one layer.
     pub entries_max: u64,
+    /// Bytes of the paths of a layer's folders, which are kept in memory.
+    pub folders_bytes_max: usize,
 }
 
 impl Default for Limits {
     /// Four times the largest images in use, which carry models; the largest ratio of real layers is about 50, that of
-    /// bombs 1,000 and more; the most entries of real layers are about 500,000.
+    /// bombs 1,000 and more; the most entries of real layers are about 500,000; the paths of the folders of the largest take some
+    /// 10 MiB.
     fn default() -> Self {
-        Self { image_bytes_max: 512 << 30, ratio_max: 250, entries_max: 4_000_000 }
+        Self {
+            image_bytes_max: 512 << 30,
+            ratio_max: 250,
+            entries_max: 4_000_000,
+            folders_bytes_max: 64 << 20,
+        }
     }
 }
 
@@ -381,8 +386,9 @@ impl<'a> Unpacker<'a> {
         if self.folder_times.insert(folder.to_owned(), mtime_s).is_none() {
             self.remembered_bytes += folder.as_os_str().len();
         }
-        if self.remembered_bytes > FOLDERS_BYTES_MAX {
-            let why = format!("the paths of the layer's folders take more than {FOLDERS_BYTES_MAX} bytes");
+        let bytes_max = self.limits.folders_bytes_max;
+        if self.remembered_bytes > bytes_max {
+            let why = format!("the paths of the layer's folders take more than {bytes_max} bytes");
             return Err(io::Error::other(why));
         }
         Ok(())
