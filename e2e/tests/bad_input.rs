@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    pin::pin,
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use claw_e2e::{
     need::{self, Need},
     wait,
 };
+use futures::{StreamExt as _, stream};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -19,6 +21,9 @@ const PATH: &str = "/api/v1/namespaces/default/configmaps";
 
 /// As many as the promise names.
 const WATCHES: usize = 10_000;
+
+/// As many are asked for at a time: the server works on one while the other side of another is worked on here.
+const WATCHES_AT_A_TIME: usize = 4;
 
 async fn post(http: &Http, body: impl Into<bytes::Bytes>) -> Answer {
     http.ask(Method::POST, PATH, &[("content-type", "application/json")], body).await.expect("an answer")
@@ -162,10 +167,10 @@ fn ten_thousand_watches_are_served_or_refused_in_words() {
         let list = http.get(PATH).await.expect("lists");
         let revision = list["metadata"]["resourceVersion"].as_str().expect("a revision");
         let path = format!("{PATH}?watch=true&resourceVersion={revision}");
-        let mut open = Vec::new();
-        let mut refused = 0;
-        for _ in 0..WATCHES {
-            let response = http.send(Method::GET, &path, &[], "").await;
+        let (mut open, mut refused) = (Vec::new(), 0);
+        let ask = |_| http.send(Method::GET, &path, &[], "");
+        let mut answers = pin!(stream::iter(0..WATCHES).map(ask).buffer_unordered(WATCHES_AT_A_TIME));
+        while let Some(response) = answers.next().await {
             match response {
                 Ok(response) if response.status() == 200 => open.push(response),
                 Ok(response) => {
