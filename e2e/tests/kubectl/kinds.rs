@@ -158,7 +158,8 @@ fn every_kind_is_made_shown_changed_and_judged_as_kubectl_knows_it() {
     if !need::all("every_kind_is_made_shown_changed_and_judged_as_kubectl_knows_it", &[Need::Kubectl]) {
         return;
     }
-    let cases: Vec<Case> = serde_yaml::from_str(include_str!("data/kinds.yaml")).expect("the data are sound");
+    let cases: Vec<Case> =
+        serde_yaml::from_str(include_str!("../data/kinds.yaml")).expect("the data are sound");
     let cluster = Cluster::start(Options::server());
     let mut faults = String::new();
     for kubectl in &cluster.kubectls() {
@@ -266,7 +267,8 @@ fn a_certificate_request_is_approved_once_and_names_who_asked() {
     if !need::all("a_certificate_request_is_approved_once_and_names_who_asked", &[Need::Kubectl]) {
         return;
     }
-    let cases: Vec<Case> = serde_yaml::from_str(include_str!("data/kinds.yaml")).expect("the data are sound");
+    let cases: Vec<Case> =
+        serde_yaml::from_str(include_str!("../data/kinds.yaml")).expect("the data are sound");
     let request = cases.iter().find(|case| case.kind == "CertificateSigningRequest").expect("it is listed");
     let cluster = Cluster::start(Options::server());
     for kubectl in cluster.kubectls() {
