@@ -67,3 +67,31 @@ fn what_is_wrong_is_told_with_its_place_and_its_operation() {
     let runs = fault(|spec| spec["runs"] = json!(0));
     assert_eq!(runs, "runs: 0 is less than 1");
 }
+
+#[test]
+fn the_reference_names_every_field() {
+    let reference = include_str!("../../../../docs/kernel-jobs.md");
+    let schema = crate::kinds::schema_of::<KernelJob>();
+    let types = schema["$defs"].as_object().expect("types").iter();
+    let ours = types.filter(|(name, _)| name.starts_with("io.clawbernetes."));
+    let fields = ours.flat_map(|(name, of)| {
+        of["properties"].as_object().into_iter().flatten().map(move |(field, _)| (name, field))
+    });
+    let unnamed: Vec<_> = fields
+        .filter(|(_, field)| {
+            !["`", "."].iter().any(|before| reference.contains(&format!("{before}{field}`")))
+        })
+        .collect();
+    assert!(unnamed.is_empty(), "docs/kernel-jobs.md says nothing of {unnamed:?}");
+}
+
+#[test]
+fn what_a_schema_demands_may_still_be_missing_where_it_is_read() {
+    let schema = crate::kinds::schema_of::<KernelJob>();
+    let input = &schema["$defs"]["io.clawbernetes.v1.KernelInput"];
+    assert_eq!(input["required"], json!(["name", "dtype"]));
+    let bare = json!({"spec": {"inputs": [{}], "operations": [{}], "outputs": [{}]}, "status": {"attempts": [{}], "figures": {}, "outputs": [{}]}});
+    let job: KernelJob = serde_json::from_value(bare).expect("it is read");
+    let said = job.spec.order().expect_err("it is wrong").to_string();
+    assert!(said.starts_with("inputs[0]: "), "{said}");
+}
