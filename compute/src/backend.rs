@@ -43,6 +43,8 @@ pub enum Step {
     Reduce { reduction: Reduction, rows: Rows },
     /// As `Reduce`, the index of the extreme.
     ArgReduce { largest: bool, rows: Rows },
+    /// `(a, b)`, in words of 32 bits; counts as `Reduce` sums.
+    CountDifferent { rows: Rows },
     /// Within `[outer, n, inner]`, along `n`.
     Softmax { log: bool, rows: Rows },
     /// `(x, scale, shift)`, or `(x, scale)` for the root mean square.
@@ -84,6 +86,9 @@ pub struct Fault {
 /// A device that is open.
 pub trait Backend: Send + Sync {
     fn properties(&self) -> &Properties;
+
+    /// Bytes that nobody uses, other processes included; `None` where the driver does not tell.
+    fn memory_free_bytes(&self) -> Option<u64>;
 
     /// Memory with undefined content.
     fn allocate(&self, bytes: usize, lease: Lease) -> Result<Buffer>;

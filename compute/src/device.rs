@@ -17,15 +17,32 @@ pub struct Device {
     poisons: bool,
 }
 
-/// The devices that the machine's drivers know of, by name.
-fn names() -> Vec<String> {
-    let mut names = Vec::new();
+/// A device that a driver of this machine knows of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// How it is opened: `cuda:0`.
+    pub name: String,
+    /// Whether it calculates on a CPU, be it through Vulkan.
+    pub is_cpu: bool,
+}
+
+/// The devices that this machine's drivers know of, the fastest ways first. One card may be known to two drivers. Nothing is opened.
+#[must_use]
+pub fn known() -> Vec<Known> {
+    let mut known = Vec::new();
     #[cfg(feature = "cuda")]
-    names.extend((0..crate::cube::cuda::count()).map(|number| format!("cuda:{number}")));
+    known.extend(
+        (0..crate::cube::cuda::count()).map(|number| Known { name: format!("cuda:{number}"), is_cpu: false }),
+    );
     #[cfg(feature = "wgpu")]
-    names.extend((0..crate::cube::vulkan::count()).map(|number| format!("vulkan:{number}")));
-    names.push("cpu".to_owned());
-    names
+    known.extend(
+        crate::cube::vulkan::are_cpus()
+            .into_iter()
+            .enumerate()
+            .map(|(number, is_cpu)| Known { name: format!("vulkan:{number}"), is_cpu }),
+    );
+    known.push(Known { name: "cpu".to_owned(), is_cpu: true });
+    known
 }
 
 /// Squares of numbers, taken in another type.
@@ -56,7 +73,7 @@ impl Device {
     /// is opened by its name.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        names().iter().filter_map(|name| Self::open(name).ok()).collect()
+        known().iter().filter_map(|known| Self::open(&known.name).ok()).collect()
     }
 
     /// Opens a device by its name: `cpu`, `cuda:0`, `vulkan:0`.
@@ -97,7 +114,7 @@ impl Device {
         Ok(self)
     }
 
-    fn with(backend: Arc<dyn Backend>) -> Self {
+    pub(crate) fn with(backend: Arc<dyn Backend>) -> Self {
         let limit = backend.properties().memory_bytes.unwrap_or(u64::MAX);
         Self { backend, meter: Meter::new(limit), poisons: false }
     }
@@ -168,6 +185,18 @@ impl Device {
     /// Whatever went wrong since it was asked last.
     pub fn finish(&self) -> Result<()> {
         self.backend.finish()
+    }
+
+    /// Bytes that nobody uses on the device, where its driver tells.
+    #[must_use]
+    pub fn memory_free_bytes(&self) -> Option<u64> {
+        self.backend.memory_free_bytes()
+    }
+
+    /// Bytes that tensors may use at most.
+    #[must_use]
+    pub fn memory_limit(&self) -> u64 {
+        self.meter.limit()
     }
 
     pub(crate) fn download(&self, buffer: &Buffer, bytes: usize) -> Result<Vec<u8>> {

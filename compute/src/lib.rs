@@ -32,6 +32,7 @@ mod memory;
 mod philox;
 mod plan;
 pub mod proof;
+pub mod qualify;
 pub mod reference;
 mod tensor;
 
@@ -40,6 +41,6 @@ pub use claw_graph::{
     Binary, Cost, DType, Distribution, Graph, GraphError, Node, Op, Reduction, Shape, ShapeError, TensorType,
     Unary, Value,
 };
-pub use device::Device;
+pub use device::{Device, Known, known};
 pub use error::Error;
 pub use tensor::{Element, Tensor};

@@ -44,7 +44,9 @@ fn per_element(op: &Op, operands: &[&TensorType]) -> u64 {
             let keys = extent(1, 2) * (extent(0, 1) + extent(2, 1)) * 2 / extent(2, 1).max(1);
             if *causal { keys / 2 } else { keys }
         }
-        Op::Reduce { axis, .. } | Op::ArgReduce { axis, .. } => operands[0].shape[*axis] as u64,
+        Op::Reduce { axis, .. } | Op::ArgReduce { axis, .. } | Op::CountDifferent { axis, .. } => {
+            operands[0].shape[*axis] as u64
+        }
         Op::Softmax { .. } => 5,
         Op::LayerNorm { .. } => 8,
         Op::RmsNorm { .. } => 4,

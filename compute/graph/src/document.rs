@@ -25,7 +25,7 @@ pub struct Operation {
     /// Along which axis of the first operand; negative ones count from the last, which is the default where one is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub axis: Option<i64>,
-    /// `Reduce…`, `ArgMax`, `ArgMin`: whether the axis stays, with extent 1.
+    /// `Reduce…`, `ArgMax`, `ArgMin`, `CountDifferent`: whether the axis stays, with extent 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_axis: Option<bool>,
     /// `Reshape`, `Broadcast`, `Fill`, `Random`: the extents of the result.
@@ -249,7 +249,7 @@ fn reduced(reduction: Reduction) -> &'static str {
 }
 
 /// Operations that are neither functions of one or two numbers nor reductions.
-const OTHERS: [&str; 23] = [
+const OTHERS: [&str; 24] = [
     "Where",
     "Cast",
     "Reshape",
@@ -259,6 +259,7 @@ const OTHERS: [&str; 23] = [
     "Concat",
     "ArgMax",
     "ArgMin",
+    "CountDifferent",
     "Softmax",
     "LogSoftmax",
     "LayerNorm",
@@ -313,6 +314,7 @@ impl Attributes {
             "ArgMax" | "ArgMin" => {
                 Op::ArgReduce { largest: name == "ArgMax", axis: self.axis()?, keep: self.keep() }
             }
+            "CountDifferent" => Op::CountDifferent { axis: self.axis()?, keep: self.keep() },
             "Softmax" | "LogSoftmax" => Op::Softmax { axis: self.axis()?, log: name == "LogSoftmax" },
             "LayerNorm" => Op::LayerNorm { epsilon: self.epsilon() },
             "RmsNorm" => Op::RmsNorm { epsilon: self.epsilon() },

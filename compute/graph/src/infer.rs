@@ -44,6 +44,7 @@ pub fn infer(op: &Op, operands: &[&TensorType]) -> Inferred {
         Op::Concat { axis } => concat(*axis, operands),
         Op::Reduce { reduction, axis, keep } => reduce(*reduction, *axis, *keep, operands),
         Op::ArgReduce { axis, keep, .. } => arg_reduce(*axis, *keep, operands),
+        Op::CountDifferent { axis, keep } => count_different(*axis, *keep, operands),
         Op::Softmax { axis, .. } => {
             let [x] = floats(operands)?;
             has_axis(x, *axis)?;
@@ -250,6 +251,18 @@ fn arg_reduce(axis: usize, keep: bool, operands: &[&TensorType]) -> Inferred {
     let shape = reduced(x, axis, keep)?;
     not_empty(x, axis)?;
     countable(x, axis)?;
+    one(DType::I32, shape)
+}
+
+fn count_different(axis: usize, keep: bool, operands: &[&TensorType]) -> Inferred {
+    let [a, b] = count(operands)?;
+    if a != b || !matches!(a.dtype, DType::F32 | DType::I32) {
+        return misfit(format!(
+            "compares bits of f32 or of i32 in one shape, not {a} and {b}: put a Cast before them"
+        ));
+    }
+    let shape = reduced(a, axis, keep)?;
+    countable(a, axis)?;
     one(DType::I32, shape)
 }
 

@@ -14,6 +14,7 @@ mod graph;
 mod infer;
 mod op;
 pub mod order;
+pub mod qualification;
 mod shape;
 
 pub use cost::Cost;

@@ -75,6 +75,14 @@ pub enum Op {
         /// Whether the axis stays, with extent 1.
         keep: bool,
     },
+    /// `(a, b)`: how many (`I32`) of their elements differ in any bit, along an axis. Both `F32`, or both `I32`, of one shape. Tells whether
+    /// two results are the same without moving them, NaNs and signs of zeros among them.
+    CountDifferent {
+        /// The axis along which is counted.
+        axis: usize,
+        /// Whether the axis stays, with extent 1.
+        keep: bool,
+    },
     /// `exp(x - max) / Σ exp(x - max)` along an axis, or its logarithm.
     Softmax {
         /// The axis that sums to 1.
@@ -286,6 +294,7 @@ impl Op {
             },
             Self::ArgReduce { largest: true, .. } => "ArgMax",
             Self::ArgReduce { largest: false, .. } => "ArgMin",
+            Self::CountDifferent { .. } => "CountDifferent",
             Self::Softmax { log: false, .. } => "Softmax",
             Self::Softmax { log: true, .. } => "LogSoftmax",
             Self::LayerNorm { .. } => "LayerNorm",

@@ -27,7 +27,7 @@ pub struct Cpu {
 
 impl Cpu {
     pub fn new() -> Self {
-        let memory_bytes = machine_memory_bytes();
+        let memory_bytes = machine_memory("MemTotal:");
         Self {
             properties: Properties {
                 id: "cpu".to_owned(),
@@ -43,10 +43,10 @@ impl Cpu {
     }
 }
 
-/// Memory of the machine; `None` where the system does not say.
-fn machine_memory_bytes() -> Option<u64> {
+/// A figure of the machine's memory, in bytes; `None` where the system does not say.
+fn machine_memory(figure: &str) -> Option<u64> {
     let told = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = told.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = told.lines().find_map(|line| line.strip_prefix(figure))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
@@ -84,6 +84,14 @@ fn write(view: &View) -> ElementsMut<'_> {
 fn set(fault: &Fault) {
     let mut words = Memory::of(&fault.buffer).write().unwrap_or_else(PoisonError::into_inner);
     bytemuck::cast_slice_mut::<u64, u32>(&mut words)[fault.word] = 1;
+}
+
+/// What a broken device does to a result.
+#[cfg(test)]
+pub fn flip_a_bit(view: &View) {
+    let mut words = Memory::of(&view.buffer).write().unwrap_or_else(PoisonError::into_inner);
+    let middle = words.len() / 2;
+    words[middle] ^= 1 << 23;
 }
 
 impl Elements<'_> {
@@ -217,6 +225,10 @@ impl Backend for Cpu {
         &self.properties
     }
 
+    fn memory_free_bytes(&self) -> Option<u64> {
+        machine_memory("MemAvailable:")
+    }
+
     fn allocate(&self, bytes: usize, lease: Lease) -> Result<Buffer> {
         let mut words = Vec::new();
         let length = bytes.div_ceil(8);
@@ -256,6 +268,7 @@ impl Backend for Cpu {
             Step::ArgReduce { largest, rows } => {
                 with_float!(dtype, arg_reduce(*largest, *rows, &operands[0], to))
             }
+            Step::CountDifferent { rows } => rows::count_different(*rows, operands, to),
             Step::Softmax { log, rows } => with_float!(dtype, softmax(*log, *rows, &operands[0], to)),
             Step::Norm { epsilon, rows } => with_float!(dtype, norm(*epsilon, *rows, operands, to)),
             Step::Rotary { base, offset } => with_float!(dtype, rotary(*base, *offset, &operands[0], to)),

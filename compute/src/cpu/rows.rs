@@ -85,6 +85,22 @@ pub fn arg_reduce<T: Float>(largest: bool, rows: Rows, x: &View, to: &View) {
     });
 }
 
+pub fn count_different(rows: Rows, operands: &[View], to: &View) {
+    let (a, b, mut counts) = (read(&operands[0]), read(&operands[1]), write(to));
+    // Bits are compared: floats are taken for what lies in memory, too.
+    let (a, b) = (a.of::<i32>(&operands[0]), b.of::<i32>(&operands[1]));
+    let block = rows.n * rows.inner;
+    let counts = counts.of::<i32>(to).par_chunks_mut(rows.inner);
+    counts.zip(a.par_chunks(block).zip(b.par_chunks(block))).for_each(|(counts, (a, b))| {
+        counts.fill(0);
+        for (a, b) in a.chunks(rows.inner).zip(b.chunks(rows.inner)) {
+            for (count, (a, b)) in counts.iter_mut().zip(a.iter().zip(b)) {
+                *count += i32::from(a != b);
+            }
+        }
+    });
+}
+
 pub fn softmax<T: Float>(log: bool, rows: Rows, x: &View, to: &View) {
     let (from, mut to_elements) = (read(x), write(to));
     scratch::in_place(rows, from.of::<T>(x), to_elements.of::<T>(to), |_, block| {

@@ -38,14 +38,26 @@ pub struct Cube<R: Runtime> {
     /// Why nothing of this device is believed any more.
     failed: Mutex<Option<Error>>,
     turns: rows::Turns,
+    /// Asks the driver for bytes that nobody uses.
+    free: Box<dyn Fn() -> Option<u64> + Send + Sync>,
 }
 
 impl<R: Runtime> Cube<R> {
     /// A backend over a client that nobody else uses.
-    fn new(mut client: ComputeClient<R>, properties: Properties) -> Self {
+    fn new(
+        mut client: ComputeClient<R>,
+        properties: Properties,
+        free: impl Fn() -> Option<u64> + Send + Sync + 'static,
+    ) -> Self {
         // SAFETY: the stream is of this client alone, and lives as long as it.
         unsafe { client.set_stream(StreamId { value: 1 }) };
-        Self { client, properties, failed: Mutex::new(None), turns: rows::Turns::default() }
+        Self {
+            client,
+            properties,
+            failed: Mutex::new(None),
+            turns: rows::Turns::default(),
+            free: Box::new(free),
+        }
     }
 
     /// Refuses if something failed before.
@@ -78,6 +90,10 @@ fn padded(bytes: usize) -> usize {
 impl<R: Runtime> Backend for Cube<R> {
     fn properties(&self) -> &Properties {
         &self.properties
+    }
+
+    fn memory_free_bytes(&self) -> Option<u64> {
+        (self.free)()
     }
 
     fn allocate(&self, bytes: usize, lease: Lease) -> Result<Buffer> {
@@ -118,6 +134,7 @@ impl<R: Runtime> Backend for Cube<R> {
             Step::Random { distribution, seed } => self.random(*distribution, *seed, to),
             Step::Reduce { reduction, rows } => self.reduce(*reduction, *rows, &operands[0], to),
             Step::ArgReduce { largest, rows } => self.arg_reduce(*largest, *rows, &operands[0], to),
+            Step::CountDifferent { rows } => self.count_different(*rows, operands, to),
             Step::Softmax { log, rows } => self.softmax(*log, *rows, &operands[0], to),
             Step::Norm { epsilon, rows } => self.norm(*epsilon, *rows, operands, to),
             Step::Rotary { base, offset } => self.rotary(*base, *offset, &operands[0], to),

@@ -41,9 +41,10 @@ mod through_wgpu {
         (instance, adapters)
     }
 
-    /// How many devices there are.
-    pub fn count() -> usize {
-        adapters().1.len()
+    /// Of each device, whether it calculates on a CPU.
+    pub fn are_cpus() -> Vec<bool> {
+        let is_cpu = |adapter: &wgpu::Adapter| adapter.get_info().device_type == wgpu::DeviceType::Cpu;
+        adapters().1.iter().map(is_cpu).collect()
     }
 
     /// Opens the device of this number.
@@ -82,14 +83,14 @@ mod through_wgpu {
             floats: floats(&client),
             is_cpu: info.device_type == wgpu::DeviceType::Cpu,
         };
-        Ok(Arc::new(Cube::new(client, properties)))
+        Ok(Arc::new(Cube::new(client, properties, || None)))
     }
 }
 
 /// Devices of Vulkan, or of Metal on a Mac.
 #[cfg(feature = "wgpu")]
 pub mod vulkan {
-    pub use super::through_wgpu::{count, open};
+    pub use super::through_wgpu::{are_cpus, open};
 }
 
 /// NVIDIA's devices through CUDA, whose driver and compiler are looked for at run time.
@@ -140,7 +141,19 @@ pub mod cuda {
             floats: floats(&client),
             is_cpu: false,
         };
-        Ok(Arc::new(Cube::new(client, properties)))
+        Ok(Arc::new(Cube::new(client, properties, move || free_bytes(number).ok())))
+    }
+
+    /// Bytes that nobody uses.
+    fn free_bytes(number: usize) -> std::result::Result<u64, result::DriverError> {
+        let device = result::device::get(i32::try_from(number).unwrap_or(i32::MAX))?;
+        // SAFETY: the device is one that the driver gave. Its context is CubeCL's, too, which holds it as long as the process lives; a
+        // thread that makes it its own disturbs nobody.
+        unsafe { result::ctx::set_current(result::primary_ctx::retain(device)?)? };
+        let free = result::mem_get_info().map(|(free, _)| free as u64);
+        // SAFETY: retained above.
+        unsafe { result::primary_ctx::release(device)? };
+        free
     }
 
     struct Facts {

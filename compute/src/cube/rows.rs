@@ -67,6 +67,13 @@ impl<R: Runtime> Cube<R> {
         );
     }
 
+    pub fn count_different(&self, rows: Rows, operands: &[View], to: &View) {
+        let Shared { count, dim, units, figures } = self.shared(rows);
+        let [a, b, to] =
+            [&operands[0], &operands[1], to].map(|view| self.words(view.buffer.memory::<Handle>().clone()));
+        bytes::count_different::launch(&self.client, count, dim, a, b, to, figures, units);
+    }
+
     pub fn softmax(&self, log: bool, rows: Rows, x: &View, to: &View) {
         let Shared { count, dim, units, figures } = self.shared(rows);
         kernels::softmax::launch(

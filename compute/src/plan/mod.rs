@@ -12,7 +12,7 @@ pub use program::{Instruction, Program};
 use crate::backend::{Rows, Step};
 use crate::memory::{Buffer, Layout, View};
 use crate::reference::round;
-use claw_graph::{DType, Graph, Node, Op, Reduction, Shape, TensorType, Value};
+use claw_graph::{DType, Distribution, Graph, Node, Op, Reduction, Shape, TensorType, Value};
 use program::{INSTRUCTIONS_MAX, OPERANDS_MAX};
 
 /// A buffer that a plan speaks of: the graph's inputs first.
@@ -326,6 +326,9 @@ impl<'graph> Planner<'graph> {
                 };
                 self.push(&node.name, literal(value), Vec::new(), results);
             }
+            Op::CountDifferent { .. } if is_empty(&operands[0]) => {
+                self.push(&node.name, whole_number(0), Vec::new(), results);
+            }
             Op::Quantize if is_empty(&operands[0]) => {
                 self.push(&node.name, literal(0.0), Vec::new(), results.split_off(1));
             }
@@ -344,18 +347,13 @@ impl<'graph> Planner<'graph> {
         };
         let along_last = || along(self.graph.of(node.operands[0]).shape.rank() - 1);
         match node.op.clone() {
-            // Of i32; those of floats are part of a program. One number is all there is to draw.
-            Op::Fill { value, .. } => {
-                let value = value as i32;
-                Step::Random {
-                    distribution: claw_graph::Distribution::Integers { low: value, high: value },
-                    seed: 0,
-                }
-            }
+            // Of i32; those of floats are part of a program.
+            Op::Fill { value, .. } => whole_number(value as i32),
             Op::Random { distribution, seed, .. } => Step::Random { distribution, seed },
             Op::Cast(_) => Step::Cast,
             Op::Reduce { reduction, axis, .. } => Step::Reduce { reduction, rows: along(axis) },
             Op::ArgReduce { largest, axis, .. } => Step::ArgReduce { largest, rows: along(axis) },
+            Op::CountDifferent { axis, .. } => Step::CountDifferent { rows: along(axis) },
             Op::Softmax { axis, log } => Step::Softmax { log, rows: along(axis) },
             Op::LayerNorm { epsilon } | Op::RmsNorm { epsilon } => {
                 Step::Norm { epsilon: epsilon as f32, rows: along_last() }
@@ -434,6 +432,11 @@ impl<'graph> Planner<'graph> {
             self.steps.push(Planned { name: name.to_owned(), step, operands, results, fault });
         }
     }
+}
+
+/// The same whole number everywhere: one is all there is to draw.
+const fn whole_number(value: i32) -> Step {
+    Step::Random { distribution: Distribution::Integers { low: value, high: value }, seed: 0 }
 }
 
 impl Expression {

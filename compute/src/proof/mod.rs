@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// The largest size of a number in the matrices.
-const ELEMENT_MAX: i32 = 3;
+pub(crate) const ELEMENT_MAX: i32 = 3;
 /// The largest size of a challenge: sums stay below 2^24.
 pub const SIZE_MAX: usize = 1 << 20;
 /// Challenges that are open at once. A verifier has one for each GPU that it is looking at.
@@ -212,7 +212,7 @@ impl Verifier {
 }
 
 /// A matrix's elements, drawn again as they are needed: the verifier holds none of it.
-fn drawn_matrix(seed: u64) -> impl Fn(usize) -> i64 {
+pub(crate) fn drawn_matrix(seed: u64) -> impl Fn(usize) -> i64 {
     move |at| {
         let word = crate::philox::block((at / 4) as u64, seed)[at % 4];
         let range = i64::from(2 * ELEMENT_MAX + 1);

@@ -49,6 +49,12 @@ pub fn run(op: &Op, operands: &[&Exact], results: &[&TensorType]) -> Option<Vec<
         Op::ArgReduce { largest, axis, .. } => {
             along(values(), axis_of(*axis), |row| vec![in_order(row, *largest)[0] as f64])
         }
+        Op::CountDifferent { axis, .. } => {
+            // A float64 holds the value of each exactly, with its sign.
+            let differs = |(a, b): (&f64, &f64)| f64::from(u8::from(a.to_bits() != b.to_bits()));
+            let differing: Vec<f64> = values().iter().zip(&operands[1].values).map(differs).collect();
+            along(&differing, axis_of(*axis), |row| vec![reduced(Reduction::Sum, row)])
+        }
         Op::Softmax { axis, log } => along(values(), axis_of(*axis), |row| softmax(row, *log)),
         Op::LayerNorm { epsilon } => {
             let normal = along(values(), last(), |row| {

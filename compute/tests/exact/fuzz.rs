@@ -15,7 +15,7 @@ fn operation(dice: &mut Dice) -> (Op, usize) {
     let pair = Binary::ALL[dice.below(Binary::ALL.len())];
     let reduction = Reduction::ALL[dice.below(Reduction::ALL.len())];
     let dtype = DType::ALL[dice.below(5)];
-    match dice.below(21) {
+    match dice.below(22) {
         0 => (Op::Unary(function), 1),
         1 | 2 => (Op::Binary(pair), 2),
         3 => (Op::Where, 3),
@@ -43,6 +43,7 @@ fn operation(dice: &mut Dice) -> (Op, usize) {
             },
             0,
         ),
+        20 => (Op::CountDifferent { axis, keep: flag }, 2),
         _ => (Op::Quantize, 1),
     }
 }
@@ -137,7 +138,12 @@ fn jumps(op: &Op) -> bool {
         || binary
         || matches!(
             op,
-            Op::Where | Op::ArgReduce { .. } | Op::TopK { .. } | Op::Cast(DType::I32) | Op::Quantize
+            Op::Where
+                | Op::ArgReduce { .. }
+                | Op::CountDifferent { .. }
+                | Op::TopK { .. }
+                | Op::Cast(DType::I32)
+                | Op::Quantize
         )
 }
 

@@ -54,6 +54,25 @@ fn the_place_of_the_extreme_is_the_first_of_equals_and_a_nan_s_before_all() {
 }
 
 #[test]
+fn what_differs_in_any_bit_is_counted() {
+    for (extents, axis) in with_axes() {
+        for dtype in [DType::F32, DType::I32] {
+            let mut dice = Dice::new(605);
+            let a = dice.exact(dtype, extents, -100.0, 100.0);
+            let mut b = a.clone();
+            for _ in 0..b.values.len() / 3 {
+                let place = dice.below(b.values.len());
+                b.values[place] = if b.values[place] == 0.0 { -0.0 } else { b.values[place] + 1.0 };
+            }
+            if dtype == DType::I32 {
+                b.values.iter_mut().filter(|value| **value == 0.0).for_each(|value| *value = 0.0);
+            }
+            compare(&Op::CountDifferent { axis, keep: axis == 0 }, &[a, b], Bound::ONCE);
+        }
+    }
+}
+
+#[test]
 fn a_nan_in_a_row_is_the_row_s_result_and_no_other_row_s() {
     for dtype in DType::FLOATS {
         for axis in [0, 1] {

@@ -1,11 +1,13 @@
 //! `clawbernetes gpu`: the GPUs of this machine, without any cluster.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use claw_nodeagent::gpu::{Gpu, Inventory, Recording, Source as _, machine, once};
 
 use crate::verbs::print;
+
+mod check;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -13,6 +15,8 @@ pub enum Command {
     Ls(Ls),
     /// Print everything that the driver answers, in the form that `--gpu-replay` reads
     Record,
+    /// Find out whether the GPUs of this machine calculate rightly and as quickly as they should
+    Check(check::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -28,13 +32,15 @@ pub struct Ls {
 const NONE: &str = "this machine has no GPUs that could be shown";
 
 /// Asks the driver, or a recording, and prints.
-pub fn run(command: Command) -> anyhow::Result<()> {
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     let text = match command {
+        Command::Check(options) => return check::run(&options),
         Command::Record => json(&machine().ask().context(NONE)?)?,
         Command::Ls(Ls { output: Some(_), gpu_replay }) => json(&ask(gpu_replay)?)?,
         Command::Ls(Ls { output: None, gpu_replay }) => table(&ask(gpu_replay)?),
     };
-    Ok(print(&text)?)
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn ask(recording: Option<PathBuf>) -> anyhow::Result<Inventory> {

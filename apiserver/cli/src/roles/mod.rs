@@ -35,7 +35,7 @@ pub enum Command {
     /// Tokens that let machines join
     #[command(subcommand)]
     Token(token::Command),
-    /// Show the GPUs of this machine, or record them
+    /// Show the GPUs of this machine, check or record them
     #[command(subcommand)]
     Gpu(gpu::Command),
     /// The images of this machine
@@ -80,7 +80,7 @@ impl Command {
             Self::Server(role) => server::run(role, global).await?,
             Self::Controllers(options) => controllers::run(options, global).await?,
             Self::Node(options) => node::run(options).await?,
-            Self::Gpu(command) => gpu::run(command)?,
+            Self::Gpu(command) => return gpu::run(command),
             Self::Image(command) => image::run(command).await?,
             Self::Token(token::Command::Create(options)) => token::create(options, global).await?,
         }

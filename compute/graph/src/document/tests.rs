@@ -54,6 +54,7 @@ fn others() -> Vec<(Value, &'static str)> {
         (json!({"op": "Concat", "inputs": ["x", "x"], "axis": 0}), "f32[4,4]"),
         (json!({"op": "ArgMax", "inputs": ["x"]}), "i32[2]"),
         (json!({"op": "ArgMin", "inputs": ["x"], "axis": 0, "keepAxis": true}), "i32[1,4]"),
+        (json!({"op": "CountDifferent", "inputs": ["x", "x"], "axis": 0}), "i32[4]"),
         (json!({"op": "Softmax", "inputs": ["x"]}), "f32[2,4]"),
         (json!({"op": "LogSoftmax", "inputs": ["x"], "axis": -2}), "f32[2,4]"),
         (json!({"op": "LayerNorm", "inputs": ["x", "v", "v"], "epsilon": 0.5}), "f32[2,4]"),

@@ -1,4 +1,4 @@
-//! Eight-bit values, four to a word: not every device has bytes in memory.
+//! Words as they lie in memory: eight-bit values, four to a word, since not every device has bytes; and bits that are compared.
 
 use super::functions::maximum;
 use super::map::walk;
@@ -119,4 +119,53 @@ pub fn gather(
             fault[word] = 1u32;
         }
     }
+}
+
+/// How many words of two rows differ.
+#[cube(launch)]
+pub fn count_different(
+    a: &Array<u32>,
+    b: &Array<u32>,
+    to: &mut Array<u32>,
+    figures: &Array<u32>,
+    #[comptime] units: u32,
+) {
+    let row = row(figures, units);
+    if row.exists {
+        let mut own = 0u32;
+        let mut at = first(units);
+        while at < row.n {
+            let place = row.base + at as usize * row.step;
+            if a[place] != b[place] {
+                own += 1u32;
+            }
+            at += units;
+        }
+        let count = summed(own, units);
+        if first(units) == 0u32 {
+            to[row.number] = count;
+        }
+    }
+}
+
+/// The sum of all units' counts: whole numbers, which floats do not hold for long.
+#[cube]
+fn summed(own: u32, #[comptime] units: u32) -> u32 {
+    let mut result = own;
+    if comptime!(units > 1) {
+        let mut shared = SharedMemory::<u32>::new(comptime!(units as usize));
+        shared[UNIT_POS as usize] = own;
+        sync_cube();
+        #[unroll]
+        for level in 0..comptime!(units.ilog2()) {
+            let distance = comptime!(units >> (level + 1));
+            if UNIT_POS < distance {
+                let other = shared[(UNIT_POS + distance) as usize];
+                shared[UNIT_POS as usize] += other;
+            }
+            sync_cube();
+        }
+        result = shared[0];
+    }
+    result
 }

@@ -1,0 +1,127 @@
+//! `clawbernetes gpu check`: whether devices are fit for work. Each is looked at by a process of its own, which may die.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use claw_compute::qualify::apart;
+use claw_graph::qualification::{Level, Qualification, compare};
+
+use crate::verbs::print;
+
+/// The longest that a sound device works without a word: kernels are compiled meanwhile, and large pieces of memory are filled.
+const SILENCE: Duration = Duration::from_secs(120);
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// All memory and a minute of load (under three minutes a GPU), instead of a part of both (half a minute)
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
+    /// The default
+    #[arg(long)]
+    quick: bool,
+    /// A device (`cuda:0`, `vulkan:0`, `cpu`), may be repeated; all GPUs if absent
+    #[arg(long = "device", value_name = "NAME")]
+    devices: Vec<String>,
+    /// `json` for all figures
+    #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
+    output: Option<String>,
+    /// Look at the one device in this process
+    #[arg(long, hide = true)]
+    apart: bool,
+}
+
+/// Looks at devices one after the other. Fails if one of them is not fit.
+pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let level = if options.full { Level::Full } else { Level::Quick };
+    if let (true, [device]) = (options.apart, options.devices.as_slice()) {
+        apart::say(device, level)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let devices = wanted(options)?;
+    let mut found = Vec::with_capacity(devices.len());
+    for device in &devices {
+        found.push(look(device, level)?);
+    }
+    compare(&mut found);
+    match options.output {
+        Some(_) => print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?,
+        None => print(&found.iter().map(text).collect::<String>())?,
+    }
+    let all_passed = found.iter().all(Qualification::passed);
+    Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// NVIDIA's GPUs through CUDA; where there are none, those that Vulkan knows.
+fn wanted(options: &Options) -> anyhow::Result<Vec<String>> {
+    if !options.devices.is_empty() {
+        return Ok(options.devices.clone());
+    }
+    let known = claw_compute::known();
+    let of = |backend: &str| {
+        let is_it = |known: &&claw_compute::Known| known.name.starts_with(backend) && !known.is_cpu;
+        known.iter().filter(is_it).map(|known| known.name.clone()).collect::<Vec<_>>()
+    };
+    let (cuda, vulkan) = (of("cuda:"), of("vulkan:"));
+    let devices = if cuda.is_empty() { vulkan } else { cuda };
+    let others: Vec<_> = known.iter().map(|known| known.name.as_str()).collect();
+    ensure!(
+        !devices.is_empty(),
+        "no driver of this machine knows a GPU; to look at another device, name it: --device {}",
+        others.join(", --device ")
+    );
+    Ok(devices)
+}
+
+fn look(device: &str, level: Level) -> anyhow::Result<Qualification> {
+    let mut process = Command::new(std::env::current_exe().context("this program cannot be found again")?);
+    process.args(["gpu", "check", "--apart", "--device", device]);
+    if level == Level::Full {
+        process.arg("--full");
+    }
+    let mut progress = Progress::default();
+    let found = apart::watch(process, device, level, SILENCE, &mut |_, words| progress.show(device, words));
+    progress.clear();
+    found.with_context(|| format!("{device}: no process could be started for it"))
+}
+
+/// A line that changes, where somebody looks.
+#[derive(Default)]
+struct Progress {
+    width: usize,
+}
+
+impl Progress {
+    fn show(&mut self, device: &str, words: &str) {
+        let mut err = std::io::stderr();
+        if err.is_terminal() {
+            let line = format!("{device}  {words}");
+            let width = self.width;
+            let _ = write!(err, "\r{line:width$}");
+            let _ = err.flush();
+            self.width = line.chars().count();
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.width > 0 {
+            let _ = write!(std::io::stderr(), "\r{:width$}\r", "", width = self.width);
+            self.width = 0;
+        }
+    }
+}
+
+fn text(found: &Qualification) -> String {
+    let verdict = if found.passed() { "fit" } else { "NOT FIT" };
+    let driver = found.driver.as_deref().map_or_else(String::new, |driver| format!(", {driver}"));
+    let model = if found.device.model.is_empty() { "unknown" } else { &found.device.model };
+    let mut text = format!("{}   {verdict}   {model}{driver}   ({:.0} s)\n", found.device.id, found.seconds);
+    for finding in &found.findings {
+        let mark = if finding.passed { "ok  " } else { "FAIL" };
+        text.push_str(&format!("  {mark}  {:<12}  {}\n", finding.check.to_string(), finding.words));
+    }
+    text
+}
