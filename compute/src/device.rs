@@ -26,23 +26,32 @@ pub struct Known {
     pub is_cpu: bool,
 }
 
-/// The devices that this machine's drivers know of, the fastest ways first. One card may be known to two drivers. Nothing is opened.
+/// Kinds of devices, the fastest first.
+const KINDS: [&str; 3] = ["cuda", "vulkan", "cpu"];
+
+/// The devices that this machine's drivers know of, the fastest kinds first. One card may be known to two drivers. Nothing is opened.
 #[must_use]
 pub fn known() -> Vec<Known> {
-    let mut known = Vec::new();
-    #[cfg(feature = "cuda")]
-    known.extend(
-        (0..crate::cube::cuda::count()).map(|number| Known { name: format!("cuda:{number}"), is_cpu: false }),
-    );
-    #[cfg(feature = "wgpu")]
-    known.extend(
-        crate::cube::vulkan::are_cpus()
-            .into_iter()
-            .enumerate()
-            .map(|(number, is_cpu)| Known { name: format!("vulkan:{number}"), is_cpu }),
-    );
-    known.push(Known { name: "cpu".to_owned(), is_cpu: true });
-    known
+    KINDS.into_iter().flat_map(known_of).collect()
+}
+
+fn known_of(kind: &str) -> Vec<Known> {
+    let are_cpus: Vec<bool> = match kind {
+        #[cfg(feature = "cuda")]
+        "cuda" => vec![false; crate::cube::cuda::count()],
+        #[cfg(feature = "wgpu")]
+        "vulkan" => crate::cube::vulkan::are_cpus(),
+        "cpu" => return vec![Known { name: "cpu".to_owned(), is_cpu: true }],
+        _ => Vec::new(),
+    };
+    let named = |(number, is_cpu)| Known { name: format!("{kind}:{number}"), is_cpu };
+    are_cpus.into_iter().enumerate().map(named).collect()
+}
+
+/// Names of a kind's devices, and if there is none the first: opening that says what is missing.
+pub(crate) fn names_of(kind: &str) -> Vec<String> {
+    let known: Vec<String> = known_of(kind).into_iter().map(|known| known.name).collect();
+    if known.is_empty() { vec![format!("{kind}:0")] } else { known }
 }
 
 /// Squares of numbers, taken in another type.
@@ -139,6 +148,12 @@ impl Device {
         self.backend.properties()
     }
 
+    /// Bytes that tensors may use.
+    #[cfg(test)]
+    pub(crate) fn memory_limit(&self) -> u64 {
+        self.meter.limit()
+    }
+
     /// Bytes that tensors use now, and the most that they used.
     #[must_use]
     pub fn memory_used(&self) -> (u64, u64) {
@@ -204,7 +219,7 @@ impl Device {
     }
 
     /// Starts all steps of a plan. Memory is given back as soon as no later step needs it.
-    fn run_plan(&self, plan: &Plan, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    pub(crate) fn run_plan(&self, plan: &Plan, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         self.accept(plan, inputs)?;
         let mut buffers: Vec<Option<Buffer>> =
             inputs.iter().map(|input| Some(input.buffer.clone())).collect();

@@ -35,6 +35,7 @@ pub mod proof;
 pub mod qualify;
 pub mod reference;
 mod tensor;
+pub mod worker;
 
 pub use backend::Properties;
 pub use claw_graph::{

@@ -10,6 +10,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// First argument of a program that is to be a worker.
+pub const VERB: &str = "kernel-worker";
 /// Bytes that a report may have at most: what Kubernetes keeps of a container's last words.
 pub const REPORT_BYTES_MAX: usize = 4_096;
 /// Outputs that an order may have, so that what is said of all fits into a report.

@@ -11,6 +11,8 @@ mod random;
 mod rows;
 mod scratch;
 
+pub use scratch::scratch_bytes;
+
 use crate::backend::{Backend, Fault, Properties, Step};
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Lease, View};
@@ -34,7 +36,8 @@ impl Cpu {
                 model: model().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
                 driver: None,
                 memory_bytes,
-                buffer_bytes_max: memory_bytes.unwrap_or(u64::MAX),
+                // Memory as such is what is limited.
+                buffer_bytes_max: u64::MAX,
                 units: u32::try_from(rayon::current_num_threads()).ok(),
                 floats: DType::FLOATS.to_vec(),
                 is_cpu: true,

@@ -1,7 +1,9 @@
-//! Rows of any axis as rows one after the other, in `f32`.
+//! Rows of any axis as rows one after the other, in `f32`, and how much memory that and the like take.
 
 use super::{Float, through_wide, widened};
-use crate::backend::Rows;
+use crate::backend::{Rows, Step};
+use crate::plan::{Place, Planned};
+use claw_graph::DType;
 use rayon::prelude::*;
 
 /// Bytes of scratch memory that a thread works on at once: the second-level cache of a core, less than half of it.
@@ -69,4 +71,25 @@ fn turned<T: Float>(rows: Rows, from: &[T]) -> Vec<f32> {
         }
     });
     turned
+}
+
+/// Bytes that a step takes beside its tensors, at most, but for some blocks a thread.
+pub fn scratch_bytes(planned: &Planned) -> u64 {
+    let wide = |place: &Place| 4 * place.of.shape.elements() as u64;
+    let widened = |place: &Place| if place.of.dtype == DType::F32 { 0 } else { wide(place) };
+    let (operands, results) = (&planned.operands, &planned.results);
+    let turned = |rows: &Rows| if rows.inner == 1 { 0 } else { wide(&operands[0]) };
+    match &planned.step {
+        Step::MatMul | Step::Attention { .. } => operands.iter().chain(results).map(widened).sum(),
+        Step::Map(_) | Step::Copy | Step::Cast | Step::Random { .. } | Step::CountDifferent { .. } => 0,
+        Step::Reduce { rows, .. } | Step::ArgReduce { rows, .. } | Step::Softmax { rows, .. } => turned(rows),
+        Step::Norm { rows, .. } | Step::Quantize { rows } | Step::Dequantize { rows } => turned(rows),
+        Step::Rotary { .. } => wide(&operands[0]),
+        // A list for each row, and a value with an index for each of its elements.
+        Step::TopK { rows, .. } => {
+            turned(rows) + 24 * rows.outer as u64 + 2 * wide(&results[0]) + 8 * rows.n as u64
+        }
+        Step::Gather { .. } => 2 * wide(&operands[1]),
+        Step::ScatterAdd { .. } => 2 * wide(&operands[1]) + wide(&operands[0]),
+    }
 }
