@@ -3,6 +3,7 @@
 //! `roles` compose server, controllers and node agents into processes; `verbs` are a client like any other.
 //! No logic of a cluster lives here.
 
+mod kernel_worker;
 mod memory;
 mod roles;
 mod settings;
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
     // Containers' shims and the holders of namespaces are this same program. They must be single-threaded, so they go first.
     claw_nodeagent::shim::run_if_asked();
     claw_nodeagent::rootless::hold_if_asked();
+    if let Some(code) = kernel_worker::work_if_asked() {
+        return code;
+    }
     // Other crates may bring a second provider into the build, and rustls then refuses to choose one by itself.
     // An error means that one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -3,12 +3,12 @@
 //! Pure functions over JSON. An agent owns almost all of a status; what others own in it stays. A condition
 //! that does not change keeps the time of its last change, whatever the report says.
 
-use claw_schemas::gpu;
+use claw_schemas::{api::PROGRESS, gpu};
 use serde_json::{Map, Value, json};
 
 /// Pod conditions that the agent alone writes: when it leaves one out, it is gone.
-const AGENT_POD_CONDITIONS: [&str; 4] =
-    ["Initialized", "ContainersReady", "Ready", "PodReadyToStartContainers"];
+const AGENT_POD_CONDITIONS: [&str; 5] =
+    ["Initialized", "ContainersReady", "Ready", "PodReadyToStartContainers", PROGRESS];
 /// The scheduler's.
 const POD_SCHEDULED: &str = "PodScheduled";
 /// Pod status fields that others write.

@@ -55,6 +55,9 @@ const RECORD_RETRY: Duration = Duration::from_secs(2);
 /// After it could not be told whether a container runs: a disk that is full, a process that does not go.
 const WAIT_RETRY: Duration = Duration::from_secs(1);
 
+/// How often a container that may say what it does is asked.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
 /// A command that comes after the start of a container may take as long as it likes: a year is longer than that.
 const POST_START_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -94,6 +97,7 @@ enum Outcome {
     Refused(StartFailure),
     Started(String, Result<Instance, StartFailure>),
     Exited(InstanceKey, ExitRecord),
+    Progressed(InstanceKey, Option<String>),
     PostStarted(InstanceKey, Result<(), String>),
     PreStopped(InstanceKey, Result<(), String>),
     Signalled,
@@ -164,10 +168,10 @@ impl Worker {
         if worker.state.sandbox.is_some() {
             worker.shared.room.keep(&worker.state.pod);
         }
-        let running: Vec<InstanceKey> =
-            worker.state.containers.values().filter_map(|c| c.running()).map(|run| run.key.clone()).collect();
-        for key in running {
-            worker.watch_exit(key);
+        let running: Vec<Instance> =
+            worker.state.containers.values().filter_map(|container| container.running()).cloned().collect();
+        for run in running {
+            worker.watch(&run);
         }
         worker
     }
@@ -510,6 +514,28 @@ impl Worker {
         self.tasks.spawn(start.instrument(span));
     }
 
+    /// Learns how a run goes, and how it ends.
+    fn watch(&mut self, run: &Instance) {
+        self.watch_exit(run.key.clone());
+        if self.shared.runtime.tells_progress(run) {
+            self.watch_progress(run.key.clone(), String::new());
+        }
+    }
+
+    /// Until it says something else, or nothing any more.
+    fn watch_progress(&mut self, key: InstanceKey, known: String) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            loop {
+                sleep(PROGRESS_EVERY).await;
+                let told = shared.runtime.progress(&key).await;
+                if told.as_ref() != Some(&known) {
+                    return Outcome::Progressed(key, told);
+                }
+            }
+        });
+    }
+
     fn watch_exit(&mut self, key: InstanceKey) {
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
@@ -635,6 +661,12 @@ impl Worker {
             }
             Outcome::Started(name, result) => self.started(&name, result, now),
             Outcome::Exited(key, exit) => self.exited(&key, exit, now),
+            // The exit itself tells that it is over.
+            Outcome::Progressed(_, None) => {}
+            Outcome::Progressed(key, Some(doing)) => {
+                self.state.progressed(&key, doing.clone());
+                self.watch_progress(key, doing);
+            }
             Outcome::PostStarted(key, result) => {
                 self.tell_of_hook(&key, "PostStart", &result);
                 self.state.post_started(&key, result.is_ok());
@@ -699,11 +731,11 @@ impl Worker {
                 self.tell(Severity::Warning, "Failed", format!("Error: {}", failure.message), Some(name));
             }
         }
-        let key = result.as_ref().ok().filter(|run| run.exit.is_none()).map(|run| run.key.clone());
+        let run = result.as_ref().ok().filter(|run| run.exit.is_none()).cloned();
         self.state.started(name, result, self.shared.config.restart_backoff, now);
-        if let Some(key) = key {
-            self.watch_exit(key.clone());
-            self.post_start(key);
+        if let Some(run) = run {
+            self.watch(&run);
+            self.post_start(run.key);
         }
     }
 

@@ -10,6 +10,7 @@ mod challenge;
 mod digest;
 pub mod gc;
 mod import;
+pub mod kernels;
 pub mod keyring;
 mod lock;
 mod manifest;
@@ -28,7 +29,7 @@ mod view;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -46,7 +47,7 @@ pub use self::{
     store::{InUse, Listed, Record, Store},
     unpack::Limits,
 };
-use self::{registry::Http, store::Pin, user::Accounts};
+use self::{kernels::Shown, registry::Http, store::Pin, user::Accounts};
 use crate::Error;
 
 /// Layers that are unpacked side by side: one CPU each, and enough of them that one that waits for its registry does
@@ -82,6 +83,8 @@ pub struct ImagesConfig {
     pub progress_every: Duration,
     /// When images go.
     pub thresholds: Thresholds,
+    /// Folder of CUDA's compiler and headers, for the image of kernels.
+    pub cuda: Option<PathBuf>,
 }
 
 impl Default for ImagesConfig {
@@ -95,6 +98,7 @@ impl Default for ImagesConfig {
             silence_max: SILENCE_MAX,
             progress_every: PROGRESS_EVERY,
             thresholds: Thresholds::default(),
+            cuda: None,
         }
     }
 }
@@ -112,13 +116,26 @@ pub struct Image {
     pub settings: Settings,
     /// Of all layers, unpacked.
     pub bytes: u64,
+    /// What its containers see of the machine, read-only.
+    pub shown: Vec<Shown>,
+    /// Its containers hold no capabilities and write nothing to their root, unless their pod says otherwise.
+    pub is_confined: bool,
     _pin: Option<Pin>,
 }
 
 impl Image {
     /// One that nobody could remove.
     pub(crate) fn built_in(id: String, root: PathBuf, settings: Settings, bytes: u64) -> Self {
-        Self { id, key: None, layers: vec![root], settings, bytes, _pin: None }
+        Self {
+            id,
+            key: None,
+            layers: vec![root],
+            settings,
+            bytes,
+            shown: Vec::new(),
+            is_confined: false,
+            _pin: None,
+        }
     }
 
     /// Users and groups of the image.
@@ -193,10 +210,10 @@ impl Images {
     /// # Errors
     /// When the store cannot be read.
     pub async fn present(&self, name: &Name) -> Result<Option<Image>, Error> {
-        let (folder, name) = (self.folder.clone(), name.clone());
+        let (built_in, name) = (self.built_in(name), name.clone());
         self.with_store(move |store| {
-            if toolbox::is_meant(&name) {
-                return toolbox::image(&folder, &name).map(Some);
+            if let Some(built_in) = built_in {
+                return built_in().map(Some);
             }
             let Some((record, pin)) = store.take(&name)? else { return Ok(None) };
             image(store, &name, record, pin).map(Some)
@@ -209,14 +226,42 @@ impl Images {
     /// # Errors
     /// Why it does not come: what every place that was asked said.
     pub async fn pull(&self, name: &Name, keyring: &Keyring, tell: Tell<'_>) -> Result<Image, Error> {
-        if toolbox::is_meant(name) {
-            let (folder, name) = (self.folder.clone(), name.clone());
-            return self.with_store(move |_| toolbox::image(&folder, &name)).await;
+        if let Some(built_in) = self.built_in(name) {
+            return self.with_store(move |_| built_in()).await;
         }
         let (record, pin) = self.fetch(name, keyring, tell).await?;
         self.changed.send_replace(());
         let name = name.clone();
         self.with_store(move |store| image(store, &name, record, pin)).await
+    }
+
+    /// What makes the image of a name that needs no registry: the binary carries it.
+    fn built_in(&self, name: &Name) -> Option<Box<dyn FnOnce() -> Result<Image, Error> + Send>> {
+        let folder = self.folder.clone();
+        if toolbox::is_meant(name) {
+            let name = name.clone();
+            return Some(Box::new(move || toolbox::image(&folder, &name)));
+        }
+        let cuda = self.config.cuda.clone();
+        kernels::is_meant(name).then(|| -> Box<dyn FnOnce() -> Result<Image, Error> + Send> {
+            Box::new(move || kernels::image(&folder, cuda.as_deref()))
+        })
+    }
+
+    /// Removes what earlier binaries left of the images that they carried; `in_use` gives the ids of images in use.
+    ///
+    /// # Errors
+    /// When it cannot be removed, or what is in use not be told.
+    pub async fn sweep(
+        &self,
+        in_use: impl FnOnce() -> Result<HashSet<String>, Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let folder = self.folder.clone();
+        self.with_store(move |_| {
+            // Nearly always there is one at most.
+            if kernels::roots(&folder)?.len() < 2 { Ok(()) } else { kernels::sweep(&folder, &in_use()?) }
+        })
+        .await
     }
 
     /// The node's own credentials.
@@ -273,6 +318,8 @@ fn image(store: &Store, name: &Name, record: Record, pin: Pin) -> Result<Image, 
         layers,
         settings: record.settings,
         bytes: record.bytes,
+        shown: Vec::new(),
+        is_confined: false,
         _pin: Some(pin),
     })
 }

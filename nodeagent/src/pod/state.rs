@@ -107,6 +107,8 @@ pub struct ContainerState {
     pub stopping: Option<Stopping>,
     /// What the present run does first of all.
     pub post_start: PostStart,
+    /// What the present run says that it does; empty if it says nothing.
+    pub progress: String,
     /// Results for the present run.
     probes: BTreeMap<ProbeKind, ProbeState>,
 }
@@ -358,6 +360,7 @@ impl PodState {
                 container.stopping = None;
                 container.post_start =
                     if has_hook && instance.exit.is_none() { PostStart::UnderWay } else { PostStart::Over };
+                container.progress.clear();
                 container.probes.clear();
                 (container.began_at, container.ended_at) = (now, now);
                 container.runs.push(instance);
@@ -378,7 +381,15 @@ impl PodState {
             container.ended_at = now;
             container.stopping = None;
             container.post_start = PostStart::Over;
+            container.progress.clear();
             container.probes.clear();
+        }
+    }
+
+    /// A run says what it does.
+    pub fn progressed(&mut self, key: &InstanceKey, doing: String) {
+        if let Some(container) = self.present(key) {
+            container.progress = doing;
         }
     }
 

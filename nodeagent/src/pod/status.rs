@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use claw_schemas::api::PROGRESS;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::core::v1::{
@@ -384,7 +385,16 @@ fn conditions(
         builder.add("Ready", false, Some("ContainersNotReady"), Some(message.clone()));
         builder.add("ContainersReady", false, Some("ContainersNotReady"), Some(message));
     }
+    if let Some(doing) = progress(state) {
+        builder.add(PROGRESS, true, Some("Running"), Some(doing.to_owned()));
+    }
     builder.list
+}
+
+/// What the first of its containers that says anything of itself does.
+fn progress(state: &PodState) -> Option<&str> {
+    let containers = state.spec().containers.iter().filter_map(|spec| state.containers.get(&spec.name));
+    containers.map(|container| container.progress.as_str()).find(|doing| !doing.is_empty())
 }
 
 fn gate_not_passed(state: &PodState) -> Option<String> {

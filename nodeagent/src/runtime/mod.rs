@@ -363,6 +363,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// Waits until a run is over.
     async fn wait(&self, key: &InstanceKey) -> Result<ExitRecord, Error>;
 
+    /// Whether a run may say, while it goes on, what it does.
+    fn tells_progress(&self, _run: &Instance) -> bool {
+        false
+    }
+
+    /// What such a run says that it does, which may be nothing yet; `None` once it is over.
+    async fn progress(&self, _key: &InstanceKey) -> Option<String> {
+        None
+    }
+
     /// Signals the first process of a run. Success if it is over already.
     async fn signal(&self, key: &InstanceKey, signal: i32) -> Result<(), Error>;
 

@@ -130,9 +130,9 @@ impl Identity {
             groups,
             privileged,
             // What the API says: allowed unless forbidden.
-            no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
-            read_only_root: own.and_then(|c| c.read_only_root_filesystem).unwrap_or(false),
-            capabilities: capabilities(container, privileged, devices::are_guarded())?,
+            no_new_privileges: !own.and_then(|c| c.allow_privilege_escalation).unwrap_or(!image.is_confined),
+            read_only_root: own.and_then(|c| c.read_only_root_filesystem).unwrap_or(image.is_confined),
+            capabilities: capabilities(container, privileged, image.is_confined, devices::are_guarded())?,
         })
     }
 
@@ -214,6 +214,7 @@ const DEFAULT_CAPABILITIES: [Capability; 14] = [
 fn capabilities(
     container: &Container,
     privileged: bool,
+    is_confined: bool,
     are_devices_guarded: bool,
 ) -> Result<HashSet<Capability>, StartFailure> {
     if privileged {
@@ -222,8 +223,11 @@ fn capabilities(
     let asked = container.security_context.as_ref().and_then(|context| context.capabilities.as_ref());
     let (add, drop) = asked.map_or((None, None), |asked| (asked.add.as_ref(), asked.drop.as_ref()));
     let is_all = |name: &String| name.eq_ignore_ascii_case("ALL");
-    let mut set: HashSet<Capability> =
-        if drop.into_iter().flatten().any(is_all) { HashSet::new() } else { DEFAULT_CAPABILITIES.into() };
+    let mut set: HashSet<Capability> = if is_confined || drop.into_iter().flatten().any(is_all) {
+        HashSet::new()
+    } else {
+        DEFAULT_CAPABILITIES.into()
+    };
     for name in drop.into_iter().flatten().filter(|name| !is_all(name)) {
         set.remove(&capability(name)?);
     }
@@ -378,6 +382,11 @@ fn mounts(plan: &Plan<'_>, privileged: bool, version: Version) -> Result<Vec<Mou
         all.extend(cgroup_mounts(plan.cgroup, privileged, version)?);
     }
     all.retain(|mount| !plan.mounts.iter().any(|bind| Path::new(&bind.target) == mount.destination()));
+    for shown in &plan.image.shown {
+        let options = ["rbind", "rprivate", "ro", "nosuid", "nodev"].map(str::to_owned).to_vec();
+        let mount = MountBuilder::default().destination(&shown.target).source(&shown.source).typ("bind");
+        all.push(mount.options(options).build()?);
+    }
     for bind in &plan.mounts {
         let access = if bind.read_only { "ro" } else { "rw" };
         let options = ["rbind", bind.propagation, access].map(str::to_owned).to_vec();
@@ -449,6 +458,7 @@ fn possible(mut mount: Mount, plan: &Plan<'_>) -> Result<Option<Mount>, OciSpecE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::kernels::Shown;
 
     fn container(json: serde_json::Value) -> Container {
         serde_json::from_value(json).unwrap()
@@ -574,11 +584,45 @@ mod tests {
     }
 
     #[test]
+    fn a_confined_image_has_nothing_that_its_pod_does_not_give_it() {
+        let mut image = image(serde_json::json!({"Entrypoint": ["/x"]}));
+        image.is_confined = true;
+        let spec = |context: serde_json::Value| {
+            spec_on(&container(serde_json::json!({"name": "c", "securityContext": context})), &image)
+        };
+        let facts = |spec: Spec| {
+            let process = spec.process().clone().unwrap();
+            let held = process.capabilities().clone().unwrap().bounding().clone().unwrap();
+            (held, process.no_new_privileges(), spec.root().clone().unwrap().readonly())
+        };
+        assert_eq!(facts(spec(serde_json::json!({}))), (HashSet::new(), Some(true), Some(true)));
+        let asked = serde_json::json!({"capabilities": {"add": ["SYS_NICE"]}, "readOnlyRootFilesystem": false,
+            "allowPrivilegeEscalation": true});
+        let given = HashSet::from([Capability::SysNice]);
+        assert_eq!(facts(spec(asked)), (given, Some(false), Some(false)));
+    }
+
+    #[test]
+    fn what_an_image_shows_of_the_machine_is_read_only_and_below_volumes() {
+        let shown = Shown { source: "/usr/lib".into(), target: "/lib".into() };
+        let mut image = image(serde_json::json!({"Entrypoint": ["/x"]}));
+        image.shown = vec![shown];
+        let mounts = spec_on(&container(serde_json::json!({"name": "c"})), &image).mounts().clone().unwrap();
+        let mount = mounts.last().unwrap();
+        assert_eq!(mount.destination(), Path::new("/lib"));
+        assert_eq!(mount.source().as_deref(), Some(Path::new("/usr/lib")));
+        let options = mount.options().clone().unwrap();
+        for option in ["ro", "nosuid", "nodev"] {
+            assert!(options.iter().any(|known| known == option), "{option}");
+        }
+    }
+
+    #[test]
     fn an_unknown_capability_is_named() {
         let container = container(
             serde_json::json!({"name": "c", "securityContext": {"capabilities": {"add": ["FLY"]}}}),
         );
-        let failure = capabilities(&container, false, true).unwrap_err();
+        let failure = capabilities(&container, false, false, true).unwrap_err();
         assert!(failure.message.contains("\"FLY\""), "{}", failure.message);
     }
 
@@ -605,7 +649,7 @@ mod tests {
                 serde_json::json!({"name": "c", "securityContext": {"capabilities": {"add": [add]}}}),
             );
             let may = |privileged, are_guarded| {
-                capabilities(&container, privileged, are_guarded).unwrap().contains(&Capability::Mknod)
+                capabilities(&container, privileged, false, are_guarded).unwrap().contains(&Capability::Mknod)
             };
             assert!(may(false, true) && !may(false, false), "{add}");
             assert_eq!(may(true, false), all_capabilities().contains(&Capability::Mknod), "privileged");

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use claw_graph::order::Report;
 use k8s_openapi::api::core::v1::Container;
 
 use super::{ExitRecord, spec::Bind};
@@ -54,6 +55,18 @@ pub(super) fn bind(bundle: &Path, container: &Container) -> Bind {
         read_only: false,
         propagation: "rprivate",
     }
+}
+
+/// What a worker of the image of kernels says that it does. `None` if it says nothing, or no container writes there any more.
+pub(super) fn progress(bundle: &Path) -> Option<String> {
+    if bundle.join(files::EXIT).exists() {
+        return None;
+    }
+    let mut text = Vec::new();
+    fs::File::open(file(bundle)).ok()?.take(MESSAGE_BYTES_MAX).read_to_end(&mut text).ok()?;
+    // Before its first word the file is empty. Whoever replaced the worker's program may write what they like.
+    let report = serde_json::from_slice::<Report>(&text).unwrap_or_default();
+    Some(report.doing)
 }
 
 /// The exit with the message the container left, if the exit itself says nothing.
@@ -137,6 +150,23 @@ mod tests {
         create(bundle.path(), &Container::default()).unwrap();
         fs::write(file(bundle.path()), "out of luck").unwrap();
         assert_eq!(with_message(bundle.path(), exit(1)).message, "out of luck");
+    }
+
+    #[test]
+    fn a_worker_tells_what_it_does_until_its_container_is_over() {
+        let bundle = tempfile::tempdir().unwrap();
+        let told = || progress(bundle.path());
+        assert_eq!(told(), None, "there is no container yet");
+        create(bundle.path(), &Container::default()).unwrap();
+        assert_eq!(told().as_deref(), Some(""));
+        for (text, doing) in
+            [("no report", ""), (r#"{"state":"Running","doing":"run 1 of 2","runs":0}   "#, "run 1 of 2")]
+        {
+            fs::write(file(bundle.path()), text).unwrap();
+            assert_eq!(told().as_deref(), Some(doing));
+        }
+        fs::write(bundle.path().join(files::EXIT), "").unwrap();
+        assert_eq!(told(), None);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::custom::{CustomResource, Spec};
 /// Elements that inputs may have inline, all together: what one object of an API may reasonably carry.
 const VALUES_MAX: usize = 16_384;
 
+/// Type of the condition of a pod that says, in its message, what the worker in it does. Not there while none works.
+pub const PROGRESS: &str = "clawbernetes.io/Progress";
+
 /// A graph of tensor operations, calculated on a device of the cluster.
 pub type KernelJob = CustomResource<KernelJobSpec>;
 

@@ -11,5 +11,5 @@ pub const GROUP: &str = "clawbernetes.io";
 
 pub use kernel_job::{
     KernelDevice, KernelFigures, KernelInput, KernelJob, KernelJobAttempt, KernelJobSpec, KernelJobStatus,
-    KernelOutput, KernelResult, KeyOf, PathIn, places,
+    KernelOutput, KernelResult, KeyOf, PROGRESS, PathIn, places,
 };

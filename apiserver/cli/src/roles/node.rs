@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use claw_apiserver::FileLock;
 use claw_client::{Client, endpoint::Trust, grpc::GrpcNodeLink, node::NodeLink};
 use claw_nodeagent::{
-    Agent, AgentConfig, Containers, ContainersConfig, GpuSource, Runtime,
+    Agent, AgentConfig, Containers, ContainersConfig, GpuSource, ImagesConfig, Runtime,
     gpu::Sharing,
     hollow::{self, Company},
     join::{Invitation, Membership, membership},
@@ -34,6 +34,9 @@ use crate::{memory, telemetry};
 
 /// As the kubelet's default.
 const PODS_MAX: u8 = 110;
+
+/// Where CUDA's compiler and headers are, unless `CUDA_PATH` says otherwise: its installers agree on that.
+const CUDA: &str = "/usr/local/cuda";
 
 /// Threads of an agent, at most. It mostly waits: a machine with a hundred processors should not keep a hundred stacks for it.
 const THREADS_MAX: usize = 4;
@@ -287,7 +290,9 @@ impl Machine {
     /// The containers of this machine.
     pub async fn open_containers(&self, data_dir: &Path) -> anyhow::Result<Arc<Containers>> {
         let gpus = self.gpu_replay.clone().map_or(GpuSource::Machine, GpuSource::Recording);
-        let images = self.images.config()?;
+        // As CUDA's own tools find it.
+        let cuda = std::env::var_os("CUDA_PATH").map_or_else(|| CUDA.into(), PathBuf::from);
+        let images = ImagesConfig { cuda: Some(cuda), ..self.images.config()? };
         let (reserved, evict_below) = (self.reserved()?, self.thresholds()?);
         let config = ContainersConfig {
             gpus,

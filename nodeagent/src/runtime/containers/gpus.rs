@@ -15,9 +15,12 @@ use super::{Containers, blocking, host_files::remove_if_there, uid};
 use crate::{
     Error,
     gpu::{
-        Gpu, Inventory, claims, edits,
+        Gpu, Inventory,
+        cdi::ContainerEdits,
+        claims, edits,
         ledger::{self, Assignment, Held, HeldClaim, Obstacle, Shortage, Wish},
     },
+    image::Image,
     runtime::{HeldDevice, Refusal, Sources, StartFailure, records},
 };
 
@@ -64,6 +67,7 @@ impl Containers {
         &self,
         pod_uid: &str,
         container: &Container,
+        image: &Image,
         spec: &mut Spec,
     ) -> Result<(), StartFailure> {
         let counts = ledger::counts(container);
@@ -85,7 +89,8 @@ impl Containers {
         if uuids.is_empty() {
             return Ok(());
         }
-        let needed = self.gpus.edits(&uuids).map_err(failed)?;
+        let mut needed = self.gpus.edits(&uuids).map_err(failed)?;
+        leave_out_what_is_shown(&mut needed, image);
         edits::apply(spec, &needed).map_err(|error| failed(error.to_string()))
     }
 
@@ -137,6 +142,18 @@ fn write(folder: &Path, held: &Held) -> Result<(), Error> {
 /// Whether all that the pod asks for was written down: one of two records may have come too late.
 fn is_whole(held: &Held, needs: &[ledger::Need], pod: &Pod) -> bool {
     (needs.is_empty() || !held.counted.is_empty()) && (!claims::has_some(pod) || !held.claims.is_empty())
+}
+
+/// Where the machine's libraries are shown, those of its GPUs are among them: nothing need be put over them, and hooks, which put their
+/// names into the container's files, could not.
+fn leave_out_what_is_shown(edits: &mut ContainerEdits, image: &Image) {
+    if image.shown.is_empty() {
+        return;
+    }
+    edits.hooks.clear();
+    edits
+        .mounts
+        .retain(|mount| !image.shown.iter().any(|shown| mount.container_path.starts_with(&shown.target)));
 }
 
 /// The GPUs that the scheduler chose for what is asked for by number.

@@ -1,6 +1,10 @@
 //! Images of containers: when they are pulled and with whose credentials, and which of them must stay.
 
-use std::{path::Path, time::Instant};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Container, ContainerImage, Pod};
@@ -102,6 +106,15 @@ impl Containers {
         }
     }
 
+    /// Removes what earlier binaries carried and nobody uses any more.
+    pub(super) async fn sweep_images(&self) {
+        let root = self.root_dir.clone();
+        let in_use = move || Ok(runs(&root)?.into_iter().map(|run| run.image_id).collect::<HashSet<_>>());
+        if let Err(error) = self.images.sweep(in_use).await {
+            tracing::warn!(error = %error.full(), "an image of an earlier binary was not removed");
+        }
+    }
+
     /// What the Node says of images.
     pub(super) async fn listed_images(&self) -> Vec<ContainerImage> {
         let store = self.images.store().clone();
@@ -126,20 +139,24 @@ impl Containers {
 /// # Errors
 /// When the records cannot be read.
 pub fn images_in_use(root_dir: &Path) -> Result<InUse, Error> {
-    let mut in_use = InUse::new();
+    Ok(runs(root_dir)?.into_iter().filter_map(|run| run.image_key).collect())
+}
+
+/// All runs on disk.
+fn runs(root_dir: &Path) -> Result<Vec<RunRecord>, Error> {
+    let mut runs = Vec::new();
     let pods = root_dir.join("pods");
     for pod in names(&pods)? {
         let containers = pods.join(pod).join("containers");
         for container in names(&containers)? {
             let attempts = containers.join(container);
             for attempt in names(&attempts)? {
-                let record = attempts.join(attempt).join(RUN_RECORD);
-                let run = records::read_if_whole::<RunRecord>(&record)?;
-                in_use.extend(run.and_then(|run| run.image_key));
+                let record: PathBuf = attempts.join(attempt).join(RUN_RECORD);
+                runs.extend(records::read_if_whole::<RunRecord>(&record)?);
             }
         }
     }
-    Ok(in_use)
+    Ok(runs)
 }
 
 /// What asks a container to stop: what it says itself, else what its image says; `None` is SIGTERM.

@@ -287,7 +287,7 @@ impl Containers {
             processes,
             memory_bytes: self.machine.capacity.get("memory").map_or(0, |memory| memory.units()),
         })?;
-        self.add_gpus(pod.metadata.uid.as_deref().unwrap_or_default(), container, &mut spec)?;
+        self.add_gpus(pod.metadata.uid.as_deref().unwrap_or_default(), container, image, &mut spec)?;
         self.confine(pod.clone(), container.clone(), spec).await
     }
 
@@ -600,6 +600,7 @@ impl Runtime for Containers {
     }
 
     async fn make_room(&self) {
+        self.sweep_images().await;
         self.collect_images().await;
     }
 
@@ -618,6 +619,15 @@ impl Runtime for Containers {
                 tokio::time::sleep(LOCK_POLL).await;
             }
         }
+    }
+
+    fn tells_progress(&self, run: &Instance) -> bool {
+        image::kernels::is_id(&run.image_id)
+    }
+
+    async fn progress(&self, key: &InstanceKey) -> Option<String> {
+        let bundle = self.bundle(key).ok()?;
+        blocking(move || Ok(termination::progress(&bundle))).await.ok()?
     }
 
     async fn signal(&self, key: &InstanceKey, signal: i32) -> Result<(), Error> {
