@@ -97,6 +97,8 @@ pub struct Action {
 pub enum Step {
     /// Adds an object.
     Create(Value),
+    /// Adds an object, unless the one who controls it has it already.
+    Ensure(Value),
     /// Replaces an object; its `resourceVersion` guards it.
     Update(Value),
     /// Changes part of an object. A `metadata.resourceVersion` or `metadata.uid` in it guards it.
@@ -127,6 +129,14 @@ impl Action {
         let mut target = collection::<K>();
         target.namespace.clone_from(&object.metadata().namespace);
         Self::new(target, Step::Create(to_value(object)))
+    }
+
+    /// Adds an object that names its controller, unless that controller has one of this name already: for what a plan does not
+    /// look at. What somebody else has under that name is not a lost race but a failure, `AlreadyExists` of the verb `ensure`; one that
+    /// is going, or whose controller was a namesake of this one, is waited for.
+    pub fn ensure<K: Object>(object: &K) -> Self {
+        let Self { target, .. } = Self::create(object);
+        Self::new(target, Step::Ensure(to_value(object)))
     }
 
     /// Replaces an object, guarded by its `resourceVersion`.
@@ -209,6 +219,7 @@ impl fmt::Display for Action {
         };
         let name = self.target.name.as_deref().unwrap_or_default();
         match &self.step {
+            Step::Ensure(body) => place(f, "ensure", body["metadata"]["name"].as_str().unwrap_or_default()),
             Step::Create(body) => {
                 let meta = &body["metadata"];
                 match meta["name"].as_str() {
@@ -295,6 +306,7 @@ mod tests {
         let Step::Patch(_, body) = &action.step else { panic!("{action:?}") };
         assert_eq!(body["metadata"], json!({"uid": "u", "resourceVersion": "7"}));
         assert_eq!(Action::delete(&config()).to_string(), "delete configmaps default/a");
+        assert_eq!(Action::ensure(&config()).to_string(), "ensure configmaps default/a");
     }
 
     #[test]

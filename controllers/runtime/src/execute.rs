@@ -15,6 +15,7 @@ use bytes::Bytes;
 use claw_client::{ApiError, Client, ResourceRef, Verb, cache::ObjectKey, object::PartialObject};
 use claw_schemas::status::Reason;
 use futures::{StreamExt as _, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use tracing::debug;
 
@@ -22,11 +23,15 @@ use crate::{
     action::{Action, Note, Step},
     caches::Caches,
     lease::Leadership,
+    owner,
 };
 
 /// Requests in flight for one key: enough to hide the latency of a durable write (about 1 ms here, so some 16,000
 /// writes a second), few enough that one object cannot fill the server's queue.
 const IN_FLIGHT_MAX: usize = 16;
+
+/// The verb of [`Action::ensure`].
+pub const ENSURE: &str = "ensure";
 
 /// Why an action did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,7 +39,7 @@ const IN_FLIGHT_MAX: usize = 16;
 pub struct Failure {
     /// The action, in one line.
     pub action: String,
-    /// The verb: `create`, `update`, `patch`, `delete`.
+    /// The verb: `create`, `ensure`, `update`, `patch`, `delete`.
     pub verb: &'static str,
     /// What the server said.
     pub error: ApiError,
@@ -43,7 +48,11 @@ pub struct Failure {
 impl Failure {
     /// Whether the plan was merely made on an old picture.
     pub fn is_stale(&self) -> bool {
-        matches!(self.error.reason, Reason::Conflict | Reason::AlreadyExists | Reason::NotFound)
+        match self.error.reason {
+            Reason::Conflict | Reason::NotFound => true,
+            Reason::AlreadyExists => self.verb != ENSURE,
+            _ => false,
+        }
     }
 
     /// Whether the write may have happened although no answer said so.
@@ -168,7 +177,7 @@ fn succeeded(action: &Action, written: &PartialObject, tell: Tell<'_>, done: &mu
                 done.expectations.push(Expectation::Gone(collection, key, uid.clone()));
             }
         }
-        Step::Create(_) | Step::Update(_) | Step::Patch(..) => {
+        Step::Create(_) | Step::Ensure(_) | Step::Update(_) | Step::Patch(..) => {
             let text = meta.resource_version.clone().unwrap_or_default();
             if let Ok(revision) = text.parse() {
                 done.expectations.push(Expectation::Reached(collection, revision));
@@ -196,6 +205,7 @@ async fn run(client: &Client, leadership: &Leadership, action: &Action) -> Resul
     let (verb, name) = match &action.step {
         Step::Announce => return Ok(PartialObject::default()),
         Step::Create(body) => (Verb::Create { body: bytes(body), options: client.write_options() }, "create"),
+        Step::Ensure(body) => (Verb::Create { body: bytes(body), options: client.write_options() }, ENSURE),
         Step::Update(body) => (Verb::Update { body: bytes(body), options: client.write_options() }, "update"),
         Step::Patch(kind, body) => {
             let options = client.write_options();
@@ -216,7 +226,51 @@ async fn run(client: &Client, leadership: &Leadership, action: &Action) -> Resul
             Ok(answer)
         }
         Err(error) if name == "delete" && error.reason == Reason::NotFound => Ok(PartialObject::default()),
+        Err(error) if name == ENSURE && error.reason == Reason::AlreadyExists => {
+            already_there(client, action, error).await.map_err(fail)
+        }
         Err(error) => Err(fail(error)),
+    }
+}
+
+/// What is there instead of the object of a [`Step::Ensure`], if its own controller has it.
+async fn already_there(client: &Client, action: &Action, taken: ApiError) -> Result<PartialObject, ApiError> {
+    let Step::Ensure(body) = &action.step else { return Err(taken) };
+    let wanted: PartialObject = serde_json::from_value(body.clone()).unwrap_or_default();
+    let name = wanted.metadata.name.clone().unwrap_or_default();
+    let target = ResourceRef { name: Some(name.clone()), ..action.target.clone() };
+    let response = client.call(target, Verb::Get).await?;
+    let found: PartialObject = serde_json::from_slice(&response.body).unwrap_or_default();
+    match held_by(&wanted.metadata, &found.metadata) {
+        Holder::Itself => Ok(found),
+        Holder::Nobody => {
+            let (group, plural) = (&action.target.group, &action.target.plural);
+            Err(ApiError::conflict(group, plural, &name, "one of that name is on its way out"))
+        }
+        Holder::Another => Err(taken),
+    }
+}
+
+/// Who has an object that is wanted.
+#[derive(Debug, PartialEq, Eq)]
+enum Holder {
+    Itself,
+    /// It goes, by itself or because its controller is gone: two of one name cannot be there at a time.
+    Nobody,
+    Another,
+}
+
+fn held_by(wanted: &ObjectMeta, found: &ObjectMeta) -> Holder {
+    let (wanted, holder) = (owner::controller_of(wanted), owner::controller_of(found));
+    if found.deletion_timestamp.is_some() {
+        return Holder::Nobody;
+    }
+    match (wanted, holder) {
+        (Some(wanted), Some(holder)) if wanted.uid == holder.uid => Holder::Itself,
+        (Some(wanted), Some(holder)) if wanted.kind == holder.kind && wanted.name == holder.name => {
+            Holder::Nobody
+        }
+        _ => Holder::Another,
     }
 }
 
@@ -237,7 +291,7 @@ fn bytes(body: &Value) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+    use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::Time};
     use serde_json::json;
 
     use super::*;
@@ -268,6 +322,25 @@ mod tests {
         assert_eq!(rounds(&[patch("x"), patch("x")]), [1, 1]);
         let elsewhere = Action::merge(&map("b", "x"), json!({}));
         assert_eq!(rounds(&[patch("x"), elsewhere]), [2], "one name in two namespaces is two objects");
+    }
+
+    #[test]
+    fn who_holds_a_name_is_told_by_its_controller_and_whether_it_goes() {
+        let of = |name: &str, uid: &str| {
+            let mut owner = map("a", name);
+            owner.metadata.uid = Some(uid.to_owned());
+            let mut held = map("a", "x");
+            held.metadata.owner_references = Some(vec![owner::reference_to(&owner)]);
+            held.metadata
+        };
+        let wanted = of("me", "1");
+        assert_eq!(held_by(&wanted, &of("me", "1")), Holder::Itself);
+        assert_eq!(held_by(&wanted, &of("me", "0")), Holder::Nobody, "its owner is gone, and it will be");
+        assert_eq!(held_by(&wanted, &of("you", "0")), Holder::Another);
+        assert_eq!(held_by(&wanted, &map("a", "x").metadata), Holder::Another);
+        let mut going = of("me", "1");
+        going.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        assert_eq!(held_by(&wanted, &going), Holder::Nobody);
     }
 
     #[test]

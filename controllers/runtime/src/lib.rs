@@ -82,6 +82,7 @@
 //!   ends the run. The status is written last, in one request, and only if it differs.
 //! * **Nobody is overwritten.** Actions are guarded by the uid of the object they were planned for, updates and
 //!   [`Action::merge_unchanged`] by its revision. Who loses a race is planned anew, silently.
+//! * **Names.** [`Action::ensure`] adds what a plan does not look at, once; that somebody else has the name is a failure with a reason.
 //! * **Backoff.** What fails comes back after 20 ms, doubled each time up to five minutes, spread by a fifth, for that object
 //!   alone ([`queue`]). A plan that panics is such a failure. What it was is in [`World::last_failure`].
 //! * **Fencing.** An elected program stops writing before another may begin ([`lease`]): no action starts once the
