@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     ObjectService, body,
     companions::Companions,
-    encode, errors,
+    encode, errors, evictions,
     hooks::{How, Rounds},
     kinds::{Target, method_not_allowed},
     limits::CONFLICT_RETRIES_MAX,
@@ -101,7 +101,10 @@ impl ObjectService {
                     writes.extend(disruption);
                     self.remove(&record, writes).await?
                 }
-                Plan::Mark(object) => {
+                Plan::Mark(mut object) => {
+                    if why == Why::Evicted {
+                        evictions::tell(&mut object, Timestamp::now());
+                    }
                     let new = Sealed { object, owners: sealed.owners.clone() };
                     if options.dry_run {
                         Some(new.draft().at(record.revision))

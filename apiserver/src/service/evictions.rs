@@ -175,6 +175,26 @@ fn is_ready(pod: &Value) -> bool {
     conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
+/// Writes into a pod that goes that it had to make room, for whoever counts its failures. Upstream's words.
+pub(super) fn tell(pod: &mut Value, now: Timestamp) {
+    const TYPE: &str = "DisruptionTarget";
+    if !pod["status"].is_object() {
+        pod["status"] = json!({});
+    }
+    if !pod["status"]["conditions"].is_array() {
+        pod["status"]["conditions"] = json!([]);
+    }
+    let Some(conditions) = pod["status"]["conditions"].as_array_mut() else { return };
+    if conditions.iter().any(|one| one["type"] == TYPE && one["status"] == "True") {
+        return;
+    }
+    conditions.retain(|one| one["type"] != TYPE);
+    conditions.push(json!({
+        "type": TYPE, "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+        "lastTransitionTime": time_text(now),
+    }));
+}
+
 /// Takes one disruption of a budget. Until the pod is seen to go, its name says that it does not count any more.
 fn take(budget: &mut Value, pod: &str, now: Timestamp) {
     let now = time_text(now);
@@ -246,6 +266,21 @@ mod tests {
         let mut always = counted(1, 2, 0);
         always["spec"]["unhealthyPodEvictionPolicy"] = json!("AlwaysAllow");
         assert_eq!(takes_one(&always, &broken), Ok(false));
+    }
+
+    #[test]
+    fn an_evicted_pod_says_so_once() {
+        let mut pod =
+            json!({"metadata": {}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        tell(&mut pod, "2026-01-01T00:00:00Z".parse().unwrap());
+        let told = pod.clone();
+        tell(&mut pod, "2026-01-01T00:00:09Z".parse().unwrap());
+        assert_eq!(pod, told);
+        let conditions = pod["status"]["conditions"].as_array().unwrap();
+        assert_eq!((conditions.len(), &conditions[1]["type"]), (2, &json!("DisruptionTarget")));
+        let mut bare = json!({"metadata": {}});
+        tell(&mut bare, "2026-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(bare["status"]["conditions"][0]["reason"], "EvictionByEvictionAPI");
     }
 
     #[test]
