@@ -12,6 +12,7 @@ pub mod disruption;
 pub mod endpoints;
 pub mod event_ttl;
 pub mod garbage;
+pub mod kernel_job;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_gc;
@@ -69,6 +70,7 @@ fn controllers(runtime: &Runtime, root_ca: Option<Arc<str>>) -> Vec<BoxFuture<'s
         runtime.drive(cluster_roles::ClusterRoles).boxed(),
         runtime.drive(disruption::Budgets).boxed(),
         runtime.drive(endpoints::Endpoints).boxed(),
+        runtime.drive(kernel_job::KernelJobs).boxed(),
         runtime.drive(node_lifecycle::NodeLifecycle).boxed(),
         runtime.drive(resource_claims::Templates).boxed(),
         runtime.drive(resource_claims::Claims).boxed(),

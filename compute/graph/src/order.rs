@@ -306,6 +306,13 @@ pub enum Reason {
     Stopped,
 }
 
+/// As it stands in a report.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 impl Reason {
     /// Whether another device, or another try, may succeed.
     #[must_use]

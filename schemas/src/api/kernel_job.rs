@@ -8,7 +8,7 @@ use claw_graph::order::{Backend, OUTPUTS_MAX, Order, OrderInput, OrderOutput, So
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{ResourceRequirements, Toleration, Volume},
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,11 @@ const VALUES_MAX: usize = 16_384;
 
 /// Type of the condition of a pod that says, in its message, what the worker in it does. Not there while none works.
 pub const PROGRESS: &str = "clawbernetes.io/Progress";
+
+/// The image that carries out an order.
+pub const IMAGE: &str = "clawbernetes.io/kernels:1";
+/// Label of a job's pods: its name.
+pub const JOB_LABEL: &str = "clawbernetes.io/kernel-job";
 
 /// A graph of tensor operations, calculated on a device of the cluster.
 pub type KernelJob = CustomResource<KernelJobSpec>;
@@ -232,6 +237,9 @@ pub struct KernelJobAttempt {
     /// Why it failed, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// When it was seen to have ended. One that has a reason and has not ended is being ended for that reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<MicroTime>,
 }
 
 /// What was reached. Rates are those of the run in the middle.
