@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use claw_schemas::api::IMAGE as KERNELS;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
@@ -51,7 +52,7 @@ impl Hollow {
         }
     }
 
-    fn end(&self, key: &InstanceKey, code: i32, signal: Option<i32>) {
+    fn end(&self, key: &InstanceKey, code: i32, signal: Option<i32>, message: &str) {
         if let Some(run) = self.runs.lock().get(key) {
             run.exit.send_if_modified(|exit| {
                 let ends = exit.is_none();
@@ -60,7 +61,7 @@ impl Hollow {
                         code,
                         signal,
                         reason: if code == 0 { ExitReason::Completed } else { ExitReason::Error },
-                        message: String::new(),
+                        message: message.to_owned(),
                         started_at: Some(run.started_at),
                         finished_at: Timestamp::now(),
                     });
@@ -125,9 +126,13 @@ impl Runtime for Hollow {
             .flat_map(|spec| spec.init_containers.iter().flatten())
             .any(|container| container.name == key.container);
         if is_init {
-            self.end(&key, 0, None);
+            self.end(&key, 0, None, "");
         }
         let image = request.container.image.clone().unwrap_or_default();
+        if image == KERNELS {
+            // Who waits for a result would wait for ever.
+            self.end(&key, 1, None, "a hollow node calculates nothing");
+        }
         Ok(Instance {
             id: format!("{}-{}-{}", key.pod_uid, key.container, key.attempt),
             image_id: image.clone(),
@@ -149,9 +154,9 @@ impl Runtime for Hollow {
 
     async fn signal(&self, key: &InstanceKey, signal: i32) -> Result<(), Error> {
         if signal == libc::SIGKILL {
-            self.end(key, 137, Some(signal));
+            self.end(key, 137, Some(signal), "");
         } else {
-            self.end(key, 0, None);
+            self.end(key, 0, None, "");
         }
         Ok(())
     }
