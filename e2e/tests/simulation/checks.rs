@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use claw_e2e::{capacity::Books, history::revision_of};
+use claw_e2e::{capacity::Books, history::revision_of, runs::Runs};
+use claw_schemas::api;
 use serde_json::Value;
 
 use super::{cluster::GPU, world::World};
 
 /// What is not as it should be once nothing goes wrong any more. `lost` is a node that never came back.
 pub fn unsettled(world: &World, lost: Option<&str>) -> Option<String> {
-    uninformed(world).or_else(|| undeployed(world, lost))
+    uninformed(world).or_else(|| undeployed(world, lost)).or_else(|| uncalculated(world))
 }
 
 /// Who does not know what is.
@@ -58,6 +59,13 @@ fn undeployed(world: &World, lost: Option<&str>) -> Option<String> {
     })
 }
 
+/// Which kernel job has not come to its end: nodes that calculate nothing fail it.
+fn uncalculated(world: &World) -> Option<String> {
+    let jobs = world.disk.present(api::GROUP, "kerneljobs", "default");
+    let open = jobs.iter().find(|(_, job)| job["status"]["phase"] != "Failed");
+    open.map(|(name, job)| format!("{name} has not failed yet: {}", job["status"]))
+}
+
 /// What must hold of everything that happened.
 pub fn check(world: &World) {
     let truth = world.disk.history("", "configmaps", "default");
@@ -69,15 +77,19 @@ pub fn check(world: &World) {
     account(world);
 }
 
-/// Goes through everything that ever was bound.
+/// Goes through everything that ever was bound, and every try of a kernel job.
 fn account(world: &World) {
-    let mut books = Books::of(GPU);
+    let (mut books, mut runs) = (Books::of(GPU), Runs::default());
     let parse = |bytes: &[u8]| -> Value { serde_json::from_slice(bytes).expect("the server stores JSON") };
     world.disk.each(|stored| match stored.key.group_and_plural() {
         ("", "nodes") => books.node(&parse(&stored.value)),
         ("", "pods") => {
-            let told = books.pod(&parse(&stored.value), stored.gone);
+            let pod = parse(&stored.value);
+            let told = books.pod(&pod, stored.gone).and_then(|()| runs.pod(&pod, stored.gone));
             world.must(&format!("at {}", stored.revision), told);
+        }
+        (api::GROUP, "kerneljobs") => {
+            world.must(&format!("at {}", stored.revision), runs.job(&parse(&stored.value)));
         }
         _ => {}
     });

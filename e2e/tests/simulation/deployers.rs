@@ -1,4 +1,4 @@
-//! Clients that deploy, scale, change and remove what wants GPUs.
+//! Clients that deploy, scale, change and remove what wants GPUs, and order what is to be calculated, which here always fails.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,6 +7,7 @@ use claw_client::{
     request::{DeleteOptions, PatchKind, Propagation},
 };
 use claw_e2e::dice::Dice;
+use claw_schemas::api::KernelJob;
 use claw_testing::object;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
@@ -32,10 +33,11 @@ pub async fn run(world: Arc<World>, name: String, wire: Wire, dice: Dice) -> tur
     let client = client(wire, &name);
     while !world.is_quiet() {
         let deployment = format!("d{}", dice.below(DEPLOYMENTS));
-        let (what, outcome) = match dice.below(6) {
+        let (what, outcome) = match dice.below(8) {
             0..=2 => ("deploy", deploy(&client, &deployment, &dice).await),
             3 => ("scale", scale(&client, &deployment, &dice).await),
             4 => ("roll", roll(&client, &deployment, &dice).await),
+            5..=6 => ("order", order(&client, &deployment, &dice).await),
             _ => ("remove", remove(&client, &deployment).await),
         };
         let how = outcome.map_or_else(|error| format!("{:?}", error.reason), |()| "ok".to_owned());
@@ -45,8 +47,29 @@ pub async fn run(world: Arc<World>, name: String, wire: Wire, dice: Dice) -> tur
     Ok(())
 }
 
-async fn deploy(client: &Client, name: &str, dice: &Dice) -> Result<(), ApiError> {
+/// How long pods stay on nodes that are not heard of.
+fn tolerations() -> Value {
     let toleration = |key| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": PATIENCE_SECONDS});
+    json!([toleration("node.kubernetes.io/not-ready"), toleration("node.kubernetes.io/unreachable")])
+}
+
+/// A kernel job, which comes to two pods: nodes here calculate nothing.
+async fn order(client: &Client, name: &str, dice: &Dice) -> Result<(), ApiError> {
+    let job: KernelJob = object(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "inputs": [{"name": "a", "dtype": "f32", "shape": [2], "fill": 1.0}],
+            "operations": [{"name": "b", "op": "Neg", "inputs": ["a"]}],
+            "outputs": [{"value": "b"}],
+            "backoffLimit": 1,
+            "ttlSecondsAfterFinished": dice.below(10),
+            "tolerations": tolerations(),
+        },
+    }));
+    client.namespaced::<KernelJob>("default").add(&job).await
+}
+
+async fn deploy(client: &Client, name: &str, dice: &Dice) -> Result<(), ApiError> {
     let deployment: Deployment = object(json!({
         "metadata": {"name": name},
         "spec": {
@@ -57,9 +80,7 @@ async fn deploy(client: &Client, name: &str, dice: &Dice) -> Result<(), ApiError
                 "spec": {
                     "containers": [{"name": "c", "image": "app:1", "resources": {"limits": {GPU: "1"}}}],
                     "terminationGracePeriodSeconds": 1,
-                    "tolerations": [
-                        toleration("node.kubernetes.io/not-ready"), toleration("node.kubernetes.io/unreachable"),
-                    ],
+                    "tolerations": tolerations(),
                 },
             },
         },

@@ -1,5 +1,5 @@
 //! A seeded simulation of a whole cluster: the real server, controllers, agents and clients on one simulated network, clock
-//! and dice, with faults. Whatever happens, the invariants of `claw_e2e::{history, promises, capacity}` hold.
+//! and dice, with faults. Whatever happens, the invariants of `claw_e2e::{history, promises, capacity, runs}` hold.
 //!
 //! A seed decides everything, so a run that failed can be run again: [`SEED`] names one seed, [`SEEDS`] how many.
 
