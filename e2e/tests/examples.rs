@@ -17,7 +17,7 @@ const STORIES: [(&str, Story); 9] = [
     ("gpu-claim.yaml", a_claim_waits_for_its_gpu_and_says_so),
     ("hello.yaml", hello_answers_from_three_pods),
     ("init.yaml", init_hands_its_file_over),
-    ("kernel-job.yaml", a_kernel_job_is_checked_and_shown),
+    ("kernel-job.yaml", a_kernel_job_comes_to_figures_and_results),
     ("limits.yaml", limits_kill_and_throttle),
     ("quota.yaml", a_quota_holds_the_third_pod_back),
     ("restart.yaml", a_crashing_container_is_restarted_and_its_last_words_are_kept),
@@ -93,10 +93,18 @@ fn secrets_arrive_as_file_and_as_variable(kubectl: &Kubectl) {
     assert!(variables.lines().any(|line| line == "POD_NAME=secret"), "{variables}");
 }
 
-fn a_kernel_job_is_checked_and_shown(kubectl: &Kubectl) {
+fn a_kernel_job_comes_to_figures_and_results(kubectl: &Kubectl) {
     let table = kubectl.ok(&["get", "kj", "attention"]);
     assert!(table.contains("ReduceMean+2"), "{table}");
     assert_eq!(field(kubectl, "kj/attention", "{.spec.backoffLimit} {.spec.runTimeoutSeconds}"), "2 600");
+    wait::until("it is complete", wait::LATER, || {
+        let status = field(kubectl, "kj/attention", "{.status}");
+        wait::check(field(kubectl, "kj/attention", "{.status.phase}") == "Complete", status)
+    });
+    assert_eq!(
+        field(kubectl, "kj/attention", "{.status.figures.runs} {.status.outputs[*].value}"),
+        "10 attended mean"
+    );
 }
 
 fn limits_kill_and_throttle(kubectl: &Kubectl) {
