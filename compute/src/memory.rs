@@ -52,6 +52,13 @@ pub struct Lease {
     bytes: u64,
 }
 
+impl Lease {
+    /// Bytes that nobody has leased yet.
+    pub fn room(&self) -> u64 {
+        self.meter.limit - self.meter.used().min(self.meter.limit)
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.meter.used.fetch_sub(self.bytes, Ordering::AcqRel);

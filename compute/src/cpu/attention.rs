@@ -23,36 +23,30 @@ pub fn attention<T: Float>(causal: bool, scale: f32, operands: &[View], to: &Vie
         .chunks_mut(positions * width_out)
         .flat_map(|head| head.chunks_mut(at_once * width_out))
         .collect();
-    results.into_par_iter().enumerate().for_each_init(Vec::new, |scores, (number, to)| {
-        let (head, first) = (number / blocks, number % blocks * at_once);
-        let count = to.len() / width_out;
-        scores.resize(count * keys, 0.0);
-        let query = Matrix {
-            values: &wide[0],
-            offset: (head * positions + first) * width,
-            row_stride: width,
-            column_stride: 1,
-        };
-        let turned_keys =
-            Matrix { values: &wide[1], offset: head * keys * width, row_stride: 1, column_stride: width };
-        multiply([count, keys, width], query, turned_keys, scores, Parallelism::None);
-        for (at, row) in scores.chunks_mut(keys).enumerate() {
-            let seen = if causal { keys - positions + first + at + 1 } else { keys };
-            let (seen, unseen) = row.split_at_mut(seen);
-            scaled_softmax(scale, seen);
-            unseen.fill(0.0);
-        }
-        let weights = Matrix { values: scores, offset: 0, row_stride: keys, column_stride: 1 };
-        // What is not seen has weight 0, and must not count even where it is no number.
-        let last_seen = if causal { keys - positions + first + count } else { keys };
-        let values = Matrix {
-            values: &wide[2],
-            offset: head * keys * width_out,
-            row_stride: width_out,
-            column_stride: 1,
-        };
-        through_wide(to, &mut Vec::new(), |product| {
-            multiply([count, width_out, last_seen], weights, values, product, Parallelism::None);
-        });
-    });
+    let scratch = || (Vec::new(), Vec::new(), Vec::new());
+    results.into_par_iter().enumerate().for_each_init(
+        scratch,
+        |(scores, weights, wide_result), (number, to)| {
+            let (head, first) = (number / blocks, number % blocks * at_once);
+            let count = to.len() / width_out;
+            // What is not seen has weight 0, and must not count even where it is no number.
+            let first_sees = if causal { keys - positions + first + 1 } else { keys };
+            let seen = if causal { first_sees + count - 1 } else { keys };
+            scores.resize(count * seen, 0.0);
+            weights.resize(count * seen, 0.0);
+            let query = Matrix::rows(&wide[0], head * positions + first, width);
+            let turned_keys = Matrix::rows(&wide[1], head * keys, width).turned();
+            multiply([count, seen, width], query, turned_keys, scores, Parallelism::None);
+            for (at, (row, to)) in scores.chunks_mut(seen).zip(weights.chunks_mut(seen)).enumerate() {
+                let own = if causal { first_sees + at } else { keys };
+                scaled_softmax(scale, &mut row[..own], &mut to[..own]);
+                to[own..].fill(0.0);
+            }
+            let weights = Matrix::rows(weights, 0, seen);
+            let values = Matrix::rows(&wide[2], head * keys, width_out);
+            through_wide(to, wide_result, |product| {
+                multiply([count, width_out, seen], weights, values, product, Parallelism::None);
+            });
+        },
+    );
 }

@@ -1,6 +1,6 @@
 //! What goes by indices: gather, scatter, the largest few.
 
-use super::{Float, read, scratch, set, write};
+use super::{Float, read, scratch, set, through_wide, write};
 use crate::backend::{Fault, Rows};
 use crate::memory::View;
 use crate::tensor::Element;
@@ -36,24 +36,43 @@ fn gather_elements<T: Element + Send + Sync>(rows: Rows, places: &[usize], x: &V
     });
 }
 
-/// Block by block, so that equal indices add up in their order. Sums are kept in `f32` until all updates are in.
+/// Elements that a thread adds up at once, at least.
+const SUMMED_AT_ONCE: usize = 4_096;
+
+/// The updates of each line of the result, in their order: where those of each begin in a list of all, and the list.
+fn by_place(places: &[usize], n: usize) -> (Vec<usize>, Vec<usize>) {
+    let mut starts = vec![0; n + 1];
+    places.iter().for_each(|at| starts[at + 1] += 1);
+    (0..n).for_each(|at| starts[at + 1] += starts[at]);
+    let mut ends = starts.clone();
+    let mut updates = vec![0; places.len()];
+    for (update, at) in places.iter().enumerate() {
+        updates[ends[*at]] = update;
+        ends[*at] += 1;
+    }
+    (starts, updates)
+}
+
+/// Each line of the result is one thread's, which adds up equal indices in their order: the same sums on every run. They are kept in `f32`
+/// until all updates are in.
 pub fn scatter_add<T: Float>(rows: Rows, operands: &[View], to: &View, fault: Option<&Fault>) {
     let Some(places) = places(&operands[1], rows.n, fault) else { return };
     let (from, updates, mut to_elements) = (read(&operands[0]), read(&operands[2]), write(to));
-    let block = rows.n * rows.inner;
-    let blocks = from
-        .of::<T>(&operands[0])
-        .par_chunks(block)
-        .zip(updates.of::<T>(&operands[2]).par_chunks(places.len() * rows.inner));
-    to_elements.of::<T>(to).par_chunks_mut(block).zip(blocks).for_each(|(to, (from, updates))| {
-        let mut sums = vec![0.0; from.len()];
-        T::widen(from, &mut sums);
-        for (at, update) in places.iter().zip(updates.chunks(rows.inner)) {
-            for (sum, update) in sums[at * rows.inner..].iter_mut().zip(update) {
-                *sum += update.wide();
+    let (from, updates) = (from.of::<T>(&operands[0]), updates.of::<T>(&operands[2]));
+    let (starts, by_place) = by_place(&places, rows.n);
+    let lines = SUMMED_AT_ONCE.div_ceil(rows.inner);
+    let parts = to_elements.of::<T>(to).par_chunks_mut(lines * rows.inner);
+    parts.enumerate().for_each_init(Vec::new, |scratch, (number, to)| {
+        through_wide(to, scratch, |sums| {
+            for (line, sums) in (number * lines..).zip(sums.chunks_mut(rows.inner)) {
+                T::widen(&from[line * rows.inner..][..rows.inner], sums);
+                let (block, at) = (line / rows.n, line % rows.n);
+                for update in &by_place[starts[at]..starts[at + 1]] {
+                    let update = &updates[(block * places.len() + update) * rows.inner..][..rows.inner];
+                    sums.iter_mut().zip(update).for_each(|(sum, update)| *sum += update.wide());
+                }
             }
-        }
-        T::narrow(&sums, to);
+        });
     });
 }
 

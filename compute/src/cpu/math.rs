@@ -30,6 +30,30 @@ pub(super) use vectored;
 
 /// Values added side by side, so that an addition need not wait for the one before.
 const LANES: usize = 16;
+/// The same where each takes long: two vectors of the widest kind.
+const WIDE_LANES: usize = 32;
+/// Values that are added up in `f32` before their sum goes on in `f64`: 16 in each lane.
+const STRETCH: usize = 16 * WIDE_LANES;
+
+/// Added to a number of a size up to 2^22, it leaves the nearest whole number in the lowest bits of the sum.
+const WHOLE: f32 = 12_582_912.0;
+
+/// `e^r` for numbers up to half of ln 2.
+#[inline(always)]
+fn exp_near_zero(r: f32) -> f32 {
+    let mut p = 1.984_127e-4f32;
+    for coefficient in [1.388_889e-3, 8.333_334e-3, 0.041_666_668, 0.166_666_67, 0.5, 1.0, 1.0] {
+        p = p.mul_add(r, coefficient);
+    }
+    p
+}
+
+/// What is left of `x` without `n` times ln 2. That in two parts: as `f32` has it, and what is missing.
+#[inline(always)]
+fn without_ln_2(x: f32, n: f32) -> f32 {
+    let r = (-n).mul_add(std::f32::consts::LN_2, x);
+    (-n).mul_add(-1.904_654_2e-9, r)
+}
 
 /// `e^x`, to 1.5 units in the last place; subnormal results are kept.
 #[inline(always)]
@@ -37,24 +61,27 @@ pub fn exp(x: f32) -> f32 {
     // Beyond these nothing changes any more: 0 and infinity.
     let held = x.clamp(-104.0, 89.0);
     let n = (held * std::f32::consts::LOG2_E).round_ties_even();
-    // ln 2 in two parts: as f32 has it, and what is missing.
-    let r = (-n).mul_add(std::f32::consts::LN_2, held);
-    let r = (-n).mul_add(-1.904_654_2e-9, r);
-    let mut p = 1.984_127e-4f32;
-    for coefficient in [1.388_889e-3, 8.333_334e-3, 0.041_666_668, 0.166_666_67, 0.5, 1.0, 1.0] {
-        p = p.mul_add(r, coefficient);
-    }
+    let p = exp_near_zero(without_ln_2(held, n));
     // In two steps: one alone would leave the range before the result does.
     let half = (n * 0.5).floor();
     let e = p * power_of_two(half) * power_of_two(n - half);
     if x.is_nan() { x } else { e }
 }
 
+/// As `exp`, in half the time, for numbers up to 0; results that would be subnormal are 0.
+#[inline(always)]
+pub fn exp_of_negative(x: f32) -> f32 {
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, WHOLE + 127.0);
+    let p = exp_near_zero(without_ln_2(x, shifted - (WHOLE + 127.0)));
+    let e = p * f32::from_bits(shifted.to_bits() << 23);
+    if x < -87.3 { 0.0 } else { e }
+}
+
 /// 2^n for a whole number from -126 to 127.
 #[inline(always)]
 fn power_of_two(n: f32) -> f32 {
     // The mantissa's lowest bits of n + 2^23 are n; moved up they are an exponent.
-    f32::from_bits(((n + 12_582_912.0 + 127.0).to_bits()) << 23)
+    f32::from_bits(((n + WHOLE + 127.0).to_bits()) << 23)
 }
 
 /// The sum, kept in `f64`.
@@ -92,6 +119,89 @@ pub fn max(values: &[f32], sign: f32) -> f32 {
     rest.iter().map(|value| sign * value).chain(lanes).fold(f32::NEG_INFINITY, f32::max)
 }
 
+/// What becomes of values in each lane, one after the other.
+#[inline(always)]
+fn in_lanes<A: Copy>(values: &[f32], neutral: A, of: impl Fn(A, f32) -> A) -> [A; WIDE_LANES] {
+    let mut lanes = [neutral; WIDE_LANES];
+    let (chunks, rest) = values.as_chunks::<WIDE_LANES>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = of(*lane, *value);
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane = of(*lane, *value);
+    }
+    lanes
+}
+
+/// The largest, whatever is with NaN. `-inf` for none.
+#[inline(always)]
+pub fn largest_number(values: &[f32]) -> f32 {
+    let lanes = in_lanes(values, f32::NEG_INFINITY, |lane, value| larger(value, lane));
+    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+}
+
+/// The first if it is larger; the second if either is NaN.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// The largest size, NaN if there is one: as bits, sizes are in the order of whole numbers, and NaN is over infinity.
+#[inline(always)]
+pub fn largest_size(values: &[f32]) -> f32 {
+    let lanes = in_lanes(values, 0, |lane: u32, value| lane.max(value.abs().to_bits()));
+    f32::from_bits(lanes.into_iter().fold(0, u32::max))
+}
+
+/// The nearest whole number from -127 to 127; 0 for NaN.
+#[inline(always)]
+pub fn to_i8(x: f32) -> i8 {
+    let whole = x.clamp(-127.0, 127.0) + WHOLE;
+    // The lowest byte, which is signed as the number is.
+    if x.is_nan() { 0 } else { whole.to_bits() as i8 }
+}
+
+/// The exponentials of how far a row's numbers are below its largest, and their sum; and the largest of the row that comes next, as long as
+/// this one: it is on its way from memory while these are calculated.
+#[inline(always)]
+pub fn exponentials(row: &[f32], largest: f32, to: &mut [f32], next: &[f32]) -> (f64, f32) {
+    let mut sum = 0.0;
+    let mut next_largest = [f32::NEG_INFINITY; WIDE_LANES];
+    let stretches = row.chunks(STRETCH).zip(to.chunks_mut(STRETCH)).zip(next.chunks(STRETCH));
+    for ((row, to), next) in stretches {
+        let mut sums = [0.0; WIDE_LANES];
+        let (rows, rest) = row.as_chunks::<WIDE_LANES>();
+        let (tos, to_rest) = to.as_chunks_mut::<WIDE_LANES>();
+        let (nexts, next_rest) = next.as_chunks::<WIDE_LANES>();
+        for ((row, to), next) in rows.iter().zip(tos).zip(nexts) {
+            exponentials_in_lanes(row, largest, to, next, &mut sums, &mut next_largest);
+        }
+        exponentials_in_lanes(rest, largest, to_rest, next_rest, &mut sums, &mut next_largest);
+        sum += sums.into_iter().map(f64::from).sum::<f64>();
+    }
+    (sum, next_largest.into_iter().fold(f32::NEG_INFINITY, larger))
+}
+
+/// No more numbers than there are lanes.
+#[inline(always)]
+fn exponentials_in_lanes(
+    row: &[f32],
+    largest: f32,
+    to: &mut [f32],
+    next: &[f32],
+    sums: &mut [f32; WIDE_LANES],
+    next_largest: &mut [f32; WIDE_LANES],
+) {
+    let lanes = sums.iter_mut().zip(next_largest);
+    for (((x, to), next), (sum, next_largest)) in row.iter().zip(to).zip(next).zip(lanes) {
+        *to = exp_of_negative(x - largest);
+        *sum += *to;
+        *next_largest = larger(*next, *next_largest);
+    }
+}
+
 /// Replaces each value by what becomes of it.
 #[inline(always)]
 pub fn each(values: &mut [f32], of: impl Fn(f32) -> f32) {
@@ -124,6 +234,41 @@ mod tests {
         assert!(
             exp(f32::NAN).is_nan() && exp(f32::NEG_INFINITY) == 0.0 && exp(f32::INFINITY) == f32::INFINITY
         );
+    }
+
+    #[test]
+    fn the_exponential_of_negative_numbers_is_the_same_down_to_the_smallest_normal_one() {
+        for x in
+            (0..=u32::MAX / 977 / 2).map(|n| -f32::from_bits(n * 977)).chain([f32::NEG_INFINITY, f32::NAN])
+        {
+            let (ours, right) = (exp_of_negative(x), exp(x));
+            let is_right = ours == right
+                || (ours - right).abs() <= right * f32::EPSILON
+                || (x.is_nan() && ours.is_nan());
+            assert!(
+                if x < -87.3 { ours == 0.0 } else { is_right },
+                "{ours:e} for {x}, and should be {right:e}"
+            );
+        }
+    }
+
+    #[test]
+    fn whole_numbers_of_eight_bits_are_the_nearest() {
+        for x in (-2_000..2_000).map(|n| n as f32 / 10.0).chain([f32::INFINITY, f32::NEG_INFINITY, 0.5, 1.5])
+        {
+            assert_eq!(i32::from(to_i8(x)), x.round_ties_even().clamp(-127.0, 127.0) as i32, "{x}");
+        }
+        assert_eq!((to_i8(f32::NAN), to_i8(f32::from_bits(0xffc0_0005))), (0, 0));
+    }
+
+    #[test]
+    fn the_largest_size_is_of_either_sign_and_nan_is_over_all() {
+        let mut values: Vec<f32> = (0..77).map(|n| n as f32 - 50.0).collect();
+        assert_eq!(largest_size(&values), 50.0);
+        values[76] = f32::NEG_INFINITY;
+        assert_eq!(largest_size(&values), f32::INFINITY);
+        values[3] = -f32::NAN;
+        assert!(largest_size(&values).is_nan() && largest_size(&[]) == 0.0);
     }
 
     #[test]

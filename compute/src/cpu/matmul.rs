@@ -9,13 +9,23 @@ use gemm::Parallelism;
 /// A matrix within a slice.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
-    pub values: &'a [f32],
-    pub offset: usize,
-    pub row_stride: usize,
-    pub column_stride: usize,
+    values: &'a [f32],
+    offset: usize,
+    row_stride: usize,
+    column_stride: usize,
 }
 
-impl Matrix<'_> {
+impl<'a> Matrix<'a> {
+    /// Rows of so many elements, from one of them on.
+    pub const fn rows(values: &'a [f32], first: usize, width: usize) -> Self {
+        Self { values, offset: first * width, row_stride: width, column_stride: 1 }
+    }
+
+    /// Its rows as columns.
+    pub const fn turned(self) -> Self {
+        Self { row_stride: self.column_stride, column_stride: self.row_stride, ..self }
+    }
+
     fn is_within(&self, rows: usize, columns: usize) -> bool {
         let last = self.offset + (rows - 1) * self.row_stride + (columns - 1) * self.column_stride;
         last < self.values.len()

@@ -7,10 +7,13 @@ mod elementwise;
 mod index;
 mod math;
 mod matmul;
+mod memory;
 mod random;
 mod rows;
 mod scratch;
 
+#[cfg(test)]
+pub use memory::flip_a_bit;
 pub use scratch::scratch_bytes;
 
 use crate::backend::{Backend, Fault, Properties, Step};
@@ -20,17 +23,25 @@ use crate::tensor::Element;
 use claw_graph::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use memory::{Elements, Kept, read, read_buffer, set, write, write_buffer};
 use std::borrow::Cow;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+
+/// Freed memory that is kept for the next tensors, at most; and at most this part of the machine's.
+const KEPT_BYTES_MAX: u64 = 1 << 30;
+const KEPT_PART_MAX: u64 = 16;
 
 pub struct Cpu {
     properties: Properties,
+    kept: Arc<Kept>,
 }
 
 impl Cpu {
     pub fn new() -> Self {
         let memory_bytes = machine_memory("MemTotal:");
+        let kept_max = memory_bytes.map_or(0, |bytes| bytes / KEPT_PART_MAX).min(KEPT_BYTES_MAX);
         Self {
+            kept: Kept::new(usize::try_from(kept_max).unwrap_or(0)),
             properties: Properties {
                 id: "cpu".to_owned(),
                 model: model().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
@@ -57,66 +68,6 @@ fn model() -> Option<String> {
     let told = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = told.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-/// Memory of a tensor. In words of eight bytes, so that elements of all types are aligned.
-struct Memory(RwLock<Vec<u64>>);
-
-impl Memory {
-    fn of(buffer: &Buffer) -> &RwLock<Vec<u64>> {
-        &buffer.memory::<Self>().0
-    }
-}
-
-/// Elements that are read.
-struct Elements<'buffer>(RwLockReadGuard<'buffer, Vec<u64>>);
-
-/// Elements that are written.
-struct ElementsMut<'buffer>(RwLockWriteGuard<'buffer, Vec<u64>>);
-
-fn read(view: &View) -> Elements<'_> {
-    // A panic elsewhere leaves numbers that nobody is shown: its caller gets no tensor.
-    Elements(Memory::of(&view.buffer).read().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn write(view: &View) -> ElementsMut<'_> {
-    ElementsMut(Memory::of(&view.buffer).write().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// Says that an index was outside.
-fn set(fault: &Fault) {
-    let mut words = Memory::of(&fault.buffer).write().unwrap_or_else(PoisonError::into_inner);
-    bytemuck::cast_slice_mut::<u64, u32>(&mut words)[fault.word] = 1;
-}
-
-/// What a broken device does to a result.
-#[cfg(test)]
-pub fn flip_a_bit(view: &View) {
-    let mut words = Memory::of(&view.buffer).write().unwrap_or_else(PoisonError::into_inner);
-    let middle = words.len() / 2;
-    words[middle] ^= 1 << 23;
-}
-
-impl Elements<'_> {
-    /// All elements of the buffer.
-    fn all<T: Element>(&self) -> &[T] {
-        bytemuck::cast_slice(&self.0)
-    }
-
-    /// The elements of a tensor that lies row after row from the beginning.
-    fn of<T: Element>(&self, view: &View) -> &[T] {
-        &self.all()[..view.of.shape.elements()]
-    }
-}
-
-impl ElementsMut<'_> {
-    fn all<T: Element>(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(&mut self.0)
-    }
-
-    fn of<T: Element>(&mut self, view: &View) -> &mut [T] {
-        &mut self.all()[..view.of.shape.elements()]
-    }
 }
 
 /// Types that are calculated with, in `f32`.
@@ -199,6 +150,21 @@ fn widened<T: Float>(elements: &[T]) -> Cow<'_, [f32]> {
     )
 }
 
+/// As `widened`, into scratch memory where they are not `f32` already.
+fn widened_into<'elements, T: Float>(
+    elements: &'elements [T],
+    scratch: &'elements mut Vec<f32>,
+) -> &'elements [f32] {
+    match T::as_wide(elements) {
+        Some(wide) => wide,
+        None => {
+            scratch.resize(elements.len(), 0.0);
+            T::widen(elements, scratch);
+            scratch
+        }
+    }
+}
+
 /// Has elements made in `f32`: in their place, or in scratch memory, from which they are rounded. `work` finds anything in them.
 fn through_wide<T: Float>(to: &mut [T], scratch: &mut Vec<f32>, work: impl FnOnce(&mut [f32])) {
     match T::as_wide_mut(to) {
@@ -233,28 +199,23 @@ impl Backend for Cpu {
     }
 
     fn allocate(&self, bytes: usize, lease: Lease) -> Result<Buffer> {
-        let mut words = Vec::new();
-        let length = bytes.div_ceil(8);
-        words.try_reserve_exact(length).map_err(|_| Error::OutOfMemory {
+        self.kept.allocate(bytes, lease).ok_or_else(|| Error::OutOfMemory {
             needed: bytes as u64,
             used: 0,
             limit: self.properties.memory_bytes.unwrap_or(u64::MAX),
-        })?;
-        words.resize(length, 0);
-        Ok(Buffer::new(Memory(RwLock::new(words)), lease))
+        })
     }
 
     fn upload(&self, bytes: &[u8], lease: Lease) -> Result<Buffer> {
         let buffer = self.allocate(bytes.len(), lease)?;
-        let mut words = Memory::of(&buffer).write().unwrap_or_else(PoisonError::into_inner);
-        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
-        drop(words);
+        let mut elements = write_buffer(&buffer);
+        bytemuck::cast_slice_mut(elements.all::<i8>())[..bytes.len()].copy_from_slice(bytes);
+        drop(elements);
         Ok(buffer)
     }
 
     fn download(&self, buffer: &Buffer, bytes: usize) -> Result<Vec<u8>> {
-        let words = Memory::of(buffer).read().unwrap_or_else(PoisonError::into_inner);
-        Ok(bytemuck::cast_slice(&words)[..bytes].to_vec())
+        Ok(bytemuck::cast_slice(read_buffer(buffer).all::<i8>())[..bytes].to_vec())
     }
 
     fn start(&self, step: &Step, operands: &[View], results: &[View], fault: Option<&Fault>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What is calculated along rows: reductions, softmax, norms, rotation, quantisation.
 
 use super::math::{self, vectored};
-use super::{Float, read, scratch, widened, write};
+use super::{Float, read, scratch, through_wide, widened, widened_into, write};
 use crate::backend::Rows;
 use crate::memory::View;
 use claw_graph::Reduction;
@@ -23,50 +23,87 @@ vectored! {
     }
 
     /// Rows of `n` elements.
-    fn softmax_rows(log: bool, n: usize, rows: &mut [f32]) {
-        for row in rows.chunks_mut(n) {
-            softmax_row(log, row);
+    fn softmax_rows(log: bool, n: usize, from: &[f32], to: &mut [f32]) {
+        let mut largest = math::largest_number(&from[..n]);
+        for (number, (row, to)) in from.chunks(n).zip(to.chunks_mut(n)).enumerate() {
+            let next = from.get((number + 1) * n..(number + 2) * n).unwrap_or(row);
+            // NaN, if there is one, is in the sum, and so in all results.
+            let (sum, next_largest) = math::exponentials(row, largest, to, next);
+            if log {
+                // Neither is over 0: nothing cancels.
+                let sum = sum.ln() as f32;
+                row.iter().zip(to).for_each(|(x, to)| *to = (x - largest) - sum);
+            } else {
+                let over = (1.0 / sum) as f32;
+                math::each(to, |e| e * over);
+            }
+            largest = next_largest;
         }
     }
 
     /// The softmax of a row's multiple.
-    pub fn scaled_softmax(scale: f32, row: &mut [f32]) {
+    pub fn scaled_softmax(scale: f32, row: &mut [f32], to: &mut [f32]) {
         math::each(row, |x| x * scale);
-        softmax_row(false, row);
+        let (sum, _) = math::exponentials(row, math::largest_number(row), to, row);
+        let over = (1.0 / sum) as f32;
+        math::each(to, |e| e * over);
     }
 
     /// Rows of `n` elements: with a shift about the mean, without one as they are.
-    fn norm_rows(epsilon: f32, n: usize, rows: &mut [f32], scale: &[f32], shift: Option<&[f32]>) {
-        for row in rows.chunks_mut(n) {
-            norm_row(epsilon, row, scale, shift);
+    fn norm_rows(epsilon: f32, n: usize, from: &[f32], to: &mut [f32], scale: &[f32], shift: Option<&[f32]>) {
+        for (row, to) in from.chunks(n).zip(to.chunks_mut(n)) {
+            match shift {
+                Some(shift) => layer_norm_row(epsilon, row, to, scale, shift),
+                None => root_mean_square_row(epsilon, row, to, scale),
+            }
         }
     }
-}
 
-#[inline(always)]
-fn softmax_row(log: bool, row: &mut [f32]) {
-    let max = math::max(row, 1.0);
-    if log {
-        let sum = math::sum(row, |x| f64::from(math::exp(x - max)));
-        // In f64, since what is subtracted can be much larger than what is left.
-        let less = f64::from(max) + sum.ln();
-        math::each(row, |x| (f64::from(x) - less) as f32);
-    } else {
-        math::each(row, |x| math::exp(x - max));
-        let over = (1.0 / math::sum(row, f64::from)) as f32;
-        math::each(row, |e| e * over);
+    fn turn_row(turns: &[(f32, f32)], row: &[f32], to: &mut [f32]) {
+        let (left, right) = row.split_at(turns.len());
+        let (to_left, to_right) = to.split_at_mut(turns.len());
+        for (at, (cos, sin)) in turns.iter().enumerate() {
+            to_left[at] = left[at] * cos - right[at] * sin;
+            to_right[at] = left[at] * sin + right[at] * cos;
+        }
+    }
+
+    /// Writes a row in eight bits, and returns its scale.
+    fn quantize_row(row: &[f32], q: &mut [i8]) -> f32 {
+        let scale = math::largest_size(row) / 127.0;
+        if scale == 0.0 {
+            q.fill(0);
+        } else {
+            row.iter().zip(q).for_each(|(x, q)| *q = math::to_i8(x / scale));
+        }
+        scale
+    }
+
+    fn dequantize_row(scale: f32, q: &[i8], to: &mut [f32]) {
+        q.iter().zip(to).for_each(|(q, to)| *to = f32::from(*q) * scale);
     }
 }
 
 #[inline(always)]
-fn norm_row(epsilon: f32, row: &mut [f32], scale: &[f32], shift: Option<&[f32]>) {
+fn layer_norm_row(epsilon: f32, row: &[f32], to: &mut [f32], scale: &[f32], shift: &[f32]) {
     let n = row.len() as f64;
-    let mean = if shift.is_some() { math::sum(row, f64::from) / n } else { 0.0 };
-    let squares = math::sum(row, |x| (f64::from(x) - mean) * (f64::from(x) - mean)) / n;
-    let over = 1.0 / (squares + f64::from(epsilon)).sqrt();
-    for (at, x) in row.iter_mut().enumerate() {
-        let normal = ((f64::from(*x) - mean) * over) as f32;
-        *x = normal.mul_add(scale[at], shift.map_or(0.0, |shift| shift[at]));
+    let mean = math::sum(row, f64::from) / n;
+    // In two parts, so that what is taken away is exact where the row is far from 0.
+    let high = mean as f32;
+    let low = (mean - f64::from(high)) as f32;
+    let squares = math::sum(row, |x| f64::from((x - high) - low) * f64::from((x - high) - low)) / n;
+    let over = (1.0 / (squares + f64::from(epsilon)).sqrt()) as f32;
+    for ((x, to), (scale, shift)) in row.iter().zip(to).zip(scale.iter().zip(shift)) {
+        *to = (((x - high) - low) * over).mul_add(*scale, *shift);
+    }
+}
+
+#[inline(always)]
+fn root_mean_square_row(epsilon: f32, row: &[f32], to: &mut [f32], scale: &[f32]) {
+    let squares = math::sum(row, |x| f64::from(x) * f64::from(x)) / row.len() as f64;
+    let over = (1.0 / (squares + f64::from(epsilon)).sqrt()) as f32;
+    for ((x, to), scale) in row.iter().zip(to).zip(scale) {
+        *to = x * over * scale;
     }
 }
 
@@ -103,8 +140,8 @@ pub fn count_different(rows: Rows, operands: &[View], to: &View) {
 
 pub fn softmax<T: Float>(log: bool, rows: Rows, x: &View, to: &View) {
     let (from, mut to_elements) = (read(x), write(to));
-    scratch::in_place(rows, from.of::<T>(x), to_elements.of::<T>(to), |_, block| {
-        softmax_rows(log, rows.n, block);
+    scratch::through(rows, from.of::<T>(x), to_elements.of::<T>(to), |_, from, to| {
+        softmax_rows(log, rows.n, from, to);
     });
 }
 
@@ -113,8 +150,8 @@ pub fn norm<T: Float>(epsilon: f32, rows: Rows, operands: &[View], to: &View) {
     let scale = wide(&operands[1]);
     let shift = operands.get(2).map(wide);
     let (from, mut to_elements) = (read(&operands[0]), write(to));
-    scratch::in_place(rows, from.of::<T>(&operands[0]), to_elements.of::<T>(to), |_, block| {
-        norm_rows(epsilon, rows.n, block, &scale, shift.as_deref());
+    scratch::through(rows, from.of::<T>(&operands[0]), to_elements.of::<T>(to), |_, from, to| {
+        norm_rows(epsilon, rows.n, from, to, &scale, shift.as_deref());
     });
 }
 
@@ -130,13 +167,9 @@ pub fn rotary<T: Float>(base: f64, offset: usize, x: &View, to: &View) {
     let turns: Vec<(f32, f32)> = (0..positions * half).into_par_iter().map(turn).collect();
     let rows = Rows { outer: x.of.shape.elements() / width, n: width, inner: 1 };
     let (from, mut to_elements) = (read(x), write(to));
-    scratch::in_place(rows, from.of::<T>(x), to_elements.of::<T>(to), |first, block| {
-        for (number, row) in block.chunks_mut(width).enumerate() {
-            let turns = &turns[(first + number) % positions * half..][..half];
-            let (left, right) = row.split_at_mut(half);
-            for ((a, b), (cos, sin)) in left.iter_mut().zip(right).zip(turns) {
-                (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-            }
+    scratch::through(rows, from.of::<T>(x), to_elements.of::<T>(to), |first, from, to| {
+        for (number, (row, to)) in from.chunks(width).zip(to.chunks_mut(width)).enumerate() {
+            turn_row(&turns[(first + number) % positions * half..][..half], row, to);
         }
     });
 }
@@ -145,17 +178,8 @@ pub fn quantize<T: Float>(rows: Rows, x: &View, results: &[View]) {
     let (from, mut q, mut scales) = (read(x), write(&results[0]), write(&results[1]));
     let (from, q, scales) = (from.of::<T>(x), q.of::<i8>(&results[0]), scales.of::<f32>(&results[1]));
     let whole = from.par_chunks(rows.n).zip(q.par_chunks_mut(rows.n)).zip(scales);
-    whole.for_each_init(Vec::new, |row, ((from, q), scale)| {
-        row.resize(rows.n, 0.0);
-        T::widen(from, row);
-        *scale = math::max(row, 1.0).max(math::max(row, -1.0)) / 127.0;
-        if row.iter().any(|x| x.is_nan()) {
-            *scale = f32::NAN;
-        }
-        for (q, x) in q.iter_mut().zip(row.iter()) {
-            // The cast holds to the range, and makes 0 of NaN.
-            *q = if *scale == 0.0 { 0 } else { (x / *scale).round_ties_even() as i8 };
-        }
+    whole.for_each_init(Vec::new, |wide, ((from, q), scale)| {
+        *scale = quantize_row(widened_into(from, wide), q);
     });
 }
 
@@ -163,9 +187,7 @@ pub fn dequantize<T: Float>(rows: Rows, operands: &[View], to: &View) {
     let (q, scales, mut to_elements) = (read(&operands[0]), read(&operands[1]), write(to));
     let (q, scales) = (q.of::<i8>(&operands[0]), scales.of::<f32>(&operands[1]));
     let whole = to_elements.of::<T>(to).par_chunks_mut(rows.n).zip(q.par_chunks(rows.n)).zip(scales);
-    whole.for_each(|((to, q), scale)| {
-        for (to, q) in to.iter_mut().zip(q) {
-            *to = T::of(f32::from(*q) * scale);
-        }
+    whole.for_each_init(Vec::new, |scratch, ((to, q), scale)| {
+        through_wide(to, scratch, |to| dequantize_row(*scale, q, to));
     });
 }

@@ -1,6 +1,6 @@
 //! Rows of any axis as rows one after the other, in `f32`, and how much memory that and the like take.
 
-use super::{Float, through_wide, widened};
+use super::{Float, through_wide, widened, widened_into};
 use crate::backend::{Rows, Step};
 use crate::plan::{Place, Planned};
 use claw_graph::DType;
@@ -15,24 +15,32 @@ pub const fn rows_at_once(n: usize) -> usize {
     if rows == 0 { 1 } else { rows }
 }
 
-/// Calls `work` with rows one after the other, `n` elements each, and puts what is left in them where they came from.
+/// Calls `work` with rows one after the other, `n` elements each, and with where what becomes of them goes.
 /// `work` is given the number of the first row, and runs in many threads.
-pub fn in_place<T: Float>(rows: Rows, from: &[T], to: &mut [T], work: impl Fn(usize, &mut [f32]) + Sync) {
+pub fn through<T: Float>(
+    rows: Rows,
+    from: &[T],
+    to: &mut [T],
+    work: impl Fn(usize, &[f32], &mut [f32]) + Sync,
+) {
+    let at_once = rows_at_once(rows.n);
+    let block = at_once * rows.n;
     if rows.inner == 1 {
-        let block = rows_at_once(rows.n) * rows.n;
         to.par_chunks_mut(block).zip(from.par_chunks(block)).enumerate().for_each_init(
-            Vec::new,
-            |scratch, (number, (to, from))| {
-                through_wide(to, scratch, |wide| {
-                    T::widen(from, wide);
-                    work(number * rows_at_once(rows.n), wide);
-                });
+            || (Vec::new(), Vec::new()),
+            |(wide, scratch), (number, (to, from))| {
+                let from = widened_into(from, wide);
+                through_wide(to, scratch, |to| work(number * at_once, from, to));
             },
         );
         return;
     }
     let mut turned = turned(rows, from);
-    by_blocks(rows.n, &mut turned, &work);
+    turned.par_chunks_mut(block).enumerate().for_each_init(Vec::new, |scratch, (number, rows)| {
+        scratch.resize(rows.len(), 0.0);
+        work(number * at_once, rows, scratch);
+        rows.copy_from_slice(scratch);
+    });
     to.par_chunks_mut(rows.inner).enumerate().for_each(|(line, to)| {
         let (block, at) = (line / rows.n, line % rows.n);
         for (column, to) in to.iter_mut().enumerate() {
@@ -54,11 +62,6 @@ pub fn each<T: Float, R: Send>(rows: Rows, from: &[T], results: &mut [R], work: 
     }
     let turned = turned(rows, from);
     results.par_iter_mut().zip(turned.par_chunks(rows.n)).for_each(|(result, row)| *result = work(row));
-}
-
-fn by_blocks(n: usize, rows: &mut [f32], work: &(impl Fn(usize, &mut [f32]) + Sync)) {
-    let block = rows_at_once(n);
-    rows.par_chunks_mut(block * n).enumerate().for_each(|(number, rows)| work(number * block, rows));
 }
 
 /// `[outer, n, inner]` as `[outer, inner, n]`.

@@ -25,8 +25,17 @@ fn gather_takes_any_axis_and_type() {
 
 #[test]
 fn scatter_adds_up_equal_indices() {
-    let cases: [(&[usize], usize, usize); 5] =
-        [(&[7], 0, 30), (&[31, 5], 0, 40), (&[31, 5], 1, 3), (&[2, 3, 5], 1, 7), (&[4, 3], 0, 0)];
+    let cases: [(&[usize], usize, usize); 8] = [
+        (&[7], 0, 30),
+        (&[31, 5], 0, 40),
+        (&[31, 5], 1, 3),
+        (&[2, 3, 5], 1, 7),
+        (&[4, 3], 0, 0),
+        // More lines, columns and indices than are worked on together.
+        (&[5_003, 3], 0, 700),
+        (&[9_001], 0, 1_300),
+        (&[3, 37, 300], 1, 517),
+    ];
     for (extents, axis, count) in cases {
         for dtype in DType::FLOATS {
             let mut dice = Dice::new(1_200);
@@ -37,6 +46,32 @@ fn scatter_adds_up_equal_indices() {
             let updates = dice.exact(dtype, &updated, -1.0, 1.0);
             compare(&Op::ScatterAdd { axis }, &[x, at, updates], Bound::new(32.0, 64.0));
         }
+    }
+}
+
+#[test]
+fn equal_indices_add_up_in_their_order() {
+    let (lines, width, count) = (40, 3, 900);
+    let mut dice = Dice::new(1_250);
+    let at: Vec<i32> = (0..count).map(|_| dice.below(lines) as i32).collect();
+    // Sizes so different that any other order rounds otherwise.
+    let updates: Vec<f32> = (0..count * width)
+        .map(|_| (dice.between(-1.0, 1.0) * 10f64.powf(dice.between(0.0, 8.0))) as f32)
+        .collect();
+    let mut wanted = vec![1.0f32; lines * width];
+    for (at, update) in at.iter().zip(updates.chunks(width)) {
+        for (sum, update) in wanted[*at as usize * width..].iter_mut().zip(update) {
+            *sum += update;
+        }
+    }
+    for device in devices() {
+        let x =
+            device.tensor(&vec![1.0f32; lines * width], &crate::check::shape(&[lines, width])).expect("fits");
+        let at = device.tensor(&at, &crate::check::shape(&[count])).expect("fits");
+        let updates = device.tensor(&updates, &crate::check::shape(&[count, width])).expect("fits");
+        let graph = single(Op::ScatterAdd { axis: 0 }, &[x.of(), at.of(), updates.of()]);
+        let sums = device.run(&graph, &[x, at, updates]).expect("runs")[0].to_vec::<f32>();
+        assert_eq!(sums, Ok(wanted.clone()), "on {}", device.properties().id);
     }
 }
 
