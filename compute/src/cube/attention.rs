@@ -12,12 +12,12 @@ impl<R: Runtime> Cube<R> {
         let ([batch, heads, positions, width], [_, _, keys, _], [_, _, _, width_out]) =
             (extents(&operands[0]), extents(&operands[1]), extents(&operands[2]));
         let queries = batch * heads * positions;
-        let units = self.units_of_a_row(keys.max(width_out)).min(128);
-        let form = Form { units, width, columns: width_out.div_ceil(units as usize) };
+        let team = self.team_of(self.units_of_a_row(keys.max(width_out)).min(128));
+        let form = Form { team, width, columns: width_out.div_ceil(team.units as usize) };
         let (first, more) = if causal { (keys - positions + 1, 1) } else { (keys, 0) };
         let figures = self.figures(&[queries, positions, keys, width_out, first, more].map(figure));
         let [query, key, value] = [0, 1, 2].map(|operand: usize| self.array(&operands[operand], 1));
-        let (count, dim, dtype) = (self.cubes(queries), CubeDim::new_1d(units), storage(to.of.dtype));
+        let (count, dim, dtype) = (self.cubes(queries), CubeDim::new_1d(team.units), storage(to.of.dtype));
         attention::launch(
             &self.client,
             count,

@@ -1,13 +1,17 @@
 //! What goes by indices.
 
 use super::Cube;
-use super::kernels::index as kernels;
+use super::kernels::held;
+use super::kernels::index::{self as kernels, Tile};
 use super::launch::{figure, storage};
 use crate::backend::{Fault, Rows};
 use crate::memory::View;
 use claw_graph::DType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+
+/// Sums that a cube holds in shared memory: 16 KiB, half of what the least of devices has.
+const TILE: usize = 4_096;
 
 impl<R: Runtime> Cube<R> {
     pub fn gather(&self, rows: Rows, operands: &[View], to: &View, fault: Option<&Fault>) {
@@ -34,11 +38,16 @@ impl<R: Runtime> Cube<R> {
     }
 
     pub fn scatter_add(&self, rows: Rows, operands: &[View], to: &View, fault: Option<&Fault>) {
-        let elements = to.of.shape.elements();
         let (fault, word) = self.fault(fault);
-        let figures =
-            self.figures(&[elements, rows.n, operands[1].of.shape.elements(), rows.inner, word].map(figure));
-        let (count, dim) = self.units(elements);
+        let team = self.team_of(self.units_of_a_row(usize::MAX));
+        let columns = rows.inner.next_power_of_two().min(team.units as usize);
+        let lines = (TILE / columns).min(rows.n.next_power_of_two().max(team.units as usize / columns));
+        let tile = Tile { team, lines, columns };
+        let (across, down) = (rows.inner.div_ceil(columns), rows.n.div_ceil(lines));
+        let tiles = rows.outer * down * across;
+        let indices = operands[1].of.shape.elements();
+        let figures = self.figures(&[tiles, across, down, rows.n, indices, rows.inner, word].map(figure));
+        let (count, dim) = (self.cubes(tiles), CubeDim::new_1d(team.units));
         let [x, indices, updates] = [0, 1, 2].map(|operand: usize| self.array(&operands[operand], 1));
         let dtype = storage(to.of.dtype);
         kernels::scatter_add::launch(
@@ -51,6 +60,7 @@ impl<R: Runtime> Cube<R> {
             self.array(to, 1),
             fault,
             figures,
+            tile,
             dtype,
         );
     }
@@ -62,9 +72,26 @@ impl<R: Runtime> Cube<R> {
     }
 
     pub fn top_k(&self, k: usize, largest: bool, rows: Rows, x: &View, results: &[View]) {
-        let units = self.units_of_a_row(rows.n);
+        if let Some(form) = self.held(rows, x.of.dtype) {
+            let (count, dim, figures) = self.held_rows(rows, form);
+            return held::top_k::launch(
+                &self.client,
+                count,
+                dim,
+                form.lanes,
+                self.array(x, form.lanes),
+                self.array(&results[0], 1),
+                self.array(&results[1], 1),
+                figures,
+                figure(k),
+                largest,
+                form,
+                storage(x.of.dtype),
+            );
+        }
+        let team = self.team_of(self.units_of_a_row(rows.n));
         let figures = self.figures(&[figure(rows.outer), figure(rows.n), figure(rows.inner)]);
-        let (count, dim, dtype) = (self.cubes(rows.outer), CubeDim::new_1d(units), storage(x.of.dtype));
+        let (count, dim, dtype) = (self.cubes(rows.outer), CubeDim::new_1d(team.units), storage(x.of.dtype));
         let (values, indices) = (self.array(&results[0], 1), self.array(&results[1], 1));
         kernels::top_k::launch(
             &self.client,
@@ -76,7 +103,7 @@ impl<R: Runtime> Cube<R> {
             figures,
             figure(k),
             largest,
-            units,
+            team,
             dtype,
         );
     }

@@ -1,8 +1,10 @@
 //! How kernels are given buffers, and how many units run them.
 
 use super::Cube;
+use super::kernels::rows::Team;
 use crate::memory::View;
 use claw_graph::DType;
+use cubecl::ir::features::Plane;
 use cubecl::ir::{ElemType, FloatKind, IntKind, StorageType};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -55,6 +57,17 @@ impl<R: Runtime> Cube<R> {
         let most = UNITS.min(self.client.properties().hardware.max_units_per_cube);
         let wanted = u32::try_from(n).unwrap_or(u32::MAX).clamp(32, most);
         1 << wanted.ilog2()
+    }
+
+    /// So many units as a team: with planes where all of the device's have one size, and they are whole.
+    pub fn team_of(&self, units: u32) -> Team {
+        let properties = self.client.properties();
+        let plane = properties.hardware.plane_size_min;
+        let has_planes = properties.features.plane.contains(Plane::Ops)
+            && plane == properties.hardware.plane_size_max
+            && plane.is_power_of_two()
+            && units.is_multiple_of(plane);
+        Team { units, plane: if has_planes { plane } else { 1 } }
     }
 }
 

@@ -1,17 +1,23 @@
 //! What is calculated along rows.
 
 use super::Cube;
+use super::kernels::held::{self, Held};
+use super::kernels::rows::Team;
 use super::kernels::{bytes, rows as kernels};
 use super::launch::{figure, storage};
 use crate::backend::Rows;
 use crate::memory::View;
-use claw_graph::Reduction;
+use claw_graph::{DType, Reduction};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use std::sync::{Mutex, PoisonError};
 
 /// Rows shorter than this are a single unit's work.
 const SHARED_FROM: usize = 48;
+/// Elements of a row that a unit holds at most: half of the registers that each of 1,024 units has on NVIDIA's cards.
+const HELD_MAX: usize = 64;
+/// Vectors that a unit has at least before there are more units.
+const HELD_FROM: usize = 4;
 
 /// Cosines and sines of the last rotation: calculated in float64 on the processor, since no device's own functions reach that far.
 #[derive(Default)]
@@ -21,7 +27,7 @@ pub struct Turns(Mutex<Option<([u64; 4], Handle)>>);
 pub struct Shared<R: Runtime> {
     pub count: CubeCount,
     pub dim: CubeDim,
-    pub units: u32,
+    pub team: Team,
     pub figures: ArrayArg<R>,
 }
 
@@ -31,14 +37,35 @@ impl<R: Runtime> Cube<R> {
         let figures = self.figures(&[figure(number), figure(rows.n), figure(rows.inner)]);
         if rows.n < SHARED_FROM {
             let (count, dim) = self.units(number);
-            return Shared { count, dim, units: 1, figures };
+            return Shared { count, dim, team: Team { units: 1, plane: 1 }, figures };
         }
-        let units = self.units_of_a_row(rows.n);
-        Shared { count: self.cubes(number), dim: CubeDim::new_1d(units), units, figures }
+        let team = self.team_of(self.units_of_a_row(rows.n));
+        Shared { count: self.cubes(number), dim: CubeDim::new_1d(team.units), team, figures }
+    }
+
+    /// How the units of a cube hold a row, if they can.
+    pub fn held(&self, rows: Rows, dtype: DType) -> Option<Held> {
+        if rows.inner != 1 || rows.n < SHARED_FROM {
+            return None;
+        }
+        let most = (16 / dtype.size_bytes()).min(self.client.properties().hardware.max_vector_size);
+        let fits = |lanes: &usize| *lanes <= most && rows.n.is_multiple_of(*lanes);
+        let lanes = [8, 4, 2].into_iter().find(fits).unwrap_or(1);
+        let vectors = rows.n / lanes;
+        let team = self.team_of(self.units_of_a_row(vectors / HELD_FROM));
+        // A kernel is compiled for each number: few of them.
+        let items = vectors.div_ceil(team.units as usize).next_power_of_two();
+        (items * lanes <= HELD_MAX).then_some(Held { team, items, lanes })
+    }
+
+    /// A cube for each row, and its figures.
+    pub fn held_rows(&self, rows: Rows, form: Held) -> (CubeCount, CubeDim, ArrayArg<R>) {
+        let figures = self.figures(&[figure(rows.outer), figure(rows.n / form.lanes)]);
+        (self.cubes(rows.outer), CubeDim::new_1d(form.team.units), figures)
     }
 
     pub fn reduce(&self, reduction: Reduction, rows: Rows, x: &View, to: &View) {
-        let Shared { count, dim, units, figures } = self.shared(rows);
+        let Shared { count, dim, team, figures } = self.shared(rows);
         kernels::reduce::launch(
             &self.client,
             count,
@@ -47,13 +74,13 @@ impl<R: Runtime> Cube<R> {
             self.array(to, 1),
             figures,
             reduction,
-            units,
+            team,
             storage(x.of.dtype),
         );
     }
 
     pub fn arg_reduce(&self, largest: bool, rows: Rows, x: &View, to: &View) {
-        let Shared { count, dim, units, figures } = self.shared(rows);
+        let Shared { count, dim, team, figures } = self.shared(rows);
         kernels::arg_reduce::launch(
             &self.client,
             count,
@@ -62,20 +89,35 @@ impl<R: Runtime> Cube<R> {
             self.array(to, 1),
             figures,
             largest,
-            units,
+            team,
             storage(x.of.dtype),
         );
     }
 
     pub fn count_different(&self, rows: Rows, operands: &[View], to: &View) {
-        let Shared { count, dim, units, figures } = self.shared(rows);
+        let Shared { count, dim, team, figures } = self.shared(rows);
         let [a, b, to] =
             [&operands[0], &operands[1], to].map(|view| self.words(view.buffer.memory::<Handle>().clone()));
-        bytes::count_different::launch(&self.client, count, dim, a, b, to, figures, units);
+        bytes::count_different::launch(&self.client, count, dim, a, b, to, figures, team);
     }
 
     pub fn softmax(&self, log: bool, rows: Rows, x: &View, to: &View) {
-        let Shared { count, dim, units, figures } = self.shared(rows);
+        if let Some(form) = self.held(rows, to.of.dtype) {
+            let (count, dim, figures) = self.held_rows(rows, form);
+            return held::softmax::launch(
+                &self.client,
+                count,
+                dim,
+                form.lanes,
+                self.array(x, form.lanes),
+                self.array(to, form.lanes),
+                figures,
+                log,
+                form,
+                storage(to.of.dtype),
+            );
+        }
+        let Shared { count, dim, team, figures } = self.shared(rows);
         kernels::softmax::launch(
             &self.client,
             count,
@@ -84,17 +126,37 @@ impl<R: Runtime> Cube<R> {
             self.array(to, 1),
             figures,
             log,
-            units,
+            team,
             storage(x.of.dtype),
         );
     }
 
     pub fn norm(&self, epsilon: f32, rows: Rows, operands: &[View], to: &View) {
-        let Shared { count, dim, units, figures } = self.shared(rows);
         // Without a shift the scale stands in for it, and is not read as such.
         let shift = operands.get(2).unwrap_or(&operands[1]);
-        let [x, scale, shift] = [&operands[0], &operands[1], shift].map(|view| self.array(view, 1));
         let dtype = storage(to.of.dtype);
+        if let Some(form) = self.held(rows, to.of.dtype) {
+            let (count, dim, figures) = self.held_rows(rows, form);
+            let [x, scale, shift] =
+                [&operands[0], &operands[1], shift].map(|view| self.array(view, form.lanes));
+            return held::norm::launch(
+                &self.client,
+                count,
+                dim,
+                form.lanes,
+                x,
+                scale,
+                shift,
+                self.array(to, form.lanes),
+                figures,
+                epsilon,
+                operands.len() > 2,
+                form,
+                dtype,
+            );
+        }
+        let Shared { count, dim, team, figures } = self.shared(rows);
+        let [x, scale, shift] = [&operands[0], &operands[1], shift].map(|view| self.array(view, 1));
         kernels::norm::launch(
             &self.client,
             count,
@@ -106,7 +168,7 @@ impl<R: Runtime> Cube<R> {
             figures,
             epsilon,
             operands.len() > 2,
-            units,
+            team,
             dtype,
         );
     }
@@ -148,7 +210,7 @@ impl<R: Runtime> Cube<R> {
     }
 
     pub fn quantize(&self, rows: Rows, x: &View, results: &[View]) {
-        let Shared { count, dim, units, figures } = self.shared(rows);
+        let Shared { count, dim, team, figures } = self.shared(rows);
         let scales = results[1].buffer.memory::<Handle>();
         bytes::scales::launch(
             &self.client,
@@ -157,7 +219,7 @@ impl<R: Runtime> Cube<R> {
             self.array(x, 1),
             self.words(scales.clone()),
             figures,
-            units,
+            team,
             storage(x.of.dtype),
         );
         let elements = x.of.shape.elements();

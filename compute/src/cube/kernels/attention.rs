@@ -2,13 +2,13 @@
 //! (Milakov, Gimelshein: "Online normalizer calculation for softmax", 2018; Dao et al.: "FlashAttention", 2022).
 
 use super::functions::exponential;
-use super::rows::{Joined, together};
+use super::rows::{Joined, Team, together};
 use cubecl::prelude::*;
 
 /// What of it is compiled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Form {
-    pub units: u32,
+    pub team: Team,
     pub width: usize,
     /// Columns of the result that a unit holds.
     pub columns: usize,
@@ -30,11 +30,11 @@ pub fn attention<F: Float>(
     let width_out = figures[3] as usize;
     if CUBE_POS < figures[0] as usize {
         let mut own = SharedMemory::<f32>::new(comptime!(form.width));
-        let mut weights = SharedMemory::<f32>::new(comptime!(form.units as usize));
+        let mut weights = SharedMemory::<f32>::new(comptime!(form.team.units as usize));
         let mut at = UNIT_POS as usize;
         while at < width {
             own[at] = f32::cast_from(query[CUBE_POS * width + at]);
-            at += comptime!(form.units as usize);
+            at += comptime!(form.team.units as usize);
         }
         sync_cube();
         let head = CUBE_POS / figures[1] as usize;
@@ -61,18 +61,18 @@ pub fn attention<F: Float>(
                 score = fma(own[at], f32::cast_from(key[used * width + at]), score);
             }
             score *= scale;
-            let round = together(score, Joined::Max, comptime!(form.units));
+            let round = together(score, Joined::Max, comptime!(form.team));
             let next =
                 select(start == 0u32, round, select(round.is_nan() || round > largest, round, largest));
             let fade = select(start == 0u32, 0.0, exponential(largest - next));
             let weight = select(position < seen, exponential(score - next), 0.0);
             weights[UNIT_POS as usize] = weight;
-            sum = sum * fade + together(weight, Joined::Sum, comptime!(form.units));
+            sum = sum * fade + together(weight, Joined::Sum, comptime!(form.team));
             largest = next;
-            let count = min(comptime!(form.units), seen - start);
+            let count = min(comptime!(form.team.units), seen - start);
             #[unroll]
             for column in 0..comptime!(form.columns) {
-                let own_column = UNIT_POS as usize + comptime!(column * form.units as usize);
+                let own_column = UNIT_POS as usize + comptime!(column * form.team.units as usize);
                 if own_column < width_out {
                     let mut part = f32::new(0.0);
                     for other in 0..count {
@@ -87,11 +87,11 @@ pub fn attention<F: Float>(
                 }
             }
             sync_cube();
-            start += comptime!(form.units);
+            start += comptime!(form.team.units);
         }
         #[unroll]
         for column in 0..comptime!(form.columns) {
-            let own_column = UNIT_POS as usize + comptime!(column * form.units as usize);
+            let own_column = UNIT_POS as usize + comptime!(column * form.team.units as usize);
             if own_column < width_out {
                 to[CUBE_POS * width_out + own_column] = F::cast_from(result[column] / sum);
             }

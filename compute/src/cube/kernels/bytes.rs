@@ -2,7 +2,7 @@
 
 use super::functions::maximum;
 use super::map::walk;
-use super::rows::{Joined, first, row, together};
+use super::rows::{Joined, Team, first, row, together};
 use cubecl::prelude::*;
 
 /// The scale of each row: its largest size over 127.
@@ -11,19 +11,19 @@ pub fn scales<F: Float>(
     x: &Array<F>,
     to: &mut Array<f32>,
     figures: &Array<u32>,
-    #[comptime] units: u32,
+    #[comptime] team: Team,
     #[define(F)] _dtype: StorageType,
 ) {
-    let row = row(figures, units);
+    let row = row(figures, team);
     if row.exists {
         let mut own = f32::new(0.0);
-        let mut at = first(units);
+        let mut at = first(team);
         while at < row.n {
             own = maximum(own, f32::cast_from(x[row.base + at as usize]).abs());
-            at += units;
+            at += comptime!(team.units);
         }
-        let largest = together(own, Joined::Max, units);
-        if first(units) == 0u32 {
+        let largest = together(own, Joined::Max, team);
+        if first(team) == 0u32 {
             to[row.number] = largest / 127.0;
         }
     }
@@ -128,21 +128,21 @@ pub fn count_different(
     b: &Array<u32>,
     to: &mut Array<u32>,
     figures: &Array<u32>,
-    #[comptime] units: u32,
+    #[comptime] team: Team,
 ) {
-    let row = row(figures, units);
+    let row = row(figures, team);
     if row.exists {
         let mut own = 0u32;
-        let mut at = first(units);
+        let mut at = first(team);
         while at < row.n {
             let place = row.base + at as usize * row.step;
             if a[place] != b[place] {
                 own += 1u32;
             }
-            at += units;
+            at += comptime!(team.units);
         }
-        let count = summed(own, units);
-        if first(units) == 0u32 {
+        let count = summed(own, team);
+        if first(team) == 0u32 {
             to[row.number] = count;
         }
     }
@@ -150,15 +150,15 @@ pub fn count_different(
 
 /// The sum of all units' counts: whole numbers, which floats do not hold for long.
 #[cube]
-fn summed(own: u32, #[comptime] units: u32) -> u32 {
+fn summed(own: u32, #[comptime] team: Team) -> u32 {
     let mut result = own;
-    if comptime!(units > 1) {
-        let mut shared = SharedMemory::<u32>::new(comptime!(units as usize));
+    if comptime!(team.units > 1) {
+        let mut shared = SharedMemory::<u32>::new(comptime!(team.units as usize));
         shared[UNIT_POS as usize] = own;
         sync_cube();
         #[unroll]
-        for level in 0..comptime!(units.ilog2()) {
-            let distance = comptime!(units >> (level + 1));
+        for level in 0..comptime!(team.units.ilog2()) {
+            let distance = comptime!(team.units >> (level + 1));
             if UNIT_POS < distance {
                 let other = shared[(UNIT_POS + distance) as usize];
                 shared[UNIT_POS as usize] += other;

@@ -1,6 +1,6 @@
 //! What goes by indices.
 
-use super::rows::{best_of_all, comes_before, row};
+use super::rows::{Joined, Team, best_of_all, comes_before, row, together};
 use cubecl::prelude::*;
 
 /// A unit takes an element. `figures`: elements of the result, elements of the axis, indices, elements side by side, the word of
@@ -29,8 +29,18 @@ pub fn gather<E: Numeric>(
     }
 }
 
-/// A unit makes an element of the result, and looks through all indices: equal ones add up in their order, on every run.
-/// `figures`: elements, elements of the axis, indices, elements side by side, the word of `fault`.
+/// A part of a result that a cube adds up in shared memory. Compiled in; all are powers of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    pub team: Team,
+    pub lines: usize,
+    /// No more than there are units.
+    pub columns: usize,
+}
+
+/// A cube adds up a tile of the result. All cubes look at all indices, as many at a time as they have units, and a sum is always the
+/// same unit's: equal indices add up in their order, on every run. `figures`: tiles, tiles along a line, tiles along the axis,
+/// elements of the axis, indices, elements side by side, the word of `fault`.
 #[cube(launch)]
 pub fn scatter_add<F: Float>(
     x: &Array<F>,
@@ -39,27 +49,68 @@ pub fn scatter_add<F: Float>(
     to: &mut Array<F>,
     fault: &mut Array<u32>,
     figures: &Array<u32>,
+    #[comptime] tile: Tile,
     #[define(F)] _dtype: StorageType,
 ) {
-    if ABSOLUTE_POS < figures[0] as usize {
-        let inner = figures[3] as usize;
-        let line = ABSOLUTE_POS / inner;
-        let at = i32::cast_from(u32::cast_from(line) % figures[1]);
-        let block = line / figures[1] as usize;
-        let mut sum = f32::cast_from(x[ABSOLUTE_POS]);
-        for number in 0..figures[2] {
-            let index = indices[number as usize];
-            if index == at {
-                sum += f32::cast_from(
-                    updates[(block * figures[2] as usize + number as usize) * inner + ABSOLUTE_POS % inner],
-                );
+    if CUBE_POS < figures[0] as usize {
+        let n = figures[3];
+        let count = figures[4];
+        let inner = figures[5] as usize;
+        let side = CUBE_POS / figures[1] as usize;
+        let block = side / figures[2] as usize;
+        let first_line = (side % figures[2] as usize) as u32 * comptime!(tile.lines as u32);
+        let group = UNIT_POS / comptime!(tile.columns as u32);
+        let own_column = UNIT_POS as usize % comptime!(tile.columns);
+        let column = CUBE_POS % figures[1] as usize * comptime!(tile.columns) + own_column;
+        let mut sums = SharedMemory::<f32>::new(comptime!(tile.lines * tile.columns));
+        let mut places = SharedMemory::<u32>::new(comptime!(tile.team.units as usize));
+        // The unit that loads a sum is the one that adds to it and stores it: nobody waits.
+        let mut loaded = group;
+        while loaded < comptime!(tile.lines as u32) {
+            if first_line + loaded < n && column < inner {
+                let place = (block * n as usize + (first_line + loaded) as usize) * inner + column;
+                sums[loaded as usize * comptime!(tile.columns) + own_column] = f32::cast_from(x[place]);
             }
-            if index < 0 || u32::cast_from(index) >= figures[1] {
-                let word = figures[4] as usize;
-                fault[word] = 1u32;
-            }
+            loaded += comptime!(tile.team.units / tile.columns as u32);
         }
-        to[ABSOLUTE_POS] = F::cast_from(sum);
+        let mut start = 0u32;
+        while start < count {
+            // A line behind all of the tile's where the update is not for it.
+            let mut line = u32::new(comptime!(tile.lines as i64));
+            if start + UNIT_POS < count {
+                let index = indices[(start + UNIT_POS) as usize];
+                if index < 0 || u32::cast_from(index) >= n {
+                    let word = figures[6] as usize;
+                    fault[word] = 1u32;
+                } else if u32::cast_from(index) >= first_line {
+                    line = min(u32::cast_from(index) - first_line, line);
+                }
+            }
+            places[UNIT_POS as usize] = line;
+            let nearest = together(-f32::cast_from(line), Joined::Max, tile.team);
+            sync_cube();
+            if nearest > comptime!(-(tile.lines as f32)) && column < inner {
+                for other in 0..min(comptime!(tile.team.units), count - start) {
+                    let to_line = places[other as usize];
+                    let is_own = to_line % comptime!(tile.team.units / tile.columns as u32) == group;
+                    if to_line < comptime!(tile.lines as u32) && is_own {
+                        let number = block * count as usize + (start + other) as usize;
+                        sums[to_line as usize * comptime!(tile.columns) + own_column] +=
+                            f32::cast_from(updates[number * inner + column]);
+                    }
+                }
+            }
+            sync_cube();
+            start += comptime!(tile.team.units);
+        }
+        let mut stored = group;
+        while stored < comptime!(tile.lines as u32) {
+            if first_line + stored < n && column < inner {
+                let place = (block * n as usize + (first_line + stored) as usize) * inner + column;
+                to[place] = F::cast_from(sums[stored as usize * comptime!(tile.columns) + own_column]);
+            }
+            stored += comptime!(tile.team.units / tile.columns as u32);
+        }
     }
 }
 
@@ -72,10 +123,10 @@ pub fn top_k<F: Float>(
     figures: &Array<u32>,
     k: u32,
     #[comptime] largest: bool,
-    #[comptime] units: u32,
+    #[comptime] team: Team,
     #[define(F)] _dtype: StorageType,
 ) {
-    let row = row(figures, units);
+    let row = row(figures, team);
     if row.exists {
         let mut last = f32::new(0.0);
         let mut last_at = 0u32;
@@ -91,9 +142,9 @@ pub fn top_k<F: Float>(
                     best = value;
                     best_at = at;
                 }
-                at += units;
+                at += comptime!(team.units);
             }
-            last_at = best_of_all(best, best_at, row.n, largest, units);
+            last_at = best_of_all(best, best_at, row.n, largest, team);
             last = f32::cast_from(x[row.base + last_at as usize]);
             if UNIT_POS == 0u32 {
                 let place = row.number * k as usize + round as usize;

@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod bytes;
 pub mod functions;
+pub mod held;
 pub mod index;
 pub mod map;
 pub mod random;

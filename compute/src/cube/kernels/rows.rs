@@ -1,8 +1,19 @@
 //! What is calculated along rows. A row belongs to one unit, or to a cube of a power of two of them.
+//!
+//! What needs a row's elements more than once has them in its units' own memory where they fit (`held.rs`); here they are read again.
 
 use super::functions::{exponential, maximum, minimum};
 use claw_graph::Reduction;
 use cubecl::prelude::*;
+
+/// Who works on a row together. Compiled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Team {
+    /// Units: a power of two.
+    pub units: u32,
+    /// Units that can hand each other numbers without shared memory, a power of two as well; 1 where there are none.
+    pub plane: u32,
+}
 
 /// A row: its number, whether there is one, where it begins, and how far apart its elements are.
 #[derive(CubeType, Clone, Copy)]
@@ -16,9 +27,9 @@ pub struct Row {
 
 /// The row of this unit, or of this cube. `figures`: how many rows, elements of a row, rows side by side.
 #[cube]
-pub fn row(figures: &Array<u32>, #[comptime] units: u32) -> Row {
+pub fn row(figures: &Array<u32>, #[comptime] team: Team) -> Row {
     let mut number = ABSOLUTE_POS;
-    if comptime!(units > 1) {
+    if comptime!(team.units > 1) {
         number = CUBE_POS;
     }
     let inner = figures[2] as usize;
@@ -34,9 +45,9 @@ pub fn row(figures: &Array<u32>, #[comptime] units: u32) -> Row {
 
 /// The first element of this unit.
 #[cube]
-pub fn first(#[comptime] units: u32) -> u32 {
+pub fn first(#[comptime] team: Team) -> u32 {
     let mut first = 0u32;
-    if comptime!(units > 1) {
+    if comptime!(team.units > 1) {
         first = UNIT_POS;
     }
     first
@@ -63,15 +74,17 @@ fn joined(a: f32, b: f32, #[comptime] how: Joined) -> f32 {
 
 /// All units' results as one, known to all of them.
 #[cube]
-pub fn together(own: f32, #[comptime] how: Joined, #[comptime] units: u32) -> f32 {
+pub fn together(own: f32, #[comptime] how: Joined, #[comptime] team: Team) -> f32 {
     let mut result = own;
-    if comptime!(units > 1) {
-        let mut shared = SharedMemory::<f32>::new(comptime!(units as usize));
+    if comptime!(team.plane > 1) {
+        result = of_planes(own, how, team);
+    } else if comptime!(team.units > 1) {
+        let mut shared = SharedMemory::<f32>::new(comptime!(team.units as usize));
         shared[UNIT_POS as usize] = own;
         sync_cube();
         #[unroll]
-        for level in 0..comptime!(units.ilog2()) {
-            let distance = comptime!(units >> (level + 1));
+        for level in 0..comptime!(team.units.ilog2()) {
+            let distance = comptime!(team.units >> (level + 1));
             if UNIT_POS < distance {
                 let a = shared[UNIT_POS as usize];
                 let b = shared[(UNIT_POS + distance) as usize];
@@ -86,10 +99,35 @@ pub fn together(own: f32, #[comptime] how: Joined, #[comptime] units: u32) -> f3
     result
 }
 
+/// The same by planes: within each by handing on, then across them through shared memory.
+#[cube]
+fn of_planes(own: f32, #[comptime] how: Joined, #[comptime] team: Team) -> f32 {
+    let mut result = own;
+    #[unroll]
+    for level in 0..comptime!(team.plane.ilog2()) {
+        result = joined(result, plane_shuffle_xor(result, comptime!(1u32 << level)), how);
+    }
+    let planes = comptime!(team.units / team.plane);
+    if comptime!(planes > 1) {
+        let mut shared = SharedMemory::<f32>::new(comptime!(planes as usize));
+        if UNIT_POS % comptime!(team.plane) == 0u32 {
+            shared[(UNIT_POS / comptime!(team.plane)) as usize] = result;
+        }
+        sync_cube();
+        result = shared[0];
+        #[unroll]
+        for plane in 1..comptime!(planes as usize) {
+            result = joined(result, shared[plane], how);
+        }
+        sync_cube();
+    }
+    result
+}
+
 /// A row's elements as one number. In stretches, so that a long sum is not one long chain of roundings.
 #[cube]
-fn gathered<F: Float>(x: &Array<F>, row: Row, #[comptime] how: Joined, #[comptime] units: u32) -> f32 {
-    let start = first(units);
+fn gathered<F: Float>(x: &Array<F>, row: Row, #[comptime] how: Joined, #[comptime] team: Team) -> f32 {
+    let start = first(team);
     // An element of the row, which changes no extreme; or what changes no sum and no product.
     let mut neutral = f32::cast_from(x[row.base]);
     if comptime!(how == Joined::Sum) {
@@ -101,14 +139,14 @@ fn gathered<F: Float>(x: &Array<F>, row: Row, #[comptime] how: Joined, #[comptim
     let mut at = start;
     while at < row.n {
         let mut stretch = neutral;
-        let end = min(row.n, at + comptime!(64 * units));
+        let end = min(row.n, at + comptime!(64 * team.units));
         while at < end {
             stretch = joined(stretch, f32::cast_from(x[row.base + at as usize * row.step]), how);
-            at += units;
+            at += comptime!(team.units);
         }
         total = joined(total, stretch, how);
     }
-    together(total, how, units)
+    together(total, how, team)
 }
 
 #[cube(launch)]
@@ -117,19 +155,19 @@ pub fn reduce<F: Float>(
     to: &mut Array<F>,
     figures: &Array<u32>,
     #[comptime] reduction: Reduction,
-    #[comptime] units: u32,
+    #[comptime] team: Team,
     #[define(F)] _dtype: StorageType,
 ) {
-    let row = row(figures, units);
+    let row = row(figures, team);
     if row.exists {
         let result = match comptime!(reduction) {
-            Reduction::Sum => gathered::<F>(x, row, Joined::Sum, units),
-            Reduction::Mean => gathered::<F>(x, row, Joined::Sum, units) / f32::cast_from(row.n),
-            Reduction::Prod => gathered::<F>(x, row, Joined::Product, units),
-            Reduction::Max => gathered::<F>(x, row, Joined::Max, units),
-            Reduction::Min => gathered::<F>(x, row, Joined::Min, units),
+            Reduction::Sum => gathered::<F>(x, row, Joined::Sum, team),
+            Reduction::Mean => gathered::<F>(x, row, Joined::Sum, team) / f32::cast_from(row.n),
+            Reduction::Prod => gathered::<F>(x, row, Joined::Product, team),
+            Reduction::Max => gathered::<F>(x, row, Joined::Max, team),
+            Reduction::Min => gathered::<F>(x, row, Joined::Min, team),
         };
-        if first(units) == 0u32 {
+        if first(team) == 0u32 {
             to[row.number] = F::cast_from(result);
         }
     }
@@ -149,17 +187,17 @@ pub fn comes_before(a: f32, a_at: u32, b: f32, b_at: u32, #[comptime] largest: b
 
 /// The best of all units' candidates; who has none gives `none` as its place.
 #[cube]
-pub fn best_of_all(value: f32, at: u32, none: u32, #[comptime] largest: bool, #[comptime] units: u32) -> u32 {
+pub fn best_of_all(value: f32, at: u32, none: u32, #[comptime] largest: bool, #[comptime] team: Team) -> u32 {
     let mut result = at;
-    if comptime!(units > 1) {
-        let mut values = SharedMemory::<f32>::new(comptime!(units as usize));
-        let mut places = SharedMemory::<u32>::new(comptime!(units as usize));
+    if comptime!(team.units > 1) {
+        let mut values = SharedMemory::<f32>::new(comptime!(team.units as usize));
+        let mut places = SharedMemory::<u32>::new(comptime!(team.units as usize));
         values[UNIT_POS as usize] = value;
         places[UNIT_POS as usize] = at;
         sync_cube();
         #[unroll]
-        for level in 0..comptime!(units.ilog2()) {
-            let distance = comptime!(units >> (level + 1));
+        for level in 0..comptime!(team.units.ilog2()) {
+            let distance = comptime!(team.units >> (level + 1));
             if UNIT_POS < distance {
                 let own = UNIT_POS as usize;
                 let other = (UNIT_POS + distance) as usize;
@@ -184,24 +222,24 @@ pub fn arg_reduce<F: Float>(
     to: &mut Array<i32>,
     figures: &Array<u32>,
     #[comptime] largest: bool,
-    #[comptime] units: u32,
+    #[comptime] team: Team,
     #[define(F)] _dtype: StorageType,
 ) {
-    let row = row(figures, units);
+    let row = row(figures, team);
     if row.exists {
         let mut best_at = 0u32;
         let mut best = f32::cast_from(x[row.base]);
-        let mut at = first(units);
+        let mut at = first(team);
         while at < row.n {
             let value = f32::cast_from(x[row.base + at as usize * row.step]);
             if comes_before(value, at, best, best_at, largest) {
                 best = value;
                 best_at = at;
             }
-            at += units;
+            at += comptime!(team.units);
         }
-        let place = best_of_all(best, best_at, row.n, largest, units);
-        if first(units) == 0u32 {
+        let place = best_of_all(best, best_at, row.n, largest, team);
+        if first(team) == 0u32 {
             to[row.number] = i32::cast_from(place);
         }
     }
@@ -213,20 +251,20 @@ pub fn softmax<F: Float>(
     to: &mut Array<F>,
     figures: &Array<u32>,
     #[comptime] log: bool,
-    #[comptime] units: u32,
+    #[comptime] team: Team,
     #[define(F)] _dtype: StorageType,
 ) {
-    let row = row(figures, units);
+    let row = row(figures, team);
     if row.exists {
-        let largest = gathered::<F>(x, row, Joined::Max, units);
-        let start = first(units);
+        let largest = gathered::<F>(x, row, Joined::Max, team);
+        let start = first(team);
         let mut own = f32::new(0.0);
         let mut at = start;
         while at < row.n {
             own += exponential(f32::cast_from(x[row.base + at as usize * row.step]) - largest);
-            at += units;
+            at += comptime!(team.units);
         }
-        let sum = together(own, Joined::Sum, units);
+        let sum = together(own, Joined::Sum, team);
         let mut again = start;
         while again < row.n {
             let place = row.base + again as usize * row.step;
@@ -236,7 +274,7 @@ pub fn softmax<F: Float>(
             } else {
                 to[place] = F::cast_from(exponential(less) / sum);
             }
-            again += units;
+            again += comptime!(team.units);
         }
     }
 }
@@ -251,24 +289,24 @@ pub fn norm<F: Float>(
     figures: &Array<u32>,
     epsilon: f32,
     #[comptime] shifted: bool,
-    #[comptime] units: u32,
+    #[comptime] team: Team,
     #[define(F)] _dtype: StorageType,
 ) {
-    let row = row(figures, units);
+    let row = row(figures, team);
     if row.exists {
         let mut mean = f32::new(0.0);
         if comptime!(shifted) {
-            mean = gathered::<F>(x, row, Joined::Sum, units) / f32::cast_from(row.n);
+            mean = gathered::<F>(x, row, Joined::Sum, team) / f32::cast_from(row.n);
         }
-        let start = first(units);
+        let start = first(team);
         let mut own = f32::new(0.0);
         let mut at = start;
         while at < row.n {
             let off = f32::cast_from(x[row.base + at as usize]) - mean;
             own += off * off;
-            at += units;
+            at += comptime!(team.units);
         }
-        let squares = together(own, Joined::Sum, units) / f32::cast_from(row.n);
+        let squares = together(own, Joined::Sum, team) / f32::cast_from(row.n);
         let over = 1.0 / (squares + epsilon).sqrt();
         let mut again = start;
         while again < row.n {
@@ -279,7 +317,7 @@ pub fn norm<F: Float>(
             } else {
                 to[place] = F::cast_from(normal);
             }
-            again += units;
+            again += comptime!(team.units);
         }
     }
 }
