@@ -11,6 +11,7 @@
 #     docker-registry  a registry to pull images from
 #     uidmap           ids for the containers of an ordinary user
 #     mesa-vulkan-drivers  a Vulkan device that calculates on the CPU
+#     .tools/cuda      NVIDIA's compiler and CUDA's headers, by which kernels are compiled without a GPU
 #
 # What only tests use may stay away: they say SKIPPED, and so does this, without failing.
 set -euo pipefail
@@ -60,6 +61,17 @@ python_client() {
     cp e2e/requirements.txt .tools/venv/requirements.txt
 }
 
+# The versions belong together; the newest that the drivers of our GPUs take.
+cuda=(nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85 nvidia-cuda-crt==13.0.88)
+
+cuda_compiler() {
+    [ "$(cat .tools/cuda/versions 2>/dev/null)" = "${cuda[*]}" ] && return
+    say "installing NVIDIA's compiler into .tools/cuda"
+    rm -rf .tools/cuda
+    .tools/venv/bin/pip install -q --disable-pip-version-check --no-deps --target .tools/cuda "${cuda[@]}" || return
+    printf '%s\n' "${cuda[*]}" >.tools/cuda/versions
+}
+
 mkdir -p .tools
 if ! command -v cargo >/dev/null; then
     say "Rust is not installed, or not on the PATH: see https://rustup.rs"
@@ -84,5 +96,6 @@ command -v docker-registry >/dev/null || install docker-registry || lacking+=(do
 compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null || install mesa-vulkan-drivers || lacking+=(mesa-vulkan-drivers)
 old_kubectl || lacking+=("Debian's kubectl")
 python_client || lacking+=("the Python client and kopf")
+cuda_compiler || lacking+=("NVIDIA's compiler")
 [ ${#lacking[@]} = 0 ] && say "everything is there" && exit 0
 say "not here, so what needs it is skipped: $(printf '%s, ' "${lacking[@]}" | sed 's/, $//')"

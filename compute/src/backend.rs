@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Buffer, Lease, View};
 use crate::plan::Program;
 use claw_graph::{DType, Distribution, Reduction};
+use std::path::Path;
 
 /// What a device says about itself. Nothing is estimated: what its driver does not tell is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +107,9 @@ pub trait Backend: Send + Sync {
 
     /// Waits until everything that was started has ended, and says how.
     fn finish(&self) -> Result<()>;
+
+    /// Has kept in a folder which of several ways was the fastest, where the device chooses.
+    fn keep_choices(&self, _folder: &Path) {}
 }
 
 /// The answer of a device to a type it has not.

@@ -7,6 +7,7 @@ use crate::memory::{Buffer, Meter, View};
 use crate::plan::{Place, Plan};
 use crate::tensor::{Element, Faults, Tensor};
 use claw_graph::{Binary, DType, Graph, Op, Shape, TensorType};
+use std::path::Path;
 use std::sync::Arc;
 
 /// An open device. Clones are the same one.
@@ -123,6 +124,7 @@ impl Device {
         Ok(self)
     }
 
+    /// A device that works through this backend; what it says of itself is believed.
     pub(crate) fn with(backend: Arc<dyn Backend>) -> Self {
         let limit = backend.properties().memory_bytes.unwrap_or(u64::MAX);
         Self { backend, meter: Meter::new(limit), poisons: false }
@@ -140,6 +142,14 @@ impl Device {
     #[must_use]
     pub fn poisoned(self) -> Self {
         Self { poisons: true, ..self }
+    }
+
+    /// The same device, which remembers in this folder what it found to be fastest: a GPU with matrix units tries several ways to multiply
+    /// when it meets a product of a new kind, which takes seconds. Without a folder it does so in each process.
+    #[must_use]
+    pub fn choices_kept_in(self, folder: &Path) -> Self {
+        self.backend.keep_choices(folder);
+        self
     }
 
     /// What it says about itself.

@@ -222,7 +222,7 @@ mod tests {
             let bytes = pieces * KEPT_FROM_BYTES;
             kept.allocate(bytes, meter.lease(bytes).expect("there is room")).expect("there is memory")
         };
-        drop((allocate(1), allocate(2)));
+        drop((allocate(2), allocate(1)));
         assert_eq!(kept_bytes(&kept).len(), 2);
         let _used = allocate(3);
         assert_eq!(kept_bytes(&kept), [KEPT_FROM_BYTES], "the other one had to make room");

@@ -9,11 +9,14 @@
 
 mod attention;
 mod bytes;
+mod choice;
 mod index;
 mod kernels;
 mod launch;
 mod map;
 mod matmul;
+#[cfg(all(test, feature = "cuda"))]
+mod nvrtc;
 mod open;
 mod random;
 mod rows;
@@ -26,9 +29,12 @@ pub use open::vulkan;
 use crate::backend::{Backend, Fault, Properties, Step};
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Lease, View};
+use choice::Choices;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use cubecl::stream_id::StreamId;
+use matmul::{Products, Routine};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// A device of one of CubeCL's runtimes.
@@ -38,25 +44,24 @@ pub struct Cube<R: Runtime> {
     /// Why nothing of this device is believed any more.
     failed: Mutex<Option<Error>>,
     turns: rows::Turns,
+    products: Products<R>,
     /// Asks the driver for bytes that nobody uses.
     free: Box<dyn Fn() -> Option<u64> + Send + Sync>,
 }
 
 impl<R: Runtime> Cube<R> {
-    /// A backend over a client that nobody else uses.
-    fn new(
-        mut client: ComputeClient<R>,
-        properties: Properties,
-        free: impl Fn() -> Option<u64> + Send + Sync + 'static,
-    ) -> Self {
+    /// A backend over a client that nobody else uses, with routines for products beside the plain one.
+    fn new(mut client: ComputeClient<R>, properties: Properties, routines: Vec<Routine<R>>) -> Self {
         // SAFETY: the stream is of this client alone, and lives as long as it.
         unsafe { client.set_stream(StreamId { value: 1 }) };
+        let choices = Choices::new(&properties.model, properties.driver.as_deref());
         Self {
             client,
             properties,
             failed: Mutex::new(None),
             turns: rows::Turns::default(),
-            free: Box::new(free),
+            products: Products { routines, choices },
+            free: Box::new(|| None),
         }
     }
 
@@ -151,6 +156,10 @@ impl<R: Runtime> Backend for Cube<R> {
 
     fn finish(&self) -> Result<()> {
         self.settle()
+    }
+
+    fn keep_choices(&self, folder: &Path) {
+        self.products.choices.keep_in(folder);
     }
 }
 

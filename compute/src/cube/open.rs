@@ -49,6 +49,10 @@ mod through_wgpu {
 
     /// Opens the device of this number.
     pub fn open(number: usize) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(cube(number)?))
+    }
+
+    pub fn cube(number: usize) -> Result<Cube<WgpuRuntime>> {
         let id = format!("vulkan:{number}");
         let (instance, mut adapters) = adapters();
         if number >= adapters.len() {
@@ -83,13 +87,15 @@ mod through_wgpu {
             floats: floats(&client),
             is_cpu: info.device_type == wgpu::DeviceType::Cpu,
         };
-        Ok(Arc::new(Cube::new(client, properties, || None)))
+        Ok(Cube::new(client, properties, Vec::new()))
     }
 }
 
 /// Devices of Vulkan, or of Metal on a Mac.
 #[cfg(feature = "wgpu")]
 pub mod vulkan {
+    #[cfg(test)]
+    pub use super::through_wgpu::cube;
     pub use super::through_wgpu::{are_cpus, open};
 }
 
@@ -97,6 +103,7 @@ pub mod vulkan {
 #[cfg(feature = "cuda")]
 pub mod cuda {
     use super::{Arc, Backend, Cube, Properties, Result, floats, unavailable};
+    use crate::cube::matmul::on_matrix_units;
     use cubecl::Runtime;
     use cubecl::cuda::{CudaDevice, CudaRuntime};
     use cudarc::driver::{result, sys};
@@ -141,7 +148,9 @@ pub mod cuda {
             floats: floats(&client),
             is_cpu: false,
         };
-        Ok(Arc::new(Cube::new(client, properties, move || free_bytes(number).ok())))
+        let routines = on_matrix_units(&client);
+        let cube = Cube::new(client, properties, routines);
+        Ok(Arc::new(Cube { free: Box::new(move || free_bytes(number).ok()), ..cube }))
     }
 
     /// Bytes that nobody uses.
