@@ -2,11 +2,13 @@
 
 use super::matmul::{Matrix, multiply};
 use super::rows::scaled_softmax;
-use super::scratch::BLOCK_BYTES;
 use super::{Float, read, through_wide, widened, write};
 use crate::memory::View;
 use gemm::Parallelism;
 use rayon::prelude::*;
+
+/// Scores that a thread calculates at once: a quarter of a second-level cache, and enough rows for the keys to be packed seldom.
+const SCORES_BYTES: usize = 512 << 10;
 
 pub fn attention<T: Float>(causal: bool, scale: f32, operands: &[View], to: &View) {
     let extents = |view: &View| <[usize; 4]>::try_from(&view.of.shape[..]).expect("four axes");
@@ -15,7 +17,7 @@ pub fn attention<T: Float>(causal: bool, scale: f32, operands: &[View], to: &Vie
     let elements: Vec<_> = operands.iter().map(read).collect();
     let wide: Vec<_> =
         elements.iter().zip(operands).map(|(elements, view)| widened(elements.of::<T>(view))).collect();
-    let at_once = (BLOCK_BYTES / 4 / keys).clamp(1, positions);
+    let at_once = (SCORES_BYTES / 4 / keys).clamp(1, positions);
     let blocks = positions.div_ceil(at_once);
     let mut result = write(to);
     let results: Vec<&mut [T]> = result
@@ -26,23 +28,23 @@ pub fn attention<T: Float>(causal: bool, scale: f32, operands: &[View], to: &Vie
     let scratch = || (Vec::new(), Vec::new(), Vec::new());
     results.into_par_iter().enumerate().for_each_init(
         scratch,
-        |(scores, weights, wide_result), (number, to)| {
+        |(scores, scratch_row, wide_result), (number, to)| {
             let (head, first) = (number / blocks, number % blocks * at_once);
             let count = to.len() / width_out;
             // What is not seen has weight 0, and must not count even where it is no number.
             let first_sees = if causal { keys - positions + first + 1 } else { keys };
             let seen = if causal { first_sees + count - 1 } else { keys };
             scores.resize(count * seen, 0.0);
-            weights.resize(count * seen, 0.0);
+            scratch_row.resize(seen, 0.0);
             let query = Matrix::rows(&wide[0], head * positions + first, width);
             let turned_keys = Matrix::rows(&wide[1], head * keys, width).turned();
             multiply([count, seen, width], query, turned_keys, scores, Parallelism::None);
-            for (at, (row, to)) in scores.chunks_mut(seen).zip(weights.chunks_mut(seen)).enumerate() {
+            for (at, row) in scores.chunks_mut(seen).enumerate() {
                 let own = if causal { first_sees + at } else { keys };
-                scaled_softmax(scale, &mut row[..own], &mut to[..own]);
-                to[own..].fill(0.0);
+                scaled_softmax(scale, &mut row[..own], &mut scratch_row[..own]);
+                row[own..].fill(0.0);
             }
-            let weights = Matrix::rows(weights, 0, seen);
+            let weights = Matrix::rows(scores, 0, seen);
             let values = Matrix::rows(&wide[2], head * keys, width_out);
             through_wide(to, wide_result, |product| {
                 multiply([count, width_out, seen], weights, values, product, Parallelism::None);

@@ -1,6 +1,6 @@
 //! What is calculated along rows: reductions, softmax, norms, rotation, quantisation.
 
-use super::math::{self, vectored};
+use super::math::{self, Next, vectored};
 use super::{Float, read, scratch, through_wide, widened, widened_into, write};
 use crate::backend::Rows;
 use crate::memory::View;
@@ -25,8 +25,11 @@ vectored! {
     /// Rows of `n` elements.
     fn softmax_rows(log: bool, n: usize, from: &[f32], to: &mut [f32]) {
         let mut largest = math::largest_number(&from[..n]);
-        for (number, (row, to)) in from.chunks(n).zip(to.chunks_mut(n)).enumerate() {
-            let next = from.get((number + 1) * n..(number + 2) * n).unwrap_or(row);
+        let mut rest = to;
+        for (number, row) in from.chunks(n).enumerate() {
+            let (to, after) = rest.split_at_mut(n);
+            let next_row = from.get((number + 1) * n..(number + 2) * n).unwrap_or(row);
+            let next = Next { row: next_row, to: after.get(..n).unwrap_or(&[]) };
             // NaN, if there is one, is in the sum, and so in all results.
             let (sum, next_largest) = math::exponentials(row, largest, to, next);
             if log {
@@ -38,15 +41,17 @@ vectored! {
                 math::each(to, |e| e * over);
             }
             largest = next_largest;
+            rest = after;
         }
     }
 
-    /// The softmax of a row's multiple.
-    pub fn scaled_softmax(scale: f32, row: &mut [f32], to: &mut [f32]) {
-        math::each(row, |x| x * scale);
-        let (sum, _) = math::exponentials(row, math::largest_number(row), to, row);
+    /// A row becomes the softmax of its multiple.
+    pub fn scaled_softmax(scale: f32, row: &mut [f32], scratch: &mut [f32]) {
+        row.iter().zip(scratch.iter_mut()).for_each(|(x, scaled)| *scaled = x * scale);
+        let next = Next { row: scratch, to: &[] };
+        let (sum, _) = math::exponentials(scratch, math::largest_number(scratch), row, next);
         let over = (1.0 / sum) as f32;
-        math::each(to, |e| e * over);
+        math::each(row, |e| e * over);
     }
 
     /// Rows of `n` elements: with a shift about the mean, without one as they are.
