@@ -10,5 +10,6 @@ mod drain;
 mod everyday;
 mod exec;
 mod forward;
+mod kernel_jobs;
 mod kinds;
 mod versions;
