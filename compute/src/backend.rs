@@ -89,7 +89,9 @@ pub trait Backend: Send + Sync {
     fn properties(&self) -> &Properties;
 
     /// Bytes that nobody uses, other processes included; `None` where the driver does not tell.
-    fn memory_free_bytes(&self) -> Option<u64>;
+    fn memory_free_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Memory with undefined content.
     fn allocate(&self, bytes: usize, lease: Lease) -> Result<Buffer>;

@@ -158,12 +158,6 @@ impl Device {
         self.backend.properties()
     }
 
-    /// Bytes that tensors may use.
-    #[cfg(test)]
-    pub(crate) fn memory_limit(&self) -> u64 {
-        self.meter.limit()
-    }
-
     /// Bytes that tensors use now, and the most that they used.
     #[must_use]
     pub fn memory_used(&self) -> (u64, u64) {

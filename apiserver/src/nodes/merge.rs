@@ -176,6 +176,19 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_says_nothing_any_more_makes_no_progress() {
+        let stored = json!({ "phase": "Running", "conditions": [
+            { "type": PROGRESS, "status": "True", "lastTransitionTime": "t1", "message": "run 1 of 2" },
+        ] });
+        let reported = |conditions: Value| json!({ "phase": "Running", "conditions": conditions });
+        let further = json!([{ "type": PROGRESS, "status": "True", "message": "run 2 of 2" }]);
+        let merged = pod_status(&stored, reported(further), NOW).unwrap();
+        assert_eq!(merged["conditions"][0]["message"], "run 2 of 2");
+        assert_eq!(merged["conditions"][0]["lastTransitionTime"], "t1", "it still works");
+        assert!(!has_condition(&pod_status(&stored, reported(json!([])), NOW).unwrap(), PROGRESS));
+    }
+
+    #[test]
     fn a_condition_says_which_generation_it_is_about() {
         let condition = |generation: u32| {
             json!({ "conditions": [

@@ -43,10 +43,6 @@ impl Backend for Broken {
         self.sound.properties()
     }
 
-    fn memory_free_bytes(&self) -> Option<u64> {
-        self.sound.memory_free_bytes()
-    }
-
     fn allocate(&self, bytes: usize, lease: Lease) -> Result<Buffer> {
         self.sound.allocate(bytes, lease)
     }

@@ -150,7 +150,7 @@ impl Drop for Destination {
 fn write_text(of: &TensorType, bytes: &[u8], to: &mut impl Write) -> io::Result<()> {
     let row = of.shape.last().copied().unwrap_or(1);
     for (number, word) in numbers::words(of.dtype, bytes).enumerate() {
-        let end = if (number + 1) % row == 0 { '\n' } else { ' ' };
+        let end = if (number + 1).is_multiple_of(row) { '\n' } else { ' ' };
         write!(to, "{word}{end}")?;
     }
     Ok(())

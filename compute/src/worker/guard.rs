@@ -121,7 +121,7 @@ impl Shared {
             if let Some(hung) = self.hung() {
                 self.give_up(hung, 1);
             }
-            if look % LOOKS_A_TELLING == 0 {
+            if look.is_multiple_of(LOOKS_A_TELLING) {
                 self.reporter.tell();
             }
         }

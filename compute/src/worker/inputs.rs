@@ -1,57 +1,48 @@
-//! Inputs: made once, before the first run, and left on the device.
+//! What inputs are made of. Pure but for files: devices come after.
 
-use super::{failed, failure, files, numbers};
-use crate::device::Device;
-use crate::tensor::Tensor;
+use super::{failure, files, numbers};
 use claw_graph::order::{Failure, OrderInput, Reason, Source, drawn};
-use claw_graph::{DType, Graph, Op, TensorType};
+use claw_graph::{DType, Graph, GraphError, Op, TensorType};
 
-/// Makes an input of this type on a device.
+/// How an input comes to a device.
+pub enum Made {
+    /// Elements as they lie in memory.
+    Here(Vec<u8>),
+    /// The one output of a graph without inputs: the device makes it itself.
+    There(Graph),
+}
+
+/// What an input of this type is made of.
 ///
 /// # Errors
-/// A file that is something else, and what the device says.
-pub fn make(device: &Device, input: &OrderInput, of: &TensorType) -> Result<Tensor, Failure> {
-    let bad = |why: String| failure(Reason::BadOrder, format!("input {:?}: {why}", input.name));
-    match &input.source {
-        Source::Values(values) => upload(device, of, values.iter().copied(), bad),
+/// A file that is something else, or numbers that the type has not.
+pub fn made(input: &OrderInput, of: &TensorType) -> Result<Made, Failure> {
+    let made = match &input.source {
+        Source::Values(values) => encoded(of, values.iter().copied()).map(Made::Here),
         Source::Fill(value) if of.dtype != DType::I8 => {
-            let graph = filled(&input.name, *value, of).map_err(|error| bad(error.to_string()))?;
-            calculated(device, &graph)
+            filled(&input.name, *value, of).map(Made::There).map_err(|error| error.to_string())
         }
         // Graphs have no literals of this type.
-        Source::Fill(value) => upload(device, of, std::iter::repeat_n(*value, of.shape.elements()), bad),
+        Source::Fill(value) => encoded(of, std::iter::repeat_n(*value, of.shape.elements())).map(Made::Here),
         Source::Random(random) => {
-            let graph = drawn(&input.name, random, of).map_err(|fault| bad(fault.to_string()))?;
-            calculated(device, &graph)
+            drawn(&input.name, random, of).map(Made::There).map_err(|fault| fault.to_string())
         }
         Source::File(path) => {
-            let bytes = files::read(path, of).map_err(|why| bad(format!("{}: {why}", path.display())))?;
-            device.tensor_of_bytes(&bytes, of).map_err(failed)
+            files::read(path, of).map(Made::Here).map_err(|why| format!("{}: {why}", path.display()))
         }
-    }
+    };
+    made.map_err(|why| failure(Reason::BadOrder, format!("input {:?}: {why}", input.name)))
 }
 
-fn upload(
-    device: &Device,
-    of: &TensorType,
-    mut values: impl Iterator<Item = f64>,
-    bad: impl Fn(String) -> Failure,
-) -> Result<Tensor, Failure> {
+fn encoded(of: &TensorType, mut values: impl Iterator<Item = f64>) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(of.size_bytes());
-    values.try_for_each(|value| numbers::encode(of.dtype, value, &mut bytes)).map_err(bad)?;
-    device.tensor_of_bytes(&bytes, of).map_err(failed)
+    values.try_for_each(|value| numbers::encode(of.dtype, value, &mut bytes))?;
+    Ok(bytes)
 }
 
-fn filled(name: &str, value: f64, of: &TensorType) -> Result<Graph, claw_graph::GraphError> {
+fn filled(name: &str, value: f64, of: &TensorType) -> Result<Graph, GraphError> {
     let mut graph = Graph::new();
     let results = graph.add(name, Op::Fill { value, dtype: of.dtype, shape: of.shape.clone() }, &[])?;
     graph.output(results[0]);
     Ok(graph)
-}
-
-/// The one output of a graph without inputs.
-fn calculated(device: &Device, graph: &Graph) -> Result<Tensor, Failure> {
-    let mut outputs = device.run(graph, &[]).map_err(failed)?;
-    device.finish().map_err(failed)?;
-    outputs.pop().ok_or_else(|| failure(Reason::DeviceFailed, "a graph without a result"))
 }

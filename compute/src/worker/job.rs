@@ -2,16 +2,18 @@
 
 use super::files::Destination;
 use super::guard::Guard;
+use super::inputs::Made;
 use super::limits::{CONTROL_GROUPS, Limits};
 use super::report::Reporter;
 use super::{failed, failure, inputs, numbers, open, say};
 use crate::device::Device;
 use crate::plan::Plan;
 use crate::tensor::Tensor;
-use claw_graph::Graph;
 use claw_graph::order::{
-    Failure, Figures, OUTPUTS_MAX, Order, OrderOutput, Reason, ReportDevice, ReportOutput, VALUES_MAX,
+    Failure, Figures, OUTPUTS_MAX, Order, OrderInput, OrderOutput, Reason, ReportDevice, ReportOutput,
+    VALUES_MAX,
 };
+use claw_graph::{Graph, TensorType};
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -122,15 +124,30 @@ impl Job<'_> {
     }
 
     fn make_inputs(&self) -> Result<Vec<Tensor>, Failure> {
-        let all = self.order.inputs.iter().zip(self.graph.inputs());
-        let make = |(input, value): (_, &claw_graph::Value)| {
-            let of = self.graph.of(*value);
-            let input: &claw_graph::order::OrderInput = input;
-            say(format_args!("input {}: {of}", input.name));
-            self.reporter.doing(format!("making input {}", input.name));
-            inputs::make(&self.device, input, of)
-        };
-        all.map(make).collect()
+        let types = self.graph.inputs().iter().map(|value| self.graph.of(*value));
+        self.order.inputs.iter().zip(types).map(|(input, of)| self.make_input(input, of)).collect()
+    }
+
+    fn make_input(&self, input: &OrderInput, of: &TensorType) -> Result<Tensor, Failure> {
+        say(format_args!("input {}: {of}", input.name));
+        let doing = format!("making input {}", input.name);
+        self.reporter.doing(doing.clone());
+        // Whoever serves a file may take their time.
+        let made = inputs::made(input, of)?;
+        self.on_device(&doing, || match made {
+            Made::Here(bytes) => self.device.tensor_of_bytes(&bytes, of),
+            Made::There(graph) => {
+                let outputs = self.device.run(&graph, &[])?;
+                self.device.finish()?;
+                Ok(outputs[0].clone())
+            }
+        })
+    }
+
+    /// Does what is no run with a device, which may hang all the same.
+    fn on_device<T>(&self, what: &str, work: impl FnOnce() -> crate::error::Result<T>) -> Result<T, Failure> {
+        let limit = Duration::from_secs(u64::from(self.order.run_timeout_seconds)).max(open::OPEN_LIMIT);
+        self.guard.within(limit, what, work).map_err(failed)
     }
 
     /// One run, and how many seconds it took from its first step until the device was done with its last.
@@ -150,10 +167,8 @@ impl Job<'_> {
         outputs.iter().map(|output| Ok(digest(&self.bytes(output)?))).collect()
     }
 
-    /// From the device, which may hang here, too.
     fn bytes(&self, output: &Tensor) -> Result<Vec<u8>, Failure> {
-        let limit = Duration::from_secs(u64::from(self.order.run_timeout_seconds)).max(open::OPEN_LIMIT);
-        self.guard.within(limit, "reading an output", || output.to_bytes()).map_err(failed)
+        self.on_device("reading an output", || output.to_bytes())
     }
 
     fn tell_figures(&self, times: &Times) {
@@ -217,7 +232,7 @@ impl Job<'_> {
 
 /// Whether a run has a line in the log: ten of the first ten, nine of the next ninety, nine of the next nine hundred.
 fn is_told(number: u32) -> bool {
-    number % 10u32.pow(number.ilog10()) == 0
+    number.is_multiple_of(10u32.pow(number.ilog10()))
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -251,7 +266,7 @@ impl Times {
             });
             self.every *= 2;
         }
-        if self.count % self.every == 0 {
+        if self.count.is_multiple_of(self.every) {
             self.kept.push(seconds);
         }
         self.count += 1;

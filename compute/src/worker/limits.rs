@@ -59,24 +59,30 @@ impl Limits {
         let Some(limit) = self.memory_bytes else { return Ok(device) };
         let passing = passing_bytes(order, graph);
         let free = limit.saturating_sub(resident_bytes() + MARGIN_BYTES);
-        if passing > free {
+        let Some(left) = free.checked_sub(passing) else {
             let message = format!(
                 "{passing} bytes pass through the process's memory at once, and {free} of {limit} are free"
             );
             return Err(failure(Reason::OutOfMemory, message));
-        }
-        let left = free - passing;
+        };
         let properties = device.properties();
-        Ok(match (properties.is_cpu, properties.id.as_str()) {
-            (false, _) => device,
-            (true, "cpu") => {
-                let scratch = plan.steps.iter().map(scratch_bytes).max().unwrap_or(0);
-                device.limited_to(left.saturating_sub(scratch))
-            }
-            // Memory comes from pools there, which round up and keep what was given back: at worst the double.
-            (true, _) => device.limited_to(left / 2),
-        })
+        if !properties.is_cpu {
+            return Ok(device);
+        }
+        let limit = if properties.id == "cpu" { for_processors(left, plan) } else { for_pools(left) };
+        Ok(device.limited_to(limit))
     }
+}
+
+/// Some steps take memory beside their tensors.
+fn for_processors(left: u64, plan: &Plan) -> u64 {
+    left.saturating_sub(plan.steps.iter().map(scratch_bytes).max().unwrap_or(0))
+}
+
+/// Memory of a device of Vulkan that is the processors comes from pools, which round up and keep what was given back: at worst the
+/// double.
+const fn for_pools(left: u64) -> u64 {
+    left / 2
 }
 
 /// The most that is in the process's memory on its way to a device or back: one tensor at a time, twice where its driver copies it.
@@ -142,5 +148,20 @@ mod tests {
     #[test]
     fn the_process_knows_what_it_has_in_memory() {
         assert!(resident_bytes() > 1 << 20);
+    }
+
+    #[test]
+    fn what_steps_take_beside_their_tensors_is_not_for_tensors() {
+        let softmax = |axis: usize| {
+            let mut graph = Graph::new();
+            let of = TensorType::new(claw_graph::DType::F32, claw_graph::Shape::new([256, 1_024]).unwrap());
+            let x = graph.input("x", of).unwrap();
+            let y = graph.add("y", claw_graph::Op::Softmax { axis, log: false }, &[x]).unwrap();
+            graph.output(y[0]);
+            Plan::of(&graph)
+        };
+        assert_eq!(for_processors(10 << 20, &softmax(1)), 10 << 20, "rows are worked on where they are");
+        assert_eq!(for_processors(10 << 20, &softmax(0)), 9 << 20, "columns are copied");
+        assert_eq!(for_processors(1, &softmax(0)), 0);
     }
 }

@@ -8,10 +8,6 @@ use half::{bf16, f16};
 ///
 /// # Errors
 /// A number that is no integer of the type.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "rounding is what is wanted; integers are checked before"
-)]
 pub fn encode(dtype: DType, value: f64, to: &mut Vec<u8>) -> Result<(), String> {
     if !dtype.is_float() && round(dtype, value) != value {
         return Err(format!("{value} is no {dtype}"));

@@ -2,6 +2,8 @@
 //!
 //! The process is this test program once more: it carries out the order that a variable names, in the test that is named first here.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
+
 use claw_compute::worker;
 use claw_graph::order::{Reason, Report, State};
 use serde_json::{Value, json};

@@ -5,6 +5,7 @@
 mod alone;
 mod groups;
 mod held;
+mod kernels;
 mod pods;
 
 use std::{fs, path::PathBuf};

@@ -111,7 +111,8 @@ fn shown(source: &Path, target: &Path) -> Option<Shown> {
 fn cuda_environment(folder: &Path) -> Vec<String> {
     let libraries = ["lib64", "lib"].into_iter().filter(|name| folder.join(name).is_dir());
     let paths: Vec<String> = libraries.map(|name| format!("{CUDA}/{name}")).collect();
-    vec![format!("CUDA_PATH={CUDA}"), format!("LD_LIBRARY_PATH={}", paths.join(":"))]
+    let search = (!paths.is_empty()).then(|| format!("LD_LIBRARY_PATH={}", paths.join(":")));
+    std::iter::once(format!("CUDA_PATH={CUDA}")).chain(search).collect()
 }
 
 /// What tells a program's file from all others that were ever there.

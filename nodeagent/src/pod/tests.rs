@@ -5,6 +5,7 @@ mod stops;
 
 use std::{sync::Arc, time::Duration};
 
+use claw_schemas::api::PROGRESS;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
@@ -155,6 +156,28 @@ fn waiting_reason(status: &ContainerStatus) -> Option<String> {
 fn condition(status: &PodStatus, type_: &str) -> (String, Option<String>, Timestamp) {
     let found = status.conditions.iter().flatten().find(|condition| condition.type_ == type_).unwrap();
     (found.status.clone(), found.reason.clone(), found.last_transition_time.clone().unwrap().0)
+}
+
+#[test]
+fn what_a_container_says_that_it_does_is_a_condition_until_it_ends() {
+    let mut story = Story::never();
+    let told = |story: &mut Story, second: i64| {
+        let conditions = story.status(second).conditions.unwrap();
+        conditions.into_iter().find(|condition| condition.type_ == PROGRESS)
+    };
+    story.started("main", 0, 0, 1);
+    assert_eq!(told(&mut story, 1), None);
+    story.state.progressed(&key("main", 0), "run 1 of 2".to_owned());
+    let first = told(&mut story, 2).unwrap();
+    assert_eq!((first.status.as_str(), first.message.as_deref()), ("True", Some("run 1 of 2")));
+    story.state.progressed(&key("main", 0), "run 2 of 2".to_owned());
+    let second = told(&mut story, 9).unwrap();
+    assert_eq!(second.message.as_deref(), Some("run 2 of 2"));
+    assert_eq!(second.last_transition_time, first.last_transition_time, "it has worked since");
+    story.exited("main", 0, 0, 1, 10);
+    assert_eq!(told(&mut story, 10), None);
+    story.state.progressed(&key("main", 0), "late".to_owned());
+    assert_eq!(told(&mut story, 11), None, "who is over does nothing");
 }
 
 #[test]
