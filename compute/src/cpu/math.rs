@@ -1,7 +1,12 @@
 //! Functions over slices of `f32`, written so that the compiler makes vector code of them.
 //!
 //! Loops are plain; functions defined by [`vectored!`] are compiled once for each set of instructions, and the best that the processor
-//! has is taken. What they call must be `#[inline(always)]` to profit.
+//! has is taken. What they call must be `#[inline(always)]` to profit; what the standard library does once for each few numbers is called
+//! each time, so the innermost loops go by number.
+#![expect(
+    clippy::needless_range_loop,
+    reason = "iterators side by side are not inlined where the instructions are other ones"
+)]
 
 /// Defines functions whose loops use the processor's vector instructions.
 ///
@@ -90,8 +95,8 @@ pub fn sum(values: &[f32], of: impl Fn(f32) -> f64) -> f64 {
     let mut lanes = [0.0f64; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += of(*value);
+        for lane in 0..LANES {
+            lanes[lane] += of(chunk[lane]);
         }
     }
     lanes.iter().sum::<f64>() + rest.iter().map(|value| of(*value)).sum::<f64>()
@@ -105,10 +110,10 @@ pub fn max(values: &[f32], sign: f32) -> f32 {
     let mut spoilt = [0.0f32; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
-        for ((lane, spoilt), value) in lanes.iter_mut().zip(&mut spoilt).zip(chunk) {
-            let value = sign * value;
-            *lane = if value > *lane { value } else { *lane };
-            *spoilt += value * 0.0;
+        for lane in 0..LANES {
+            let value = sign * chunk[lane];
+            lanes[lane] = larger(value, lanes[lane]);
+            spoilt[lane] += value * 0.0;
         }
     }
     let has_nan = rest.iter().any(|value| value.is_nan())
@@ -119,27 +124,37 @@ pub fn max(values: &[f32], sign: f32) -> f32 {
     rest.iter().map(|value| sign * value).chain(lanes).fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// What becomes of values in each lane, one after the other.
+/// What becomes of values in each lane, one after the other. `neutral` is a value of which nothing becomes.
 #[inline(always)]
-fn in_lanes<A: Copy>(values: &[f32], neutral: A, of: impl Fn(A, f32) -> A) -> [A; WIDE_LANES] {
-    let mut lanes = [neutral; WIDE_LANES];
+fn in_lanes<A: Copy>(values: &[f32], start: A, neutral: f32, of: impl Fn(A, f32) -> A) -> [A; WIDE_LANES] {
+    let mut lanes = [start; WIDE_LANES];
     let (chunks, rest) = values.as_chunks::<WIDE_LANES>();
     for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = of(*lane, *value);
+        for lane in 0..WIDE_LANES {
+            lanes[lane] = of(lanes[lane], chunk[lane]);
         }
     }
-    for (lane, value) in lanes.iter_mut().zip(rest) {
-        *lane = of(*lane, *value);
+    let last = padded(rest, neutral);
+    for lane in 0..WIDE_LANES {
+        lanes[lane] = of(lanes[lane], last[lane]);
     }
     lanes
+}
+
+/// The last few values as many as there are lanes.
+#[inline(always)]
+fn padded(rest: &[f32], with: f32) -> [f32; WIDE_LANES] {
+    let mut padded = [with; WIDE_LANES];
+    padded[..rest.len()].copy_from_slice(rest);
+    padded
 }
 
 /// The largest, whatever is with NaN. `-inf` for none.
 #[inline(always)]
 pub fn largest_number(values: &[f32]) -> f32 {
-    let lanes = in_lanes(values, f32::NEG_INFINITY, |lane, value| larger(value, lane));
-    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+    let none = f32::NEG_INFINITY;
+    let lanes = in_lanes(values, none, none, |lane, value| larger(value, lane));
+    lanes.into_iter().fold(none, larger)
 }
 
 /// The first if it is larger; the second if either is NaN.
@@ -151,7 +166,7 @@ fn larger(a: f32, b: f32) -> f32 {
 /// The largest size, NaN if there is one: as bits, sizes are in the order of whole numbers, and NaN is over infinity.
 #[inline(always)]
 pub fn largest_size(values: &[f32]) -> f32 {
-    let lanes = in_lanes(values, 0, |lane: u32, value| lane.max(value.abs().to_bits()));
+    let lanes = in_lanes(values, 0, 0.0, |lane: u32, value| lane.max(value.abs().to_bits()));
     f32::from_bits(lanes.into_iter().fold(0, u32::max))
 }
 
@@ -183,48 +198,53 @@ pub fn exponentials(row: &[f32], largest: f32, to: &mut [f32], next: Next<'_>) -
         let (tos, to_rest) = to.as_chunks_mut::<WIDE_LANES>();
         let (nexts, next_rest) = next_row.as_chunks::<WIDE_LANES>();
         for (at, ((row, to), next_row)) in rows.iter().zip(tos).zip(nexts).enumerate() {
-            fetch_to_write(next.to, number * STRETCH + at * WIDE_LANES);
+            let place = number * STRETCH + at * WIDE_LANES;
+            fetch_to_write(next.to, place);
+            fetch_to_write(next.to, place + WIDE_LANES / 2);
             exponentials_in_lanes(row, largest, to, next_row, &mut sums, &mut next_largest);
         }
-        exponentials_in_lanes(rest, largest, to_rest, next_rest, &mut sums, &mut next_largest);
+        if !rest.is_empty() {
+            // Of what is put behind the last ones the exponential is 0.
+            let (row, next_row) = (padded(rest, f32::NEG_INFINITY), padded(next_rest, f32::NEG_INFINITY));
+            let mut last = [0.0; WIDE_LANES];
+            exponentials_in_lanes(&row, largest, &mut last, &next_row, &mut sums, &mut next_largest);
+            to_rest.copy_from_slice(&last[..to_rest.len()]);
+        }
         sum += sums.into_iter().map(f64::from).sum::<f64>();
     }
     (sum, next_largest.into_iter().fold(f32::NEG_INFINITY, larger))
 }
 
-/// Has the cache fetch what so many lanes from here on are written to: or the first write of each line would wait for it.
+/// Has the cache fetch the line that an element is in, which is written soon: or its first write would wait for it.
 #[inline(always)]
 fn fetch_to_write(to: &[f32], at: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in [at, at + WIDE_LANES / 2] {
+    if at < to.len() {
         use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        if let Some(first) = to.get(line) {
-            // SAFETY: a hint, which has no effect but on time; besides, the element is there.
-            #[expect(unsafe_code, reason = "the processor's hints take pointers")]
-            unsafe {
-                _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(first).cast());
-            }
+        // SAFETY: a hint, which has no effect but on time; besides, the element is there.
+        #[expect(unsafe_code, reason = "the processor's hints take pointers")]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_ET0>(to.as_ptr().add(at).cast());
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (to, at);
 }
 
-/// No more numbers than there are lanes.
 #[inline(always)]
 fn exponentials_in_lanes(
-    row: &[f32],
+    row: &[f32; WIDE_LANES],
     largest: f32,
-    to: &mut [f32],
-    next: &[f32],
+    to: &mut [f32; WIDE_LANES],
+    next: &[f32; WIDE_LANES],
     sums: &mut [f32; WIDE_LANES],
     next_largest: &mut [f32; WIDE_LANES],
 ) {
-    let lanes = sums.iter_mut().zip(next_largest);
-    for (((x, to), next), (sum, next_largest)) in row.iter().zip(to).zip(next).zip(lanes) {
-        *to = exp_of_negative(x - largest);
-        *sum += *to;
-        *next_largest = larger(*next, *next_largest);
+    for lane in 0..WIDE_LANES {
+        let e = exp_of_negative(row[lane] - largest);
+        to[lane] = e;
+        sums[lane] += e;
+        next_largest[lane] = larger(next[lane], next_largest[lane]);
     }
 }
 

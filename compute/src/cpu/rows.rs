@@ -35,7 +35,9 @@ vectored! {
             if log {
                 // Neither is over 0: nothing cancels.
                 let sum = sum.ln() as f32;
-                row.iter().zip(to).for_each(|(x, to)| *to = (x - largest) - sum);
+                for (x, to) in row.iter().zip(to) {
+                    *to = (x - largest) - sum;
+                }
             } else {
                 let over = (1.0 / sum) as f32;
                 math::each(to, |e| e * over);
@@ -47,7 +49,9 @@ vectored! {
 
     /// A row becomes the softmax of its multiple.
     pub fn scaled_softmax(scale: f32, row: &mut [f32], scratch: &mut [f32]) {
-        row.iter().zip(scratch.iter_mut()).for_each(|(x, scaled)| *scaled = x * scale);
+        for (x, scaled) in row.iter().zip(scratch.iter_mut()) {
+            *scaled = x * scale;
+        }
         let next = Next { row: scratch, to: &[] };
         let (sum, _) = math::exponentials(scratch, math::largest_number(scratch), row, next);
         let over = (1.0 / sum) as f32;
@@ -79,13 +83,17 @@ vectored! {
         if scale == 0.0 {
             q.fill(0);
         } else {
-            row.iter().zip(q).for_each(|(x, q)| *q = math::to_i8(x / scale));
+            for (x, q) in row.iter().zip(q) {
+                *q = math::to_i8(x / scale);
+            }
         }
         scale
     }
 
     fn dequantize_row(scale: f32, q: &[i8], to: &mut [f32]) {
-        q.iter().zip(to).for_each(|(q, to)| *to = f32::from(*q) * scale);
+        for (q, to) in q.iter().zip(to) {
+            *to = f32::from(*q) * scale;
+        }
     }
 }
 
