@@ -8,7 +8,7 @@ use super::{
 };
 
 /// All values of one object together.
-const DATA_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const DATA_BYTES_MAX: usize = 1024 * 1024;
 
 pub(super) fn config_map(old: Option<&Value>, object: &Value, faults: &mut Faults) {
     let mut bytes = 0;

@@ -2,13 +2,17 @@
 //!
 //! What is wrong with a graph is found by building it, one fault at a time; everything else is said together.
 
-use claw_graph::{DType, document::Fault, order::Backend};
+use claw_graph::{
+    DType,
+    document::Fault,
+    order::{Backend, Order},
+};
 use claw_schemas::api::KernelJobSpec;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{
-    at_least, device, each,
+    at_least, config, device, each,
     faults::{Faults, Path},
     fits, immutable, is_empty, len, meta, named, names, one_of, required_one_of, resources, scheduling, text,
     volume,
@@ -73,7 +77,7 @@ fn create(job: &Value, path: &Path<'_>, faults: &mut Faults) {
         between(field, (least, most), spec, path, faults);
     }
     volume::all(&spec["volumes"], &path.field("volumes"), faults);
-    resources::requirements(&spec["resources"], &path.field("resources"), faults);
+    resource_list(&spec["resources"], &path.field("resources"), faults);
     meta::labels(&spec["nodeSelector"], &path.field("nodeSelector"), faults);
     scheduling::tolerations(&spec["tolerations"], &path.field("tolerations"), faults);
     let class = &path.field("priorityClassName");
@@ -91,6 +95,14 @@ fn create(job: &Value, path: &Path<'_>, faults: &mut Faults) {
         }
     });
     graph(spec, faults);
+}
+
+/// As a container's, but for claims: which there are is not the job's to say.
+fn resource_list(resources: &Value, path: &Path<'_>, faults: &mut Faults) {
+    resources::requirements(resources, path, faults);
+    if len(&resources["claims"]) > 0 {
+        faults.forbidden(&path.field("claims"), "ask for a device by `device.class`");
+    }
 }
 
 fn between(field: &str, (least, most): (i64, i64), spec: &Value, path: &Path<'_>, faults: &mut Faults) {
@@ -133,8 +145,10 @@ fn devices(device: &Value, path: &Path<'_>, faults: &mut Faults) {
 fn graph(spec: &Value, faults: &mut Faults) {
     let built = KernelJobSpec::deserialize(spec)
         .map_err(|error| Fault { path: String::new(), why: error.to_string() });
-    let Err(fault) = built.and_then(|spec| spec.order()) else { return };
-    let fault = fault.below("spec");
+    let fault = match built.and_then(|spec| spec.order()) {
+        Ok(order) => return transportable(&order, faults),
+        Err(fault) => fault.below("spec"),
+    };
     if faults.has(&fault.path) {
         return;
     }
@@ -142,6 +156,14 @@ fn graph(spec: &Value, faults: &mut Faults) {
     match shown(found) {
         Value::Null => faults.required(&Path::Root.field(&fault.path), &fault.why),
         value => faults.invalid(&Path::Root.field(&fault.path), &value, &fault.why),
+    }
+}
+
+/// Workers are told in a `ConfigMap` what to do.
+fn transportable(order: &Order, faults: &mut Faults) {
+    let bytes = serde_json::to_vec(order).map_or(usize::MAX, |text| text.len());
+    if bytes > config::DATA_BYTES_MAX {
+        faults.too_long(&Path::Root.field("spec"), config::DATA_BYTES_MAX);
     }
 }
 

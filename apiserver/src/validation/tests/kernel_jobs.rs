@@ -133,6 +133,11 @@ fn broken_kernel_jobs_are_named() {
                 json!({"limits": {"nvidia.com/gpu": "0.5"}}),
                 "spec.resources.limits[nvidia.com/gpu]: Invalid value",
             ),
+            (
+                "/spec/resources/claims",
+                json!([{"name": "gpu"}]),
+                "spec.resources.claims: Forbidden: ask for a device by `device.class`",
+            ),
             ("/spec/nodeSelector", json!({"a b": "c"}), "spec.nodeSelector: Invalid value"),
             (
                 "/spec/tolerations",
@@ -207,4 +212,18 @@ fn what_is_said_of_a_kernel_job_can_be_read_by_who_counts_on_its_types() {
         condition[field] = value;
         assert!(judged(condition)[0].starts_with(expected), "{field}");
     }
+}
+
+#[test]
+fn an_order_that_no_config_map_can_hold_is_refused() {
+    let (api_version, mut object) = object("KernelJob");
+    let inputs = vec!["p"; 1 << 18];
+    object["spec"]["operations"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "all", "op": "Concat", "inputs": inputs, "axis": 0}));
+    assert_eq!(
+        faults_of(api_version, "KernelJob", &object),
+        ["spec: Too long: may not be more than 1048576 bytes"]
+    );
 }
