@@ -7,6 +7,7 @@ use crate::memory::{Buffer, Meter, View};
 use crate::plan::{Place, Plan};
 use crate::tensor::{Element, Faults, Tensor};
 use claw_graph::{Binary, DType, Graph, Op, Shape, TensorType};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub struct Device {
 }
 
 /// A device that a driver of this machine knows of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     /// How it is opened: `cuda:0`.
     pub name: String,

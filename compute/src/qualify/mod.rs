@@ -87,6 +87,14 @@ fn misfit(error: GraphError) -> Error {
     Error::Data(error.to_string())
 }
 
+/// A rate of arithmetic, for people.
+fn flops(per_second: f64) -> String {
+    let (value, unit) =
+        if per_second < 1e12 { (per_second / 1e9, "GFLOP/s") } else { (per_second / 1e12, "TFLOP/s") };
+    let decimals = if value < 10.0 { 2 } else { 1 };
+    format!("{value:.decimals$} {unit}")
+}
+
 fn shape(extents: &[usize]) -> Result<Shape> {
     Shape::new(extents).map_err(|error| Error::Data(error.to_string()))
 }

@@ -1,6 +1,6 @@
 //! How quick a device is, and whether it is right while it is.
 
-use super::{Sketch, Tell, bars, product, shape, small_integers};
+use super::{Sketch, Tell, bars, flops, product, shape, small_integers};
 use crate::device::Device;
 use crate::error::Result;
 use crate::proof::{drawn_matrix, is_product};
@@ -105,7 +105,7 @@ pub fn matrix(device: &Device, level: Level, tell: Tell<'_>) -> Result<Finding> 
         let (n, rate, is_right) = multiplied(device, dtype, level, tell)?;
         passed &= is_right;
         let verdict = if is_right { "" } else { ", and WRONG" };
-        words.push(format!("{dtype} {:.2} TFLOP/s at {n}{verdict}", rate / 1e12));
+        words.push(format!("{dtype} {} at {n}{verdict}", flops(rate)));
         figures.insert(format!("matmul{}FlopsPerSecond", titled(dtype)), rate);
     }
     Ok(Finding { check: Check::Matrix, passed, words: words.join(", "), figures })

@@ -1,7 +1,7 @@
 //! Whether the same work gives the same results: now, and under load.
 
 use super::rates::operands;
-use super::{Sketch, Tell, bars, differing, product, shape};
+use super::{Sketch, Tell, bars, differing, flops, product, shape};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -64,15 +64,8 @@ pub fn soak(device: &Device, level: Level, tell: Tell<'_>) -> Result<Finding> {
         let (rate, last) = stretch(device, &graph, &inputs)?;
         words += differing(device, &first, &last)?;
         rates.push(rate * 2.0 * (n as f64).powi(3));
-        tell(
-            Check::Soak,
-            &format!(
-                "load: {} of {} s, {:.2} TFLOP/s",
-                start.elapsed().as_secs(),
-                time.as_secs(),
-                rates[rates.len() - 1] / 1e12
-            ),
-        );
+        let (done, all) = (start.elapsed().as_secs(), time.as_secs());
+        tell(Check::Soak, &format!("load: {done} of {all} s, {}", flops(rates[rates.len() - 1])));
     }
     Ok(judged(&rates, words, device.properties().is_cpu))
 }
@@ -113,7 +106,7 @@ fn judged(rates: &[f64], words: u64, is_cpu: bool) -> Finding {
     let ends = middle(&rates[rates.len().saturating_sub(FIRST)..]);
     let kept = ends / begins;
     let is_slow = !is_cpu && kept < bars::UNDER_LOAD;
-    let mut said = format!("{:.2} TFLOP/s at the end, {:.0} % of the beginning", ends / 1e12, 100.0 * kept);
+    let mut said = format!("{} at the end, {:.0} % of the beginning", flops(ends), 100.0 * kept);
     if is_slow {
         said.push_str(": it slows down under load (cooling, power)");
     }

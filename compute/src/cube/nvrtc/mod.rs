@@ -121,6 +121,8 @@ fn along_rows(dtype: DType) -> Vec<Graph> {
         graphs.push(single(Op::LayerNorm { epsilon: 1e-5 }, &[x.clone(), scale.clone(), scale.clone()]));
         graphs.push(single(Op::RmsNorm { epsilon: 1e-5 }, &[x.clone(), scale]));
         graphs.push(along(Op::Quantize));
+        let words = of(DType::F32, extents);
+        graphs.push(single(Op::CountDifferent { axis, keep: false }, &[words.clone(), words]));
     }
     graphs.push(single(Op::Rotary { base: 10_000.0, offset: 0 }, &[of(dtype, &[4, 8])]));
     graphs

@@ -2,12 +2,12 @@
 
 use std::{
     io::{IsTerminal as _, Write as _},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
-use claw_compute::qualify::apart;
+use claw_compute::{Known, qualify::apart};
 use claw_graph::qualification::{Level, Qualification, compare};
 
 use crate::verbs::print;
@@ -29,7 +29,7 @@ pub struct Options {
     /// `json` for all figures
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     output: Option<String>,
-    /// Look at the one device in this process
+    /// In this process: look at the one device, or list all that there are
     #[arg(long, hide = true)]
     apart: bool,
 }
@@ -37,9 +37,12 @@ pub struct Options {
 /// Looks at devices one after the other. Fails if one of them is not fit.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let level = if options.full { Level::Full } else { Level::Quick };
-    if let (true, [device]) = (options.apart, options.devices.as_slice()) {
-        apart::say(device, level)?;
-        return Ok(ExitCode::SUCCESS);
+    match (options.apart, options.devices.as_slice()) {
+        (true, [device]) => return Ok(apart::say(device, level).map(|()| ExitCode::SUCCESS)?),
+        (true, _) => {
+            return Ok(print(&serde_json::to_string(&claw_compute::known())?).map(|()| ExitCode::SUCCESS)?);
+        }
+        _ => {}
     }
     let devices = wanted(options)?;
     let mut found = Vec::with_capacity(devices.len());
@@ -60,9 +63,9 @@ fn wanted(options: &Options) -> anyhow::Result<Vec<String>> {
     if !options.devices.is_empty() {
         return Ok(options.devices.clone());
     }
-    let known = claw_compute::known();
+    let known = known()?;
     let of = |backend: &str| {
-        let is_it = |known: &&claw_compute::Known| known.name.starts_with(backend) && !known.is_cpu;
+        let is_it = |known: &&Known| known.name.starts_with(backend) && !known.is_cpu;
         known.iter().filter(is_it).map(|known| known.name.clone()).collect::<Vec<_>>()
     };
     let (cuda, vulkan) = (of("cuda:"), of("vulkan:"));
@@ -76,9 +79,32 @@ fn wanted(options: &Options) -> anyhow::Result<Vec<String>> {
     Ok(devices)
 }
 
-fn look(device: &str, level: Level) -> anyhow::Result<Qualification> {
+/// Asks for the devices in a process of its own, too: drivers talk on standard error, and some crash when they are asked.
+fn known() -> anyhow::Result<Vec<Known>> {
+    let asked =
+        apart()?.stderr(Stdio::null()).output().context("no process could be started to ask the drivers")?;
+    ensure!(
+        asked.status.success(),
+        "a driver took the process along that asked it for its devices ({})",
+        asked.status
+    );
+    Ok(serde_json::from_slice(&asked.stdout)?)
+}
+
+/// This program once more, for what drivers may do to a process.
+fn apart() -> anyhow::Result<Command> {
     let mut process = Command::new(std::env::current_exe().context("this program cannot be found again")?);
-    process.args(["gpu", "check", "--apart", "--device", device]);
+    process.args(["gpu", "check", "--apart"]);
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // Mesa complains of it for each device, and needs it for windows only.
+        process.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    }
+    Ok(process)
+}
+
+fn look(device: &str, level: Level) -> anyhow::Result<Qualification> {
+    let mut process = apart()?;
+    process.args(["--device", device]);
     if level == Level::Full {
         process.arg("--full");
     }
