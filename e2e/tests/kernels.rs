@@ -6,14 +6,18 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use claw_e2e::{
-    Cluster, Kubectl, Options,
+    Cluster, Kubectl, Options, binary,
     need::{self, Need},
     wait,
 };
-use claw_graph::order::{Reason, Report, State};
+use claw_graph::{
+    order::{Reason, Report, State},
+    qualification::{Check, Qualification},
+};
 use serde_json::{Value, json};
 
 /// Rows and columns of what is multiplied.
@@ -54,6 +58,23 @@ fn workers_calculate_on_processors_and_through_vulkan_what_the_mathematics_says(
         let progress = kubectl.ok(&["get", "pod", backend, "-o", PROGRESS]);
         assert_eq!(progress, "", "who has ended makes no progress");
     }
+}
+
+#[test]
+fn a_device_is_looked_at_without_a_cluster_and_one_that_is_not_there_is_not_fit() {
+    let check = |device: &str| {
+        let mut command = Command::new(binary::clawbernetes());
+        let done =
+            command.args(["gpu", "check", "-o", "json", "--device", device]).output().expect("it runs");
+        let found: Vec<Qualification> = serde_json::from_slice(&done.stdout).expect("it is JSON");
+        (done.status.code(), found)
+    };
+    let (code, found) = check("cpu");
+    assert_eq!((code, found.len()), (Some(0), 1), "{found:?}");
+    assert!(found[0].passed() && found[0].findings.len() > 5, "{found:?}");
+    let (code, found) = check("cuda:99");
+    assert_eq!(code, Some(1), "{found:?}");
+    assert_eq!(found[0].objection().map(|objection| objection.check), Some(Check::Open), "{found:?}");
 }
 
 #[test]
