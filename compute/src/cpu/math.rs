@@ -3,10 +3,6 @@
 //! Loops are plain; functions defined by [`vectored!`] are compiled once for each set of instructions, and the best that the processor
 //! has is taken. What they call must be `#[inline(always)]` to profit; what the standard library does once for each few numbers is called
 //! each time, so the innermost loops go by number.
-#![expect(
-    clippy::needless_range_loop,
-    reason = "iterators side by side are not inlined where the instructions are other ones"
-)]
 
 /// Defines functions whose loops use the processor's vector instructions.
 ///

@@ -104,7 +104,6 @@ async fn a_claim_is_shared_and_kept_under_its_pods_and_wrong_selectors_are_told(
     let huge = "device.capacity['gpu.clawbernetes.io'].memory.isGreaterThan(quantity('1Ti'))";
     for (name, selector, why) in [
         ("huge", huge, "0/1 nodes are available: 1 cannot allocate all claims."),
-        ("broken", "device.driver ==", "selector #0: CEL compile error: "),
         (
             "missing",
             "device.attributes['gpu.clawbernetes.io'].colour == 'red'",
@@ -117,8 +116,10 @@ async fn a_claim_is_shared_and_kept_under_its_pods_and_wrong_selectors_are_told(
     }
     wait::until("an event tells of the wrong one", wait::LATER, || {
         let said = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
-        wait::check(said.contains("CEL compile error"), said)
+        wait::check(said.contains("CEL runtime error"), said)
     });
+    let why = kubectl.fails(&["apply", "-f", "-"], &claim("broken", "device.driver =="));
+    assert!(why.contains("selectors[0].cel.expression") && why.contains("compilation failed"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

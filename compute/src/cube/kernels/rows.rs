@@ -110,7 +110,7 @@ fn of_planes(own: f32, #[comptime] how: Joined, #[comptime] team: Team) -> f32 {
     let planes = comptime!(team.units / team.plane);
     if comptime!(planes > 1) {
         let mut shared = SharedMemory::<f32>::new(comptime!(planes as usize));
-        if UNIT_POS % comptime!(team.plane) == 0u32 {
+        if (UNIT_POS & comptime!(team.plane - 1)) == 0u32 {
             shared[(UNIT_POS / comptime!(team.plane)) as usize] = result;
         }
         sync_cube();
