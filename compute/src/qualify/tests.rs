@@ -1,3 +1,5 @@
+//! Devices that are broken in one way each, and what is found of them.
+
 use super::*;
 use crate::backend::{Backend, Fault, Properties, Step};
 use crate::memory::{Buffer, Lease, View};
