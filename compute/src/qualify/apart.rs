@@ -67,6 +67,8 @@ pub fn watch(
                 doing = (check, words);
             }
             Ok(Said::Found(found)) => {
+                // It has nothing more to say, and a driver may hang when it lets go of its device.
+                child.kill()?;
                 child.wait()?;
                 return Ok(found);
             }
@@ -151,5 +153,6 @@ mod tests {
             objected("vulkan:1", Level::Full, Check::Open, "missing".to_owned(), Duration::from_secs(1));
         let text = serde_json::to_string(&Said::Found(found.clone())).unwrap();
         assert_eq!(watched(&format!("echo '{text}'")).0, found);
+        assert_eq!(watched(&format!("echo '{text}'; exec sleep 1000")).0, found, "nobody waits for its end");
     }
 }
