@@ -1,6 +1,6 @@
 //! The work: an order is read, a device opened, inputs made, the graph run, and what came out digested and written.
 
-use super::files::Destination;
+use super::files::{Destination, Refusal};
 use super::guard::Guard;
 use super::inputs::Made;
 use super::limits::{CONTROL_GROUPS, Limits};
@@ -66,9 +66,7 @@ fn prepare(outputs: &[OrderOutput], graph: &Graph) -> Result<Vec<Option<Destinat
     let prepared = outputs.iter().zip(graph.outputs()).map(|(output, value)| {
         let Some(path) = &output.file else { return Ok(None) };
         let prepared = Destination::prepare(path, graph.of(*value));
-        let bad =
-            |why| failure(Reason::BadOrder, format!("output {:?}: {}: {why}", output.value, path.display()));
-        prepared.map(Some).map_err(bad)
+        prepared.map(Some).map_err(|refusal| unwritten(&output.value, path, refusal))
     });
     prepared.collect()
 }
@@ -77,6 +75,10 @@ fn introduce(device: &Device, reporter: &Reporter) {
     let properties = device.properties();
     let (id, model) = (properties.id.clone(), properties.model.clone());
     let driver = properties.driver.as_ref().map(|driver| format!(", {driver}")).unwrap_or_default();
+fn unwritten(output: &str, path: &Path, refusal: Refusal) -> Failure {
+    failure(refusal.reason, format!("output {output:?}: {}: {}", path.display(), refusal.why))
+}
+
     say(format_args!("device {id}: {model}{driver}"));
     reporter.change(|report| report.device = Some(ReportDevice { id, model }));
 }
@@ -208,12 +210,9 @@ impl Job<'_> {
                 return Err(failure(Reason::NotDeterministic, message));
             }
             if let Some(destination) = destination {
-                let path = destination.path().display();
-                let written = destination.write(of, &bytes);
-                written.map_err(|error| {
-                    failure(Reason::BadOrder, format!("output {name:?}: {path}: {error}"))
-                })?;
-                say(format_args!("output {name} is in {path}"));
+                let path = destination.path();
+                destination.write(of, &bytes).map_err(|refusal| unwritten(name, path, refusal))?;
+                say(format_args!("output {name} is in {}", path.display()));
             }
             say(format_args!("output {name}: {of}, {digest}"));
             let few = of.shape.elements() <= VALUES_MAX;
