@@ -10,6 +10,8 @@
 mod attention;
 mod bytes;
 mod choice;
+#[cfg(feature = "wgpu")]
+mod heap;
 mod index;
 mod kernels;
 mod launch;

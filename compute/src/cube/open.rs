@@ -20,6 +20,7 @@ fn unavailable(device: impl Into<String>, why: impl Into<String>) -> Error {
 #[cfg(feature = "wgpu")]
 mod through_wgpu {
     use super::{Arc, Backend, Cube, Properties, Result, floats, unavailable};
+    use crate::cube::heap;
     use cubecl::Runtime;
     use cubecl::wgpu::{RuntimeOptions, WgpuRuntime, WgpuSetup, init_device};
 
@@ -74,6 +75,7 @@ mod through_wgpu {
         let (device, queue) = cubecl::future::block_on(adapter.request_device(&wanted))
             .map_err(|error| unavailable(&id, error.to_string()))?;
         let (info, limits) = (adapter.get_info(), device.limits());
+        let told = adapter.clone();
         let setup = WgpuSetup { instance, backend: info.backend, adapter, device, queue };
         let client = WgpuRuntime::client(&init_device(setup, RuntimeOptions::default()));
         let properties = Properties {
@@ -81,13 +83,18 @@ mod through_wgpu {
             model: info.name,
             driver: Some(format!("{} {}", info.driver, info.driver_info).trim().to_owned())
                 .filter(|driver| !driver.is_empty()),
-            memory_bytes: None,
+            memory_bytes: heap::bytes(&told),
             buffer_bytes_max: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
             units: None,
             floats: floats(&client),
             is_cpu: info.device_type == wgpu::DeviceType::Cpu,
+            shares_memory: matches!(
+                info.device_type,
+                wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu
+            ),
         };
-        Ok(Cube::new(client, properties, Vec::new()))
+        let cube = Cube::new(client, properties, Vec::new());
+        Ok(Cube { free: Box::new(move || heap::free_bytes(&told)), ..cube })
     }
 }
 
@@ -147,6 +154,7 @@ pub mod cuda {
             units: client.properties().hardware.num_streaming_multiprocessors,
             floats: floats(&client),
             is_cpu: false,
+            shares_memory: false,
         };
         let routines = on_matrix_units(&client);
         let cube = Cube::new(client, properties, routines);

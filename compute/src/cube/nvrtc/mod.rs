@@ -45,6 +45,7 @@ fn cube(architecture: u32) -> Cube<Nvrtc> {
         units: Some(132),
         floats: DType::FLOATS.to_vec(),
         is_cpu: false,
+        shares_memory: false,
     };
     // Products on matrix units are started by name below: to choose among them they would have to run.
     Cube::new(Nvrtc::client(&Card(architecture)), properties, Vec::new())
