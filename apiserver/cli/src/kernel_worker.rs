@@ -20,5 +20,6 @@ pub fn work_if_asked() -> Option<ExitCode> {
     }
     let mut place = |usual: &str| arguments.next().map_or_else(|| Path::new(usual).to_owned(), PathBuf::from);
     let (order, report) = (place(places::ORDER), place(LAST_WORDS));
-    Some(claw_compute::worker::main(&order, &report))
+    let kept = Some(Path::new(places::KEPT)).filter(|folder| folder.is_dir());
+    Some(claw_compute::worker::main(&order, &report, kept))
 }

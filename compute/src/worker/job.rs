@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 /// Times that are kept: eight mebibytes. Of more runs every second is, and then every fourth.
 const TIMES_MAX: usize = 1 << 20;
 
-/// Carries out the order in a file.
+/// Carries out the order in a file, on a device that keeps its choices in a folder, if there is one.
 ///
 /// # Errors
 /// Why it cannot be carried out.
-pub fn run(order: &Path, reporter: &Reporter, guard: &Guard) -> Result<(), Failure> {
+pub fn run(order: &Path, kept: Option<&Path>, reporter: &Reporter, guard: &Guard) -> Result<(), Failure> {
     let order = read(order)?;
     let graph = order.graph().map_err(|fault| failure(Reason::BadOrder, fault.to_string()))?;
     let destinations = prepare(&order.outputs, &graph)?;
@@ -39,6 +39,10 @@ pub fn run(order: &Path, reporter: &Reporter, guard: &Guard) -> Result<(), Failu
     // Never let go of: that is the end of the process.
     std::mem::forget(device.clone());
     introduce(&device, reporter);
+    let device = match kept {
+        Some(folder) => device.choices_kept_in(folder),
+        None => device,
+    };
     let plan = Plan::of(&graph);
     let device = limits.applied(device, &order, &graph, &plan)?;
     Job { order, graph, plan, device, reporter, guard }.carry_out(destinations)
@@ -71,14 +75,14 @@ fn prepare(outputs: &[OrderOutput], graph: &Graph) -> Result<Vec<Option<Destinat
     prepared.collect()
 }
 
-fn introduce(device: &Device, reporter: &Reporter) {
-    let properties = device.properties();
-    let (id, model) = (properties.id.clone(), properties.model.clone());
-    let driver = properties.driver.as_ref().map(|driver| format!(", {driver}")).unwrap_or_default();
 fn unwritten(output: &str, path: &Path, refusal: Refusal) -> Failure {
     failure(refusal.reason, format!("output {output:?}: {}: {}", path.display(), refusal.why))
 }
 
+fn introduce(device: &Device, reporter: &Reporter) {
+    let properties = device.properties();
+    let (id, model) = (properties.id.clone(), properties.model.clone());
+    let driver = properties.driver.as_ref().map(|driver| format!(", {driver}")).unwrap_or_default();
     say(format_args!("device {id}: {model}{driver}"));
     reporter.change(|report| report.device = Some(ReportDevice { id, model }));
 }
