@@ -20,6 +20,8 @@ mod matmul;
 #[cfg(all(test, feature = "cuda"))]
 mod nvrtc;
 mod open;
+#[cfg(feature = "cuda")]
+pub mod peer;
 mod random;
 mod rows;
 

@@ -121,7 +121,7 @@ pub mod cuda {
     }
 
     /// How many devices there are, or what is missing.
-    fn counted() -> std::result::Result<usize, String> {
+    pub(in crate::cube) fn counted() -> std::result::Result<usize, String> {
         // SAFETY: looks for a library, and loads it if it is there.
         let (has_driver, has_compiler) =
             unsafe { (sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
