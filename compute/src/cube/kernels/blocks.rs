@@ -111,7 +111,7 @@ pub fn attention<F: Float, N: Size>(
                 left[place] = brought::<F, N>(query, asks, block + line < queries, at, width, form);
                 right[place] = brought::<F, N>(key, asked, start + line < keys, at, width, form);
                 sync_cube();
-                #[unroll]
+                // Not unrolled, nor below: a compiler takes its time with every line.
                 for four in 0..comptime!(DEPTH / OWN) {
                     let mut a = Array::<Four>::new(comptime!(OWN));
                     let mut b = Array::<Four>::new(comptime!(OWN));
@@ -298,7 +298,6 @@ fn weigh(
     column: u32,
     #[comptime] guarded: bool,
 ) {
-    #[unroll]
     for four in 0..comptime!(DEPTH / OWN) {
         let mut own = Array::<Four>::new(comptime!(OWN));
         #[unroll]
@@ -308,8 +307,8 @@ fn weigh(
         }
         #[unroll]
         for lane in 0..comptime!(OWN) {
-            let key = comptime!(four * OWN + lane);
-            let value = values[comptime!(key * SIDE) + column as usize];
+            let key = four * comptime!(OWN) + lane;
+            let value = values[key * comptime!(SIDE) + column as usize];
             #[unroll]
             for i in 0..comptime!(OWN) {
                 let weight = own[i];
@@ -318,7 +317,7 @@ fn weigh(
                     let at = comptime!(i * OWN + j);
                     let next = fma(weight[lane], value[j], gained[at]);
                     if comptime!(guarded) {
-                        let is_seen = start + from + comptime!(key as u32) < sees[i];
+                        let is_seen = start + from + u32::cast_from(key) < sees[i];
                         gained[at] = select(is_seen, next, gained[at]);
                     } else {
                         gained[at] = next;
