@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use claw_schemas::gpu::{CONDITION, REPLAYED_LABEL};
 use k8s_openapi::api::core::v1::NodeCondition;
 
-use super::{Gpu, Inventory, amd, health};
+use super::{Gpu, Inventory, amd, health, inventory::Teller, vulkan};
 
 /// Longest value of a label.
 const LABEL_MAX: usize = 63;
@@ -28,6 +28,7 @@ pub fn counts(inventory: &Inventory) -> BTreeMap<String, (usize, usize)> {
 pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
     let mut labels = nvidia_labels(inventory);
     labels.extend(amd::labels::labels(inventory));
+    labels.extend(vulkan::labels::labels(inventory));
     if inventory.replayed && !inventory.gpus.is_empty() {
         labels.insert(REPLAYED_LABEL.to_owned(), "true".to_owned());
     }
@@ -38,7 +39,8 @@ pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
 /// has one value.
 fn nvidia_labels(inventory: &Inventory) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
-    let all = || inventory.gpus.iter().filter(|gpu| gpu.part.is_none() && gpu.amd.is_none());
+    let is_whole = |gpu: &&Gpu| gpu.part.is_none() && gpu.teller() == Teller::Nvidia;
+    let all = || inventory.gpus.iter().filter(is_whole);
     let wholes = all().count();
     if wholes == 0 {
         return labels;

@@ -8,6 +8,9 @@
 //! | `nvml` | NVIDIA's driver's own answers |
 //! | `mig` | its answers about instances of GPUs that are cut |
 //! | `amd` | AMD's GPUs, read from the kernel's files |
+//! | `vulkan` | GPUs that only Vulkan knows |
+//! | `sysfs` | the kernel's files of any PCI device |
+//! | `beside` | GPUs of all makers together |
 //! | `watch` | the present inventory, looked at again and again |
 //! | `ledger` | which container of which pod holds which GPU (pure) |
 //! | `claims` | what the claims of a pod have here |
@@ -24,6 +27,7 @@
 //! Must never know: how pods come and go, the server.
 
 pub mod amd;
+mod beside;
 pub mod cdi;
 pub mod claims;
 pub mod device_status;
@@ -38,11 +42,14 @@ mod nvml;
 pub mod sharing;
 pub mod slice;
 pub mod source;
+mod sysfs;
+pub mod vulkan;
 pub mod watch;
 
 pub use self::{
     inventory::{Gpu, Inventory},
     sharing::Sharing,
     source::{Recording, Source, Unavailable, machine},
+    vulkan::AskVulkan,
     watch::{Gpus, once},
 };

@@ -21,9 +21,10 @@ use super::{
     Gpu, Inventory, Source, Unavailable, amd,
     cdi::{self, ContainerEdits},
     health, host,
-    inventory::whole,
+    inventory::{Teller, whole},
     sharing::Sharing,
     source::Answer,
+    vulkan,
 };
 
 /// How long is waited for a driver, and how often it is asked.
@@ -229,7 +230,9 @@ fn obstacle(gpu: &Gpu, inventory: &Inventory, vendor: &cdi::Vendor) -> Option<St
 
 /// The vendor's word, where there is one; else what the driver's files on this machine make of it.
 fn edits_for(gpus: &[&Gpu], inventory: &Inventory, vendor: &cdi::Vendor) -> Result<ContainerEdits, String> {
-    let (amd, nvidia): (Vec<&Gpu>, Vec<&Gpu>) = gpus.iter().partition(|gpu| gpu.amd.is_some());
+    let of =
+        |teller: Teller| -> Vec<&Gpu> { gpus.iter().copied().filter(|gpu| gpu.teller() == teller).collect() };
+    let (nvidia, amd, others) = (of(Teller::Nvidia), of(Teller::Amd), of(Teller::Vulkan));
     let mut edits = ContainerEdits::default();
     if !nvidia.is_empty() {
         edits.extend(match vendor.edits(&nvidia) {
@@ -244,6 +247,12 @@ fn edits_for(gpus: &[&Gpu], inventory: &Inventory, vendor: &cdi::Vendor) -> Resu
             (_, Some(dev)) => amd::host::edits(&amd, dev)?,
             (Some(edits), None) => edits,
             (None, None) => amd::host::edits(&amd, Path::new("/dev"))?,
+        });
+    }
+    if !others.is_empty() {
+        edits.extend(match inventory.replayed {
+            true => vulkan::host::names_only(&others),
+            false => vulkan::host::edits(&others, Path::new("/dev"))?,
         });
     }
     host::with_numbers(edits)

@@ -66,7 +66,7 @@ use super::{
 use crate::{
     Error,
     gpu::{
-        Gpus, Inventory, Recording, Sharing,
+        AskVulkan, Gpus, Inventory, Recording, Sharing,
         ledger::{HeldClaim, Ledger},
         machine,
     },
@@ -112,11 +112,10 @@ pub struct ContainersConfig {
 }
 
 /// Who knows the GPUs of the machine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub enum GpuSource {
-    /// Its drivers, if there are some.
-    #[default]
-    Machine,
+    /// Its drivers, if there are some; those of Vulkan only where it is said how they are asked.
+    Machine(Option<AskVulkan>),
     /// A recording of another machine's: pods get names of GPUs and no GPUs.
     Recording(PathBuf),
 }
@@ -128,7 +127,7 @@ impl ContainersConfig {
             root_dir: root_dir.into(),
             cgroup_parent: "/clawbernetes".to_owned(),
             pod_network: POD_NETWORK,
-            gpus: GpuSource::default(),
+            gpus: GpuSource::Machine(None),
             gpu_sharing: Sharing::default(),
             images: ImagesConfig::default(),
             reserved: BTreeMap::new(),
@@ -207,7 +206,7 @@ impl Containers {
             );
         }
         let gpus = match config.gpus {
-            GpuSource::Machine => Gpus::open(machine(), config.gpu_sharing).await,
+            GpuSource::Machine(vulkan) => Gpus::open(machine(vulkan), config.gpu_sharing).await,
             GpuSource::Recording(file) => Gpus::open(Recording(file), config.gpu_sharing).await,
         };
         Ok(Arc::new(Self {
