@@ -9,6 +9,7 @@
 //! | `mig` | its answers about instances of GPUs that are cut |
 //! | `amd` | AMD's GPUs, read from the kernel's files |
 //! | `vulkan` | GPUs that only Vulkan knows |
+//! | `apart` | short processes that drivers may crash or hold |
 //! | `sysfs` | the kernel's files of any PCI device |
 //! | `beside` | GPUs of all makers together |
 //! | `watch` | the present inventory, looked at again and again |
@@ -27,6 +28,7 @@
 //! Must never know: how pods come and go, the server.
 
 pub mod amd;
+mod apart;
 mod beside;
 pub mod cdi;
 pub mod claims;

@@ -29,7 +29,7 @@ pub enum Command {
     },
 }
 
-/// Whether software counts.
+// Whether software counts: no words for help, which would take the place of those of whatever has this.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Software {
     /// Software that calls itself a GPU of Vulkan (such as Mesa's llvmpipe) counts as one: the machine's processors do its work, more slowly

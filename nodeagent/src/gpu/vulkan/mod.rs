@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::ask::AskVulkan;
 use self::render::Node;
-use super::{Gpu, Inventory, sysfs};
+use super::{Gpu, Inventory, apart::Apart, sysfs};
 
 /// How long drivers are left alone that could not be asked.
 const RETRY: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ pub(super) struct Others {
     is_answered: bool,
     /// As last told.
     adapters: Vec<Adapter>,
-    process: ask::Process,
+    apart: Apart,
 }
 
 impl Others {
@@ -89,7 +89,7 @@ impl Others {
             asked: None,
             is_answered: false,
             adapters: Vec::new(),
-            process: ask::Process::default(),
+            apart: Apart::default(),
         }
     }
 
@@ -119,7 +119,7 @@ impl Others {
     /// What was told before holds for what is still there.
     fn ask(&mut self) {
         self.asked = None;
-        match self.process.ask(&self.ask) {
+        match ask::ask(&self.ask, &mut self.apart) {
             Ok(adapters) => (self.adapters, self.is_answered) = (adapters, true),
             Err(why) => {
                 self.is_answered = false;
