@@ -4,6 +4,7 @@
 mod amd;
 mod claims;
 mod instances;
+mod mps;
 mod sharing;
 mod vulkan;
 

@@ -16,7 +16,8 @@
 //! | `ledger` | which container of which pod holds which GPU (pure) |
 //! | `claims` | what the claims of a pod have here |
 //! | `device_status` | what a claim's status says of its devices (pure) |
-//! | `sharing` | which GPUs containers take turns on (pure) |
+//! | `sharing` | which GPUs containers share, and how (pure) |
+//! | `mps` | daemons of NVIDIA's that have containers share a GPU side by side |
 //! | `cdi` | device specifications of the vendor, read from disk |
 //! | `host` | what a container needs where there are none |
 //! | `edits` | both, put into a container's configuration (pure) |
@@ -40,6 +41,7 @@ mod host;
 pub mod inventory;
 pub mod ledger;
 mod mig;
+pub mod mps;
 mod nvml;
 pub mod sharing;
 pub mod slice;

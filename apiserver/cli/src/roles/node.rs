@@ -208,7 +208,8 @@ pub struct Machine {
     gpu_replay: Option<PathBuf>,
     #[command(flatten)]
     software: gpu::Software,
-    /// Which GPUs containers take turns on, and how many at once: `sharing.timeSlicing` of a configuration of NVIDIA's device plugin
+    /// Which GPUs containers share, and how many at once: `sharing.timeSlicing` (they take turns) or `sharing.mps` (side by side, with a part
+    /// each; needs `nvidia-cuda-mps-control` and `nvidia-smi`) of a configuration of NVIDIA's device plugin
     #[arg(long, value_name = "FILE")]
     gpu_sharing: Option<PathBuf>,
     /// What is never given to pods: cpu, memory or disk, such as `memory=1Gi`; may be given several times

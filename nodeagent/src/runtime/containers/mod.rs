@@ -68,7 +68,7 @@ use crate::{
     gpu::{
         AskVulkan, Gpus, Inventory, Recording, Sharing,
         ledger::{HeldClaim, Ledger},
-        machine,
+        machine, mps,
     },
     ids::hex,
     image::{self, Image, Images, ImagesConfig},
@@ -205,9 +205,10 @@ impl Containers {
                  that do not run as root, are refused"
             );
         }
+        let (sharing, mps) = (config.gpu_sharing, mps::Place::of(&root_dir));
         let gpus = match config.gpus {
-            GpuSource::Machine(vulkan) => Gpus::open(machine(vulkan), config.gpu_sharing).await,
-            GpuSource::Recording(file) => Gpus::open(Recording(file), config.gpu_sharing).await,
+            GpuSource::Machine(vulkan) => Gpus::open(machine(vulkan), sharing, mps).await,
+            GpuSource::Recording(file) => Gpus::open(Recording(file), sharing, mps).await,
         };
         Ok(Arc::new(Self {
             gpus: gpus.map_err(|error| Error::Unsupported(error.to_string()))?,
@@ -357,7 +358,8 @@ async fn volume_binds(
     blocking(find).await.map_err(create_error)?
 }
 
-/// Lets the namespaces of an ordinary user go, unless pods are in them. For an agent that has ended.
+/// Lets go of the namespaces of an ordinary user, and of daemons that have containers share GPUs, unless there are pods. For an agent that
+/// has ended.
 ///
 /// # Errors
 /// When the state cannot be read.
@@ -370,6 +372,7 @@ pub fn leave(root_dir: &Path) -> Result<(), Error> {
 /// # Errors
 /// When something cannot be unmounted.
 pub fn abandon(root_dir: &Path) -> Result<(), Error> {
+    mps::end_all(root_dir);
     if !rootless::is_inside() {
         return Ok(());
     }
