@@ -52,7 +52,7 @@ async fn software_is_offered_as_a_gpu_where_it_shall_be_and_jobs_run_on_the_one_
 
     kubectl.ok_with(&["apply", "-f", "-"], &job("squared").to_string());
     let done = until_complete(&kubectl, "squared");
-    assert_eq!(done["status"]["outputs"][0]["values"], json!([1.0, 4.0, 9.0]));
+    assert_eq!(done["status"]["outputs"][0]["values"], json!(["1.0", "4.0", "9.0"]));
     let attempt = &done["status"]["attempts"][0];
     assert_eq!(
         (&attempt["node"], &attempt["device"]),

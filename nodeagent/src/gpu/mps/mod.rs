@@ -46,7 +46,8 @@ const RETRY: Duration = Duration::from_secs(30);
 /// A question that every daemon answers.
 const QUESTION: &str = "get_default_active_thread_percentage";
 
-/// Where daemons and clients meet: in memory, since what is there ends with the machine's uptime, as daemons do.
+/// Where daemons and clients meet: below `/run`, whose content ends with the machine's uptime, as daemons do. Not below `/dev/shm`, where
+/// daemons see something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     folder: PathBuf,
@@ -56,7 +57,7 @@ impl Place {
     /// Of the agent with this folder. Its name is short: addresses of sockets end at 107 bytes.
     pub fn of(root_dir: &Path) -> Self {
         let digest = Sha256::digest(root_dir.as_os_str().as_encoded_bytes());
-        Self { folder: Path::new("/dev/shm").join(format!("clawbernetes-mps-{}", &hex(&digest)[..12])) }
+        Self { folder: Path::new("/run").join(format!("clawbernetes-mps-{}", &hex(&digest)[..12])) }
     }
 
     /// What is memory that the clients of all daemons share.
