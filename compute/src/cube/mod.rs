@@ -24,11 +24,11 @@ mod open;
 pub mod peer;
 mod random;
 mod rows;
+#[cfg(feature = "wgpu")]
+pub mod vulkan;
 
 #[cfg(feature = "cuda")]
 pub use open::cuda;
-#[cfg(feature = "wgpu")]
-pub use open::vulkan;
 
 use crate::backend::{Backend, Fault, Properties, Step};
 use crate::error::{Error, Result};

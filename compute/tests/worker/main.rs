@@ -32,7 +32,7 @@ fn a_worker_if_one_is_asked_for() {
             panic!("the device was lost");
         });
     }
-    let _ = worker::main(Path::new(&order), &report, None);
+    let _ = worker::main(Path::new(&order), &report, None, None);
     unreachable!("the worker ends the process");
 }
 

@@ -23,13 +23,13 @@ pub struct Options {
     /// The default
     #[arg(long)]
     quick: bool,
-    /// A device (`cuda:0`, `vulkan:0`, `cpu`), may be repeated; all GPUs if absent
+    /// A device (`cuda:0`, `vulkan:0`, `vulkan:UUID`, `cpu`), may be repeated; all GPUs if absent
     #[arg(long = "device", value_name = "NAME")]
     devices: Vec<String>,
     /// `json` for all figures
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     output: Option<String>,
-    /// In this process: look at the one device, at the link between two, or list all that there are
+    /// Look at the one device in this process, or at the link between two
     #[arg(long, hide = true)]
     apart: bool,
 }
@@ -42,9 +42,6 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             return Ok(apart::say_peers([one, other], level).map(|()| ExitCode::SUCCESS)?);
         }
         (true, [device]) => return Ok(apart::say(device, level).map(|()| ExitCode::SUCCESS)?),
-        (true, _) => {
-            return Ok(print(&serde_json::to_string(&claw_compute::known())?).map(|()| ExitCode::SUCCESS)?);
-        }
         _ => {}
     }
     let devices = wanted(options)?;
@@ -85,8 +82,10 @@ fn wanted(options: &Options) -> anyhow::Result<Vec<String>> {
 
 /// Asks for the devices in a process of its own, too: drivers talk on standard error, and some crash when they are asked.
 fn known() -> anyhow::Result<Vec<Known>> {
-    let asked =
-        apart()?.stderr(Stdio::null()).output().context("no process could be started to ask the drivers")?;
+    let asked = apart("known")?
+        .stderr(Stdio::null())
+        .output()
+        .context("no process could be started to ask the drivers")?;
     ensure!(
         asked.status.success(),
         "a driver took the process along that asked it for its devices ({})",
@@ -96,9 +95,9 @@ fn known() -> anyhow::Result<Vec<Known>> {
 }
 
 /// This program once more, for what drivers may do to a process.
-fn apart() -> anyhow::Result<Command> {
+fn apart(verb: &str) -> anyhow::Result<Command> {
     let mut process = Command::new(std::env::current_exe().context("this program cannot be found again")?);
-    process.args(["gpu", "check", "--apart"]);
+    process.args(["gpu", verb]);
     if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         // Mesa complains of it for each device, and needs it for windows only.
         process.env("XDG_RUNTIME_DIR", std::env::temp_dir());
@@ -129,7 +128,8 @@ fn look_at_peers(found: &mut [Qualification], level: Level) -> anyhow::Result<()
 
 /// Has a process look at a device, or at the link between two.
 fn watched(devices: &[&str], level: Level) -> anyhow::Result<Qualification> {
-    let mut process = apart()?;
+    let mut process = apart("check")?;
+    process.arg("--apart");
     devices.iter().for_each(|device| {
         process.args(["--device", device]);
     });
