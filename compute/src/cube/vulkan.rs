@@ -184,6 +184,7 @@ fn opened(id: String, instance: wgpu::Instance, adapter: wgpu::Adapter) -> Resul
         .map_err(|error| unavailable(&id, error.to_string()))?;
     let (info, limits) = (adapter.get_info(), device.limits());
     let told = adapter.clone();
+    let kind = kind(&info);
     let setup = WgpuSetup { instance, backend: info.backend, adapter, device, queue };
     let client = WgpuRuntime::client(&init_device(setup, RuntimeOptions::default()));
     let properties = Properties {
@@ -195,8 +196,8 @@ fn opened(id: String, instance: wgpu::Instance, adapter: wgpu::Adapter) -> Resul
         buffer_bytes_max: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
         units: None,
         floats: floats(&client),
-        is_cpu: info.device_type == wgpu::DeviceType::Cpu,
-        shares_memory: matches!(kind(&info), AdapterKind::Cpu | AdapterKind::Integrated),
+        is_cpu: kind == AdapterKind::Cpu,
+        shares_memory: matches!(kind, AdapterKind::Cpu | AdapterKind::Integrated),
     };
     let cube = Cube::new(client, properties, Vec::new());
     Ok(Cube { free: Box::new(move || heap::free_bytes(&told)), ..cube })
