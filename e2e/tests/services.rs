@@ -106,15 +106,21 @@ fn services_lead_to_their_pods_and_go_on_while_the_agent_is_away() {
     let warned = kubectl.run(&["apply", "-f", &example.to_string_lossy()]);
     assert!(warned.stderr.is_empty(), "nothing is missing: {}", warned.stderr);
     kubectl.ok_with(&["apply", "-f", "-"], STICKY);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod", "-l", "app=echo", "--timeout=180s"]);
-    // Both are there from its first call on.
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod", "-l", "app=echo", "--timeout=600s"]);
+    // Both answer from its first call on.
+    let echo = address(&kubectl, "echo");
+    for who in ["echo-light", "echo-heavy"] {
+        wait::until(&format!("{who} is led to"), wait::LATER, || {
+            let answer = get((echo, 80)).map_err(|error| error.to_string())?;
+            wait::check(answer.contains(who), answer)
+        });
+    }
     kubectl.ok(&["delete", "pod", "caller", "--now"]);
     kubectl.ok(&["apply", "-f", &example.to_string_lossy()]);
     for pod in ["at-the-host", "greedy", "on-the-host"] {
-        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=180s"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=600s"]);
     }
     a_pod_calls_by_name_and_weights_decide_who_answers(&kubectl);
-    let echo = address(&kubectl, "echo");
     the_host_calls(&kubectl, echo);
     pods_call(&cluster, &kubectl, echo);
     pods_are_told_of_services(&kubectl, echo);
@@ -273,9 +279,11 @@ fn what_becomes_unready_is_left_out(kubectl: &Kubectl, echo: Ipv4Addr) {
         let only = answers.len() == 20 && answers.iter().all(|answer| answer.contains("echo-light"));
         wait::check(only, format!("{answers:?}"))
     });
-    let said =
-        kubectl.ok(&["get", "endpoints", "echo", "-o", "jsonpath={.subsets[*].notReadyAddresses[*].ip}"]);
-    assert_eq!(said, heavy.to_string());
+    wait::until("the older form of endpoints says so, too", wait::LATER, || {
+        let path = "jsonpath={.subsets[*].notReadyAddresses[*].ip}";
+        let said = kubectl.ok(&["get", "endpoints", "echo", "-o", path]);
+        wait::check(said == heavy.to_string(), said)
+    });
 }
 
 /// A client of UDP that asks and asks is led to whoever took over, although the kernel never had time to forget who was asked.
@@ -285,7 +293,7 @@ fn udp_goes_where_somebody_is(kubectl: &Kubectl) {
             "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "image": "clawbernetes.io/toolbox",
                 "args": ["parrot", "--protocol", "udp"]}]}});
         kubectl.ok_with(&["apply", "-f", "-"], &pod.to_string());
-        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=180s"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=600s"]);
     };
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "birds"},
         "spec": {"selector": {"app": "bird"}, "ports": [{"port": 7000, "protocol": "UDP"}]}});
