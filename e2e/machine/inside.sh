@@ -68,7 +68,7 @@ the_user() {
     check "they run" as_user kubectl wait --for=condition=Ready pod/caller pod/outside pod/worker --timeout=60s
     check "who takes too much memory is killed for it" ends_with greedy OOMKilled
     check "the kernel keeps a pod to its share of the processors" \
-        grep -rqs '^20000 100000' --include=cpu.max "/sys/fs/cgroup/user.slice/user-$(id -u worker).slice"
+        grep -rqs '^50000 100000' --include=cpu.max "/sys/fs/cgroup/user.slice/user-$(id -u worker).slice"
     check "a container finds its limit" kubectl_says 67108864 exec worker -- /toolbox cat /sys/fs/cgroup/memory.max
     check "what pods use is known" kubectl_says '*worker*m*Mi*' top pod worker --no-headers
     check "pods have a way out" gets "http://$address:28090/"

@@ -46,12 +46,13 @@ fn first_agent() -> io::Result<OwnedFd> {
     Ok(agent)
 }
 
+/// The fields are dropped in this order: an agent that sees the end of this may have the addresses at once.
 pub(super) struct Holder {
-    network: String,
+    all: BTreeMap<String, OwnedFd>,
     listener: OwnedFd,
     /// To the agent, while there is one.
     agent: Option<OwnedFd>,
-    all: BTreeMap<String, OwnedFd>,
+    network: String,
     away_limit: Duration,
 }
 
