@@ -10,6 +10,8 @@
 mod attention;
 mod bytes;
 mod choice;
+#[cfg(feature = "wgpu")]
+mod heap;
 mod index;
 mod kernels;
 mod launch;
@@ -18,13 +20,15 @@ mod matmul;
 #[cfg(all(test, feature = "cuda"))]
 mod nvrtc;
 mod open;
+#[cfg(feature = "cuda")]
+pub mod peer;
 mod random;
 mod rows;
+#[cfg(feature = "wgpu")]
+pub mod vulkan;
 
 #[cfg(feature = "cuda")]
 pub use open::cuda;
-#[cfg(feature = "wgpu")]
-pub use open::vulkan;
 
 use crate::backend::{Backend, Fault, Properties, Step};
 use crate::error::{Error, Result};

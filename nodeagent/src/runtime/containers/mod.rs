@@ -38,7 +38,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use claw_schemas::quantity::Quantity;
+use claw_schemas::{api::places, quantity::Quantity};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerImage, Pod};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -66,9 +66,9 @@ use super::{
 use crate::{
     Error,
     gpu::{
-        Gpus, Inventory, Recording, Sharing,
+        AskVulkan, Gpus, Inventory, Recording, Sharing,
         ledger::{HeldClaim, Ledger},
-        machine,
+        machine, mps,
     },
     ids::hex,
     image::{self, Image, Images, ImagesConfig},
@@ -112,11 +112,10 @@ pub struct ContainersConfig {
 }
 
 /// Who knows the GPUs of the machine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub enum GpuSource {
-    /// Its drivers, if there are some.
-    #[default]
-    Machine,
+    /// Its drivers, if there are some; those of Vulkan only where it is said how they are asked.
+    Machine(Option<AskVulkan>),
     /// A recording of another machine's: pods get names of GPUs and no GPUs.
     Recording(PathBuf),
 }
@@ -128,7 +127,7 @@ impl ContainersConfig {
             root_dir: root_dir.into(),
             cgroup_parent: "/clawbernetes".to_owned(),
             pod_network: POD_NETWORK,
-            gpus: GpuSource::default(),
+            gpus: GpuSource::Machine(None),
             gpu_sharing: Sharing::default(),
             images: ImagesConfig::default(),
             reserved: BTreeMap::new(),
@@ -206,9 +205,10 @@ impl Containers {
                  that do not run as root, are refused"
             );
         }
+        let (sharing, mps) = (config.gpu_sharing, mps::Place::of(&root_dir));
         let gpus = match config.gpus {
-            GpuSource::Machine => Gpus::open(machine(), config.gpu_sharing).await,
-            GpuSource::Recording(file) => Gpus::open(Recording(file), config.gpu_sharing).await,
+            GpuSource::Machine(vulkan) => Gpus::open(machine(vulkan), sharing, mps).await,
+            GpuSource::Recording(file) => Gpus::open(Recording(file), sharing, mps).await,
         };
         Ok(Arc::new(Self {
             gpus: gpus.map_err(|error| Error::Unsupported(error.to_string()))?,
@@ -274,6 +274,7 @@ impl Containers {
                 .await?;
         let mut mounts = pod_files::binds(&folder, pod);
         mounts.extend(together::memory(&folder, pod));
+        mounts.extend(kept_bind(pod, image).await);
         mounts.extend(volume_binds(&folder, pod, container, &environment).await?);
         mounts.push(termination::bind(bundle, container));
         let mut spec = spec::build(&spec::Plan {
@@ -358,7 +359,8 @@ async fn volume_binds(
     blocking(find).await.map_err(create_error)?
 }
 
-/// Lets the namespaces of an ordinary user go, unless pods are in them. For an agent that has ended.
+/// Lets go of the namespaces of an ordinary user, and of daemons that have containers share GPUs, unless there are pods. For an agent that
+/// has ended.
 ///
 /// # Errors
 /// When the state cannot be read.
@@ -371,6 +373,7 @@ pub fn leave(root_dir: &Path) -> Result<(), Error> {
 /// # Errors
 /// When something cannot be unmounted.
 pub fn abandon(root_dir: &Path) -> Result<(), Error> {
+    mps::end_all(root_dir);
     if !rootless::is_inside() {
         return Ok(());
     }
@@ -733,6 +736,21 @@ fn instance(
         sandbox: run.sandbox,
         started_at,
         exit,
+    }
+}
+
+/// What containers of the image kept, of the same namespace. Without it everything works all the same, more slowly.
+async fn kept_bind(pod: &Pod, image: &Image) -> Option<Bind> {
+    let kept = image.kept.clone()?;
+    let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    match blocking(move || kept.for_namespace(&namespace)).await {
+        Ok(source) => {
+            Some(Bind { source, target: places::KEPT.to_owned(), read_only: false, propagation: "rprivate" })
+        }
+        Err(error) => {
+            tracing::warn!(error = %error.full(), "a container begins without what others of its namespace kept");
+            None
+        }
     }
 }
 

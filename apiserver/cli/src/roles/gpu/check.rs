@@ -23,13 +23,13 @@ pub struct Options {
     /// The default
     #[arg(long)]
     quick: bool,
-    /// A device (`cuda:0`, `vulkan:0`, `cpu`), may be repeated; all GPUs if absent
+    /// A device (`cuda:0`, `vulkan:0`, `vulkan:UUID`, `cpu`), may be repeated; all GPUs if absent
     #[arg(long = "device", value_name = "NAME")]
     devices: Vec<String>,
     /// `json` for all figures
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     output: Option<String>,
-    /// In this process: look at the one device, or list all that there are
+    /// In this process: look at the one device, or at the link between two
     #[arg(long, hide = true)]
     apart: bool,
 }
@@ -38,10 +38,10 @@ pub struct Options {
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let level = if options.full { Level::Full } else { Level::Quick };
     match (options.apart, options.devices.as_slice()) {
-        (true, [device]) => return Ok(apart::say(device, level).map(|()| ExitCode::SUCCESS)?),
-        (true, _) => {
-            return Ok(print(&serde_json::to_string(&claw_compute::known())?).map(|()| ExitCode::SUCCESS)?);
+        (true, [one, other]) => {
+            return Ok(apart::say_peers([one, other], level).map(|()| ExitCode::SUCCESS)?);
         }
+        (true, [device]) => return Ok(apart::say(device, level).map(|()| ExitCode::SUCCESS)?),
         _ => {}
     }
     let devices = wanted(options)?;
@@ -49,6 +49,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     for device in &devices {
         found.push(look(device, level)?);
     }
+    look_at_peers(&mut found, level)?;
     compare(&mut found);
     match options.output {
         Some(_) => print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?,
@@ -81,8 +82,10 @@ fn wanted(options: &Options) -> anyhow::Result<Vec<String>> {
 
 /// Asks for the devices in a process of its own, too: drivers talk on standard error, and some crash when they are asked.
 fn known() -> anyhow::Result<Vec<Known>> {
-    let asked =
-        apart()?.stderr(Stdio::null()).output().context("no process could be started to ask the drivers")?;
+    let asked = apart("known")?
+        .stderr(Stdio::null())
+        .output()
+        .context("no process could be started to ask the drivers")?;
     ensure!(
         asked.status.success(),
         "a driver took the process along that asked it for its devices ({})",
@@ -92,9 +95,9 @@ fn known() -> anyhow::Result<Vec<Known>> {
 }
 
 /// This program once more, for what drivers may do to a process.
-fn apart() -> anyhow::Result<Command> {
+fn apart(verb: &str) -> anyhow::Result<Command> {
     let mut process = Command::new(std::env::current_exe().context("this program cannot be found again")?);
-    process.args(["gpu", "check", "--apart"]);
+    process.args(["gpu", verb]);
     if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         // Mesa complains of it for each device, and needs it for windows only.
         process.env("XDG_RUNTIME_DIR", std::env::temp_dir());
@@ -103,15 +106,41 @@ fn apart() -> anyhow::Result<Command> {
 }
 
 fn look(device: &str, level: Level) -> anyhow::Result<Qualification> {
-    let mut process = apart()?;
-    process.args(["--device", device]);
+    watched(&[device], level)
+}
+
+/// Links between NVIDIA's GPUs that are fit, each by a process of its own. What is found counts for both ends: nothing tells which is to blame.
+fn look_at_peers(found: &mut [Qualification], level: Level) -> anyhow::Result<()> {
+    let is_peer = |one: &Qualification| one.passed() && one.device.id.starts_with("cuda:");
+    let peers: Vec<usize> = (0..found.len()).filter(|at| is_peer(&found[*at])).collect();
+    for (nth, one) in peers.iter().enumerate() {
+        for other in &peers[nth + 1..] {
+            let names = [found[*one].device.id.clone(), found[*other].device.id.clone()];
+            let link = watched(&[&names[0], &names[1]], level)?;
+            for end in [*one, *other] {
+                found[end].findings.extend(link.findings.clone());
+                found[end].seconds += link.seconds;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Has a process look at a device, or at the link between two.
+fn watched(devices: &[&str], level: Level) -> anyhow::Result<Qualification> {
+    let mut process = apart("check")?;
+    process.arg("--apart");
+    devices.iter().for_each(|device| {
+        process.args(["--device", device]);
+    });
     if level == Level::Full {
         process.arg("--full");
     }
+    let name = devices.join(" and ");
     let mut progress = Progress::default();
-    let found = apart::watch(process, device, level, SILENCE, &mut |_, words| progress.show(device, words));
+    let found = apart::watch(process, &name, level, SILENCE, &mut |_, words| progress.show(&name, words));
     progress.clear();
-    found.with_context(|| format!("{device}: no process could be started for it"))
+    found.with_context(|| format!("{name}: no process could be started for it"))
 }
 
 /// A line that changes, where somebody looks.
