@@ -80,7 +80,7 @@ the_user() {
     same "containers outlive a restart by systemd" "$before" "$(pgrep -u worker -f '^/toolbox serve')"
     check "limits are enforced still" kubectl_says True get node -o 'jsonpath={.items[0].status.conditions[?(@.type=="LimitsEnforced")].status}'
     check "the way out is open still" gets "http://$address:28090/"
-    as_user systemctl --user kill -s KILL clawbernetes
+    as_user systemctl --user kill --kill-whom=main -s KILL clawbernetes
     as_user systemctl --user start clawbernetes
     check "the node is ready after a kill" as_user kubectl wait --for=condition=Ready node --all --timeout=60s
     same "containers outlive a kill" "$before" "$(pgrep -u worker -f '^/toolbox serve')"
