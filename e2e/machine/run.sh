@@ -106,5 +106,5 @@ timeout "${MINUTES:-120}m" qemu-system-x86_64 -accel "$accel" -cpu "$cpu" -smp 2
 qemu=$!
 tail --pid=$qemu --retry -qF "$work/said" 2>/dev/null || true
 wait $qemu || true
-grep -q '^--- done' "$work/said" || { echo "the machine did not get to the end; its console is $work/console"; exit 1; }
+grep -q '^--- done' "$work/said" || { echo "the machine did not get to the end; its console is $work/console; ACCEL=tcg does without /dev/kvm"; exit 1; }
 ! grep -q '^FAILED' "$work/said"
