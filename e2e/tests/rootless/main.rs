@@ -7,6 +7,7 @@ mod groups;
 mod held;
 mod kernels;
 mod pods;
+mod way_out;
 
 use std::{fs, path::PathBuf};
 
