@@ -36,6 +36,24 @@ pub fn say(name: &str, level: Level) -> std::io::Result<()> {
     line(&Said::Found(found))
 }
 
+/// The same for the link between two devices: what is said of it is a finding, or none where they do not reach each other.
+///
+/// # Errors
+/// As [`say`].
+pub fn say_peers(names: [&str; 2], level: Level) -> std::io::Result<()> {
+    let start = Instant::now();
+    let finding = super::peer::peer(names, &mut |check, words| {
+        let _ = line(&Said::Doing(check, words.to_owned()));
+    });
+    line(&Said::Found(Qualification {
+        device: ReportDevice { id: names.join(" and "), model: String::new() },
+        driver: None,
+        level,
+        findings: finding.into_iter().collect(),
+        seconds: start.elapsed().as_secs_f64(),
+    }))
+}
+
 fn line(said: &Said) -> std::io::Result<()> {
     let mut text = serde_json::to_vec(said)?;
     text.push(b'\n');
@@ -44,7 +62,7 @@ fn line(said: &Said) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Starts a process that calls [`say`] for this device and level, and follows it to its end. One that says nothing for so long has
+/// Starts a process that calls [`say`] or [`say_peers`] for this device and level, and follows it to its end. One that says nothing for so long has
 /// hung, and is killed.
 ///
 /// # Errors
