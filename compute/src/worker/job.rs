@@ -28,8 +28,8 @@ const TIMES_MAX: usize = 1 << 20;
 /// Why it cannot be carried out.
 pub fn run(
     order: &Path,
-    kept: Option<&Path>,
     given: Option<&Given>,
+    kept: Option<&Path>,
     reporter: &Reporter,
     guard: &Guard,
 ) -> Result<(), Failure> {

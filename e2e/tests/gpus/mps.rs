@@ -7,7 +7,9 @@ use std::{
     process::Command,
 };
 
-use crate::{Recorded, amounts, becomes, container, holder, process_of, value_of};
+use crate::{
+    Recorded, amounts, becomes, container, holder, is_killed_and_started_again, process_of, value_of,
+};
 use claw_e2e::{
     Cluster, Options, cluster,
     http::Http,
@@ -72,6 +74,8 @@ async fn containers_share_a_gpu_side_by_side_as_long_as_its_daemon_lives() {
 
     cluster.node("worker").kill();
     cluster.node("worker").start();
+    // Shows that the next agent is at work, and so has looked at its GPUs.
+    is_killed_and_started_again(&cluster, &kubectl, "two");
     becomes(&http, ("2", "2"), "True").await;
     assert_eq!(starts(&programs), 1, "the daemon goes on without the agent");
     let alive = Path::new(fs::read_to_string(programs.join("pipe")).expect("it began").trim()).join("alive");
@@ -95,8 +99,10 @@ async fn containers_share_a_gpu_side_by_side_as_long_as_its_daemon_lives() {
     })
     .await;
     assert!(starts(&programs) >= 2);
-    let events = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
-    assert!(events.contains("MPS daemon") && events.contains("is offered to pods again"), "{events}");
+    wait::until("events tell of both", wait::SOON, || {
+        let events = kubectl.ok(&["get", "events", "-o", "jsonpath={.items[*].message}"]);
+        wait::check(events.contains("its MPS daemon") && events.contains("is offered to pods again"), events)
+    });
 }
 
 /// NVIDIA's, as far as the agent calls them.

@@ -248,7 +248,9 @@ fn recorded(place: &Place) -> Vec<(String, Set)> {
 
 /// Ends all daemons of an agent that will not come back.
 pub fn end_all(root_dir: &Path) {
-    let place = Place::of(root_dir);
+    // Under the name that its agent knew it by.
+    let Ok(root_dir) = fs::canonicalize(root_dir) else { return };
+    let place = Place::of(&root_dir);
     if !place.folder.exists() {
         return;
     }

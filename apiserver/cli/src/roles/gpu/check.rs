@@ -29,7 +29,7 @@ pub struct Options {
     /// `json` for all figures
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     output: Option<String>,
-    /// Look at the one device in this process, or at the link between two
+    /// In this process: look at the one device, or at the link between two
     #[arg(long, hide = true)]
     apart: bool,
 }
