@@ -5,6 +5,7 @@ mod amd;
 mod claims;
 mod instances;
 mod sharing;
+mod taints;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
