@@ -6,8 +6,9 @@ use crate::error::{Error, Result};
 use crate::memory::{Buffer, Meter, View};
 use crate::plan::{Place, Plan};
 use crate::tensor::{Element, Faults, Tensor};
+use claw_graph::known::{Adapter, AdapterKind, Known};
+use claw_graph::order::Backend as Kind;
 use claw_graph::{Binary, DType, Graph, Op, Shape, TensorType};
-use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,39 +20,38 @@ pub struct Device {
     poisons: bool,
 }
 
-/// A device that a driver of this machine knows of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
-    /// How it is opened: `cuda:0`.
-    pub name: String,
-    /// Whether it calculates on a CPU, be it through Vulkan.
-    pub is_cpu: bool,
-}
-
-/// Kinds of devices, the fastest first.
-const KINDS: [&str; 3] = ["cuda", "vulkan", "cpu"];
-
 /// The devices that this machine's drivers know of, the fastest kinds first. One card may be known to two drivers. Nothing is opened.
 #[must_use]
 pub fn known() -> Vec<Known> {
-    KINDS.into_iter().flat_map(known_of).collect()
+    Kind::ALL.into_iter().flat_map(known_of).collect()
 }
 
-fn known_of(kind: &str) -> Vec<Known> {
-    let are_cpus: Vec<bool> = match kind {
+/// The devices of one kind.
+#[must_use]
+pub fn known_of(kind: Kind) -> Vec<Known> {
+    let plain = |number: usize| Known { name: format!("{kind}:{number}"), is_cpu: false, adapter: None };
+    match kind {
         #[cfg(feature = "cuda")]
-        "cuda" => vec![false; crate::cube::cuda::count()],
+        Kind::Cuda => (0..crate::cube::cuda::count()).map(plain).collect(),
+        #[cfg(not(feature = "cuda"))]
+        Kind::Cuda => Vec::new(),
         #[cfg(feature = "wgpu")]
-        "vulkan" => crate::cube::vulkan::are_cpus(),
-        "cpu" => return vec![Known { name: "cpu".to_owned(), is_cpu: true }],
-        _ => Vec::new(),
-    };
-    let named = |(number, is_cpu)| Known { name: format!("{kind}:{number}"), is_cpu };
-    are_cpus.into_iter().enumerate().map(named).collect()
+        Kind::Vulkan => {
+            let described = |(number, adapter): (usize, Adapter)| Known {
+                is_cpu: adapter.kind == AdapterKind::Cpu,
+                adapter: Some(adapter),
+                ..plain(number)
+            };
+            crate::cube::vulkan::known().into_iter().enumerate().map(described).collect()
+        }
+        #[cfg(not(feature = "wgpu"))]
+        Kind::Vulkan => Vec::new(),
+        Kind::Cpu => vec![Known { name: kind.to_string(), is_cpu: true, adapter: None }],
+    }
 }
 
 /// Names of a kind's devices, and if there is none the first: opening that says what is missing.
-pub(crate) fn names_of(kind: &str) -> Vec<String> {
+pub(crate) fn names_of(kind: Kind) -> Vec<String> {
     let known: Vec<String> = known_of(kind).into_iter().map(|known| known.name).collect();
     if known.is_empty() { vec![format!("{kind}:0")] } else { known }
 }
@@ -87,24 +87,26 @@ impl Device {
         known().iter().filter_map(|known| Self::open(&known.name).ok()).collect()
     }
 
-    /// Opens a device by its name: `cpu`, `cuda:0`, `vulkan:0`.
+    /// Opens a device by its name: `cpu`, `cuda:0`, `vulkan:0`; one of Vulkan's also by the name that it has everywhere on its machine
+    /// ([`Adapter::uuid`]): `vulkan:VK-...`.
     ///
     /// # Errors
     /// [`Error::Unavailable`], with what is missing.
     pub fn open(name: &str) -> Result<Self> {
-        let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
-        let unknown = || Error::Unavailable {
-            device: name.to_owned(),
-            why: "there is no such device: use cpu, cuda:N or vulkan:N".to_owned(),
-        };
-        let number: usize = number.parse().map_err(|_| unknown())?;
+        let (kind, which) = name.split_once(':').unwrap_or((name, "0"));
+        let number = which.parse::<usize>();
         match (kind, number) {
-            ("cpu", 0) => Ok(Self::cpu()),
+            ("cpu", Ok(0)) => Ok(Self::cpu()),
             #[cfg(feature = "cuda")]
-            ("cuda", number) => Self::with(crate::cube::cuda::open(number)?).proved(),
+            ("cuda", Ok(number)) => Self::with(crate::cube::cuda::open(number)?).proved(),
             #[cfg(feature = "wgpu")]
-            ("vulkan", number) => Self::with(crate::cube::vulkan::open(number)?).proved(),
-            _ => Err(unknown()),
+            ("vulkan", Ok(number)) => Self::with(crate::cube::vulkan::open(number)?).proved(),
+            #[cfg(feature = "wgpu")]
+            ("vulkan", Err(_)) => Self::with(crate::cube::vulkan::open_named(which)?).proved(),
+            _ => Err(Error::Unavailable {
+                device: name.to_owned(),
+                why: "there is no such device: use cpu, cuda:N, vulkan:N or vulkan:UUID".to_owned(),
+            }),
         }
     }
 

@@ -38,10 +38,11 @@ mod tensor;
 pub mod worker;
 
 pub use backend::Properties;
+pub use claw_graph::known::Known;
 pub use claw_graph::{
     Binary, Cost, DType, Distribution, Graph, GraphError, Node, Op, Reduction, Shape, ShapeError, TensorType,
     Unary, Value,
 };
-pub use device::{Device, Known, known};
+pub use device::{Device, known, known_of};
 pub use error::Error;
 pub use tensor::{Element, Tensor};

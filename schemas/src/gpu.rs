@@ -8,6 +8,10 @@ pub const RESOURCE: &str = "nvidia.com/gpu";
 /// The same of AMD's GPUs.
 pub const AMD_RESOURCE: &str = "amd.com/gpu";
 
+/// The same of GPUs that only Vulkan knows, whoever made them: makers' own plugins count by drivers of the kernel (`gpu.intel.com/xe`), and one who
+/// calculates through Vulkan does not care which that is.
+pub const VULKAN_RESOURCE: &str = "clawbernetes.io/gpu";
+
 /// What the resources are called of instances of GPUs that are cut (MIG), before their profile.
 const INSTANCES: &str = "nvidia.com/mig-";
 
@@ -18,7 +22,7 @@ pub fn instances(profile: &str) -> String {
 
 /// Whether a resource is GPUs that our agents give out by name.
 pub fn is_resource(name: &str) -> bool {
-    name == AMD_RESOURCE || is_nvidia(name)
+    name == AMD_RESOURCE || name == VULKAN_RESOURCE || is_nvidia(name)
 }
 
 /// Whether a resource is GPUs of NVIDIA: whole ones, instances or turns on shared ones.
@@ -36,6 +40,9 @@ pub const CONDITION: &str = "GPUReady";
 /// Label of a node whose GPUs are read from a recording.
 pub const REPLAYED_LABEL: &str = "clawbernetes.io/gpu-replayed";
 
+/// Label of a node that offers software as GPUs: the machine's processors do their work.
+pub const SOFTWARE_LABEL: &str = "clawbernetes.io/software-gpu";
+
 /// Annotation of a node: the labels that its agent found out, separated by commas. What stood in it and is not found out
 /// any more is taken off the node.
 pub const FOUND_LABELS: &str = "clawbernetes.io/found-labels";
@@ -51,6 +58,12 @@ pub const AMD_CLASS: &str = "gpu.amd.com";
 
 /// The type of devices that are GPUs of AMD, as AMD's own driver has it; NVIDIA's are of the type `gpu`.
 pub const AMD_TYPE: &str = "amdgpu";
+
+/// The class of all GPUs that only Vulkan knows, which every cluster has.
+pub const VULKAN_CLASS: &str = "gpu.vulkan";
+
+/// The type of devices that are such GPUs.
+pub const VULKAN_TYPE: &str = "vulkan";
 
 /// The class of all instances of GPUs, which every cluster has.
 pub const INSTANCE_CLASS: &str = "mig.nvidia.com";

@@ -5,7 +5,8 @@ use std::{
     process::ExitCode,
 };
 
-use claw_graph::order::VERB;
+use claw_compute::worker::Given;
+use claw_graph::{known::VULKAN_DEVICES, order::VERB};
 use claw_schemas::api::places;
 
 /// Where a container's last words are read from, unless its pod says otherwise.
@@ -20,5 +21,6 @@ pub fn work_if_asked() -> Option<ExitCode> {
     }
     let mut place = |usual: &str| arguments.next().map_or_else(|| Path::new(usual).to_owned(), PathBuf::from);
     let (order, report) = (place(places::ORDER), place(LAST_WORDS));
-    Some(claw_compute::worker::main(&order, &report))
+    let given = std::env::var(VULKAN_DEVICES).ok().and_then(|uuids| Given::parse(&uuids));
+    Some(claw_compute::worker::main(&order, &report, given.as_ref()))
 }

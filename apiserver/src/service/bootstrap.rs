@@ -48,7 +48,8 @@ impl ObjectService {
         let classes = ResourceRef::collection("resource.k8s.io", "v1", "deviceclasses");
         self.ensure(classes.clone(), &class_of(gpu::CLASS, "gpu")).await?;
         self.ensure(classes.clone(), &class_of(gpu::INSTANCE_CLASS, "mig")).await?;
-        self.ensure(classes, &class_of(gpu::AMD_CLASS, gpu::AMD_TYPE)).await?;
+        self.ensure(classes.clone(), &class_of(gpu::AMD_CLASS, gpu::AMD_TYPE)).await?;
+        self.ensure(classes, &class_of(gpu::VULKAN_CLASS, gpu::VULKAN_TYPE)).await?;
         for default in bootstrap::defaults() {
             let collection = ResourceRef::collection(rbac::GROUP, "v1", default.plural);
             if !self.ensure(collection.clone(), &default.object).await? {

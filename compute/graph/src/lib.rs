@@ -1,7 +1,8 @@
 //! Graphs of tensor operations: what they are made of, what shapes and types come out, and what they cost.
 //!
 //! Owns the one truth about operations that the API server (which refuses wrong graphs), node agents (which run them) and
-//! `claw-compute` (which does the arithmetic) share, how graphs are written down, and what workers are told and say. Must not know anything that computes or stores.
+//! `claw-compute` (which does the arithmetic) share, how graphs are written down, what workers are told and say, and what is
+//! known of devices. Must not know anything that computes or stores.
 //!
 //! A [`Graph`] that exists is right: every operation was checked when it was added, and the types of all values are known.
 
@@ -12,6 +13,7 @@ pub mod document;
 mod dtype;
 mod graph;
 mod infer;
+pub mod known;
 mod op;
 pub mod order;
 pub mod qualification;

@@ -20,11 +20,11 @@ mod nvrtc;
 mod open;
 mod random;
 mod rows;
+#[cfg(feature = "wgpu")]
+pub mod vulkan;
 
 #[cfg(feature = "cuda")]
 pub use open::cuda;
-#[cfg(feature = "wgpu")]
-pub use open::vulkan;
 
 use crate::backend::{Backend, Fault, Properties, Step};
 use crate::error::{Error, Result};

@@ -1,4 +1,4 @@
-//! Opening devices: everything that can be missing is an error before CubeCL, which would panic, is asked.
+//! Opening devices: everything that can be missing is an error before CubeCL, which would panic, is asked. Those of Vulkan are in `vulkan`.
 
 use super::Cube;
 use crate::backend::{Backend, Properties};
@@ -8,95 +8,13 @@ use cubecl::prelude::*;
 use std::sync::Arc;
 
 /// The float types that a client's device has in memory.
-fn floats<R: Runtime>(client: &ComputeClient<R>) -> Vec<DType> {
+pub(super) fn floats<R: Runtime>(client: &ComputeClient<R>) -> Vec<DType> {
     let has = |dtype: &DType| client.properties().supports_type(super::launch::storage(*dtype));
     DType::FLOATS.into_iter().filter(has).collect()
 }
 
-fn unavailable(device: impl Into<String>, why: impl Into<String>) -> Error {
+pub(super) fn unavailable(device: impl Into<String>, why: impl Into<String>) -> Error {
     Error::Unavailable { device: device.into(), why: why.into() }
-}
-
-#[cfg(feature = "wgpu")]
-mod through_wgpu {
-    use super::{Arc, Backend, Cube, Properties, Result, floats, unavailable};
-    use cubecl::Runtime;
-    use cubecl::wgpu::{RuntimeOptions, WgpuRuntime, WgpuSetup, init_device};
-
-    /// The devices that Vulkan (Metal on a Mac) has, in its order: graphics cards first.
-    fn adapters() -> (wgpu::Instance, Vec<wgpu::Adapter>) {
-        let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL;
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-            backends,
-            ..wgpu::InstanceDescriptor::new_without_display_handle()
-        });
-        let mut adapters = cubecl::future::block_on(instance.enumerate_adapters(backends));
-        adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
-            wgpu::DeviceType::DiscreteGpu => 0,
-            wgpu::DeviceType::IntegratedGpu => 1,
-            wgpu::DeviceType::VirtualGpu => 2,
-            wgpu::DeviceType::Other => 3,
-            wgpu::DeviceType::Cpu => 4,
-        });
-        (instance, adapters)
-    }
-
-    /// Of each device, whether it calculates on a CPU.
-    pub fn are_cpus() -> Vec<bool> {
-        let is_cpu = |adapter: &wgpu::Adapter| adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-        adapters().1.iter().map(is_cpu).collect()
-    }
-
-    /// Opens the device of this number.
-    pub fn open(number: usize) -> Result<Arc<dyn Backend>> {
-        Ok(Arc::new(cube(number)?))
-    }
-
-    pub fn cube(number: usize) -> Result<Cube<WgpuRuntime>> {
-        let id = format!("vulkan:{number}");
-        let (instance, mut adapters) = adapters();
-        if number >= adapters.len() {
-            let why = format!(
-                "Vulkan has {} devices: install the graphics card's driver, or mesa-vulkan-drivers",
-                adapters.len()
-            );
-            return Err(unavailable(id, why));
-        }
-        let adapter = adapters.swap_remove(number);
-        let wanted = wgpu::DeviceDescriptor {
-            label: None,
-            required_features: adapter.features().difference(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
-            required_limits: adapter.limits(),
-            memory_hints: wgpu::MemoryHints::MemoryUsage,
-            trace: wgpu::Trace::Off,
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
-        };
-        let (device, queue) = cubecl::future::block_on(adapter.request_device(&wanted))
-            .map_err(|error| unavailable(&id, error.to_string()))?;
-        let (info, limits) = (adapter.get_info(), device.limits());
-        let setup = WgpuSetup { instance, backend: info.backend, adapter, device, queue };
-        let client = WgpuRuntime::client(&init_device(setup, RuntimeOptions::default()));
-        let properties = Properties {
-            id,
-            model: info.name,
-            driver: Some(format!("{} {}", info.driver, info.driver_info).trim().to_owned())
-                .filter(|driver| !driver.is_empty()),
-            memory_bytes: None,
-            buffer_bytes_max: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
-            units: None,
-            floats: floats(&client),
-            is_cpu: info.device_type == wgpu::DeviceType::Cpu,
-        };
-        Ok(Cube::new(client, properties, Vec::new()))
-    }
-}
-
-/// Devices of Vulkan, or of Metal on a Mac.
-#[cfg(feature = "wgpu")]
-pub mod vulkan {
-    #[cfg(test)]
-    pub use super::through_wgpu::cube;
-    pub use super::through_wgpu::{are_cpus, open};
 }
 
 /// NVIDIA's devices through CUDA, whose driver and compiler are looked for at run time.

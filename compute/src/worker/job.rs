@@ -4,6 +4,7 @@ use super::files::Destination;
 use super::guard::Guard;
 use super::inputs::Made;
 use super::limits::{CONTROL_GROUPS, Limits};
+use super::open::Given;
 use super::report::Reporter;
 use super::{failed, failure, inputs, numbers, open, say};
 use crate::device::Device;
@@ -25,7 +26,7 @@ const TIMES_MAX: usize = 1 << 20;
 ///
 /// # Errors
 /// Why it cannot be carried out.
-pub fn run(order: &Path, reporter: &Reporter, guard: &Guard) -> Result<(), Failure> {
+pub fn run(order: &Path, given: Option<&Given>, reporter: &Reporter, guard: &Guard) -> Result<(), Failure> {
     let order = read(order)?;
     let graph = order.graph().map_err(|fault| failure(Reason::BadOrder, fault.to_string()))?;
     let destinations = prepare(&order.outputs, &graph)?;
@@ -35,7 +36,7 @@ pub fn run(order: &Path, reporter: &Reporter, guard: &Guard) -> Result<(), Failu
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
     reporter.doing("opening a device".to_owned());
-    let device = open::first(&order.backends, guard)?;
+    let device = open::first(&order.backends, given, guard)?;
     // Never let go of: that is the end of the process.
     std::mem::forget(device.clone());
     introduce(&device, reporter);

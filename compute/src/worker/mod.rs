@@ -21,6 +21,7 @@ mod tests;
 use crate::error::Error;
 use claw_graph::order::{Failure, Reason};
 use guard::Guard;
+pub use open::Given;
 use report::Reporter;
 use std::fmt::Display;
 use std::io::Write as _;
@@ -28,10 +29,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Carries out the order in a file and keeps the report in another, which is made if it is not there. Log lines for people go to stdout.
+/// Where devices of Vulkan were given, it opens no other of these.
 ///
 /// The process ends with 0 if all is done, with 1 if not, and with 143 if it was asked to stop. Comes back only if no report can be written.
 #[must_use]
-pub fn main(order: &Path, report: &Path) -> ExitCode {
+pub fn main(order: &Path, report: &Path, given: Option<&Given>) -> ExitCode {
     let reporter = match Reporter::open(report) {
         Ok(reporter) => reporter,
         Err(error) => {
@@ -40,7 +42,7 @@ pub fn main(order: &Path, report: &Path) -> ExitCode {
         }
     };
     let guard = Guard::start(reporter.clone());
-    match job::run(order, &reporter, &guard) {
+    match job::run(order, given, &reporter, &guard) {
         Ok(()) => guard.complete(),
         Err(failure) => guard.fail(failure),
     }

@@ -31,7 +31,7 @@ fn a_worker_if_one_is_asked_for() {
             panic!("the device was lost");
         });
     }
-    let _ = worker::main(Path::new(&order), &report);
+    let _ = worker::main(Path::new(&order), &report, None);
     unreachable!("the worker ends the process");
 }
 

@@ -4,8 +4,10 @@
 mod amd;
 mod claims;
 mod instances;
+mod mps;
 mod sharing;
 mod taints;
+mod vulkan;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -273,11 +275,16 @@ fn is_killed_and_started_again(cluster: &Cluster, kubectl: &Kubectl, pod: &str) 
 
 /// What the environment of a running container names.
 fn gpus_of(cluster: &Cluster, pod: &str) -> String {
+    value_of(cluster, pod, VISIBLE)
+}
+
+/// What stands behind a variable and its equals sign in the environment of a running container.
+fn value_of(cluster: &Cluster, pod: &str, variable: &str) -> String {
     let pid = process_of(cluster, pod);
     let environment = fs::read(format!("/proc/{pid}/environ")).expect("root may read it");
     let environment = String::from_utf8_lossy(&environment).into_owned();
-    let found = environment.split('\0').find_map(|line| line.strip_prefix(VISIBLE));
-    found.unwrap_or_else(|| panic!("{pod} has no GPU: {environment:?}")).to_owned()
+    let found = environment.split('\0').find_map(|line| line.strip_prefix(variable));
+    found.unwrap_or_else(|| panic!("{pod} has no {variable}: {environment:?}")).to_owned()
 }
 
 /// Capacity and allocatable.

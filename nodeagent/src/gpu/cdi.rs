@@ -11,13 +11,15 @@ use std::{
 
 use serde::Deserialize;
 
-use super::Gpu;
+use super::{Gpu, inventory::Teller};
 
 /// Where such files lie. What is generated at boot wins over what an administrator wrote for all times.
 pub const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
-/// Vendor and class of the devices looked for: NVIDIA's and AMD's.
-const KINDS: [&str; 2] = ["nvidia.com/gpu", "amd.com/gpu"];
+/// Vendor and class of the devices looked for.
+const KINDS: [&str; 2] = [NVIDIA, AMD];
+const NVIDIA: &str = "nvidia.com/gpu";
+const AMD: &str = "amd.com/gpu";
 
 /// One file.
 #[derive(Debug, Deserialize)]
@@ -143,8 +145,12 @@ impl Vendor {
             None => gpu.index.to_string(),
         };
         let named = |gpu: &Gpu, name: String| {
-            let kind = KINDS[usize::from(gpu.amd.is_some())].to_owned();
-            self.devices.get(&(kind, name))
+            let kind = match gpu.teller() {
+                Teller::Nvidia => NVIDIA,
+                Teller::Amd => AMD,
+                Teller::Vulkan => return None,
+            };
+            self.devices.get(&(kind.to_owned(), name))
         };
         let find = |gpu: &&Gpu| named(gpu, gpu.uuid.clone()).or_else(|| named(gpu, number(gpu)));
         let places: Vec<(usize, usize)> = gpus.iter().map(|gpu| find(gpu).copied()).collect::<Option<_>>()?;

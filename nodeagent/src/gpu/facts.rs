@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use claw_schemas::gpu::{CONDITION, REPLAYED_LABEL};
 use k8s_openapi::api::core::v1::NodeCondition;
 
-use super::{Gpu, Inventory, amd, health};
+use super::{Gpu, Inventory, amd, health, inventory::Teller, sharing::Strategy, vulkan};
 
 /// Longest value of a label.
 const LABEL_MAX: usize = 63;
@@ -28,6 +28,7 @@ pub fn counts(inventory: &Inventory) -> BTreeMap<String, (usize, usize)> {
 pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
     let mut labels = nvidia_labels(inventory);
     labels.extend(amd::labels::labels(inventory));
+    labels.extend(vulkan::labels::labels(inventory));
     if inventory.replayed && !inventory.gpus.is_empty() {
         labels.insert(REPLAYED_LABEL.to_owned(), "true".to_owned());
     }
@@ -38,7 +39,8 @@ pub fn labels(inventory: &Inventory) -> BTreeMap<String, String> {
 /// has one value.
 fn nvidia_labels(inventory: &Inventory) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
-    let all = || inventory.gpus.iter().filter(|gpu| gpu.part.is_none() && gpu.amd.is_none());
+    let is_whole = |gpu: &&Gpu| gpu.part.is_none() && gpu.teller() == Teller::Nvidia;
+    let all = || inventory.gpus.iter().filter(is_whole);
     let wholes = all().count();
     if wholes == 0 {
         return labels;
@@ -52,7 +54,7 @@ fn nvidia_labels(inventory: &Inventory) -> BTreeMap<String, String> {
     label("gpu.count", Some(wholes.to_string()));
     let replicas = |gpu: &Gpu| gpu.shared.as_ref().map_or(1, |shared| shared.replicas);
     label("gpu.replicas", common(all(), |gpu| Some(replicas(gpu).to_string())));
-    let strategy = |gpu: &Gpu| if gpu.shared.is_some() { "time-slicing" } else { "none" };
+    let strategy = |gpu: &Gpu| gpu.shared.as_ref().map_or("none", |shared| shared.strategy.name());
     label("gpu.sharing-strategy", common(all(), |gpu| Some(strategy(gpu).to_owned())));
     label("gpu.product", common(all(), |gpu| Some(product(gpu))));
     label("gpu.memory", common(all(), |gpu| Some((gpu.memory_bytes >> 20).to_string())));
@@ -73,6 +75,11 @@ fn nvidia_labels(inventory: &Inventory) -> BTreeMap<String, String> {
     }
     label("cuda.driver-version.full", driver.cloned());
     label("mig.capable", common(all(), |gpu| Some(gpu.mig.is_some().to_string())));
+    // Of a machine whose GPUs are shared so, as NVIDIA's labeller has it.
+    let by_mps = |gpu: &Gpu| {
+        gpu.shared.as_ref().is_some_and(|shared| shared.strategy == Strategy::Mps) && !gpu.is_cut()
+    };
+    label("mps.capable", common(all(), |gpu| Some(by_mps(gpu).to_string())));
     for (name, value) in instance_labels(inventory) {
         label(&name, Some(value));
     }
@@ -287,6 +294,11 @@ mod tests {
         assert_eq!(labels["nvidia.com/gpu.replicas"], "4");
         assert_eq!(labels["nvidia.com/gpu.product"], "A-SHARED");
         assert_eq!(labels["nvidia.com/gpu.sharing-strategy"], "time-slicing");
+        assert_eq!(labels["nvidia.com/mps.capable"], "false");
+        crate::gpu::Sharing::parse(&text.replace("timeSlicing", "mps")).unwrap().apply(&mut machine);
+        let by_mps = super::labels(&machine);
+        assert_eq!(by_mps["nvidia.com/gpu.sharing-strategy"], "mps");
+        assert_eq!(by_mps["nvidia.com/mps.capable"], "true");
         assert_eq!(labels["nvidia.com/gpu.count"], "2");
         assert!(condition(&machine).unwrap().message.unwrap().starts_with("1 of 2 GPUs"));
     }

@@ -8,13 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use claw_schemas::gpu::{AMD_RESOURCE, RESOURCE, instances};
+use claw_schemas::gpu::{AMD_RESOURCE, RESOURCE, VULKAN_RESOURCE, instances};
 use serde::{Deserialize, Serialize};
 
 use super::{
     amd::Amd,
     health::{self, Fault, Remapping, Slowed, Throttle},
     sharing::Shared,
+    vulkan::Vulkan,
 };
 
 /// All GPUs of a machine, at one moment.
@@ -81,6 +82,9 @@ pub struct Gpu {
     /// It is AMD's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amd: Option<Amd>,
+    /// It is one that only Vulkan knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vulkan: Option<Vulkan>,
     /// Errors in its memory.
     pub ecc: Option<Ecc>,
     /// Rows of its memory that were replaced.
@@ -118,6 +122,17 @@ pub struct Gpu {
     /// The same as a fault, where it is one of the GPU: who tolerates that may have it all the same.
     #[serde(skip)]
     pub fault: Option<Fault>,
+}
+
+/// Who tells of a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Teller {
+    /// NVIDIA's library.
+    Nvidia,
+    /// The kernel, of AMD's.
+    Amd,
+    /// Vulkan, of those of anybody else.
+    Vulkan,
 }
 
 /// A place on the PCI bus.
@@ -363,8 +378,25 @@ impl Gpu {
         match (&self.shared, &self.part) {
             (Some(shared), _) => shared.resource.clone(),
             (None, Some(part)) => instances(&part.profile),
-            (None, None) if self.amd.is_some() => AMD_RESOURCE.to_owned(),
-            (None, None) => RESOURCE.to_owned(),
+            (None, None) => self.whole_resource().to_owned(),
+        }
+    }
+
+    /// What a whole one is counted as, by who tells of it.
+    fn whole_resource(&self) -> &'static str {
+        match self.teller() {
+            Teller::Nvidia => RESOURCE,
+            Teller::Amd => AMD_RESOURCE,
+            Teller::Vulkan => VULKAN_RESOURCE,
+        }
+    }
+
+    /// Who tells of it.
+    pub fn teller(&self) -> Teller {
+        match (&self.amd, &self.vulkan) {
+            (Some(_), _) => Teller::Amd,
+            (None, Some(_)) => Teller::Vulkan,
+            (None, None) => Teller::Nvidia,
         }
     }
 

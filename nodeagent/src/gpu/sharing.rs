@@ -1,9 +1,10 @@
-//! Time slicing by declared policy: a GPU is counted several times, and its containers take turns on it. Pure.
+//! Sharing by declared policy: a GPU is counted several times, and its containers take turns on it, or run on it side by side (see `mps`).
+//! Pure.
 //!
-//! The file has the form of that of NVIDIA's device plugin for Kubernetes (`version: v1`, `sharing.timeSlicing`), so that one
-//! written for that says the same here.
+//! The file has the form of that of NVIDIA's device plugin for Kubernetes (`version: v1`, `sharing.timeSlicing`, `sharing.mps`), so that
+//! one written for that says the same here.
 
-use claw_schemas::gpu::is_nvidia;
+use claw_schemas::gpu::{RESOURCE, is_nvidia};
 use serde::Deserialize;
 
 use super::{Gpu, Inventory};
@@ -11,22 +12,54 @@ use super::{Gpu, Inventory};
 /// More containers than take turns on any GPU with joy.
 const REPLICAS_MAX: u32 = 1_024;
 
+/// Processes that MPS lets use a GPU at once, at best.
+const MPS_REPLICAS_MAX: u32 = 48;
+
 /// Which GPUs are shared, and by how many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
     rules: Vec<Rule>,
 }
 
+/// How containers use a GPU together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strategy {
+    /// One after the other, a slice of time each.
+    TimeSlicing,
+    /// Side by side, with a part each.
+    Mps,
+}
+
+impl Strategy {
+    /// Its name in labels, which is NVIDIA's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TimeSlicing => "time-slicing",
+            Self::Mps => "mps",
+        }
+    }
+
+    /// Where in the file it is.
+    fn field(self) -> &'static str {
+        match self {
+            Self::TimeSlicing => "sharing.timeSlicing",
+            Self::Mps => "sharing.mps",
+        }
+    }
+}
+
 /// How one GPU is shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shared {
+    /// How.
+    pub strategy: Strategy,
     /// By how many containers at once.
     pub replicas: u32,
     /// What it is counted as.
     pub resource: String,
     /// It keeps the name of whole ones.
     pub keeps_name: bool,
-    /// No container may have more than one turn, which would not be more of the GPU.
+    /// No container may have more than one turn or part, which would not be more of the GPU.
     pub one_each: bool,
 }
 
@@ -49,17 +82,17 @@ struct File {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Section {
-    #[serde(default)]
-    time_slicing: Option<TimeSlicing>,
+    time_slicing: Option<Replicated>,
+    mps: Option<Replicated>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct TimeSlicing {
+struct Replicated {
     #[serde(default)]
     rename_by_default: bool,
-    #[serde(default)]
-    fail_requests_greater_than_one: bool,
+    /// Where nothing is said, turns may be had in numbers, and parts may not.
+    fail_requests_greater_than_one: Option<bool>,
     #[serde(default)]
     resources: Vec<Entry>,
 }
@@ -98,9 +131,18 @@ impl Sharing {
         if file.version != "v1" {
             return Err(format!("version {:?} is not v1", file.version));
         }
-        let Some(slicing) = file.sharing.time_slicing else { return Ok(Self::default()) };
-        let rules = slicing.resources.iter().map(|entry| rule(entry, &slicing)).collect::<Result<_, _>>()?;
-        Ok(Self { rules })
+        let sections =
+            [(Strategy::TimeSlicing, file.sharing.time_slicing), (Strategy::Mps, file.sharing.mps)];
+        let mut used = sections.into_iter().filter_map(|(strategy, section)| Some((strategy, section?)));
+        let Some((strategy, section)) = used.next() else { return Ok(Self::default()) };
+        if used.next().is_some() {
+            return Err("sharing.timeSlicing and sharing.mps: use one of them".to_owned());
+        }
+        let rule = |entry: &Entry| {
+            let rule = rule(entry, &section, strategy);
+            rule.map_err(|why| format!("{}.resources: {why}", strategy.field()))
+        };
+        Ok(Self { rules: section.resources.iter().map(rule).collect::<Result<_, _>>()? })
     }
 
     /// Marks the GPUs that are shared.
@@ -113,15 +155,19 @@ impl Sharing {
     }
 }
 
-fn rule(entry: &Entry, slicing: &TimeSlicing) -> Result<Rule, String> {
+fn rule(entry: &Entry, section: &Replicated, strategy: Strategy) -> Result<Rule, String> {
     let name = &entry.name;
     if !is_nvidia(name) {
         return Err(format!(
             "{name} is no resource of NVIDIA's GPUs: use nvidia.com/gpu, or nvidia.com/mig-PROFILE"
         ));
     }
-    if entry.replicas == 0 || entry.replicas > REPLICAS_MAX {
-        return Err(format!("{name}: replicas are 1 to {REPLICAS_MAX}"));
+    if strategy == Strategy::Mps && name != RESOURCE {
+        return Err(format!("{name}: instances cannot be shared by MPS: use {RESOURCE}, or timeSlicing"));
+    }
+    let replicas_max = if strategy == Strategy::Mps { MPS_REPLICAS_MAX } else { REPLICAS_MAX };
+    if entry.replicas == 0 || entry.replicas > replicas_max {
+        return Err(format!("{name}: replicas are 1 to {replicas_max}"));
     }
     let devices = match &entry.devices {
         None => None,
@@ -134,14 +180,15 @@ fn rule(entry: &Entry, slicing: &TimeSlicing) -> Result<Rule, String> {
     let resource = match &entry.rename {
         Some(other) if is_nvidia(other) => other.clone(),
         Some(other) => return Err(format!("{name}: {other} is no name of GPUs: use nvidia.com/gpu.shared")),
-        None if slicing.rename_by_default => format!("{name}.shared"),
+        None if section.rename_by_default => format!("{name}.shared"),
         None => name.clone(),
     };
     let shared = Shared {
+        strategy,
         replicas: entry.replicas,
         keeps_name: resource == *name,
         resource,
-        one_each: slicing.fail_requests_greater_than_one,
+        one_each: section.fail_requests_greater_than_one.unwrap_or(strategy == Strategy::Mps),
     };
     Ok(Rule { resource: name.clone(), devices, shared })
 }
@@ -207,6 +254,34 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_had_one_each_unless_the_file_says_otherwise() {
+        let text = "version: v1\nsharing: {mps: {resources: [{name: nvidia.com/gpu, replicas: 4}]}}\n";
+        let shared_by = |text: &str| {
+            let mut machine = machine();
+            Sharing::parse(text).unwrap().apply(&mut machine);
+            machine.gpus[0].shared.clone().unwrap()
+        };
+        let shared = shared_by(text);
+        assert_eq!((shared.strategy, shared.replicas, shared.one_each), (Strategy::Mps, 4, true));
+        let several = text.replace("{resources", "{failRequestsGreaterThanOne: false, resources");
+        assert!(!shared_by(&several).one_each);
+        assert!(!shared_by(&text.replace("mps", "timeSlicing")).one_each);
+        for (entry, why) in [
+            (
+                "{name: nvidia.com/mig-1g.10gb, replicas: 2}",
+                "sharing.mps.resources: nvidia.com/mig-1g.10gb: instances",
+            ),
+            ("{name: nvidia.com/gpu, replicas: 49}", "replicas are 1 to 48"),
+        ] {
+            let text = format!("version: v1\nsharing: {{mps: {{resources: [{entry}]}}}}\n");
+            let said = Sharing::parse(&text).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
+        let both = "version: v1\nsharing: {mps: {resources: []}, timeSlicing: {resources: []}}\n";
+        assert!(Sharing::parse(both).unwrap_err().contains("use one of them"));
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused_by_name() {
         let with = |entry: &str| {
             let text = format!("version: v1\nsharing: {{timeSlicing: {{resources: [{entry}]}}}}\n");
@@ -222,7 +297,6 @@ mod tests {
             let said = with(entry);
             assert!(said.contains(why), "{said}");
         }
-        assert!(Sharing::parse("version: v1\nsharing: {mps: {}}\n").unwrap_err().contains("mps"));
         assert!(Sharing::parse("version: v2\n").unwrap_err().contains("v2"));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use claw_schemas::gpu::{AMD_TYPE, DRIVER, slice_name};
+use claw_schemas::gpu::{AMD_TYPE, DRIVER, VULKAN_TYPE, slice_name};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::resource::v1::{
@@ -19,6 +19,8 @@ use super::{
     Gpu, Inventory,
     amd::{self, Amd},
     health::Fault,
+    inventory::Teller,
+    vulkan::Vulkan,
 };
 
 /// Longest text of an attribute, in bytes.
@@ -109,16 +111,21 @@ fn device(gpu: &Gpu, inventory: &Inventory) -> Device {
     attributes.text("brand", gpu.brand.as_deref());
     attributes.text("architecture", gpu.architecture.as_deref());
     attributes.version("cudaComputeCapability", gpu.compute_capability.as_deref());
-    let driver_version =
-        if gpu.amd.is_some() { &inventory.amdgpu_version } else { &inventory.driver_version };
+    let driver_version = match &gpu.vulkan {
+        Some(of_vulkan) => &of_vulkan.driver_version,
+        None if gpu.amd.is_some() => &inventory.amdgpu_version,
+        None => &inventory.driver_version,
+    };
     attributes.version("driverVersion", driver_version.as_deref());
-    attributes.version("cudaDriverVersion", inventory.cuda_version.as_deref().filter(|_| gpu.amd.is_none()));
+    let has_cuda = gpu.teller() == Teller::Nvidia;
+    attributes.version("cudaDriverVersion", inventory.cuda_version.as_deref().filter(|_| has_cuda));
     attributes.text("resource.kubernetes.io/pciBusID", Some(&gpu.pci.bus_id));
     attributes.text("resource.kubernetes.io/pcieRoot", gpu.pci.root.as_deref());
     attributes.number("index", Some(gpu.index));
-    match &gpu.amd {
-        Some(of_amd) => attributes.of_amd(gpu, of_amd),
-        None => attributes.number("minor", gpu.minor),
+    match (&gpu.amd, &gpu.vulkan) {
+        (Some(of_amd), _) => attributes.of_amd(gpu, of_amd),
+        (None, Some(of_vulkan)) => attributes.of_vulkan(gpu, of_vulkan),
+        (None, None) => attributes.number("minor", gpu.minor),
     }
     attributes.number("pcieGeneration", gpu.pci.generation_max);
     attributes.number("pcieWidth", gpu.pci.width_max);
@@ -140,10 +147,11 @@ fn device(gpu: &Gpu, inventory: &Inventory) -> Device {
 
 /// What classes tell devices apart by.
 fn type_of(gpu: &Gpu) -> &'static str {
-    match (&gpu.amd, &gpu.part) {
-        (Some(_), _) => AMD_TYPE,
-        (None, Some(_)) => "mig",
-        (None, None) => "gpu",
+    match (gpu.teller(), &gpu.part) {
+        (Teller::Amd, _) => AMD_TYPE,
+        (Teller::Vulkan, _) => VULKAN_TYPE,
+        (Teller::Nvidia, Some(_)) => "mig",
+        (Teller::Nvidia, None) => "gpu",
     }
 }
 
@@ -184,6 +192,14 @@ impl Attributes {
         self.number("computeUnits", of_amd.compute_units);
         self.text("xgmiHive", of_amd.hive.as_deref());
         self.number("xgmiLinks", amd::links(gpu).filter(|_| of_amd.hive.is_some()));
+    }
+
+    fn of_vulkan(&mut self, gpu: &Gpu, of_vulkan: &Vulkan) {
+        self.text("adapterType", Some(of_vulkan.kind.name()));
+        self.text("vendorID", Some(&of_vulkan.vendor_id));
+        self.text("deviceID", Some(&of_vulkan.device_id));
+        self.text("driverName", of_vulkan.driver_name.as_deref());
+        self.number("renderIndex", gpu.minor);
     }
 
     fn flag(&mut self, name: &str, value: Option<bool>) {

@@ -2,11 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use super::{
-    Inventory,
-    amd::{self, Beside},
-    nvml::Driver,
-};
+use super::{Inventory, amd, beside::Beside, nvml::Driver, vulkan::AskVulkan};
 
 /// What a source says.
 pub type Answer = Result<Inventory, Unavailable>;
@@ -31,15 +27,15 @@ pub trait Source: Send + 'static {
     }
 }
 
-/// Whoever knows the GPUs of this machine.
-pub fn machine() -> impl Source {
-    Beside { source: Driver, sys: "/sys".into() }
+/// Whoever knows the GPUs of this machine. Vulkan only where it is said how it is asked.
+pub fn machine(vulkan: Option<AskVulkan>) -> impl Source {
+    Beside { source: Driver, sys: "/sys".into(), vulkan }
 }
 
 /// Why there is no inventory.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
-    /// Most machines: no NVIDIA driver at all, and nothing of AMD.
+    /// Most machines: no NVIDIA driver at all, and nothing of others.
     #[error("there is no NVIDIA driver: {0}")]
     Absent(String),
     /// There is a driver, and it does not answer.

@@ -21,9 +21,11 @@ use super::{
     Gpu, Inventory, Source, Unavailable, amd,
     cdi::{self, ContainerEdits},
     health, host,
-    inventory::whole,
+    inventory::{Teller, whole},
+    mps,
     sharing::Sharing,
     source::Answer,
+    vulkan,
 };
 
 /// How long is waited for a driver, and how often it is asked.
@@ -50,6 +52,8 @@ const PACE: Pace = Pace {
 pub struct Gpus {
     /// Later ones win.
     cdi_folders: Vec<PathBuf>,
+    /// Where containers meet the daemons that have them share GPUs.
+    mps: mps::Place,
     present: watch::Sender<Arc<Inventory>>,
     /// What was wrong with CDI files, so that it is told once.
     problems: Mutex<Vec<String>>,
@@ -63,20 +67,30 @@ impl Gpus {
     ///
     /// # Errors
     /// When a recording cannot be read.
-    pub async fn open(source: impl Source, sharing: Sharing) -> Result<Arc<Self>, Unavailable> {
-        Self::open_at(PACE, source, sharing).await
+    pub async fn open(
+        source: impl Source,
+        sharing: Sharing,
+        mps: mps::Place,
+    ) -> Result<Arc<Self>, Unavailable> {
+        Self::open_at(PACE, source, sharing, mps).await
     }
 
-    async fn open_at(pace: Pace, source: impl Source, sharing: Sharing) -> Result<Arc<Self>, Unavailable> {
+    async fn open_at(
+        pace: Pace,
+        source: impl Source,
+        sharing: Sharing,
+        mps: mps::Place,
+    ) -> Result<Arc<Self>, Unavailable> {
         let cancel = CancellationToken::new();
         let cdi_folders = cdi::FOLDERS.map(PathBuf::from).to_vec();
         let gpus = Arc::new(Self {
             cdi_folders: cdi_folders.clone(),
+            mps: mps.clone(),
             present: watch::Sender::default(),
             problems: Mutex::default(),
             _looking: cancel.clone().drop_guard(),
         });
-        let asker = Asker::start(source, cdi_folders, sharing);
+        let asker = Asker::start(source, cdi_folders, sharing, mps);
         let mut first = asker.ask();
         let pending = match timeout(pace.first, &mut first).await {
             Ok(looked) => {
@@ -133,7 +147,9 @@ impl Gpus {
             };
             gpus.push(inventory.get(uuid).ok_or_else(why)?);
         }
-        edits_for(&gpus, &inventory, &cdi::read(&self.cdi_folders))
+        let mut edits = edits_for(&gpus, &inventory, &cdi::read(&self.cdi_folders))?;
+        edits.extend(mps::edits(&gpus, &self.mps)?);
+        Ok(edits)
     }
 
     /// The next inventory, from what an answer says.
@@ -229,7 +245,9 @@ fn obstacle(gpu: &Gpu, inventory: &Inventory, vendor: &cdi::Vendor) -> Option<St
 
 /// The vendor's word, where there is one; else what the driver's files on this machine make of it.
 fn edits_for(gpus: &[&Gpu], inventory: &Inventory, vendor: &cdi::Vendor) -> Result<ContainerEdits, String> {
-    let (amd, nvidia): (Vec<&Gpu>, Vec<&Gpu>) = gpus.iter().partition(|gpu| gpu.amd.is_some());
+    let of =
+        |teller: Teller| -> Vec<&Gpu> { gpus.iter().copied().filter(|gpu| gpu.teller() == teller).collect() };
+    let (nvidia, amd, others) = (of(Teller::Nvidia), of(Teller::Amd), of(Teller::Vulkan));
     let mut edits = ContainerEdits::default();
     if !nvidia.is_empty() {
         edits.extend(match vendor.edits(&nvidia) {
@@ -244,6 +262,12 @@ fn edits_for(gpus: &[&Gpu], inventory: &Inventory, vendor: &cdi::Vendor) -> Resu
             (_, Some(dev)) => amd::host::edits(&amd, dev)?,
             (Some(edits), None) => edits,
             (None, None) => amd::host::edits(&amd, Path::new("/dev"))?,
+        });
+    }
+    if !others.is_empty() {
+        edits.extend(match inventory.replayed {
+            true => vulkan::host::names_only(&others),
+            false => vulkan::host::edits(&others, Path::new("/dev"))?,
         });
     }
     host::with_numbers(edits)
@@ -280,17 +304,19 @@ struct Asker {
 }
 
 impl Asker {
-    fn start(source: impl Source, cdi_folders: Vec<PathBuf>, sharing: Sharing) -> Self {
+    fn start(source: impl Source, cdi_folders: Vec<PathBuf>, sharing: Sharing, place: mps::Place) -> Self {
         let (questions, asked) = mpsc::channel::<oneshot::Sender<Looked>>();
         let thread = move || {
             let Ok(question) = asked.recv() else { return };
             let mut question = Some(question);
+            let mut daemons = mps::Daemons::new(place);
             source.tell(&mut |answer| {
                 if let Some(question) = question.take() {
                     let vendor = cdi::read(&cdi_folders);
                     let answer = answer.map(|inventory| {
                         let mut inventory = judged(inventory, &vendor);
                         sharing.apply(&mut inventory);
+                        daemons.keep(&mut inventory);
                         inventory
                     });
                     let _ = question.send(Looked { answer, problems: vendor.problems().to_vec() });
@@ -357,6 +383,11 @@ mod tests {
         every_without: Duration::from_millis(5),
     };
 
+    /// Nobody shares anything there.
+    fn place() -> mps::Place {
+        mps::Place::of(Path::new("/nowhere"))
+    }
+
     /// Until an inventory is as it should be.
     async fn seen(gpus: &Gpus, is_it: impl Fn(&Inventory) -> bool) -> Arc<Inventory> {
         let mut inventories = gpus.subscribe();
@@ -375,11 +406,11 @@ mod tests {
         };
         let recording = || super::super::Recording(file.clone());
         assert!(matches!(
-            Gpus::open(recording(), Sharing::default()).await,
+            Gpus::open(recording(), Sharing::default(), place()).await,
             Err(Unavailable::Unreadable { .. })
         ));
         write(include_bytes!("../../tests/data/h100.json"));
-        let gpus = Gpus::open_at(FAST, recording(), Sharing::default()).await.unwrap();
+        let gpus = Gpus::open_at(FAST, recording(), Sharing::default(), place()).await.unwrap();
         let present = gpus.present();
         assert!(present.replayed);
         let uuid = present.gpus[0].uuid.clone();
@@ -409,7 +440,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_machine_without_a_driver_has_no_gpus_and_no_trouble() {
-        let gpus = Gpus::open(Nobody, Sharing::default()).await.unwrap();
+        let gpus = Gpus::open(Nobody, Sharing::default(), place()).await.unwrap();
         assert_eq!(*gpus.present(), Inventory::default());
     }
 
@@ -444,8 +475,9 @@ mod tests {
         let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let pace = Pace { first: Duration::from_millis(20), answer: Duration::from_millis(20), ..FAST };
         let source = Stuck { let_go: stuck, asked: Arc::clone(&asked) };
-        let gpus =
-            Gpus::open_at(pace, source, Sharing::default()).await.expect("the agent begins all the same");
+        let gpus = Gpus::open_at(pace, source, Sharing::default(), place())
+            .await
+            .expect("the agent begins all the same");
         let present = gpus.present();
         assert!(present.gpus.is_empty() && present.silent.is_some(), "{present:?}");
         let why = gpus.edits(&["GPU-a".to_owned()]).unwrap_err();

@@ -23,6 +23,8 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::gpu::mps;
+
 mod attach;
 pub mod client;
 mod console;
@@ -296,9 +298,10 @@ pub enum ShimRequest {
     },
 }
 
-/// Runs as starter, and does not return, if this process was executed as one. Call it first thing
+/// Runs as starter or becomes a daemon of GPUs, and does not return, if this process was executed as one. Call it first thing
 /// in `main`, before any thread exists.
 pub fn run_if_asked() {
+    mps::launch::run_if_asked(std::env::args_os().skip(1));
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == STARTER_ARGUMENT) {
         starter::serve(&arguments.next().map(PathBuf::from).unwrap_or_default())

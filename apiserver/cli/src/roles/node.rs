@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     data_dir::{self, Stay},
-    image,
+    gpu, image,
     signal::Stop,
 };
 use crate::{memory, telemetry};
@@ -204,9 +204,12 @@ pub struct Machine {
     static_pods: Option<PathBuf>,
     /// Replay the GPUs of another machine, from a file of `clawbernetes gpu record`: pods are given names of GPUs, and no
     /// GPUs. To try scheduling on a machine that has none. Of AMD's also from a folder with its `sys`
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "software_gpus")]
     gpu_replay: Option<PathBuf>,
-    /// Which GPUs containers take turns on, and how many at once: `sharing.timeSlicing` of a configuration of NVIDIA's device plugin
+    #[command(flatten)]
+    software: gpu::Software,
+    /// Which GPUs containers share, and how many at once: `sharing.timeSlicing` (they take turns) or `sharing.mps` (side by side, with a part
+    /// each; needs `nvidia-cuda-mps-control` and `nvidia-smi`) of a configuration of NVIDIA's device plugin
     #[arg(long, value_name = "FILE")]
     gpu_sharing: Option<PathBuf>,
     /// What is never given to pods: cpu, memory or disk, such as `memory=1Gi`; may be given several times
@@ -289,7 +292,10 @@ impl Machine {
 
     /// The containers of this machine.
     pub async fn open_containers(&self, data_dir: &Path) -> anyhow::Result<Arc<Containers>> {
-        let gpus = self.gpu_replay.clone().map_or(GpuSource::Machine, GpuSource::Recording);
+        let gpus = match &self.gpu_replay {
+            Some(recording) => GpuSource::Recording(recording.clone()),
+            None => GpuSource::Machine(Some(self.software.ask())),
+        };
         // As CUDA's own tools find it.
         let cuda = std::env::var_os("CUDA_PATH").map_or_else(|| CUDA.into(), PathBuf::from);
         let images = ImagesConfig { cuda: Some(cuda), ..self.images.config()? };

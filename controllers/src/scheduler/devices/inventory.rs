@@ -8,7 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use claw_schemas::gpu::{AMD_RESOURCE, AMD_TYPE, DRIVER, RESOURCE, instances, keeps_away};
+use claw_schemas::gpu::{
+    AMD_RESOURCE, AMD_TYPE, DRIVER, RESOURCE, VULKAN_RESOURCE, VULKAN_TYPE, instances, keeps_away,
+};
 use k8s_openapi::api::resource::{
     v1::{Device as ApiDevice, DeviceAttribute, DeviceCapacity, DeviceTaint, ResourceSlice},
     v1beta2::DeviceTaintRuleSpec,
@@ -38,6 +40,7 @@ fn resource(driver: &str, device: &ApiDevice) -> Option<Arc<str>> {
     match (text("type"), text("profile")) {
         (Some("mig"), profile) => Some(instances(profile?).into()),
         (Some(AMD_TYPE), _) => Some(AMD_RESOURCE.into()),
+        (Some(VULKAN_TYPE), _) => Some(VULKAN_RESOURCE.into()),
         _ => Some(RESOURCE.into()),
     }
 }
@@ -351,6 +354,8 @@ mod tests {
         let nvidia = build::gpu("n", "GPU-A", json!({"type": {"string": "gpu"}, "nvlinks": {"int": 18}}));
         let amd = json!({"type": {"string": "amdgpu"}, "xgmiHive": {"string": "af"}});
         let amd = build::gpu("n", "GPU-B", amd);
+        let other = build::gpu("n", "VK-C", json!({"type": {"string": "vulkan"}}));
+        assert_eq!(other.resource().map(|resource| &**resource), Some("clawbernetes.io/gpu"));
         let both = [nvidia, amd].map(|gpu| (gpu.resource().map(ToString::to_string), gpu.place().fabric));
         let said = |resource: &str, fabric: &str| (Some(resource.to_owned()), Some(fabric.to_owned()));
         assert_eq!(both, [said("nvidia.com/gpu", "nvlink"), said("amd.com/gpu", "af")]);

@@ -7,12 +7,13 @@ use std::{
 };
 
 use super::{
-    Amd, number, text,
+    Amd,
     topology::{Node, Topology},
 };
 use crate::gpu::{
     Gpu,
-    inventory::{Clocks, Ecc, Pci, Power},
+    inventory::{Clocks, Ecc, Power},
+    sysfs::{number, pci, text},
 };
 
 /// On the PCI bus.
@@ -92,31 +93,6 @@ fn model(folder: &Path, node: &Node, device_id: Option<&str>) -> String {
     let kind =
         || format!("AMD {} {}", node.target.as_deref().unwrap_or("GPU"), device_id.unwrap_or_default());
     text(&folder.join("product_name")).unwrap_or_else(|| kind().trim().to_owned())
-}
-
-fn pci(folder: &Path, bus_id: String) -> Pci {
-    let at = |name: &str| folder.join(name);
-    Pci {
-        bus_id,
-        generation: text(&at("current_link_speed")).and_then(|speed| generation(&speed)),
-        generation_max: text(&at("max_link_speed")).and_then(|speed| generation(&speed)),
-        width: number(&at("current_link_width")),
-        width_max: number(&at("max_link_width")),
-        root: Pci::root_in(folder),
-    }
-}
-
-/// Of PCI Express, by its speed: `16.0 GT/s PCIe`.
-fn generation(speed: &str) -> Option<u32> {
-    match speed.split_once(' ')?.0 {
-        "2.5" => Some(1),
-        "5.0" | "5" => Some(2),
-        "8.0" | "8" => Some(3),
-        "16.0" | "16" => Some(4),
-        "32.0" | "32" => Some(5),
-        "64.0" | "64" => Some(6),
-        _ => None,
-    }
 }
 
 /// What its blocks counted since the driver was loaded: a file for each, with corrected (`ce`) and other errors (`ue`). While it

@@ -28,6 +28,11 @@ pub fn edits(gpus: &[&Gpu], dev: &Path) -> Result<ContainerEdits, String> {
         let card = gpu.amd.as_ref().map(|amd| format!("dri/card{}", amd.card));
         names.extend(card.into_iter().chain([format!("dri/renderD{minor}")]));
     }
+    files(&names, dev)
+}
+
+/// These files of a folder, and the groups that may use them.
+pub fn files(names: &[String], dev: &Path) -> Result<ContainerEdits, String> {
     let nodes = names.iter().map(|name| node(name, dev)).collect::<Result<Vec<_>, _>>()?;
     // Who does not run as root opens them as their group, as on the host.
     let mut groups: Vec<u32> = nodes.iter().filter_map(|node| node.gid).filter(|gid| *gid != 0).collect();

@@ -16,16 +16,12 @@ pub(super) mod host;
 pub(super) mod labels;
 mod topology;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use self::topology::Topology;
-use super::{Gpu, Inventory, Source, Unavailable, inventory::Peer, source::Answer};
+use super::{Gpu, Inventory, inventory::Peer, sysfs::text};
 
 /// What an xGMI link is called among the ways from one GPU to another.
 const XGMI: &str = "Xgmi";
@@ -89,46 +85,6 @@ fn peers(gpu: &Gpu, all: &[Gpu], topology: &Topology) -> Vec<Peer> {
     let linked = |other: &&Gpu| topology.is_linked(gpu.minor, other.minor);
     let peer = |other: &Gpu| Peer { uuid: other.uuid.clone(), ancestor: XGMI.to_owned() };
     all.iter().filter(linked).map(peer).collect()
-}
-
-/// A source of others' GPUs, and AMD's beside them.
-#[derive(Debug)]
-pub struct Beside<S> {
-    /// Of the others.
-    pub source: S,
-    /// `/sys`
-    pub sys: PathBuf,
-}
-
-impl<S: Source> Source for Beside<S> {
-    fn tell(&self, listener: &mut dyn FnMut(Answer) -> bool) {
-        let mut has_some = false;
-        self.source.tell(&mut |answer| {
-            let own = inventory(&self.sys);
-            has_some |= !own.gpus.is_empty();
-            listener(match answer {
-                Ok(others) => Ok(together(others, own)),
-                // One that had some and has none any more has lost them: that is an answer.
-                Err(Unavailable::Absent(_)) if has_some => Ok(own),
-                Err(error) => Err(error),
-            })
-        });
-    }
-}
-
-fn together(mut others: Inventory, own: Inventory) -> Inventory {
-    others.gpus.extend(own.gpus);
-    Inventory { amdgpu_version: own.amdgpu_version, ..others }
-}
-
-/// What a file says, without the blanks around it.
-fn text(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?.trim().to_owned();
-    Some(text).filter(|text| !text.is_empty())
-}
-
-fn number<T: FromStr>(path: &Path) -> Option<T> {
-    text(path)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Against a recorded `/sys`, which each test breaks in its own way.
 
-use std::process::Command;
+use std::{fs, path::PathBuf, process::Command};
 
 use super::*;
-use crate::gpu::{cdi, facts, health, inventory::Gpu};
+use crate::gpu::{
+    Inventory, Source, Unavailable, beside::Beside, cdi, facts, health, inventory::Gpu, source::Answer,
+};
 
 const FIRST: &str = "GPU-1901ead3a2ecd4a6";
 
@@ -177,7 +179,7 @@ fn one() -> Answer {
 #[test]
 fn gpus_of_both_makers_are_one_machines() {
     let recorded = Recorded::new();
-    let machine = Beside { source: Others(one), sys: recorded.sys() }.ask().unwrap();
+    let machine = Beside { source: Others(one), sys: recorded.sys(), vulkan: None }.ask().unwrap();
     assert_eq!(machine.gpus.len(), 4);
     let counts = facts::counts(&machine);
     assert_eq!((counts["nvidia.com/gpu"], counts["amd.com/gpu"]), ((1, 1), (3, 3)));
@@ -189,11 +191,11 @@ fn gpus_of_both_makers_are_one_machines() {
 fn a_machine_that_loses_its_last_gpu_says_so_and_one_that_never_had_any_is_quiet() {
     let recorded = Recorded::new();
     let mut answers = Vec::new();
-    Beside { source: Others(absent), sys: recorded.sys() }.tell(&mut |answer| {
+    Beside { source: Others(absent), sys: recorded.sys(), vulkan: None }.tell(&mut |answer| {
         answers.push(answer.map(|machine| machine.gpus.len()));
         fs::remove_dir_all(recorded.sys().join("class/drm")).is_ok()
     });
     assert!(matches!(answers[..], [Ok(3), Ok(0)]), "{answers:?}");
-    let without = Beside { source: Others(absent), sys: recorded.sys() }.ask();
+    let without = Beside { source: Others(absent), sys: recorded.sys(), vulkan: None }.ask();
     assert!(matches!(without, Err(Unavailable::Absent(_))));
 }

@@ -66,9 +66,9 @@ use super::{
 use crate::{
     Error,
     gpu::{
-        Gpus, Inventory, Recording, Sharing,
+        AskVulkan, Gpus, Inventory, Recording, Sharing,
         ledger::{HeldClaim, Ledger},
-        machine,
+        machine, mps,
     },
     ids::hex,
     image::{self, Image, Images, ImagesConfig},
@@ -112,11 +112,10 @@ pub struct ContainersConfig {
 }
 
 /// Who knows the GPUs of the machine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub enum GpuSource {
-    /// Its drivers, if there are some.
-    #[default]
-    Machine,
+    /// Its drivers, if there are some; those of Vulkan only where it is said how they are asked.
+    Machine(Option<AskVulkan>),
     /// A recording of another machine's: pods get names of GPUs and no GPUs.
     Recording(PathBuf),
 }
@@ -128,7 +127,7 @@ impl ContainersConfig {
             root_dir: root_dir.into(),
             cgroup_parent: "/clawbernetes".to_owned(),
             pod_network: POD_NETWORK,
-            gpus: GpuSource::default(),
+            gpus: GpuSource::Machine(None),
             gpu_sharing: Sharing::default(),
             images: ImagesConfig::default(),
             reserved: BTreeMap::new(),
@@ -206,9 +205,10 @@ impl Containers {
                  that do not run as root, are refused"
             );
         }
+        let (sharing, mps) = (config.gpu_sharing, mps::Place::of(&root_dir));
         let gpus = match config.gpus {
-            GpuSource::Machine => Gpus::open(machine(), config.gpu_sharing).await,
-            GpuSource::Recording(file) => Gpus::open(Recording(file), config.gpu_sharing).await,
+            GpuSource::Machine(vulkan) => Gpus::open(machine(vulkan), sharing, mps).await,
+            GpuSource::Recording(file) => Gpus::open(Recording(file), sharing, mps).await,
         };
         Ok(Arc::new(Self {
             gpus: gpus.map_err(|error| Error::Unsupported(error.to_string()))?,
@@ -358,7 +358,8 @@ async fn volume_binds(
     blocking(find).await.map_err(create_error)?
 }
 
-/// Lets the namespaces of an ordinary user go, unless pods are in them. For an agent that has ended.
+/// Lets go of the namespaces of an ordinary user, and of daemons that have containers share GPUs, unless there are pods. For an agent that
+/// has ended.
 ///
 /// # Errors
 /// When the state cannot be read.
@@ -371,6 +372,7 @@ pub fn leave(root_dir: &Path) -> Result<(), Error> {
 /// # Errors
 /// When something cannot be unmounted.
 pub fn abandon(root_dir: &Path) -> Result<(), Error> {
+    mps::end_all(root_dir);
     if !rootless::is_inside() {
         return Ok(());
     }

@@ -23,13 +23,13 @@ pub struct Options {
     /// The default
     #[arg(long)]
     quick: bool,
-    /// A device (`cuda:0`, `vulkan:0`, `cpu`), may be repeated; all GPUs if absent
+    /// A device (`cuda:0`, `vulkan:0`, `vulkan:UUID`, `cpu`), may be repeated; all GPUs if absent
     #[arg(long = "device", value_name = "NAME")]
     devices: Vec<String>,
     /// `json` for all figures
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     output: Option<String>,
-    /// In this process: look at the one device, or list all that there are
+    /// Look at the one device in this process
     #[arg(long, hide = true)]
     apart: bool,
 }
@@ -37,12 +37,8 @@ pub struct Options {
 /// Looks at devices one after the other. Fails if one of them is not fit.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let level = if options.full { Level::Full } else { Level::Quick };
-    match (options.apart, options.devices.as_slice()) {
-        (true, [device]) => return Ok(apart::say(device, level).map(|()| ExitCode::SUCCESS)?),
-        (true, _) => {
-            return Ok(print(&serde_json::to_string(&claw_compute::known())?).map(|()| ExitCode::SUCCESS)?);
-        }
-        _ => {}
+    if let (true, [device]) = (options.apart, options.devices.as_slice()) {
+        return Ok(apart::say(device, level).map(|()| ExitCode::SUCCESS)?);
     }
     let devices = wanted(options)?;
     let mut found = Vec::with_capacity(devices.len());
@@ -81,8 +77,10 @@ fn wanted(options: &Options) -> anyhow::Result<Vec<String>> {
 
 /// Asks for the devices in a process of its own, too: drivers talk on standard error, and some crash when they are asked.
 fn known() -> anyhow::Result<Vec<Known>> {
-    let asked =
-        apart()?.stderr(Stdio::null()).output().context("no process could be started to ask the drivers")?;
+    let asked = apart("known")?
+        .stderr(Stdio::null())
+        .output()
+        .context("no process could be started to ask the drivers")?;
     ensure!(
         asked.status.success(),
         "a driver took the process along that asked it for its devices ({})",
@@ -92,9 +90,9 @@ fn known() -> anyhow::Result<Vec<Known>> {
 }
 
 /// This program once more, for what drivers may do to a process.
-fn apart() -> anyhow::Result<Command> {
+fn apart(verb: &str) -> anyhow::Result<Command> {
     let mut process = Command::new(std::env::current_exe().context("this program cannot be found again")?);
-    process.args(["gpu", "check", "--apart"]);
+    process.args(["gpu", verb]);
     if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         // Mesa complains of it for each device, and needs it for windows only.
         process.env("XDG_RUNTIME_DIR", std::env::temp_dir());
@@ -103,8 +101,8 @@ fn apart() -> anyhow::Result<Command> {
 }
 
 fn look(device: &str, level: Level) -> anyhow::Result<Qualification> {
-    let mut process = apart()?;
-    process.args(["--device", device]);
+    let mut process = apart("check")?;
+    process.args(["--apart", "--device", device]);
     if level == Level::Full {
         process.arg("--full");
     }
