@@ -460,6 +460,11 @@ fn a_gpu_with_a_taint_of_a_rule_counts_once_whoever_has_it() {
     taint(&mut state, "hot", "n", Some("n-0"), "NoSchedule");
     add(&mut state, &pod("q", 1, &[], &json!({})));
     assert_eq!(decided(&mut state, 0), ["q → n N-1 []"]);
+    add(&mut state, &pod("r", 1, &[], &json!({})));
+    assert!(
+        decided(&mut state, 0)[0].contains("1 Insufficient nvidia.com/gpu"),
+        "what the claim has is not free"
+    );
 }
 
 /// Nodes know nothing of rules: one that chooses by itself might give the very GPU.
