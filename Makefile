@@ -1,6 +1,6 @@
 # Every target is at most three lines; what is longer lives in a script beside what it serves.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test chaos sim soak fuzz lint fmt bench generated ci clean
+.PHONY: help deps build demo test chaos machine sim soak fuzz lint fmt bench generated ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ test: ## every test; those that need root, kubectl or Python say so when they ca
 
 chaos: ## KILLS=500 random kills of what keeps fifty pods, SEED=n for an earlier run's; 200 pods that leave nothing
 	CHAOS_KILLS=$(or $(KILLS),500) $(if $(SEED),CHAOS_SEED=$(SEED)) cargo test --locked --workspace --test chaos --test leaks -- --nocapture
+
+machine: ## what a Debian of its own in qemu makes of containers, with and without root; STORIES="node user" for some of it
+	@e2e/machine/run.sh $(STORIES)
 
 sim: ## simulated clusters with faults; SEEDS=1000 of them, or the one that SEED=n names
 	SIM_SEEDS=$(or $(SEEDS),1000) $(if $(SEED),SIM_SEED=$(SEED)) cargo test --locked --workspace --test simulation every_seed -- --nocapture

@@ -10,6 +10,7 @@
 #     iproute2, util-linux   a network of its own for a machine that can only dial out
 #     docker-registry  a registry to pull images from
 #     uidmap           ids for the containers of an ordinary user
+#     slirp4netns      the way out of their network
 #     mesa-vulkan-drivers  a Vulkan device that calculates on the CPU
 #     .tools/cuda      NVIDIA's compiler and CUDA's headers, by which kernels are compiled without a GPU
 #
@@ -92,6 +93,7 @@ command -v ip >/dev/null || networks+=(iproute2)
 command -v nsenter >/dev/null && command -v unshare >/dev/null || networks+=(util-linux)
 [ ${#networks[@]} = 0 ] || install "${networks[@]}" || lacking+=("${networks[@]}")
 command -v newuidmap >/dev/null || install uidmap || lacking+=(uidmap)
+command -v slirp4netns >/dev/null || install slirp4netns || lacking+=(slirp4netns)
 command -v docker-registry >/dev/null || install docker-registry || lacking+=(docker-registry)
 compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null || install mesa-vulkan-drivers || lacking+=(mesa-vulkan-drivers)
 old_kubectl || lacking+=("Debian's kubectl")

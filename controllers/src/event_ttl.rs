@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use claw_client::{ApiError, request::ListOptions};
 use claw_runtime::{Action, Runtime};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use tracing::{debug, warn};
 
 use crate::sweeps;
 
 /// Age at which an event goes. Kubernetes' figure.
-const TTL: SignedDuration = SignedDuration::from_hours(1);
+const TTL: Duration = Duration::from_secs(3_600);
 
 /// Between sweeps: an event lives at most a twelfth longer than it should.
 const SWEEP: Duration = Duration::from_secs(300);
+
+/// Events of one minute are of one age: there are many of them, and ages are remembered by stamp.
+const GRAIN_S: i64 = 60;
 
 /// Events read at once: about 1 KiB each.
 const PAGE: u64 = 500;
@@ -43,9 +46,7 @@ async fn sweep(runtime: &Runtime) -> Result<usize, ApiError> {
     let mut options = ListOptions { limit: PAGE, ..ListOptions::default() };
     loop {
         let page = events.list(options.clone()).await?;
-        let now = runtime.env.now();
-        let old: Vec<Action> =
-            page.items.iter().filter(|event| is_old(event, now)).map(Action::delete).collect();
+        let old = old(&page.items, runtime);
         count += old.len();
         runtime.execute(&old).await.map_err(|failure| failure.error)?;
         if page.continue_token.is_empty() {
@@ -55,8 +56,13 @@ async fn sweep(runtime: &Runtime) -> Result<usize, ApiError> {
     }
 }
 
-/// Whether nothing was added to an event for too long.
-fn is_old(event: &Event, now: Timestamp) -> bool {
+fn old(events: &[Event], runtime: &Runtime) -> Vec<Action> {
+    let (world, now) = (runtime.caches.world(), runtime.env.now());
+    events.iter().filter(|event| is_old(event, |since| world.age(since, now))).map(Action::delete).collect()
+}
+
+/// Whether nothing was added to an event for too long, by how long ago something was.
+fn is_old(event: &Event, age: impl Fn(Timestamp) -> Duration) -> bool {
     let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref());
     let times = [
         event.last_timestamp.as_ref().map(|time| time.0),
@@ -64,7 +70,12 @@ fn is_old(event: &Event, now: Timestamp) -> bool {
         series.map(|time| time.0),
         event.metadata.creation_timestamp.as_ref().map(|time| time.0),
     ];
-    times.into_iter().flatten().max().is_some_and(|last| now.duration_since(last) > TTL)
+    times.into_iter().flatten().max().is_some_and(|last| age(minute(last)) > TTL)
+}
+
+/// When the minute began that something is in.
+fn minute(stamp: Timestamp) -> Timestamp {
+    Timestamp::from_second(stamp.as_second().div_euclid(GRAIN_S) * GRAIN_S).unwrap_or(stamp)
 }
 
 #[cfg(test)]
@@ -84,7 +95,9 @@ mod tests {
             .unwrap()
         };
         let now: Timestamp = "2026-01-01T10:00:00Z".parse().unwrap();
-        assert!(is_old(&event("2026-01-01T08:59:59Z"), now));
-        assert!(!is_old(&event("2026-01-01T09:30:00Z"), now));
+        let age = |since: Timestamp| Duration::try_from(now.duration_since(since)).unwrap();
+        assert!(is_old(&event("2026-01-01T08:59:59Z"), age));
+        assert!(!is_old(&event("2026-01-01T09:00:59Z"), age), "what came in one minute goes at one time");
+        assert!(!is_old(&event("2026-01-01T09:30:00Z"), age));
     }
 }

@@ -76,6 +76,7 @@ fn controllers(runtime: &Runtime, root_ca: Option<Arc<str>>) -> Vec<BoxFuture<'s
         runtime.drive(disruption::Budgets).boxed(),
         runtime.drive(endpoints::Endpoints).boxed(),
         runtime.drive(kernel_job::KernelJobs).boxed(),
+        runtime.drive(kernel_job::Leftovers).boxed(),
         runtime.drive(node_lifecycle::NodeLifecycle).boxed(),
         runtime.drive(resource_claims::Templates).boxed(),
         runtime.drive(resource_claims::Claims).boxed(),

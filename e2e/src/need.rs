@@ -27,6 +27,8 @@ pub enum Need {
     DockerRegistry,
     /// What makes somebody an ordinary user who has subordinate ids.
     Users,
+    /// What carries the packets of an ordinary user's pods out of their network.
+    WayOut,
 }
 
 impl fmt::Display for Need {
@@ -37,6 +39,7 @@ impl fmt::Display for Need {
             Self::Python => "the Python client and kopf (run `make deps`)",
             Self::Networks => "ip, nft, nsenter and unshare (run `make deps`)",
             Self::DockerRegistry => "docker-registry (run `make deps`)",
+            Self::WayOut => "slirp4netns and /dev/net/tun (run `make deps`)",
             Self::Users => "newuidmap, setpriv, unshare and namespaces that users may make (run `make deps`)",
         })
     }
@@ -50,6 +53,7 @@ impl Need {
             Self::Python => crate::binary::workspace().join(".tools/venv/bin/python").exists(),
             Self::Networks => ["ip", "nft", "nsenter", "unshare"].iter().all(|program| is_on_path(program)),
             Self::DockerRegistry => is_on_path("docker-registry"),
+            Self::WayOut => is_on_path("slirp4netns") && Path::new("/dev/net/tun").exists(),
             Self::Users => {
                 ["newuidmap", "setpriv", "unshare"].iter().all(|program| is_on_path(program))
                     && users_may_make_namespaces()

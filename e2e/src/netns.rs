@@ -2,6 +2,7 @@
 //! nobody else's business.
 
 use std::{
+    net::Ipv4Addr,
     path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU8, Ordering},
@@ -25,7 +26,10 @@ const RULES: &str = "table inet claw_e2e {
 const ENTER: &str = "set -e; groups=$(mktemp -d); mount --rbind /sys/fs/cgroup $groups; mount -t sysfs sysfs /sys; \
     mount --rbind $groups /sys/fs/cgroup; umount -l $groups; rmdir $groups; exec \"$@\"";
 
-/// An address, and a way out that leads nowhere. A range for documentation: RFC 5737.
+/// The address of such a network. A range for documentation: RFC 5737.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+
+/// That address, and a way out that leads nowhere.
 const ALONE: &str = "set -e; ip link set lo up; ip link add uplink type veth peer name nowhere; \
     ip address add 198.51.100.2/24 dev uplink; ip link set uplink up; ip link set nowhere up; \
     ip route add default via 198.51.100.1";

@@ -1,5 +1,5 @@
-//! What must hold of kernel jobs at every moment, whoever dies: a job has one active pod at the most, no try has two pods, and what is
-//! over stays as it is.
+//! What must hold of kernel jobs at every moment, whoever dies: a job has one active pod at the most, no try has two pods, nothing is
+//! calculated again once a pod was complete, and what is over stays as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,8 @@ pub struct Runs {
     active: BTreeMap<String, BTreeSet<String>>,
     /// The pod of each name that a job gave, by the job's uid and the name.
     tries: BTreeMap<(String, String), String>,
+    /// The pod that was complete, by its job's uid.
+    complete: BTreeMap<String, String>,
     /// The status of a job that is over, by its uid.
     over: BTreeMap<String, Value>,
 }
@@ -22,7 +24,7 @@ impl Runs {
     /// A pod as it is now, or is gone.
     ///
     /// # Errors
-    /// When its job has another that is active, or had one of its name.
+    /// When its job has another that is active, had one of its name, or has had one that was complete.
     pub fn pod(&mut self, pod: &Value, gone: bool) -> Result<(), String> {
         let Some(job) = job_of(pod) else { return Ok(()) };
         let (uid, name) = (text(&pod["metadata"]["uid"]), text(&pod["metadata"]["name"]));
@@ -31,6 +33,14 @@ impl Runs {
             return Err(format!("{} is {uid}, and was {first}", place_of(pod)));
         }
         let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        if let Some(complete) =
+            self.complete.get(&job).filter(|complete| **complete != uid && !ended && !gone)
+        {
+            return Err(format!("{} is there although {complete} was complete", place_of(pod)));
+        }
+        if is_complete(pod) {
+            self.complete.insert(job.clone(), uid.clone());
+        }
         let active = self.active.entry(job).or_default();
         if gone || ended || !pod["metadata"]["deletionTimestamp"].is_null() {
             active.remove(&uid);
@@ -62,6 +72,15 @@ fn job_of(pod: &Value) -> Option<String> {
     let mut owners = pod["metadata"]["ownerReferences"].as_array()?.iter();
     let owner = owners.find(|owner| owner["controller"] == true && owner["kind"] == "KernelJob")?;
     owner["uid"].as_str().map(str::to_owned)
+}
+
+/// Whether its worker reports that it has calculated all.
+fn is_complete(pod: &Value) -> bool {
+    let mut all = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+    let worker = all.find(|one| one["name"] == "worker");
+    let message = worker.and_then(|worker| worker["state"]["terminated"]["message"].as_str());
+    let report = message.and_then(|message| serde_json::from_str::<Value>(message).ok());
+    pod["status"]["phase"] == "Succeeded" && report.is_some_and(|report| report["state"] == "Complete")
 }
 
 fn how_it_ended(status: &Value) -> Value {
@@ -114,6 +133,17 @@ mod tests {
             assert!(runs.pod(&pod("j-1", "b", "Pending"), false).is_ok());
         }
         assert!(runs.pod(&json!({"metadata": {"name": "other"}}), false).is_ok());
+    }
+
+    #[test]
+    fn whatever_runs_after_one_was_complete_is_found_though_that_is_gone() {
+        let mut runs = Runs::default();
+        let mut complete = pod("j-0", "a", "Succeeded");
+        let end = json!({"message": json!({"state": "Complete"}).to_string()});
+        complete["status"]["containerStatuses"] = json!([{"name": "worker", "state": {"terminated": end}}]);
+        assert!(runs.pod(&complete, false).is_ok() && runs.pod(&complete, true).is_ok());
+        assert!(runs.clone().pod(&pod("j-1", "b", "Pending"), false).is_err());
+        assert!(runs.pod(&pod("j-1", "b", "Failed"), false).is_ok(), "it may have been there before");
     }
 
     #[test]

@@ -44,6 +44,21 @@ impl User {
         Self::with(scratch, &ids(), &format!("echo $$ >{}/cgroup.procs && ", group.display()))
     }
 
+    /// One who may open `/dev/net/tun`, as users may on most machines.
+    ///
+    /// # Panics
+    /// As [`User::new`].
+    #[must_use]
+    pub fn with_tun(scratch: &Path) -> Self {
+        let file = scratch.join("tun");
+        // Of "misc", the 200th. Source: linux/Documentation/admin-guide/devices.txt.
+        let make = format!(
+            "case $(stat -c %a /dev/net/tun) in *[67]) ;; *) mknod -m 666 {0} c 10 200 && mount --bind {0} /dev/net/tun ;; esac\n",
+            file.display()
+        );
+        Self::with(scratch, &ids(), &make)
+    }
+
     /// One without subordinate ids.
     ///
     /// # Panics

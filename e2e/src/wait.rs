@@ -8,8 +8,8 @@ use std::{
 
 pub use claw_testing::wait::{SOON, await_condition, check, until_async};
 
-/// Long enough for several containers, restarts with backoff, or a rollout.
-pub const LATER: Duration = Duration::from_secs(180);
+/// Long enough for several containers, restarts with backoff, a rollout, or a worker, on a machine five times as slow as it should be.
+pub const LATER: Duration = Duration::from_secs(600);
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(100);

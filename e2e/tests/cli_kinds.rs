@@ -50,7 +50,7 @@ fn sweep(runs: u32) -> String {
 fn server() -> Cluster {
     let cluster = Cluster::start(Options::server());
     ok(&cluster, "apply -f -", DEFINITION);
-    let wait = "wait crd/sweeps.example.com --for=condition=Established --timeout=60s";
+    let wait = "wait crd/sweeps.example.com --for=condition=Established --timeout=600s";
     assert_eq!(
         ok(&cluster, wait, ""),
         "customresourcedefinition.apiextensions.k8s.io/sweeps.example.com condition met\n"

@@ -60,10 +60,10 @@ fn a_deployment_is_applied_rolled_out_scaled_undone_and_deleted() {
         ok(&cluster, "apply -f -", &web("web:1", 3)),
         "deployment.apps/web created\nconfigmap/web created\n"
     );
-    let status = run("rollout status deploy/web --timeout 120s");
+    let status = run("rollout status deploy/web --timeout 600s");
     assert!(status.ends_with("deployment \"web\" successfully rolled out\n"), "{status}");
     assert_eq!(
-        run("wait deploy/web --for=condition=Available --timeout=120s"),
+        run("wait deploy/web --for=condition=Available --timeout=600s"),
         "deployment.apps/web condition met\n"
     );
     assert_eq!(
@@ -80,7 +80,7 @@ fn a_deployment_is_applied_rolled_out_scaled_undone_and_deleted() {
         ok(&cluster, "apply -f -", &web("web:2", 3)),
         "deployment.apps/web configured\nconfigmap/web unchanged\n"
     );
-    run("rollout status deploy/web --timeout 120s");
+    run("rollout status deploy/web --timeout 600s");
     assert!(run("get pods -o wide --show-labels").contains("app=web"));
     let images = |line: &str| {
         let list: Value = serde_json::from_str(&run(line)).expect("JSON");
@@ -98,7 +98,7 @@ fn a_deployment_is_applied_rolled_out_scaled_undone_and_deleted() {
         ["1         <none>", "2         <none>"]
     );
     assert_eq!(run("rollout undo deploy/web"), "deployment.apps/web rolled back\n");
-    run("rollout status deploy/web --timeout 120s");
+    run("rollout status deploy/web --timeout 600s");
     let template = run("rollout history deploy/web --revision 3");
     assert!(template.contains("image: web:1") && !template.contains("pod-template-hash"), "{template}");
 
@@ -109,15 +109,18 @@ fn a_deployment_is_applied_rolled_out_scaled_undone_and_deleted() {
     assert!(fails(&cluster, "rollout restart deploy/web", "").contains("resume it first"));
     assert_eq!(run("rollout resume deploy/web"), "deployment.apps/web resumed\n");
     assert_eq!(run("rollout restart deploy/web"), "deployment.apps/web restarted\n");
-    run("rollout status deploy/web --timeout 120s");
+    run("rollout status deploy/web --timeout 600s");
 
-    let told = run("describe deploy/web");
-    assert!(told.contains("Replicas:") && told.contains("ScalingReplicaSet"), "{told}");
-    let events = run("events --for deploy/web");
-    assert!(events.contains("Scaled up replica set"), "{events}");
+    // Events come after what they tell of.
+    wait::until("it is told what happened", wait::SOON, || {
+        let told = run("describe deploy/web");
+        wait::check(told.contains("Replicas:") && told.contains("ScalingReplicaSet"), told)?;
+        let events = run("events --for deploy/web");
+        wait::check(events.contains("Scaled up replica set"), events)
+    });
     assert!(run("describe node").contains("Allocated resources:"));
 
-    let deleted = ok(&cluster, "delete -f - --cascade=foreground --timeout 120s", &web("web:1", 3));
+    let deleted = ok(&cluster, "delete -f - --cascade=foreground --timeout 600s", &web("web:1", 3));
     assert_eq!(deleted, "deployment.apps \"web\" deleted\nconfigmap \"web\" deleted\n");
     let left = run("get all -o name");
     assert_eq!(left, "service/kubernetes\n", "delete returned before all was gone");
@@ -322,7 +325,7 @@ fn logs_and_run_reach_real_containers() {
     assert!(told.contains("Terminated") && told.contains("Exit Code: 0"), "{told}");
     let wrong = fails(&cluster, "logs talker -c other", "");
     assert!(wrong.contains("container other is not valid for pod talker: it has talker"), "{wrong}");
-    assert_eq!(run("delete pod talker --timeout 60s"), "pod \"talker\" deleted\n");
+    assert_eq!(run("delete pod talker --timeout 600s"), "pod \"talker\" deleted\n");
 }
 
 #[test]

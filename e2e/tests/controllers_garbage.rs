@@ -1,6 +1,9 @@
 //! Ownership, namespaces and left-overs against the real server.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use claw_client::request::{DeleteOptions, ListOptions, PatchKind, Propagation};
 use claw_controllers::Options;
@@ -8,10 +11,12 @@ use claw_e2e::{
     wait::{SOON, check, until_async},
     warp::Warp,
 };
+use claw_runtime::{Env, env::ManualClock};
 use claw_testing::{TestCluster, healthy, object};
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    jiff::Timestamp,
 };
 use serde_json::json;
 
@@ -241,21 +246,64 @@ async fn the_pods_of_a_removed_node_are_collected() {
     cluster.stop().await;
 }
 
+/// An event that was last seen at a time.
+async fn event(cluster: &TestCluster, name: &str, time: &str) {
+    let event: Event = object(json!({
+        "metadata": {"name": name, "namespace": NS},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": NS},
+        "reason": "Test", "type": "Normal", "firstTimestamp": time, "lastTimestamp": time,
+    }));
+    cluster.client.namespaced::<Event>(NS).create(&event).await.expect("a valid event");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn old_events_are_swept_and_those_still_counted_stay() {
     let mut cluster = TestCluster::start().await;
     let events = cluster.client.namespaced::<Event>(NS);
     for (name, time) in [("old", "2020-01-01T00:00:00Z"), ("counted", "2999-01-01T00:00:00Z")] {
-        let event: Event = object(json!({
-            "metadata": {"name": name, "namespace": NS},
-            "involvedObject": {"kind": "Pod", "name": "p", "namespace": NS},
-            "reason": "Test", "type": "Normal", "firstTimestamp": time, "lastTimestamp": time,
-        }));
-        events.create(&event).await.expect("a valid event");
+        event(&cluster, name, time).await;
     }
     // Two hours from now.
     cluster.controllers_with(Warp::env(Duration::from_secs(7200), 1), Options::default());
     cluster.until_gone::<Event>(NS, "old").await;
     assert!(events.find("counted").await.expect("reads").is_some());
+    cluster.stop().await;
+}
+
+/// Lets sweeps come until one has taken an event, and less than an hour pass for it.
+async fn swept(cluster: &TestCluster, clock: &ManualClock, name: &str) {
+    let events = cluster.client.namespaced::<Event>(NS);
+    let looks = AtomicU32::new(0);
+    until_async(&format!("{name} is swept"), SOON, || async {
+        // A sweep comes five minutes after the one before, which may not be over yet.
+        let looked = looks.fetch_add(1, Ordering::Relaxed);
+        if looked % 20 == 0 && looked < 100 {
+            clock.advance(Duration::from_secs(301));
+        }
+        let found = events.find(name).await.map_err(|error| error.to_string())?;
+        check(found.is_none(), format!("{found:?}"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_takes_no_event_and_keeps_none() {
+    let mut cluster = TestCluster::start().await;
+    let events = cluster.client.namespaced::<Event>(NS);
+    // Events are created by the server's clock, which is the machine's.
+    let began = Timestamp::now();
+    let day = Duration::from_secs(86_400);
+    let (env, clock) = Env::manual(began + Duration::from_secs(7_200), 7);
+    event(&cluster, "news", &(began + Duration::from_secs(7_200)).to_string()).await;
+    event(&cluster, "first", &began.to_string()).await;
+    cluster.controllers_with(env, Options::default());
+    swept(&cluster, &clock, "first").await;
+    clock.set(began + day);
+    event(&cluster, "second", &began.to_string()).await;
+    swept(&cluster, &clock, "second").await;
+    assert!(events.find("news").await.expect("reads").is_some(), "a day on the wall is no day");
+    clock.set(began);
+    clock.advance(Duration::from_secs(3_600));
+    swept(&cluster, &clock, "news").await;
     cluster.stop().await;
 }

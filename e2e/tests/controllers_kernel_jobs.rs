@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use claw_client::{
     Client, Delta, ResourceRef, Verb,
-    request::{DeleteOptions, ListOptions, PatchKind},
+    request::{DeleteOptions, ListOptions, PatchKind, Propagation},
 };
 use claw_controllers::kernel_job::KernelJobs;
 use claw_e2e::{
@@ -15,13 +15,14 @@ use claw_e2e::{
     wait::{SOON, check, until_async},
 };
 use claw_runtime::{Env, Leadership, Runtime, conditions};
-use claw_schemas::api::{JOB_LABEL, KernelJob, KernelJobStatus};
+use claw_schemas::api::{JOB_FINALIZER, JOB_LABEL, KernelJob, KernelJobStatus};
 use claw_testing::{TestCluster, object};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 const NS: &str = "default";
+const HELD: &str = "example.com/held";
 
 async fn create(cluster: &TestCluster, name: &str, more: Value) {
     let mut spec = json!({
@@ -93,6 +94,24 @@ async fn end(cluster: &TestCluster, pod: &Pod, complete: bool) {
     let pods = cluster.client.namespaced::<Pod>(NS);
     let name = pod.metadata.name.as_deref().expect("pods have names");
     pods.patch(name, Some("status"), PatchKind::Merge, &patch).await.expect("the pod is there");
+}
+
+/// A node takes its time to end a pod; here a finalizer beside that of the pod's job does.
+async fn hold(cluster: &TestCluster, pod: &str) {
+    change_finalizers(cluster, pod, &json!({"finalizers": [HELD]})).await;
+}
+
+async fn free(cluster: &TestCluster, pod: &str) {
+    change_finalizers(cluster, pod, &json!({"$deleteFromPrimitiveList/finalizers": [HELD]})).await;
+}
+
+async fn change_finalizers(cluster: &TestCluster, pod: &str, metadata: &Value) {
+    let pods = cluster.client.namespaced::<Pod>(NS);
+    pods.patch(pod, None, PatchKind::Strategic, &json!({"metadata": metadata})).await.expect("a valid patch");
+}
+
+fn is_kept(pod: &Pod) -> bool {
+    pod.metadata.finalizers.iter().flatten().any(|name| name == JOB_FINALIZER)
 }
 
 /// Every first try's device fails, every other is complete.
@@ -214,6 +233,11 @@ async fn survives_a_death(dies_at: u64) -> bool {
         let name = pod.metadata.name.expect("pods have names");
         cluster.client.namespaced::<Pod>(NS).delete(&name, DeleteOptions::default()).await.expect("deletes");
     }
+    until_async("they are gone", SOON, || async {
+        let left = pods_of(&cluster, "sum").await.len();
+        check(left == 0, left)
+    })
+    .await;
     create(&cluster, "later", json!({})).await;
     worked_until_complete(&cluster, "later").await;
     assert_eq!((pods_of(&cluster, "sum").await.len(), job(&cluster, "sum").await.status), (0, done.status));
@@ -278,17 +302,15 @@ async fn a_job_made_anew_under_its_name_waits_until_the_pods_of_the_old_one_are_
     cluster.controllers();
     create(&cluster, "sum", json!({})).await;
     let old = cluster.until("its pod is seen", NS, "sum", has_begun(0)).await;
-    let (jobs, pods) = (cluster.client.namespaced::<KernelJob>(NS), cluster.client.namespaced::<Pod>(NS));
-    let held = json!({"metadata": {"finalizers": ["example.com/held"]}});
-    pods.patch("sum-0", None, PatchKind::Merge, &held).await.expect("a valid patch");
+    let jobs = cluster.client.namespaced::<KernelJob>(NS);
+    hold(&cluster, "sum-0").await;
     jobs.delete("sum", DeleteOptions::default()).await.expect("deletes");
     cluster.until_gone::<KernelJob>(NS, "sum").await;
     create(&cluster, "sum", json!({})).await;
     let going = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
     cluster.until("the old pod goes", NS, "sum-0", going).await;
     cluster.until("a try is entered", NS, "sum", |job: &KernelJob| !status(job).attempts.is_empty()).await;
-    let free = json!({"metadata": {"finalizers": null}});
-    pods.patch("sum-0", None, PatchKind::Merge, &free).await.expect("a valid patch");
+    free(&cluster, "sum-0").await;
     let new = cluster.until("its own pod is seen", NS, "sum", has_begun(0)).await;
     assert_ne!(status(&new).attempts[0].uid, status(&old).attempts[0].uid);
     cluster.stop().await;
@@ -342,9 +364,7 @@ async fn an_evicted_pod_costs_nothing_and_a_deleted_one_a_try() {
                 pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
             })
             .await;
-        // A node takes its time to end a pod; here a finalizer does.
-        let held = json!({"metadata": {"finalizers": ["example.com/held"]}});
-        pods.patch(&name, None, PatchKind::Merge, &held).await.expect("a valid patch");
+        hold(&cluster, &name).await;
         if expected == "Disrupted" {
             let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NS}});
             let target =
@@ -357,8 +377,7 @@ async fn an_evicted_pod_costs_nothing_and_a_deleted_one_a_try() {
         } else {
             pods.delete(&name, DeleteOptions::default()).await.expect("deletes");
         }
-        let free = json!({"metadata": {"finalizers": null}});
-        pods.patch(&name, None, PatchKind::Merge, &free).await.expect("a valid patch");
+        free(&cluster, &name).await;
         let ended = move |job: &KernelJob| status(job).attempts[number].end_time.is_some();
         let said = cluster.until("the try ended", NS, "sum", ended).await;
         assert_eq!(reason_of(&said, number).as_deref(), Some(expected));
@@ -369,6 +388,60 @@ async fn an_evicted_pod_costs_nothing_and_a_deleted_one_a_try() {
         conditions::find(&said.conditions, "Failed").expect("it is there").reason,
         "BackoffLimitExceeded"
     );
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_completed_and_was_deleted_while_nobody_looked_is_not_calculated_again() {
+    let mut cluster = TestCluster::start().await;
+    let wrong = observe(&mut cluster);
+    let (env, away) = (Env::real(), CancellationToken::new());
+    let client = cluster.client_for("first");
+    Runtime::start(client, env.clone(), "first", Leadership::unchallenged(), away.clone()).spawn(KernelJobs);
+    create(&cluster, "sum", json!({})).await;
+    cluster.until("its pod is seen", NS, "sum", has_begun(0)).await;
+    away.cancel();
+    env.join().await;
+
+    let pods = cluster.client.namespaced::<Pod>(NS);
+    end(&cluster, &pods.get("sum-0").await.expect("it is there"), true).await;
+    let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+    pods.delete("sum-0", now).await.expect("deletes");
+    let kept = pods.get("sum-0").await.expect("what it has to say was not heard yet");
+    assert!(is_kept(&kept) && kept.metadata.deletion_timestamp.is_some(), "{kept:?}");
+
+    cluster.run(KernelJobs);
+    let done = cluster.until("it is complete", NS, "sum", is("Complete")).await;
+    assert_eq!((status(&done).attempts.len(), reason_of(&done, 0)), (1, None));
+    assert_eq!(status(&done).outputs[0].values, ["2", "4"]);
+    cluster.until_gone::<Pod>(NS, "sum-0").await;
+    assert_eq!(*wrong.lock().expect("no panic"), [""; 0]);
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_pod_is_held_up_for_a_job_that_goes() {
+    let mut cluster = TestCluster::start().await;
+    cluster.controllers();
+    let (jobs, pods) = (cluster.client.namespaced::<KernelJob>(NS), cluster.client.namespaced::<Pod>(NS));
+    for (name, propagation) in [
+        ("background", Propagation::Background),
+        ("foreground", Propagation::Foreground),
+        ("orphan", Propagation::Orphan),
+    ] {
+        create(&cluster, name, json!({})).await;
+        cluster.until("its pod is seen", NS, name, has_begun(0)).await;
+        let pod = format!("{name}-0");
+        assert!(is_kept(&pods.get(&pod).await.expect("it is there")), "{name}");
+        let options = DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
+        jobs.delete(name, options).await.expect("deletes");
+        cluster.until_gone::<KernelJob>(NS, name).await;
+        if propagation == Propagation::Orphan {
+            cluster.until("it is nobody's", NS, &pod, |pod: &Pod| !is_kept(pod)).await;
+            pods.delete(&pod, DeleteOptions::default()).await.expect("it stayed");
+        }
+        cluster.until_gone::<Pod>(NS, &pod).await;
+    }
     cluster.stop().await;
 }
 

@@ -67,7 +67,7 @@ fn a_rule_says_what_it_would_do(kubectl: &Kubectl) {
 
 fn hello_answers_from_three_pods(kubectl: &Kubectl) {
     let file = example("hello.yaml");
-    kubectl.ok(&["rollout", "status", "deployment/hello", "--timeout=180s"]);
+    kubectl.ok(&["rollout", "status", "deployment/hello", "--timeout=600s"]);
     assert_eq!(field(kubectl, "deployment/hello", "{.status.readyReplicas}"), "3");
     let addresses =
         kubectl.ok(&["get", "pods", "-l", "app=hello", "-o", "jsonpath={.items[*].status.podIP}"]);
@@ -152,11 +152,11 @@ fn a_crashing_container_is_restarted_and_its_last_words_are_kept(kubectl: &Kubec
 fn a_kind_of_ones_own_is_served(kubectl: &Kubectl) {
     let (definition, object) = (example("custom-kind/definition.yaml"), example("custom-kind/object.yaml"));
     kubectl.ok(&["apply", "-f", &definition]);
-    kubectl.ok(&["wait", "--for=condition=Established", "crd/datasets.data.example.com", "--timeout=60s"]);
+    kubectl.ok(&["wait", "--for=condition=Established", "crd/datasets.data.example.com", "--timeout=600s"]);
     assert_eq!(kubectl.ok(&["apply", "-f", &object]), "dataset.data.example.com/books created\n");
     assert_eq!(kubectl.ok(&["apply", "-f", &object]), "dataset.data.example.com/books unchanged\n");
     assert_eq!(field(kubectl, "dset/books", "{.spec.format} {.spec.copies}"), "parquet 1");
-    kubectl.ok(&["delete", "-f", &definition, "--timeout=60s"]);
+    kubectl.ok(&["delete", "-f", &definition, "--timeout=600s"]);
     kubectl.finds_no_kind("datasets");
 }
 

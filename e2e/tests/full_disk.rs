@@ -36,11 +36,12 @@ async fn a_full_disk_loses_nothing_and_is_recovered_from() {
     for (name, policy) in [("writer", "Always"), ("victim", "Never"), ("leaver", "Always")] {
         kubectl.ok_with(&["apply", "-f", "-"], &pod(name, policy));
     }
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s"]);
-    let writer = process(&cluster, "writer").expect("it runs");
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=600s"]);
+    // They are told as started a moment before they are what they are to be.
+    let [writer, victim] = ["writer", "victim"]
+        .map(|name| wait::until(name, wait::SOON, || process(&cluster, name).ok_or("it does not run")));
 
     disk.fill();
-    let victim = process(&cluster, "victim").expect("it runs");
     kill(Pid::from_raw(victim), Signal::SIGKILL).expect("root may");
     let end = becomes(&http, "victim", |pod| {
         let end = pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
@@ -64,7 +65,7 @@ async fn a_full_disk_loses_nothing_and_is_recovered_from() {
         wait::check(said.contains("No space left on device"), said)
     });
     assert!(process(&cluster, "late").is_none(), "it did not start");
-    kubectl.ok(&["delete", "pod", "leaver", "--timeout=120s"]);
+    kubectl.ok(&["delete", "pod", "leaver", "--timeout=600s"]);
     disk.fill();
     // The agent starts on a full disk, too.
     cluster.node("worker").kill();
@@ -76,13 +77,13 @@ async fn a_full_disk_loses_nothing_and_is_recovered_from() {
     let said = || kubectl.run(&["logs", "writer"]).success().map(|text| lines(&text, "writer"));
     let before = wait::until("its log can be read", wait::LATER, said);
     disk.free();
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/late", "--timeout=180s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/late", "--timeout=600s"]);
     wait::until("the log goes on", wait::LATER, || {
         let now = said()?;
         wait::check(now > before + 20, format!("{now} lines after {before}"))
     });
     assert_eq!(process(&cluster, "writer"), Some(writer), "what runs goes on");
-    kubectl.ok(&["delete", "pod", "--all", "--timeout=120s"]);
+    kubectl.ok(&["delete", "pod", "--all", "--timeout=600s"]);
     cluster.node("worker").stop();
 }
 

@@ -4,6 +4,7 @@ use std::{fs, time::Duration};
 
 use claw_e2e::{
     Cluster, Kubectl, Options, host,
+    kubectl::Background,
     need::{self, Need},
     wait::{self, check},
 };
@@ -109,8 +110,10 @@ fn the_example_comes_to_figures_and_results() {
     assert_eq!(attempts(&job), [("attention-0", "")]);
     let table = kubectl.ok(&["get", "kerneljobs"]);
     assert!(table.contains("Complete") && table.contains("cpu"), "{table}");
-    let events = kubectl.ok(&["get", "events"]);
-    assert!(events.contains("Created pod: attention-0") && events.contains("Job completed"), "{events}");
+    wait::until("events tell of it", wait::LATER, || {
+        let events = kubectl.ok(&["get", "events"]);
+        check(events.contains("Created pod: attention-0") && events.contains("Job completed"), events)
+    });
     kubectl.ok(&["delete", "kerneljob", "attention"]);
     wait::until("its pod is gone", wait::LATER, || {
         let pods = kubectl.ok(&["get", "pods", "-o", "name"]);
@@ -211,6 +214,56 @@ fn a_server_that_is_killed_in_the_middle_changes_nothing() {
     assert_eq!(job["status"]["attempts"][0]["uid"], before["status"]["attempts"][0]["uid"]);
     let label = format!("clawbernetes.io/kernel-job={name}");
     assert_eq!(kubectl.ok(&["get", "pods", "-l", &label, "-o", "name"]), format!("pod/{pod}\n"));
+}
+
+#[test]
+fn a_pod_that_is_deleted_while_the_controllers_are_away_is_not_calculated_again() {
+    let story = "a_pod_that_is_deleted_while_the_controllers_are_away_is_not_calculated_again";
+    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    let mut cluster = Cluster::start(Options::server());
+    cluster.join_node("worker", &[]);
+    let found = RUNS.iter().find_map(|runs| deleted_while_they_are_away(&cluster, *runs));
+    let (job, _controllers) = found.expect("some job is long enough");
+    let pod = format!("{}-0", job["metadata"]["name"].as_str().unwrap_or_default());
+    assert_eq!(attempts(&job), [(pod.as_str(), "")]);
+    assert_eq!(job["status"]["figures"]["runs"], job["spec"]["runs"]);
+    let kubectl = cluster.kubectl();
+    wait::until("its pod is gone", wait::LATER, || {
+        let found = kubectl.ok(&["get", "pod", &pod, "--ignore-not-found", "-o", "name"]);
+        check(found.is_empty(), found)
+    });
+}
+
+/// A job whose pod was complete and deleted while no controller ran, as the next ones find it, and these; none where it was complete
+/// before they had gone.
+fn deleted_while_they_are_away(cluster: &Cluster, runs: u32) -> Option<(Value, Background)> {
+    let (kubectl, name) = (cluster.kubectl(), format!("long-{runs}"));
+    let controllers = |log: &str| {
+        let log = cluster.scratch().join(format!("{log}-{runs}.log"));
+        Background::start(cluster.cli().arg("controllers"), &log)
+    };
+    let first = controllers("first");
+    seen_at_work(&kubectl, &name, runs)?;
+    drop(first);
+    if condition(&job(&kubectl, &name).expect("it is there"), "Complete").is_some() {
+        return None;
+    }
+    let pod = format!("{name}-0");
+    let phase = "jsonpath={.status.phase}";
+    wait::until("its worker has ended", JOB, || {
+        let phase = kubectl.ok(&["get", "pod", &pod, "-o", phase]);
+        check(phase == "Succeeded", phase)
+    });
+    kubectl.ok(&["delete", "pod", &pod, "--wait=false"]);
+    assert_eq!(
+        kubectl.ok(&["get", "pod", &pod, "-o", phase]),
+        "Succeeded",
+        "what it has to say was not heard"
+    );
+    let second = controllers("second");
+    Some((until_complete(&kubectl, &name), second))
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn up_rm_leaves_nothing_behind() {
         "-f",
         &claw_e2e::binary::workspace().join("examples/hello.yaml").to_string_lossy(),
     ]);
-    kubectl.ok(&["rollout", "status", "deployment/hello", "--timeout=180s"]);
+    kubectl.ok(&["rollout", "status", "deployment/hello", "--timeout=600s"]);
     assert!(!host::processes(cluster.scratch()).is_empty(), "containers run");
     assert_eq!(cluster.stop(), 0, "log:\n{}", cluster.log_tail());
     assert_eq!(host::processes(cluster.scratch()), [], "processes");

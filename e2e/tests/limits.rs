@@ -32,7 +32,7 @@ fn memory_over_the_limit_is_killed_and_named_and_cpu_over_the_limit_is_throttled
     let table = kubectl.ok(&["get", "pod", "hungry"]);
     assert!(table.contains("OOMKilled"), "`get` says why: {table}");
 
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/busy", "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/busy", "--timeout=600s"]);
     let uid = kubectl.ok(&["get", "pod", "busy", "-o", "jsonpath={.metadata.uid}"]);
     wait::until("the kernel throttles the busy one", wait::SOON, || {
         let throttled: u64 = cpu_stats(&uid).iter().map(|stat| throttled_periods(stat)).sum();

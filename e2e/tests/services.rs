@@ -5,22 +5,31 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     path::PathBuf,
     process::Command,
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use claw_e2e::{
     Cluster, Kubectl, Options,
     binary::workspace,
+    host,
     need::{self, Need},
     netns, wait,
 };
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::json;
 
 /// Two servers, one of them shy: it answers, and is never ready.
@@ -106,15 +115,21 @@ fn services_lead_to_their_pods_and_go_on_while_the_agent_is_away() {
     let warned = kubectl.run(&["apply", "-f", &example.to_string_lossy()]);
     assert!(warned.stderr.is_empty(), "nothing is missing: {}", warned.stderr);
     kubectl.ok_with(&["apply", "-f", "-"], STICKY);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod", "-l", "app=echo", "--timeout=180s"]);
-    // Both are there from its first call on.
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod", "-l", "app=echo", "--timeout=600s"]);
+    // Both answer from its first call on.
+    let echo = address(&kubectl, "echo");
+    for who in ["echo-light", "echo-heavy"] {
+        wait::until(&format!("{who} is led to"), wait::LATER, || {
+            let answer = get((echo, 80)).map_err(|error| error.to_string())?;
+            wait::check(answer.contains(who), answer)
+        });
+    }
     kubectl.ok(&["delete", "pod", "caller", "--now"]);
     kubectl.ok(&["apply", "-f", &example.to_string_lossy()]);
     for pod in ["at-the-host", "greedy", "on-the-host"] {
-        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=180s"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=600s"]);
     }
     a_pod_calls_by_name_and_weights_decide_who_answers(&kubectl);
-    let echo = address(&kubectl, "echo");
     the_host_calls(&kubectl, echo);
     pods_call(&cluster, &kubectl, echo);
     pods_are_told_of_services(&kubectl, echo);
@@ -133,6 +148,111 @@ fn services_lead_to_their_pods_and_go_on_while_the_agent_is_away() {
     assert!(traces(&bridge).iter().all(|trace| trace.contains(&bridge)), "{:?}", traces(&bridge));
     cluster.stop();
     assert!(!traces(&bridge).iter().any(|trace| trace.contains(&bridge)), "{:?}", traces(&bridge));
+}
+
+/// A pod, and a name for it to ask for.
+const ASKS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: named}
+spec: {selector: {app: nobody}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: asks}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "clawbernetes.io/toolbox", args: [sleep, "1000000"]}]
+"#;
+
+const NAME: &str = "named.default.svc.cluster.local";
+
+#[test]
+fn names_and_the_api_server_wait_for_the_next_agent_when_one_dies() {
+    let story = "names_and_the_api_server_wait_for_the_next_agent_when_one_dies";
+    if !need::all(story, &[Need::Root, Need::Kubectl, Need::Networks]) {
+        return;
+    }
+    netns::move_out();
+    let mut cluster = Cluster::start(Options::up(0));
+    cluster.join_node("worker", &[]);
+    let kubectl = cluster.kubectl();
+    kubectl.ok_with(&["apply", "-f", "-"], ASKS);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/asks", "--timeout=180s"]);
+    let gateway = Ipv4Addr::from_bits(address_of_pod(&kubectl, "asks").to_bits() & 0xffff_ff00 | 1);
+    let uid = kubectl.ok(&["get", "pod", "asks", "-o", "jsonpath={.metadata.uid}"]);
+    let network = cluster.scratch().join(format!("worker/node/pods/{uid}/ns/net"));
+    wait::until("the name is known", wait::LATER, || {
+        let found = ask(gateway, NAME).map_err(|error| error.to_string())?;
+        wait::check(found == (0, 1), format!("{found:?}"))
+    });
+
+    let answers = Arc::new(AtomicUsize::new(0));
+    let (asking, asked) = mpsc::channel::<()>();
+    let resolver = {
+        let (network, answers) = (network.clone(), Arc::clone(&answers));
+        thread::spawn(move || {
+            inside(network, move || {
+                while asked.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                    assert_eq!(resolve(gateway, NAME).expect("nobody refuses"), (0, 1));
+                    answers.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        })
+    };
+    for round in 0..5 {
+        cluster.node("worker").kill();
+        let (waiting, who) = mpsc::channel();
+        inside(network.clone(), move || {
+            let api = TcpStream::connect((Ipv4Addr::new(10, 96, 0, 1), 443))
+                .expect("the way to the API server is open");
+            let mut dns = TcpStream::connect((gateway, 53)).expect("DNS is there by TCP");
+            let question = question(NAME);
+            dns.write_all(&[&u16::try_from(question.len()).unwrap().to_be_bytes(), &question[..]].concat())
+                .unwrap();
+            waiting.send((api, dns)).unwrap();
+        });
+        let (mut api, mut dns) = who.recv().unwrap();
+        cluster.node("worker").start();
+        let mut answer = [0; 14];
+        dns.set_read_timeout(Some(wait::SOON)).unwrap();
+        dns.read_exact(&mut answer).expect("the next agent answers");
+        assert_eq!(code_and_count(&answer[2..]), (0, 1));
+        // What is no TLS the server ends, in one way or another.
+        api.set_read_timeout(Some(wait::SOON)).unwrap();
+        api.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        match api.read_to_end(&mut Vec::new()) {
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{round}: the server was asked")
+            }
+        }
+        let before = answers.load(Ordering::Relaxed);
+        wait::until("names are found", wait::SOON, || {
+            wait::check(answers.load(Ordering::Relaxed) > before || resolver.is_finished(), "no answer")
+        });
+    }
+    drop(asking);
+    resolver.join().expect("every name was found, by every question");
+    let kubectl_inside = kubectl.clone();
+    inside(network, move || {
+        let version = kubectl_inside.run(&["--server", "https://10.96.0.1", "get", "--raw", "/version"]);
+        assert!(version.stdout.contains("gitVersion"), "{version:?}");
+    });
+
+    // Who holds the sockets may be killed, too, as long as an agent is there.
+    let holder = || {
+        let all = host::processes(cluster.scratch()).into_iter();
+        let mut found = all.filter(|(_, line)| line.contains("__clawbernetes-socket-holder"));
+        found.next().map(|(pid, _)| pid)
+    };
+    let first = holder().expect("somebody holds the sockets");
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    wait::until("another holds them", wait::SOON, || {
+        wait::check(holder().is_some_and(|now| now != first), format!("{:?}", holder()))
+    });
+    assert_eq!(resolve(gateway, NAME).unwrap(), (0, 1));
+    kubectl.ok(&["delete", "pod", "asks"]);
 }
 
 /// Tables of rules, and links, as the machine has them.
@@ -273,9 +393,11 @@ fn what_becomes_unready_is_left_out(kubectl: &Kubectl, echo: Ipv4Addr) {
         let only = answers.len() == 20 && answers.iter().all(|answer| answer.contains("echo-light"));
         wait::check(only, format!("{answers:?}"))
     });
-    let said =
-        kubectl.ok(&["get", "endpoints", "echo", "-o", "jsonpath={.subsets[*].notReadyAddresses[*].ip}"]);
-    assert_eq!(said, heavy.to_string());
+    wait::until("the older form of endpoints says so, too", wait::LATER, || {
+        let path = "jsonpath={.subsets[*].notReadyAddresses[*].ip}";
+        let said = kubectl.ok(&["get", "endpoints", "echo", "-o", path]);
+        wait::check(said == heavy.to_string(), said)
+    });
 }
 
 /// A client of UDP that asks and asks is led to whoever took over, although the kernel never had time to forget who was asked.
@@ -285,7 +407,7 @@ fn udp_goes_where_somebody_is(kubectl: &Kubectl) {
             "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "image": "clawbernetes.io/toolbox",
                 "args": ["parrot", "--protocol", "udp"]}]}});
         kubectl.ok_with(&["apply", "-f", "-"], &pod.to_string());
-        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=180s"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=600s"]);
     };
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "birds"},
         "spec": {"selector": {"app": "bird"}, "ports": [{"port": 7000, "protocol": "UDP"}]}});
@@ -354,19 +476,41 @@ fn get_path(address: (Ipv4Addr, u16), path: &str) -> std::io::Result<String> {
 }
 
 /// Code and number of answers to a question for addresses. A packet may be lost.
-fn ask(server: Ipv4Addr, name: &str) -> std::io::Result<(u8, u16)> {
+fn ask(server: Ipv4Addr, name: &str) -> io::Result<(u8, u16)> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // So that it is told when it is refused.
+    socket.connect((server, 53))?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.send(&question(name))?;
+    let mut answer = [0; 1500];
+    let length = socket.recv(&mut answer)?;
+    Ok(code_and_count(&answer[..length]))
+}
+
+/// As resolvers do: what nobody answers is asked again.
+fn resolve(server: Ipv4Addr, name: &str) -> io::Result<(u8, u16)> {
+    let start = Instant::now();
+    loop {
+        match ask(server, name) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && start.elapsed() < wait::SOON => {}
+            last => return last,
+        }
+    }
+}
+
+/// For the addresses of a name.
+fn question(name: &str) -> Vec<u8> {
     let mut query = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         query.push(u8::try_from(label.len()).unwrap());
         query.extend(label.bytes());
     }
     query.extend([0, 0, 1, 0, 1]);
-    socket.send_to(&query, (server, 53))?;
-    let mut answer = [0; 1500];
-    socket.recv(&mut answer)?;
-    Ok((answer[3] & 15, u16::from_be_bytes([answer[6], answer[7]])))
+    query
+}
+
+fn code_and_count(answer: &[u8]) -> (u8, u16) {
+    (answer[3] & 15, u16::from_be_bytes([answer[6], answer[7]]))
 }
 
 /// Runs something in a network namespace, in a thread of its own.

@@ -194,12 +194,13 @@ async fn a_server_that_stops_hands_its_last_spans_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_away_is_said_once_and_hinders_nobody() {
-    // Bound and dropped: nobody listens on this port now.
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+    // Taken, so that nobody else gets it, and not listened on.
+    let taken = tokio::net::TcpSocket::new_v4().expect("a socket");
+    taken.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let port = taken.local_addr().expect("it is bound").port();
     let mut cluster = tokio::task::block_in_place(|| up(&format!("http://127.0.0.1:{port}")));
     let http = Http::admin(&cluster);
-    let told = |cluster: &Cluster| cluster.log_tail().matches("traces are lost").count();
+    let told = |cluster: &Cluster| cluster.log().matches("traces are lost").count();
     http.post(MAPS, &json!({"metadata": {"name": "one"}})).await.expect("it is stored");
     wait::until_async("the loss is told", LIMIT, async || {
         wait::check(told(&cluster) > 0, cluster.log_tail())

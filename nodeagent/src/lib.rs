@@ -20,6 +20,7 @@ pub mod rootless;
 pub mod runtime;
 pub mod services;
 pub mod shim;
+pub mod sockets;
 mod tree;
 
 pub use agent::{Agent, AgentConfig};

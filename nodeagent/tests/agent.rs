@@ -268,7 +268,7 @@ fn with_container(name: &str, policy: &str, container: serde_json::Value) -> Pod
 async fn assert_clean(machine: &Machine) {
     let pods = machine.root.path().join("pods");
     assert_eq!(std::fs::read_dir(pods).unwrap().count(), 0, "records are left");
-    assert_eq!(machine.leftovers(), Default::default());
+    machine.nothing_is_left().await;
 }
 
 async fn records_gone(machine: &Machine) {
@@ -293,11 +293,12 @@ async fn a_pod_becomes_ready_serves_and_goes_without_a_trace() {
     assert_eq!(status.phase.as_deref(), Some("Running"));
     assert!(status.pod_ip.is_some() && status.host_ip.as_deref() == Some("127.0.0.1"));
     server.until("heartbeats come", |server| server.heartbeats > 2).await;
-    for reason in ["Pulled", "Created", "Started"] {
-        assert!(server.reasons().contains(&reason), "{reason} is missing in {:?}", server.reasons());
-    }
+    let reasons = ["Pulled", "Created", "Started"];
+    server
+        .until("events say so", |server| reasons.iter().all(|reason| server.reasons().contains(reason)))
+        .await;
     server.delete(&web).await;
-    assert!(server.reasons().contains(&"Killing"));
+    server.until("an event says that it was ended", |server| server.reasons().contains(&"Killing")).await;
     records_gone(&machine).await;
     server.stop().await;
     assert_clean(&machine).await;

@@ -22,5 +22,6 @@ pub fn work_if_asked() -> Option<ExitCode> {
     let mut place = |usual: &str| arguments.next().map_or_else(|| Path::new(usual).to_owned(), PathBuf::from);
     let (order, report) = (place(places::ORDER), place(LAST_WORDS));
     let given = std::env::var(VULKAN_DEVICES).ok().and_then(|uuids| Given::parse(&uuids));
-    Some(claw_compute::worker::main(&order, &report, given.as_ref()))
+    let kept = Some(Path::new(places::KEPT)).filter(|folder| folder.is_dir());
+    Some(claw_compute::worker::main(&order, &report, given.as_ref(), kept))
 }

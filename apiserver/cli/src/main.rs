@@ -36,9 +36,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Containers' shims and the holders of namespaces are this same program. They must be single-threaded, so they go first.
+    // Containers' shims and the holders of namespaces and of sockets are this same program. They must be single-threaded, so they
+    // go first.
     claw_nodeagent::shim::run_if_asked();
     claw_nodeagent::rootless::hold_if_asked();
+    claw_nodeagent::sockets::hold_if_asked();
     if let Some(code) = kernel_worker::work_if_asked() {
         return code;
     }

@@ -256,8 +256,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_named_with_what_to_check() {
-        // Bound and dropped: nobody listens on this port now.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Taken, so that nobody else gets it, and not listened on.
+        let taken = tokio::net::TcpSocket::new_v4().unwrap();
+        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = taken.local_addr().unwrap().port();
         let endpoint = Endpoint::new(format!("http://127.0.0.1:{port}"));
         let error = HttpTransport::new(&endpoint).unwrap().get_raw("/version").await.unwrap_err();
         assert!(error.is_retryable());

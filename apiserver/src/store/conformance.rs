@@ -7,7 +7,7 @@ use tokio::{task::JoinSet, time::timeout};
 use super::{Change, Draft, Event, Expect, Key, Revision, Store, StoreError, Watch, Write};
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Runs the suite; `$open` is an expression that gives a guard (kept until the end) and a fresh store.
 macro_rules! conformance {

@@ -1,6 +1,6 @@
 //! What strangers can do to the port before they are anybody.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
 use tokio::{
@@ -10,13 +10,16 @@ use tokio::{
 
 use crate::support::{TestServer, soon};
 
+/// After which the server hangs up on who has not said hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+
 /// The beginning of a TLS record that promises 512 bytes of ClientHello and brings 2.
 const HALF_A_HELLO: [u8; 7] = [0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00];
 
 #[tokio::test]
 async fn half_a_hello_and_idle_connections_do_not_stop_the_service() {
     let server = TestServer::start().await;
-    let mut open = Vec::new();
+    let (mut open, began) = (Vec::new(), Instant::now());
     for at in 0..200 {
         let mut stream = TcpStream::connect(server.server.address()).await.unwrap();
         if at % 2 == 0 {
@@ -25,11 +28,11 @@ async fn half_a_hello_and_idle_connections_do_not_stop_the_service() {
         open.push(stream);
     }
     soon("an answer", server.client().all::<Namespace>().get("default")).await.unwrap();
-    // They are still there: it is not that they were turned away.
+    // They are still there: it is not that they were turned away. On a slow machine their time may be over.
     for stream in &mut open {
         let mut byte = [0];
         let silent = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut byte)).await;
-        assert!(silent.is_err(), "the connection was closed");
+        assert!(silent.is_err() || began.elapsed() >= HELLO_LIMIT, "the connection was closed");
     }
     soon("a stop in spite of them", server.server.shutdown()).await;
 }

@@ -173,9 +173,13 @@ async fn a_silent_node_becomes_unknown_and_comes_back_when_it_speaks() {
     eventually("silence again", unknown).await;
 
     drop(agent);
-    let mut agent = Agent::dial(&*link, "gpu-02", "another", json!({})).await.unwrap();
-    agent.welcome().await.unwrap();
-    assert_eq!(readiness(&client, "gpu-02").await.unwrap().0, "True");
+    // Whoever says no more after that is silent again before a slow test has looked.
+    eventually("the return of another session", || async {
+        let mut agent = Agent::dial(&*link, "gpu-02", "another", json!({})).await.unwrap();
+        agent.welcome().await.unwrap();
+        back().await
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -184,11 +188,17 @@ async fn a_node_of_an_earlier_run_that_does_not_return_becomes_unknown() {
     let (agent, _) = Agent::connect(&*first.server.node_link("gpu-02"), "gpu-02").await;
     first.server.shutdown().await;
     drop(agent);
-    let mut config = claw_apiserver::Config::new(first.dir.path(), "127.0.0.1:0".parse().unwrap());
-    config.node_grace = Duration::from_millis(400);
-    let second = TestServer { server: claw_apiserver::Server::start(config).await.unwrap(), dir: first.dir };
-    let client = second.client();
-    assert_eq!(readiness(&client, "gpu-02").await.unwrap().0, "True", "not before its grace period is over");
+    let again = async |dir: tempfile::TempDir, node_grace| {
+        let mut config = claw_apiserver::Config::new(dir.path(), "127.0.0.1:0".parse().unwrap());
+        config.node_grace = node_grace;
+        TestServer { server: claw_apiserver::Server::start(config).await.unwrap(), dir }
+    };
+    let second = again(first.dir, Duration::from_secs(3_600)).await;
+    let ready = readiness(&second.client(), "gpu-02").await.unwrap().0;
+    assert_eq!(ready, "True", "not before its grace period is over");
+    second.server.shutdown().await;
+    let third = again(second.dir, Duration::from_millis(400)).await;
+    let client = third.client();
     eventually("silence", || async {
         readiness(&client, "gpu-02").await.filter(|(status, _)| status == "Unknown")
     })

@@ -29,7 +29,7 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
 
 /// Longer than anything here takes on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// A server with a data folder of its own.
 pub struct TestServer {

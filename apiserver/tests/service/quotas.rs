@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::world::{World, bound_pod, pods, world};
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn core(plural: &str) -> ResourceRef {
     ResourceRef::collection("", "v1", plural).in_namespace("default")

@@ -288,6 +288,8 @@ pub struct Failure {
 pub enum Reason {
     /// The order cannot be carried out anywhere: a graph, an input file or an output folder that is wrong.
     BadOrder,
+    /// An output could not be written, for a reason that is the disk's or the machine's.
+    OutputFailed,
     /// An index lies outside its axis.
     IndexOutOfRange,
     /// None of the backends has a device here that can be opened.

@@ -71,6 +71,8 @@ pub enum Check {
     Determinism,
     /// Whether it keeps its speed, and its results, under load.
     Soak,
+    /// Whether it and another of the machine reach each other's memory, how quickly, and whether bytes arrive.
+    Peer,
     /// Whether it keeps up with others of its model.
     Fleet,
 }
@@ -94,9 +96,10 @@ impl Qualification {
         self.findings.iter().find(|finding| !finding.passed)
     }
 
-    /// What was measured as a rate, where more is better.
+    /// What was measured as a rate, where more is better. Not between two: some pairs have a link, and others a bus.
     fn rates(&self) -> impl Iterator<Item = (&str, f64)> {
-        let figures = self.findings.iter().flat_map(|finding| &finding.figures);
+        let own = self.findings.iter().filter(|finding| finding.check != Check::Peer);
+        let figures = own.flat_map(|finding| &finding.figures);
         figures.filter(|(name, _)| name.ends_with("PerSecond")).map(|(name, value)| (name.as_str(), *value))
     }
 }
@@ -155,6 +158,22 @@ mod tests {
             findings: vec![finding],
             seconds: 1.0,
         }
+    }
+
+    #[test]
+    fn a_pair_without_a_link_of_its_own_is_not_slow() {
+        let mut fleet: Vec<_> = (0..4).map(|number| device(number, "A", 3.0)).collect();
+        for (at, rate) in [(0, 200.0), (1, 200.0), (2, 20.0), (3, 200.0)] {
+            let figures = BTreeMap::from([("peerBytesPerSecond".to_owned(), rate)]);
+            fleet[at].findings.push(Finding {
+                check: Check::Peer,
+                passed: true,
+                words: String::new(),
+                figures,
+            });
+        }
+        compare(&mut fleet);
+        assert!(fleet.iter().all(Qualification::passed), "{fleet:#?}");
     }
 
     #[test]

@@ -36,6 +36,24 @@ pub fn say(name: &str, level: Level) -> std::io::Result<()> {
     line(&Said::Found(found))
 }
 
+/// The same for the link between two devices: what is said of it is a finding, or none where they do not reach each other.
+///
+/// # Errors
+/// As [`say`].
+pub fn say_peers(names: [&str; 2], level: Level) -> std::io::Result<()> {
+    let start = Instant::now();
+    let finding = super::peer::peer(names, &mut |check, words| {
+        let _ = line(&Said::Doing(check, words.to_owned()));
+    });
+    line(&Said::Found(Qualification {
+        device: ReportDevice { id: names.join(" and "), model: String::new() },
+        driver: None,
+        level,
+        findings: finding.into_iter().collect(),
+        seconds: start.elapsed().as_secs_f64(),
+    }))
+}
+
 fn line(said: &Said) -> std::io::Result<()> {
     let mut text = serde_json::to_vec(said)?;
     text.push(b'\n');
@@ -44,7 +62,7 @@ fn line(said: &Said) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Starts a process that calls [`say`] for this device and level, and follows it to its end. One that says nothing for so long has
+/// Starts a process that calls [`say`] or [`say_peers`] for this device and level, and follows it to its end. One that says nothing for so long has
 /// hung, and is killed.
 ///
 /// # Errors
@@ -119,19 +137,23 @@ fn objected(name: &str, level: Level, check: Check, words: String, took: Duratio
 mod tests {
     use super::*;
 
-    fn watched(script: &str) -> (Qualification, Vec<String>) {
+    /// Longer than a busy machine takes until a shell says something.
+    const PATIENCE: Duration = Duration::from_secs(300);
+
+    fn watched(script: &str, silence: Duration) -> (Qualification, Vec<String>) {
         let mut told = Vec::new();
         let mut shell = Command::new("sh");
         shell.args(["-c", script]);
         let tell = &mut |_: Check, words: &str| told.push(words.to_owned());
-        let found = watch(shell, "cuda:0", Level::Quick, Duration::from_secs(2), tell).unwrap();
+        let found = watch(shell, "cuda:0", Level::Quick, silence, tell).unwrap();
         (found, told)
     }
 
     #[test]
     fn a_process_that_dies_or_hangs_speaks_against_its_device() {
         let doing = r#"echo '{"Doing":["Memory","memory: ones"]}'"#;
-        let (dead, told) = watched(&format!("{doing}; echo noise; echo Xid 79 >&2; kill -9 $$"));
+        let script = format!("{doing}; echo noise; echo Xid 79 >&2; kill -9 $$");
+        let (dead, told) = watched(&script, PATIENCE);
         assert_eq!(told, ["memory: ones"]);
         let objection = dead.objection().expect("it died");
         assert_eq!(objection.check, Check::Memory);
@@ -140,10 +162,10 @@ mod tests {
             "{}",
             objection.words
         );
-        let (hung, _) = watched(&format!("{doing}; exec sleep 1000"));
+        let (hung, _) = watched(&format!("{doing}; exec sleep 1000"), Duration::from_secs(10));
         assert_eq!(
             hung.objection().map(|found| found.words.as_str()),
-            Some("it said nothing for 2 s while this was done: memory: ones")
+            Some("it said nothing for 10 s while this was done: memory: ones")
         );
     }
 
@@ -152,7 +174,8 @@ mod tests {
         let found =
             objected("vulkan:1", Level::Full, Check::Open, "missing".to_owned(), Duration::from_secs(1));
         let text = serde_json::to_string(&Said::Found(found.clone())).unwrap();
-        assert_eq!(watched(&format!("echo '{text}'")).0, found);
-        assert_eq!(watched(&format!("echo '{text}'; exec sleep 1000")).0, found, "nobody waits for its end");
+        assert_eq!(watched(&format!("echo '{text}'"), PATIENCE).0, found);
+        let (heard, _) = watched(&format!("echo '{text}'; exec sleep 1000"), PATIENCE);
+        assert_eq!(heard, found, "nobody waits for its end");
     }
 }

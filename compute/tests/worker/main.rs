@@ -7,6 +7,7 @@
 use claw_compute::worker;
 use claw_graph::order::{Reason, Report, State};
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ fn a_worker_if_one_is_asked_for() {
             panic!("the device was lost");
         });
     }
-    let _ = worker::main(Path::new(&order), &report, None);
+    let _ = worker::main(Path::new(&order), &report, None, None);
     unreachable!("the worker ends the process");
 }
 
@@ -58,9 +59,13 @@ struct Worker {
 
 impl Worker {
     fn start(order: &Value, variables: &[(&str, &str)]) -> Self {
+        Self::start_by(Command::new(std::env::current_exe().unwrap()), order, variables)
+    }
+
+    /// By a command that ends as this program with the arguments that are added.
+    fn start_by(mut command: Command, order: &Value, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("order"), order.to_string()).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", "a_worker_if_one_is_asked_for", "--nocapture"])
             .env(ORDER, folder.path().join("order"))
@@ -164,6 +169,57 @@ fn an_order_that_is_none_is_refused_with_the_place_of_the_mistake() {
         let (code, reason, message) = Worker::start(&order, &[]).failure();
         assert_eq!((code, reason), (Some(1), Reason::BadOrder), "{message}");
         assert!(message.contains(words), "{message} does not say {words}");
+    }
+}
+
+#[test]
+fn a_disk_that_takes_no_more_is_no_fault_of_the_order() {
+    let story = "a_disk_that_takes_no_more_is_no_fault_of_the_order";
+    // Mounts of a namespace of its own, which anybody may have, go with it.
+    let within_mounts = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-ec", script, "sh"]);
+        command
+    };
+    if !within_mounts("mount -t tmpfs none /mnt").output().is_ok_and(|done| done.status.success()) {
+        let lacks = "the right to mount in a namespace of its own";
+        assert!(
+            std::env::var_os("CLAW_TEST_NEEDS").is_none_or(|value| value != "all"),
+            "{story} must run here, but lacks {lacks}"
+        );
+        let _ = writeln!(std::io::stderr(), "SKIPPED {story}: lacks {lacks}");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let result = place.path().join("deep/product.npy");
+    for (mount, doing, reason, words) in [
+        // Room for a folder and a name, and not for 64 KiB.
+        ("mount -t tmpfs -o size=16k none $P", "writing", Reason::OutputFailed, "No space left on device"),
+        (
+            "mount -t tmpfs -o nr_inodes=1 none $P",
+            "starting",
+            Reason::OutputFailed,
+            "No space left on device",
+        ),
+        ("mount -t tmpfs -o ro none $P", "starting", Reason::OutputFailed, "Read-only file system"),
+        (
+            "mount -t tmpfs none $P; mount --bind $P $P; mount -o remount,bind,ro $P",
+            "starting",
+            Reason::BadOrder,
+            "Read-only file system",
+        ),
+        ("mount -t tmpfs none $P; touch $P/deep", "starting", Reason::BadOrder, "exists"),
+    ] {
+        let mut order = order(128, 1);
+        order["outputs"][0]["file"] = json!(result);
+        let program = std::env::current_exe().unwrap();
+        let script = format!("{mount}; exec {} \"$@\"", program.display());
+        let variables = [("P", place.path().to_str().unwrap())];
+        let mut worker = Worker::start_by(within_mounts(&script), &order, &variables);
+        let (code, found, message) = worker.failure();
+        assert_eq!((code, found), (Some(1), reason), "{mount}: {message}");
+        assert!(message.contains(words) && message.contains("output \"product\""), "{mount}: {message}");
+        assert!(worker.report().unwrap().doing.starts_with(doing), "{mount}: {:?}", worker.report());
     }
 }
 

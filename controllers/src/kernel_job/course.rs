@@ -30,6 +30,7 @@ use super::{
     attempts::{self, DEADLINE, SUSPENDED},
     made,
     outcome::{self, Cause},
+    tracking,
 };
 use crate::pods;
 
@@ -60,6 +61,7 @@ impl<'a> Course<'a> {
         if !self.is_over() {
             self.go_on();
         }
+        self.release_pods();
         self.remove_strays();
         self.status.observed_generation = self.job.metadata.generation;
         self.status.phase = Some(self.phase().to_owned());
@@ -143,13 +145,15 @@ impl<'a> Course<'a> {
     fn follow(&mut self, at: usize) {
         match self.pod_of(at) {
             Some(pod) => self.look_at(at, &pod),
-            None if self.status.attempts[at].uid.is_some() => {
-                let doing =
-                    self.status.progress.clone().map(|doing| format!(" ({doing})")).unwrap_or_default();
-                self.end(at, Cause::new("PodDeleted", format!("the pod was deleted{doing}")), None);
-            }
+            None if self.status.attempts[at].uid.is_some() => self.lose(at),
             None => self.start(at),
         }
+    }
+
+    /// Somebody has deleted the pod of a try, and it did not say how it ended.
+    fn lose(&mut self, at: usize) {
+        let doing = self.status.progress.clone().map(|doing| format!(" ({doing})")).unwrap_or_default();
+        self.end(at, Cause::new("PodDeleted", format!("the pod was deleted{doing}")), None);
     }
 
     /// The pod of a try: that of its name, or, once it was seen, that very one.
@@ -253,6 +257,9 @@ impl<'a> Course<'a> {
         if let Some(cause) = outcome::disruption(pod).filter(|_| self.noted(at).is_none()) {
             self.note(at, cause);
         }
+        if tracking::is_let_go(pod) {
+            return self.lose(at);
+        }
         if !self.is_lost(pod) {
             self.plan.look_again_after(GOING_LOOK);
             return;
@@ -281,16 +288,32 @@ impl<'a> Course<'a> {
         (attempt.reason, attempt.message) = (Some(cause.reason), Some(cause.message));
     }
 
+    /// Keeps pods no longer of which the stored status says how they ended, or which no try of it has.
+    fn release_pods(&mut self) {
+        let stored = self.job.status.as_ref().map_or(&[][..], |status| &status.attempts);
+        let open = attempts::open(stored).map(|at| &stored[at]);
+        let is_open = |pod: &Pod| {
+            open.is_some_and(|open| {
+                pod.metadata.name.as_ref() == Some(&open.pod)
+                    && (open.uid.is_none() || open.uid == pod.metadata.uid)
+            })
+        };
+        let released = self.own_pods(|pod| tracking::is_kept(pod) && !is_open(pod));
+        self.plan.actions.extend(released.iter().map(|pod| tracking::release(pod)));
+    }
+
     /// Deletes pods that the job has and that no try of it needs.
     fn remove_strays(&mut self) {
         let open = attempts::open(&self.status.attempts).map(|at| self.status.attempts[at].pod.as_str());
+        let strays = self.own_pods(|pod| pods::is_active(pod) && pod.metadata.name.as_deref() != open);
+        self.plan.actions.extend(strays.iter().map(|pod| delete(pod)));
+    }
+
+    /// Pods that the job controls and of which something holds.
+    fn own_pods(&self, holds: impl Fn(&Pod) -> bool) -> Vec<Arc<Pod>> {
         let pods = self.world.kind::<Pod>();
         let owned = pods.owned_by(self.job.metadata.uid.as_deref().unwrap_or_default());
-        let strays = owned.filter(|pod| {
-            let is_own = owner::is_controlled_by(&pod.metadata, self.job);
-            is_own && pods::is_active(pod) && pod.metadata.name.as_deref() != open
-        });
-        self.plan.actions.extend(strays.map(|pod| delete(pod)));
+        owned.filter(|pod| owner::is_controlled_by(&pod.metadata, self.job) && holds(pod)).cloned().collect()
     }
 
     fn phase(&self) -> &'static str {

@@ -10,7 +10,9 @@ use std::{collections::BTreeSet, path::Path};
 
 use claw_graph::order::Order;
 use claw_runtime::owner;
-use claw_schemas::api::{IMAGE, JOB_LABEL, KernelDevice, KernelJob, KernelJobAttempt, KernelJobSpec, places};
+use claw_schemas::api::{
+    IMAGE, JOB_FINALIZER, JOB_LABEL, KernelDevice, KernelJob, KernelJobAttempt, KernelJobSpec, places,
+};
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod, Volume},
     resource::v1::ResourceClaimTemplate,
@@ -75,6 +77,7 @@ pub fn pod(job: &KernelJob, attempt: &KernelJobAttempt, seconds_max: Option<i64>
     let claim = json!([{"name": DEVICE, "resourceClaimTemplateName": claim_template_name(job)}]);
     let mut metadata = metadata(job, attempt.pod.clone());
     metadata["labels"] = json!({JOB_LABEL: name(job)});
+    metadata["finalizers"] = json!([JOB_FINALIZER]);
     typed(json!({
         "metadata": metadata,
         "spec": {

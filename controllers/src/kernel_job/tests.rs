@@ -1,6 +1,7 @@
 //! Plans of kernel jobs, step by step: what is done, and what the status says then.
 
 mod ends;
+mod kept;
 mod made;
 mod stops;
 

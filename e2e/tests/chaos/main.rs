@@ -294,8 +294,11 @@ impl Chaos {
             );
             self.is_recorded_so(&uid, status);
         }
-        let there: BTreeSet<_> = self.machine.running().into_keys().collect();
-        assert_eq!(there, runs, "what runs on the machine, and what is said to");
+        // A run is told as started a moment before it is what it is to be.
+        wait::until("what is said to run runs on the machine, and nothing else", wait::SOON, || {
+            let there: BTreeSet<_> = self.machine.running().into_keys().collect();
+            wait::check(there == runs, format!("{there:?}, and not {runs:?}"))
+        });
     }
 
     /// What the shim recorded is what is told.

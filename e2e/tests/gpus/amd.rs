@@ -134,7 +134,7 @@ fn asks(name: &str, count: u32) -> String {
 
 fn runs(kubectl: &Kubectl, name: &str, pod: &str) {
     kubectl.ok_with(&["apply", "-f", "-"], pod);
-    kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=180s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=600s"]);
 }
 
 async fn offers(http: &Http, count: &str) {

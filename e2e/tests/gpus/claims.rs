@@ -165,14 +165,14 @@ async fn the_example_of_a_claim_does_what_it_says() {
     let kubectl = cluster.kubectl();
     let file = workspace().join("examples/gpu-claim.yaml");
     kubectl.ok(&["apply", "-f", &file.to_string_lossy()]);
-    kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/gpu-claim", "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/gpu-claim", "--timeout=600s"]);
     let said = kubectl.ok(&["logs", "gpu-claim"]);
     assert!(said.contains(&format!("{}{}", crate::VISIBLE, crate::FIRST)), "{said}");
     no_claim_is_left(&kubectl);
 }
 
 pub(super) fn ready(kubectl: &Kubectl, pod: &str) {
-    kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=180s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=600s"]);
 }
 
 fn claim_of(kubectl: &Kubectl, pod: &str) -> String {

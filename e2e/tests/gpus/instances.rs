@@ -95,7 +95,7 @@ async fn instances_of_a_gpu_are_counted_given_and_claimed_and_the_whole_is_not()
 
     for name in ["one", "two"] {
         kubectl.ok_with(&["apply", "-f", "-"], &asks(name));
-        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=180s"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=600s"]);
     }
     let parts = [gpus_of(&cluster, "one"), gpus_of(&cluster, "two")];
     assert_eq!(parts.iter().collect::<BTreeSet<_>>().len(), 2, "each has one of its own: {parts:?}");
@@ -107,10 +107,10 @@ async fn instances_of_a_gpu_are_counted_given_and_claimed_and_the_whole_is_not()
         wait::check(why.contains(&format!("1 Insufficient {SMALL}")), why)
     });
     kubectl.ok_with(&["apply", "-f", "-"], CLAIMS);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/claims", "--timeout=180s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/claims", "--timeout=600s"]);
     assert!(gpus_of(&cluster, "claims").ends_with('2'));
     kubectl.ok(&["delete", "pod", "one", "--now"]);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/three", "--timeout=180s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/three", "--timeout=600s"]);
     assert_eq!(gpus_of(&cluster, "three"), parts[0]);
 
     // What is wrong with the GPU is wrong with its instances; who runs goes on.

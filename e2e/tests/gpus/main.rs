@@ -54,7 +54,7 @@ async fn gpus_are_shown_given_kept_over_restarts_and_freed() {
 
     for name in ["one", "two"] {
         kubectl.ok_with(&["apply", "-f", "-"], &holder(name, ""));
-        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=120s"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=600s"]);
     }
     let (one, two) = (gpus_of(&cluster, "one"), gpus_of(&cluster, "two"));
     assert_eq!(BTreeSet::from([&*one, &*two]), BTreeSet::from([FIRST, SECOND]), "each has one of its own");
@@ -83,7 +83,7 @@ async fn gpus_are_shown_given_kept_over_restarts_and_freed() {
     );
 
     kubectl.ok(&["delete", "pod", "one", "--now"]);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/three", "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/three", "--timeout=600s"]);
     assert_eq!(gpus_of(&cluster, "three"), one, "what was freed is given to who waits");
     let again = slice_now(&http).await;
     assert_eq!(again["spec"]["pool"]["generation"], 1, "the same devices are no news: {again}");
@@ -97,7 +97,7 @@ async fn a_gpu_that_breaks_is_withheld_and_its_pod_goes_on() {
     let (cluster, recording, http) = with_a_worker(2).await;
     let kubectl = cluster.kubectl();
     kubectl.ok_with(&["apply", "-f", "-"], &holder("one", ""));
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/one", "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/one", "--timeout=600s"]);
     let pid = process_of(&cluster, "one");
 
     recording.change(|gpus| gpus[1]["ecc"]["uncorrected"] = 2.into());
@@ -117,7 +117,7 @@ async fn a_gpu_that_breaks_is_withheld_and_its_pod_goes_on() {
     .await;
     // Past the scheduler, which would let it wait.
     kubectl.ok_with(&["apply", "-f", "-"], &holder("forced", "nodeName: worker"));
-    kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Failed", "pod/forced", "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Failed", "pod/forced", "--timeout=600s"]);
     let said = kubectl.ok(&["get", "pod", "forced", "-o", "jsonpath={.status.reason}: {.status.message}"]);
     assert!(said.starts_with("UnexpectedAdmissionError: Pod was rejected: Allocate failed"), "{said}");
     assert!(said.contains("nvidia.com/gpu. Requested: 1, Available: 0"), "{said}");
@@ -139,7 +139,7 @@ async fn devices_that_are_taken_from_a_running_container_come_back() {
     let (cluster, _recording, _) = with_a_worker(1).await;
     let kubectl = cluster.kubectl();
     kubectl.ok_with(&["apply", "-f", "-"], &holder("one", ""));
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/one", "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/one", "--timeout=600s"]);
     let (pid, _) = container(&cluster, "one").expect("it runs");
     let Some(group) = devices_of(pid) else {
         return need::skipped(story, "version 1 of control groups");

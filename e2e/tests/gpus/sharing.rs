@@ -42,7 +42,7 @@ async fn containers_take_turns_on_a_gpu_where_its_machine_says_so() {
     let names = ["one", "two", "three", "four"];
     for name in names {
         kubectl.ok_with(&["apply", "-f", "-"], &holder(name, ""));
-        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=180s"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=600s"]);
     }
     let given: Vec<String> = names.iter().map(|name| gpus_of(&cluster, name)).collect();
     assert_eq!(given[..2].iter().map(String::as_str).collect::<BTreeSet<_>>(), [FIRST, SECOND].into());
@@ -54,11 +54,11 @@ async fn containers_take_turns_on_a_gpu_where_its_machine_says_so() {
         wait::check(why.contains("1 Insufficient nvidia.com/gpu"), why)
     });
     kubectl.ok(&["delete", "pod", "one", "--now"]);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/five", "--timeout=180s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/five", "--timeout=600s"]);
     assert_eq!(gpus_of(&cluster, "five"), given[0], "the turn that was freed");
     let greedy = holder("greedy", "nodeName: worker").replace("nvidia.com/gpu: 1", "nvidia.com/gpu: 2");
     kubectl.ok_with(&["apply", "-f", "-"], &greedy);
-    kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Failed", "pod/greedy", "--timeout=180s"]);
+    kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Failed", "pod/greedy", "--timeout=600s"]);
     let said = kubectl.ok(&["get", "pod", "greedy", "-o", "jsonpath={.status.reason}: {.status.message}"]);
     assert!(
         said.starts_with("UnexpectedAdmissionError") && said.contains("'nvidia.com/gpu: 2' too large"),

@@ -92,10 +92,9 @@ fn an_image_from_a_registry_is_run_as_it_wants_to_be_run() {
 
     // Entry point, arguments and folder are the image's.
     assert_eq!(run(&kubectl, "plain", &image, json!({})), "v1\n");
-    let said = events(&kubectl, "plain").join("\n");
-    assert!(said.contains(&format!("Normal Pulling Pulling image \"{image}\"")), "{said}");
-    assert!(said.contains(&format!("Normal Pulled Successfully pulled image \"{image}\" in ")), "{said}");
-    assert!(said.contains("Image size: "), "{said}");
+    says(&kubectl, "plain", &format!("Normal Pulling Pulling image \"{image}\""));
+    says(&kubectl, "plain", &format!("Normal Pulled Successfully pulled image \"{image}\" in "));
+    assert!(events(&kubectl, "plain").join("\n").contains("Image size: "));
     let path = "jsonpath={.status.containerStatuses[0].imageID}";
     let id = kubectl.ok(&["get", "pod", "plain", "-o", path]);
     assert_eq!(id, format!("{}/team/app@{}", registry.host, made.digest()));
@@ -139,7 +138,7 @@ fn an_image_from_a_registry_is_run_as_it_wants_to_be_run() {
 
     // The toolbox ends with 0 when it gets SIGTERM; the image's signal leaves it no choice.
     kubectl.ok_with(&["apply", "-f", "-"], &pod("stopped", &image, json!({"args": ["sleep", "3600"]})));
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/stopped", "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/stopped", "--timeout=600s"]);
     let file = cluster.scratch().join("stopped");
     let watch = kubectl.spawn(&["get", "pod", "stopped", "-w", "-o", "json"], &file);
     wait::until("the watch has begun", wait::SOON, || {
@@ -150,8 +149,10 @@ fn an_image_from_a_registry_is_run_as_it_wants_to_be_run() {
         let said = watch.output();
         wait::check(said.contains("\"exitCode\": 137") && said.contains("\"signal\": 9"), said)
     });
-    let node = kubectl.ok(&["get", "node", "machine", "-o", "jsonpath={.status.images[*].names}"]);
-    assert!(node.contains(&image) && node.contains(&made.digest()), "{node}");
+    wait::until("the node says which images it has", wait::LATER, || {
+        let node = kubectl.ok(&["get", "node", "machine", "-o", "jsonpath={.status.images[*].names}"]);
+        wait::check(node.contains(&image) && node.contains(&made.digest()), node)
+    });
 }
 
 #[test]
@@ -268,7 +269,7 @@ fn a_pod_that_is_deleted_while_its_image_comes_does_not_wait_for_it() {
         let asked = registry.count("/blobs/");
         wait::check(asked >= 2, asked)
     });
-    kubectl.ok(&["delete", "pod", "impatient", "--timeout=120s"]);
+    kubectl.ok(&["delete", "pod", "impatient", "--timeout=600s"]);
     let said = events(&kubectl, "impatient").join("\n");
     assert!(!said.contains("Warning"), "{said}");
 }
@@ -295,7 +296,7 @@ fn an_image_from_a_file_runs_without_any_registry_and_stays_while_it_is_used() {
         "docker.io/library/app:saved\n"
     );
     kubectl.ok_with(&["apply", "-f", "-"], &pod("used", "app:saved", json!({"args": ["sleep", "3600"]})));
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/used", "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/used", "--timeout=600s"]);
     let refused = image(&["rm", "app:saved"]);
     assert!(refused.code != 0 && refused.stderr.contains("in use by a container"), "{refused:?}");
     kubectl.ok(&["delete", "pod", "used", "--now"]);
@@ -327,7 +328,7 @@ async fn images_that_nobody_uses_make_room_for_new_ones() {
     let (kubectl, http) = (cluster.kubectl(), Http::admin(&cluster));
     run(&kubectl, "old", &old.name(), json!({"args": ["true"]}));
     kubectl.ok_with(&["apply", "-f", "-"], &pod("used", &used.name(), json!({"args": ["sleep", "3600"]})));
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/used", "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/used", "--timeout=600s"]);
     let names = || async {
         let node = http.get("/api/v1/nodes/machine").await.map_err(|error| error.to_string())?;
         Ok::<_, String>(node["status"]["images"].to_string())
@@ -352,7 +353,9 @@ async fn images_that_nobody_uses_make_room_for_new_ones() {
     })
     .await;
     let layers = cluster.data_dir().join("node/images/layers");
-    assert_eq!(count(&layers), 3, "the program is shared");
+    wait::until("the layers of the old one have gone, and the program is shared", wait::LATER, || {
+        wait::check(count(&layers) == 3, count(&layers))
+    });
     assert_eq!(run(&kubectl, "again", &old.name(), json!({"args": ["cat", "/tag"]})), "old");
 }
 

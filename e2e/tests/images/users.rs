@@ -58,7 +58,7 @@ fn files_of_an_image_belong_to_their_owners_on_the_node_of_an_ordinary_user() {
     cluster.join_node_from("users", user.prefix(), &[]);
     let kubectl = cluster.kubectl();
     kubectl.ok_with(&["apply", "-f", "-"], POD);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/owns", "--timeout=180s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/owns", "--timeout=600s"]);
     let toolbox = |command: &[&str]| kubectl.run(&[&["exec", "owns", "--", "/toolbox"], command].concat());
     assert_eq!(toolbox(&["write", "/own/file", "text"]).code, 0, "its own folder");
     assert_ne!(toolbox(&["write", "/others/file", "text"]).code, 0, "somebody else's");
@@ -69,7 +69,7 @@ fn files_of_an_image_belong_to_their_owners_on_the_node_of_an_ordinary_user() {
     let own =
         layers.map(|layer| layer.path()).find_map(|layer| fs::metadata(layer.join("fs/own")).ok()).unwrap();
     assert_eq!(own.uid(), FIRST_SUBORDINATE + 999, "outside it is one of the user's subordinate ids");
-    kubectl.ok(&["delete", "pod", "owns", "--timeout=120s"]);
+    kubectl.ok(&["delete", "pod", "owns", "--timeout=600s"]);
     // Or the node would stop with pods, and keep what they are in.
     wait::until("the node has forgotten the pod", wait::LATER, || {
         let records = fs::read_dir(data.join("node/pods")).unwrap().count();

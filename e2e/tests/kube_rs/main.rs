@@ -18,7 +18,7 @@ use kube::{
 };
 
 /// More than anything here takes on a busy machine; a wait that reaches it has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// kube-rs as the administrator.
 async fn client(cluster: &Cluster) -> Client {

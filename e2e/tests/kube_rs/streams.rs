@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
     api::{AttachParams, PostParams},
-    runtime::wait::{await_condition, conditions::is_pod_running},
+    runtime::wait::await_condition,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,14 +26,20 @@ async fn kube_rs_talks_to_processes_and_ports() {
     let parrot = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "parrot"},
         "spec": {"terminationGracePeriodSeconds": 1, "containers": [
-            {"name": "main", "image": "clawbernetes.io/toolbox:1", "args": ["parrot"], "stdin": true},
+            {"name": "main", "image": "clawbernetes.io/toolbox:1", "args": ["parrot"], "stdin": true,
+                "readinessProbe": {"tcpSocket": {"port": 7000}, "periodSeconds": 1}},
         ]},
     });
     let parrot: Pod = serde_json::from_value(parrot).unwrap();
     pods.create(&PostParams::default(), &parrot).await.unwrap();
-    soon("the pod runs", await_condition(pods.clone(), "parrot", is_pod_running())).await.unwrap();
+    soon("the pod listens", await_condition(pods.clone(), "parrot", is_ready)).await.unwrap();
     executes(&pods).await;
     forwards(&pods).await;
+}
+
+fn is_ready(pod: Option<&Pod>) -> bool {
+    let mut conditions = pod.and_then(|pod| pod.status.as_ref()?.conditions.as_ref()).into_iter().flatten();
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 async fn executes(pods: &Api<Pod>) {

@@ -186,7 +186,7 @@ fn every_kubectl_applies_one_object_in_two_versions() {
     ] {
         kubectls[0].ok_with(&["apply", "-f", "-"], &definition(plural, kind, fields, &conversion));
         let defined = format!("crd/{plural}.example.com");
-        kubectls[0].ok(&["wait", "--for=condition=Established", &defined, "--timeout=60s"]);
+        kubectls[0].ok(&["wait", "--for=condition=Established", &defined, "--timeout=600s"]);
     }
     for (number, kubectl) in kubectls.iter().enumerate() {
         eprintln!("--- {}", kubectl.name);

@@ -45,7 +45,7 @@ fn every_kubectl_lives_with_a_kind_from_its_definition_to_its_end() {
 fn defined(kubectl: &Kubectl) {
     let applied = kubectl.ok(&["apply", "-f", &example("definition.yaml")]);
     assert_eq!(applied, "customresourcedefinition.apiextensions.k8s.io/datasets.data.example.com created\n");
-    kubectl.ok(&["wait", "--for=condition=Established", "crd/datasets.data.example.com", "--timeout=60s"]);
+    kubectl.ok(&["wait", "--for=condition=Established", "crd/datasets.data.example.com", "--timeout=600s"]);
     assert!(kubectl.ok(&["get", "crd"]).contains("datasets.data.example.com"));
     let resources = kubectl.ok(&["api-resources", "--api-group=data.example.com"]);
     assert!(
@@ -147,11 +147,11 @@ fn taken_away(kubectl: &Kubectl) {
         "apiVersion: data.example.com/v1\nkind: Dataset\nmetadata: {name: more}\nspec: {source: 'https://a.b'}\n",
     );
     kubectl.ok(&["delete", "dset", "books"]);
-    kubectl.ok(&["delete", "crd", "datasets.data.example.com", "--timeout=60s"]);
+    kubectl.ok(&["delete", "crd", "datasets.data.example.com", "--timeout=600s"]);
     kubectl.finds_no_kind("dset");
     // Defined again, the kind begins without the objects of its former life.
     kubectl.ok(&["apply", "-f", &example("definition.yaml")]);
-    kubectl.ok(&["wait", "--for=condition=Established", "crd/datasets.data.example.com", "--timeout=60s"]);
+    kubectl.ok(&["wait", "--for=condition=Established", "crd/datasets.data.example.com", "--timeout=600s"]);
     assert!(kubectl.ok(&["get", "dset", "-o", "name"]).is_empty());
-    kubectl.ok(&["delete", "crd", "datasets.data.example.com", "--timeout=60s"]);
+    kubectl.ok(&["delete", "crd", "datasets.data.example.com", "--timeout=600s"]);
 }

@@ -2,6 +2,7 @@
 
 use claw_e2e::{
     Cluster, Kubectl, Options,
+    kubectl::Background,
     need::{self, Need},
     wait,
 };
@@ -33,13 +34,18 @@ fn kubectl_drains_a_node_as_fast_as_a_budget_allows() {
     let cluster = Cluster::start(Options::up(2).with(&["--hollow"]));
     for kubectl in &cluster.kubectls() {
         eprintln!("--- {}", kubectl.name);
-        drain(kubectl);
+        drain(&cluster, kubectl);
     }
 }
 
-fn drain(kubectl: &Kubectl) {
+/// How often kubectl was told that the budget allows nothing.
+fn refusals(draining: &Background) -> usize {
+    draining.output().matches("Cannot evict pod as it would violate the pod's disruption budget.").count()
+}
+
+fn drain(cluster: &Cluster, kubectl: &Kubectl) {
     kubectl.ok_with(&["apply", "-f", "-"], BUDGETED);
-    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=600s"]);
     wait::until("the budget allows one", wait::SOON, || {
         let status = kubectl.ok(&[
             "get",
@@ -60,21 +66,27 @@ fn drain(kubectl: &Kubectl) {
     let nodes: Vec<&str> = nodes.split_whitespace().collect();
     let crowded = nodes.iter().max_by_key(|node| on(node).len()).expect("there are nodes");
     assert!(on(crowded).len() >= 2, "the node has to lose more than one");
-    let said = kubectl.ok(&["drain", crowded, "--ignore-daemonsets", "--timeout=120s"]);
+    let said = kubectl.ok(&["drain", crowded, "--ignore-daemonsets", "--timeout=600s"]);
     assert!(said.contains("evicted"), "{said}");
     assert_eq!(on(crowded), Vec::<String>::new());
-    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=600s"]);
     kubectl.ok(&["uncordon", crowded]);
 
     // A budget that allows nothing holds the last of them.
     let none = r#"{"spec":{"maxUnavailable":0}}"#;
     kubectl.ok(&["patch", "pdb", "web", "--type=merge", "-p", none]);
     let other = nodes.iter().find(|node| *node != crowded).expect("there are two");
-    let refused = kubectl.fails(&["drain", other, "--ignore-daemonsets", "--timeout=8s"], "");
-    assert!(
-        refused.contains("Cannot evict pod as it would violate the pod's disruption budget."),
-        "{refused}"
-    );
+    // It goes on asking for as long as it is let.
+    let mut draining =
+        kubectl.spawn(&["drain", other, "--ignore-daemonsets"], &cluster.scratch().join("drain"));
+    for what in ["is refused", "asks again, and is refused"] {
+        let before = refusals(&draining);
+        wait::until(&format!("kubectl {what}"), wait::LATER, || {
+            wait::check(refusals(&draining) > before, draining.output())
+        });
+    }
+    assert_eq!(draining.exit_code(), None, "{}", draining.output());
+    drop(draining);
     assert_eq!(on(other).len(), 4);
     kubectl.ok(&["uncordon", other]);
     kubectl.ok(&["delete", "deployment,pdb", "web"]);

@@ -80,8 +80,8 @@ impl Story<'_> {
         );
         assert_eq!(self.ok(&["apply", "-f", &file]), "deployment.apps/web created\n");
         assert_eq!(self.ok(&["apply", "-f", &file]), "deployment.apps/web unchanged\n");
-        self.ok(&["rollout", "status", "deployment/web", "--timeout=120s"]);
-        self.ok(&["wait", "--for=condition=Available", "deployment/web", "--timeout=60s"]);
+        self.ok(&["rollout", "status", "deployment/web", "--timeout=600s"]);
+        self.ok(&["wait", "--for=condition=Available", "deployment/web", "--timeout=600s"]);
         wait::until("get -w shows the pods becoming ready", wait::SOON, || {
             let seen = watch.output();
             wait::check(seen.starts_with("NAME") && seen.contains("1/1"), seen)
@@ -101,30 +101,30 @@ impl Story<'_> {
         }
         let yaml = self.ok(&["get", "deployment", "web", "-o", "yaml"]);
         assert!(yaml.contains("clawbernetes.io/toolbox:1"), "{yaml}");
-        let described = self.ok(&["describe", "pods", "-l", "app=web"]);
-        for word in ["Started", "clawbernetes.io/toolbox:1", "Ready", "Normal"] {
-            assert!(described.contains(word), "describe lacks {word}: {described}");
-        }
-        let described = self.ok(&["describe", "deployment", "web"]);
-        assert!(
-            described.contains("ScalingReplicaSet"),
-            "describe lacks the deployment's events: {described}"
-        );
+        // Events come after what they tell of.
+        let describes = |what: &[&str], words: &[&str]| {
+            wait::until(&format!("it is described with {words:?}"), wait::SOON, || {
+                let described = self.ok(&[&["describe"], what].concat());
+                wait::check(words.iter().all(|word| described.contains(word)), described)
+            });
+        };
+        describes(&["pods", "-l", "app=web"], &["Started", "clawbernetes.io/toolbox:1", "Ready", "Normal"]);
+        describes(&["deployment", "web"], &["ScalingReplicaSet"]);
     }
 
     fn roll_out_and_back(&self) {
         let file = self.file("web.yaml", &web("web", "2", 2));
         assert_eq!(self.ok(&["apply", "-f", &file]), "deployment.apps/web configured\n");
-        self.ok(&["rollout", "status", "deployment/web", "--timeout=120s"]);
+        self.ok(&["rollout", "status", "deployment/web", "--timeout=600s"]);
         assert_eq!(self.images(), ["clawbernetes.io/toolbox:2"; 2]);
         let history = self.ok(&["rollout", "history", "deployment/web"]);
         assert!(history.lines().any(|line| line.starts_with('2')), "{history}");
 
         self.ok(&["rollout", "undo", "deployment/web"]);
-        self.ok(&["rollout", "status", "deployment/web", "--timeout=120s"]);
+        self.ok(&["rollout", "status", "deployment/web", "--timeout=600s"]);
         assert_eq!(self.images(), ["clawbernetes.io/toolbox:1"; 2]);
         self.ok(&["set", "image", "deployment/web", "web=clawbernetes.io/toolbox:3"]);
-        self.ok(&["rollout", "status", "deployment/web", "--timeout=120s"]);
+        self.ok(&["rollout", "status", "deployment/web", "--timeout=600s"]);
         assert_eq!(self.images(), ["clawbernetes.io/toolbox:3"; 2]);
     }
 
@@ -139,7 +139,7 @@ impl Story<'_> {
 
     fn scale(&self) {
         self.ok(&["scale", "deployment", "web", "--replicas=4"]);
-        self.ok(&["rollout", "status", "deployment/web", "--timeout=120s"]);
+        self.ok(&["rollout", "status", "deployment/web", "--timeout=600s"]);
         assert_eq!(self.ok(&["get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"]), "4");
         self.ok(&["scale", "deployment", "web", "--current-replicas=4", "--replicas=1"]);
         wait::until("three pods leave", wait::SOON, || {
@@ -157,7 +157,11 @@ impl Story<'_> {
              args: [lines, --count, \"40\", --interval-ms, \"50\", --text, tick]\n",
         );
         self.ok(&["apply", "-f", &lines]);
-        self.ok(&["wait", "--for=condition=Ready", "pod/lines", "--timeout=60s"]);
+        // Two seconds later it is over.
+        wait::until("the pod has started", wait::LATER, || {
+            let phase = self.ok(&["get", "pod", "lines", "-o", "jsonpath={.status.phase}"]);
+            wait::check(["Running", "Succeeded"].contains(&phase.as_str()), phase)
+        });
         // Ends by itself when the container ends, with every line in it.
         let followed = self.ok(&["logs", "-f", "lines"]);
         assert_eq!(followed.lines().filter(|line| line.contains("tick")).count(), 40, "{followed}");
@@ -180,8 +184,8 @@ impl Story<'_> {
         // A namespace takes what is in it along, and `delete` waits for that.
         let file = self.file("left.yaml", &web("left", "1", 1));
         self.ok(&["apply", "-f", &file]);
-        self.ok(&["wait", "--for=condition=Available", "deployment/left", "--timeout=120s"]);
-        self.kubectl.ok(&["delete", "namespace", self.namespace, "--timeout=120s"]);
+        self.ok(&["wait", "--for=condition=Available", "deployment/left", "--timeout=600s"]);
+        self.kubectl.ok(&["delete", "namespace", self.namespace, "--timeout=600s"]);
         let gone = self.kubectl.fails(&["get", "namespace", self.namespace], "");
         assert!(gone.contains("not found"), "{gone}");
     }

@@ -39,7 +39,7 @@ fn start(cluster: &Cluster, manifest: &str, pods: &[&str]) {
     let kubectl = cluster.kubectl();
     kubectl.ok_with(&["apply", "-f", "-"], manifest);
     for pod in pods {
-        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=180s"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=600s"]);
     }
 }
 

@@ -88,7 +88,12 @@ async fn a_node_that_can_only_dial_out_is_reached_all_the_same() {
 
 fn start(kubectl: &Kubectl) {
     kubectl.ok_with(&["apply", "-f", "-"], POD);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/parrot", "--timeout=180s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/parrot", "--timeout=600s"]);
+    // Where it listens no probe comes.
+    wait::until("the other one listens, too", wait::LATER, || {
+        let logs = kubectl.ok(&["logs", "parrot", "-c", "six"]);
+        wait::check(logs.contains("listening on ::1 port 7006"), logs)
+    });
 }
 
 /// A running `kubectl port-forward`, and the port that it listens on.

@@ -32,10 +32,11 @@ async fn containers_outlive_their_agent_and_are_adopted_again() {
     );
     kubectl.ok_with(&["apply", "-f", "-"], &pod("mortal", r#"["sleep", "4711"]"#, "Never"));
     for name in ["talker", "mortal"] {
-        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=120s"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=600s"]);
     }
     let before = container(&http, "talker").await;
     let mut mortal = Some(process_of(&cluster, "4711"));
+    process_of(&cluster, "lines");
     let mut said = lines(&kubectl, "talker");
 
     let refusal = cluster.node("worker").refused_again();
@@ -86,7 +87,7 @@ async fn a_killed_container_is_started_again() {
         &["apply", "-f", "-"],
         &pod("victim", r#"["lines", "--count", "100000", "--interval-ms", "20"]"#, "Always"),
     );
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/victim", "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/victim", "--timeout=600s"]);
     let pid = process_of(&cluster, "lines");
     // On a busy machine it is killed before its first line, else.
     wait::until("it has said something", wait::SOON, || {
@@ -118,7 +119,7 @@ async fn pods_move_away_from_a_silent_node() {
         cluster.node(name).becomes(&http, "True").await;
     }
     kubectl.ok_with(&["apply", "-f", "-"], MOVERS);
-    kubectl.ok(&["rollout", "status", "deployment/movers", "--timeout=120s"]);
+    kubectl.ok(&["rollout", "status", "deployment/movers", "--timeout=600s"]);
 
     cluster.node("left").signal(Signal::SIGSTOP);
     cluster.node("left").becomes(&http, "Unknown").await;

@@ -63,7 +63,8 @@ async fn the_file_decides_and_not_the_mirror() {
     let story = Story::start().await;
     story.says("web", "one");
     let first = story.ready("web-worker").await;
-    let pid = story.runs("one").expect("it runs");
+    // It is told as started a moment before it is what it is to be.
+    let pid = wait::until("it runs", wait::SOON, || story.runs("one"));
 
     // Without waiting: kubectl may find the next mirror already, and would wait for its end.
     story.cluster.kubectl().ok(&["delete", "pod", "web-worker", "--wait=false"]);

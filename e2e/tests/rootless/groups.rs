@@ -95,7 +95,9 @@ fn containers_are_in_the_control_groups_that_a_user_was_given() {
     }
 
     delete_all(&cluster, &kubectl);
-    let left: Vec<_> =
-        group.below().into_iter().filter(|path| path.display().to_string().contains("/pod")).collect();
-    assert!(left.is_empty(), "{left:?}");
+    wait::until("no group is left", wait::LATER, || {
+        let left: Vec<_> =
+            group.below().into_iter().filter(|path| path.display().to_string().contains("/pod")).collect();
+        wait::check(left.is_empty(), format!("{left:?}"))
+    });
 }

@@ -7,6 +7,7 @@ mod groups;
 mod held;
 mod kernels;
 mod pods;
+mod way_out;
 
 use std::{fs, path::PathBuf};
 
@@ -51,7 +52,7 @@ fn cluster(user: impl Fn(&std::path::Path) -> User) -> (Cluster, User) {
     cluster.join_node_from(NODE, user.prefix(), &[]);
     let kubectl = cluster.kubectl();
     wait::until("the node is there", wait::LATER, || kubectl.run(&["get", "node", NODE]).success());
-    kubectl.ok(&["wait", "--for=condition=Ready", &format!("node/{NODE}"), "--timeout=120s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", &format!("node/{NODE}"), "--timeout=600s"]);
     (cluster, user)
 }
 
@@ -62,7 +63,7 @@ fn folder(cluster: &Cluster) -> PathBuf {
 fn apply(kubectl: &Kubectl, manifest: &str, pods: &[&str]) {
     kubectl.ok_with(&["apply", "-f", "-"], manifest);
     for pod in pods {
-        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=180s"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=600s"]);
     }
 }
 
@@ -73,11 +74,12 @@ fn inside(cluster: &Cluster, word: &str) -> Vec<i32> {
     all.map(|(pid, _)| pid).collect()
 }
 
-/// The one process inside a container whose command line has `word` in it.
+/// The one process inside a container whose command line has `word` in it. It is told as started a moment before it is what it is to be.
 fn one_inside(cluster: &Cluster, word: &str) -> i32 {
-    let all = inside(cluster, word);
-    assert_eq!(all.len(), 1, "{word}: {:?}", host::processes(cluster.scratch()));
-    all[0]
+    wait::until(&format!("one process is {word}"), wait::SOON, || match inside(cluster, word)[..] {
+        [only] => Ok(only),
+        _ => Err(format!("{:?}", host::processes(cluster.scratch()))),
+    })
 }
 
 /// The process of ours whose command line has `word` in it.
@@ -100,7 +102,7 @@ fn until_told(kubectl: &Kubectl, words: &str) {
 
 /// Takes all pods away, and what they had.
 fn delete_all(cluster: &Cluster, kubectl: &Kubectl) {
-    kubectl.ok(&["delete", "pod", "--all", "--timeout=120s"]);
+    kubectl.ok(&["delete", "pod", "--all", "--timeout=600s"]);
     wait::until("nothing is left of the pods", wait::LATER, || {
         let records = fs::read_dir(folder(cluster).join("pods")).unwrap().count();
         let processes = inside(cluster, "");

@@ -63,7 +63,11 @@ fn pods_of_an_ordinary_user_run_talk_and_find_each_other() {
     apply(&kubectl, &[PODS, ANSWERS].concat(), &["answers", "talks", "on-the-machine"]);
 
     belongs_to_the_user(&cluster, &kubectl);
-    assert_eq!(lines(&kubectl, "talks")[0], "line 1");
+    let first = wait::until("it talks", wait::SOON, || {
+        let line = lines(&kubectl, "talks").into_iter().next();
+        line.ok_or("nothing yet")
+    });
+    assert_eq!(first, "line 1");
     let exec = |command: &[&str]| {
         let line = ["exec", "talks", "-c", "main", "--", "/toolbox"];
         kubectl.ok(&[&line[..], command].concat())
@@ -87,8 +91,11 @@ fn belongs_to_the_user(cluster: &Cluster, kubectl: &Kubectl) {
     assert_eq!(owner(one_inside(cluster, "lines")), UID, "root is the user");
     let ids = kubectl.ok(&["exec", "talks", "-c", "somebody", "--", "/toolbox", "id"]);
     assert!(ids.starts_with("uid=1000 gid=2000"), "{ids}");
-    let all = crate::inside(cluster, "sleep 1000000");
-    assert!(all.iter().any(|pid| owner(*pid) == FIRST_SUBORDINATE + 999), "1 is the first of the others");
+    // 1 is the first of the others.
+    wait::until("1000 is one of the user's subordinate ids", wait::SOON, || {
+        let all: Vec<u32> = crate::inside(cluster, "sleep 1000000").into_iter().map(owner).collect();
+        wait::check(all.contains(&(FIRST_SUBORDINATE + 999)), format!("{all:?}"))
+    });
 }
 
 fn has_mounts(cluster: &Cluster) {
@@ -100,7 +107,10 @@ fn has_mounts(cluster: &Cluster) {
 }
 
 fn answer_by_name_and_by_port(kubectl: &Kubectl) {
-    let said = kubectl.ok(&["exec", "talks", "-c", "main", "--", "/toolbox", "get", "http://answers/"]);
+    // Rules follow a pod that has become ready, and its name does.
+    let said = wait::until("the service is found by its name", wait::LATER, || {
+        kubectl.run(&["exec", "talks", "-c", "main", "--", "/toolbox", "get", "http://answers/"]).success()
+    });
     assert!(said.contains("answers: GET /"), "{said}");
     let port = kubectl.ok(&["get", "service", "answers", "-o", "jsonpath={.spec.ports[0].nodePort}"]);
     let port: u16 = port.parse().unwrap();

@@ -56,7 +56,7 @@ impl Console {
 }
 
 /// Bytes and descriptors of one message.
-pub(super) fn receive_descriptors(
+pub(crate) fn receive_descriptors(
     socket: &impl AsFd,
     buffer: &mut [u8],
 ) -> nix::Result<(usize, Vec<OwnedFd>)> {

@@ -42,6 +42,7 @@ mod talk;
 mod tenant;
 
 pub use attach::{Frame, FrameKind};
+pub(crate) use console::receive_descriptors;
 pub use filter::Filter;
 pub(crate) use tenant::{add_term, configuration};
 

@@ -97,7 +97,7 @@ pub(super) fn fork() -> io::Result<Option<Pid>> {
 /// Puts signals back as a program expects to find them. What a process ignores or blocks survives
 /// exec: without this, containers would be deaf to SIGTERM and SIGPIPE; and to what the agent was told to ignore by whoever
 /// started it, such as `nohup` (SIGHUP) or a script, in the background (SIGINT).
-pub(super) fn reset_signals() {
+pub(crate) fn reset_signals() {
     for signal in 1..=libc::SIGRTMAX() {
         // SAFETY: resets to the default action. It is refused for the few that have no other.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
@@ -270,8 +270,10 @@ unsafe extern "C" fn let_go_of(
     let is_as_in_file =
         |header: &&libc::Elf64_Phdr| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
     for header in headers.iter().filter(is_as_in_file) {
-        let start = (base + header.p_vaddr) & !(page_bytes() - 1);
-        let length = base + header.p_vaddr + header.p_memsz - start;
+        // What was linked for an address above the one that it is at has a base "below zero".
+        let at = base.wrapping_add(header.p_vaddr);
+        let start = at & !(page_bytes() - 1);
+        let length = at - start + header.p_memsz;
         // SAFETY: pages of a file that nobody has written to read the same when they come back.
         unsafe { libc::madvise(start as *mut libc::c_void, length as usize, libc::MADV_DONTNEED) };
     }

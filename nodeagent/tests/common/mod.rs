@@ -32,7 +32,7 @@ static BECOME_STARTER: extern "C" fn() = {
 };
 
 /// Generous, because the machine is shared: passing it means that something hangs.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// As an agent that `nohup` started does. All tests of this binary then run so.
 pub fn ignore_hang_ups() {
@@ -111,6 +111,19 @@ impl Machine {
 
     pub async fn open(&self) -> Arc<Containers> {
         Containers::open(self.config()).await.unwrap()
+    }
+
+    /// Waits until the kernel holds nothing of this node any more: who has been ended is there a moment longer.
+    pub async fn nothing_is_left(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let left = self.leftovers();
+            if left.is_empty() {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}: {left:?} is left");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Everything of this node that the kernel still holds.

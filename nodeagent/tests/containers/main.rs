@@ -104,7 +104,7 @@ impl Rig {
         self.runtime.release(uid).await.unwrap();
         self.runtime.forget(uid).await.unwrap();
         self.runtime.close().await.unwrap();
-        assert_eq!(self.machine.leftovers(), Default::default());
+        self.machine.nothing_is_left().await;
     }
 }
 

@@ -48,9 +48,11 @@ async fn containers_of_a_pod_may_share_their_processes_and_whoever_is_left_behin
     // At once, as the agent starts them.
     let (first, second) = tokio::join!(rig.try_start(0, 0), rig.try_start(1, 0));
     assert_eq!((first.unwrap().exit, second.unwrap().exit), (None, None));
-    let seen = processes(&rig).await;
-    assert!(seen.starts_with("1 S /toolbox pause\n"), "{seen}");
-    assert!(seen.contains("sleep 1000") && seen.contains("sleep 1001"), "{seen}");
+    eventually("they see each other", || async {
+        let seen = processes(&rig).await;
+        seen.starts_with("1 S /toolbox pause\n") && seen.contains("sleep 1000") && seen.contains("sleep 1001")
+    })
+    .await;
 
     rig.says(1, &command(&["sh", "-c", "sleep 0.1 & true"])).await;
     eventually("nobody is left behind", || async {

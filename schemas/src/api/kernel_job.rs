@@ -26,6 +26,8 @@ pub const PROGRESS: &str = "clawbernetes.io/Progress";
 pub const IMAGE: &str = "clawbernetes.io/kernels:1";
 /// Label of a job's pods: its name.
 pub const JOB_LABEL: &str = "clawbernetes.io/kernel-job";
+/// Finalizer of a job's pods: their end is not in its status yet.
+pub const JOB_FINALIZER: &str = "clawbernetes.io/kernel-job-tracking";
 
 /// A graph of tensor operations, calculated on a device of the cluster.
 pub type KernelJob = CustomResource<KernelJobSpec>;
@@ -303,6 +305,9 @@ pub mod places {
 
     /// The order, a JSON document.
     pub const ORDER: &str = "/job/order.json";
+
+    /// The folder in which workers of a namespace, on one node, keep what the next need not find out again.
+    pub const KEPT: &str = "/kept";
 
     /// The folder of the key that an input is read from.
     #[must_use]

@@ -10,6 +10,6 @@ mod kernel_job;
 pub const GROUP: &str = "clawbernetes.io";
 
 pub use kernel_job::{
-    IMAGE, JOB_LABEL, KernelDevice, KernelFigures, KernelInput, KernelJob, KernelJobAttempt, KernelJobSpec,
-    KernelJobStatus, KernelOutput, KernelResult, KeyOf, PROGRESS, PathIn, places,
+    IMAGE, JOB_FINALIZER, JOB_LABEL, KernelDevice, KernelFigures, KernelInput, KernelJob, KernelJobAttempt,
+    KernelJobSpec, KernelJobStatus, KernelOutput, KernelResult, KeyOf, PROGRESS, PathIn, places,
 };

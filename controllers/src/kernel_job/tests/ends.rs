@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn complete() -> Value {
+pub(super) fn complete() -> Value {
     json!({
         "state": "Complete", "doing": "done", "runs": 10, "device": {"id": "cuda:0", "model": "H100"},
         "figures": {

@@ -31,6 +31,7 @@ fn the_pod_is_the_jobs_and_its_worker_may_do_nothing_but_calculate() {
         "tolerations": [{"key": "gpu", "operator": "Exists"}],
     }));
     assert_eq!(pod["metadata"]["labels"], json!({"clawbernetes.io/kernel-job": "sum"}));
+    assert_eq!(pod["metadata"]["finalizers"], json!(["clawbernetes.io/kernel-job-tracking"]));
     let owner = &pod["metadata"]["ownerReferences"][0];
     assert_eq!(
         (&owner["kind"], &owner["uid"], &owner["controller"]),

@@ -57,7 +57,7 @@ fn kubectl_debugs_a_running_container_from_one_beside_it() {
     assert!(described.contains("Ephemeral Containers:"), "{described}");
     // The pod goes on as if nothing had happened.
     assert_eq!(get(&kubectl, "web", "{.status.containerStatuses[0].restartCount}"), "0");
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=10s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=600s"]);
 }
 
 const WEB: &str = r#"

@@ -52,7 +52,7 @@ fn hooks_that_fail_are_told_of_and_the_first_one_takes_its_container_along() {
     });
     assert_eq!(get(&kubectl, "broken", "{.status.containerStatuses[0].ready}"), "false");
     // Neither a hook that fails nor one that takes too long keeps a pod from its end.
-    kubectl.ok(&["delete", "pod", "stubborn", "--timeout=120s"]);
+    kubectl.ok(&["delete", "pod", "stubborn", "--timeout=600s"]);
     until_told(&kubectl, "FailedPreStopHook PreStopHook failed: exit code 5");
 }
 
@@ -67,30 +67,34 @@ fn a_sidecar_is_there_before_its_container_and_until_that_has_ended() {
     std::fs::create_dir(&shared).unwrap();
     let manifest = SERVED.replace("SHARED", &shared.display().to_string());
     let kubectl = start(&cluster, &manifest, &["served"]);
-    let log = kubectl.ok(&["logs", "served", "-c", "main"]);
+    let log = wait::until("it has said what it was answered first", wait::LATER, || {
+        let log = kubectl.ok(&["logs", "served", "-c", "main"]);
+        wait::check(log.contains('\n'), "nothing yet").map(|()| log)
+    });
     assert!(log.starts_with("here to serve"), "it was served from its first moment: {log}");
-    kubectl.ok(&["delete", "pod", "served", "--timeout=120s"]);
+    kubectl.ok(&["delete", "pod", "served", "--timeout=600s"]);
     let last = std::fs::read_to_string(shared.join("last")).unwrap();
     assert!(last.starts_with("here to serve"), "it was served to its last: {last}");
 }
 
-/// Without its hook it would be seen running for seconds before there is the file.
+/// Without its hook it would be seen running for seconds before there is the file. It has the time for its last words.
 const SLOW: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: slow}
 spec:
-  terminationGracePeriodSeconds: 20
+  terminationGracePeriodSeconds: 120
   containers:
     - name: main
       image: clawbernetes.io/toolbox:1
       args: [serve]
-      livenessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+      livenessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, timeoutSeconds: 60}
       lifecycle:
         postStart: {exec: {command: [sh, -c, "sleep 3; toolbox write /done 'after the start'"]}}
         preStop: {exec: {command: [sh, -c, "sleep 1; echo before the end > /proc/1/fd/1"]}}
 "#;
 
+/// The grace of the second holds the hook that ends, and is all taken by the one that does not.
 const FAILING: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -107,7 +111,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: stubborn}
 spec:
-  terminationGracePeriodSeconds: 3
+  terminationGracePeriodSeconds: 20
   containers:
     - name: main
       image: clawbernetes.io/toolbox:1
@@ -124,7 +128,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: served}
 spec:
-  terminationGracePeriodSeconds: 30
+  terminationGracePeriodSeconds: 120
   volumes: [{name: shared, hostPath: {path: SHARED}}]
   initContainers:
     - name: server
@@ -132,7 +136,7 @@ spec:
       args: [serve, --port, "9000"]
       restartPolicy: Always
       env: [{name: GREETING, value: here to serve}]
-      startupProbe: {tcpSocket: {port: 9000}, periodSeconds: 1}
+      startupProbe: {tcpSocket: {port: 9000}, periodSeconds: 1, failureThreshold: 1000}
   containers:
     - name: main
       image: clawbernetes.io/toolbox:1

@@ -9,7 +9,7 @@ use claw_e2e::{
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::{get, until_told};
+use super::{get, start, until_told};
 
 /// A disk that nobody else fills.
 struct Disk(tempfile::TempDir);
@@ -58,12 +58,16 @@ fn runs_short(options: &[&str], promised_mib: u64) {
     symlink(disk.path(), cluster.scratch().join("small")).expect("the scratch folder takes a link");
     cluster.join_node("small", options);
     let kubectl = cluster.kubectl();
-    let promised =
-        kubectl.ok(&["get", "node", "small", "-o", "jsonpath={.status.allocatable.ephemeral-storage}"]);
+    let promised = wait::until("the node is there", wait::LATER, || {
+        let path = "jsonpath={.status.allocatable.ephemeral-storage}";
+        kubectl.run(&["get", "node", "small", "-o", path]).success()
+    });
     assert_eq!(promised, (promised_mib << 20).to_string());
 
-    let pods = PODS.replace("TEXT", &"x".repeat(92));
-    kubectl.ok_with(&["apply", "-f", "-"], &pods);
+    // Whoever comes while it is short is turned away, whatever it asks for.
+    let text = "x".repeat(92);
+    start(&cluster, &MODEST.replace("TEXT", &text), &["modest"]);
+    kubectl.ok_with(&["apply", "-f", "-"], &GREEDY.replace("TEXT", &text));
     until_told(
         &kubectl,
         "Evicted The node was low on resource: ephemeral-storage. Threshold quantity: 153600Ki",
@@ -88,8 +92,8 @@ fn runs_short(options: &[&str], promised_mib: u64) {
     );
 }
 
-/// 25 and 170 million bytes, of which only the first were asked for.
-const PODS: &str = r#"
+/// 25 million bytes, which are asked for.
+const MODEST: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: modest}
@@ -100,7 +104,10 @@ spec:
       image: clawbernetes.io/toolbox:1
       args: [sh, -c, "toolbox lines --count 250000 --text TEXT > /file; sleep 3600"]
       resources: {requests: {ephemeral-storage: 60Mi}}
----
+"#;
+
+/// 170 million bytes that nobody asked for.
+const GREEDY: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: greedy}

@@ -3,6 +3,7 @@
 use claw_e2e::{
     Cluster, Options,
     need::{self, Need},
+    wait,
 };
 
 use super::{get, start, until_told};
@@ -36,12 +37,16 @@ fn pods_are_filtered_by_default_by_a_profile_of_the_machine_or_not_at_all() {
     ] {
         let said = kubectl.run(&[&["exec", pod, "--"], &command[..]].concat());
         assert!(format!("{}{}", said.stdout, said.stderr).contains(answer), "{pod}: {said:?}");
-        let first = kubectl.ok(&["logs", pod]);
-        assert!(first.contains(answer.trim()), "the first process of {pod}: {first}");
+        wait::until(&format!("the first process of {pod} was answered"), wait::LATER, || {
+            let first = kubectl.ok(&["logs", pod]);
+            wait::check(first.contains(answer.trim()), first)
+        });
     }
     until_told(&kubectl, "cannot load seccomp profile");
-    let reason = get(&kubectl, "lost", "{.status.containerStatuses[0].state.waiting.reason}");
-    assert_eq!(reason, "CreateContainerError");
+    wait::until("the status names what is wrong", wait::LATER, || {
+        let reason = get(&kubectl, "lost", "{.status.containerStatuses[0].state.waiting.reason}");
+        wait::check(reason == "CreateContainerError", reason)
+    });
     let refused = kubectl.fails(&["apply", "-f", "-"], WRONG);
     assert!(refused.contains("localhostProfile: Required value"), "{refused}");
 }

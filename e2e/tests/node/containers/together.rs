@@ -3,6 +3,7 @@
 use claw_e2e::{
     Cluster, Options,
     need::{self, Need},
+    wait,
 };
 
 use super::start;
@@ -17,11 +18,18 @@ fn containers_see_of_each_other_and_of_the_machine_what_their_pod_says() {
     let kubectl = start(&cluster, PODS, &["apart", "together", "watchman"]);
     let seen = |pod: &str| kubectl.ok(&["exec", pod, "-c", "one", "--", "ps"]);
 
-    let apart = seen("apart");
-    assert!(apart.starts_with("1 S /toolbox sleep 1001\n") && !apart.contains("sleep 1002"), "{apart}");
-    let together = seen("together");
-    assert!(together.starts_with("1 S /toolbox pause\n"), "{together}");
-    assert!(together.contains("sleep 1001") && together.contains("sleep 1002"), "{together}");
+    // They are told as started a moment before they are what they are to be.
+    wait::until("a container sees its own process", wait::SOON, || {
+        let apart = seen("apart");
+        wait::check(apart.starts_with("1 S /toolbox sleep 1001\n"), &apart)?;
+        assert!(!apart.contains("sleep 1002"), "{apart}");
+        Ok::<_, String>(())
+    });
+    wait::until("containers that share their processes see each other's", wait::SOON, || {
+        let together = seen("together");
+        let all = together.contains("sleep 1001") && together.contains("sleep 1002");
+        wait::check(together.starts_with("1 S /toolbox pause\n") && all, together)
+    });
     let machine = seen("watchman");
     assert!(machine.lines().any(|line| line.starts_with(&format!("{} ", cluster.pid()))), "{machine}");
 

@@ -28,6 +28,7 @@ use super::{home::Home, seats::Seats};
 use crate::{
     Error,
     services::{Answer, Data, Kind, Services, ZONE},
+    sockets,
 };
 
 const PORT: u16 = 53;
@@ -62,17 +63,18 @@ pub(super) struct Sockets {
     tcp: TcpListener,
 }
 
-/// Opens both, for the bridge of a home.
-pub(super) fn open(home: &Home, gateway: Ipv4Addr) -> Result<Sockets, Error> {
-    let (udp, tcp) = home.run(move || {
-        let failed = || Error::io("listening for DNS on", gateway.to_string());
-        let udp = std::net::UdpSocket::bind((gateway, PORT)).map_err(failed())?;
-        udp.set_nonblocking(true).map_err(failed())?;
-        let tcp = std::net::TcpListener::bind((gateway, PORT)).map_err(failed())?;
-        tcp.set_nonblocking(true).map_err(failed())?;
-        Ok((udp, tcp))
+/// Opens both, for the bridge of a home, unless an earlier agent has.
+pub(super) fn open(home: &Home, kept: &sockets::Sockets, gateway: Ipv4Addr) -> Result<Sockets, Error> {
+    let failed = move || Error::io("listening for DNS on", gateway.to_string());
+    let udp = kept.get(&format!("dns udp {gateway}"), || {
+        home.run(move || Ok(std::net::UdpSocket::bind((gateway, PORT)).map_err(failed())?.into()))
+    })?;
+    let tcp = kept.get(&format!("dns tcp {gateway}"), || {
+        home.run(move || Ok(std::net::TcpListener::bind((gateway, PORT)).map_err(failed())?.into()))
     })?;
     let failed = || Error::io("watching", "the sockets of DNS");
+    let (udp, tcp) = (std::net::UdpSocket::from(udp), std::net::TcpListener::from(tcp));
+    udp.set_nonblocking(true).and_then(|()| tcp.set_nonblocking(true)).map_err(failed())?;
     let udp = Arc::new(UdpSocket::from_std(udp).map_err(failed())?);
     Ok(Sockets { udp, tcp: TcpListener::from_std(tcp).map_err(failed())? })
 }

@@ -7,6 +7,7 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
     sync::Arc,
     time::Duration,
 };
@@ -19,7 +20,7 @@ use tokio::{
 };
 
 use super::{home::Home, seats::Seats};
-use crate::Error;
+use crate::{Error, sockets::Sockets};
 
 /// Connections at once, of all who call and of one. Who comes when all are taken waits; who has its share is turned away.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -31,17 +32,22 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// After the machine could not take a connection: it is out of files, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens on the bridge of a home, at any port.
-pub(super) fn open(home: &Home, gateway: Ipv4Addr) -> Result<(TcpListener, u16), Error> {
+/// Listens on the bridge of a home, at any port, or where an earlier agent did.
+pub(super) fn open(home: &Home, kept: &Sockets, gateway: Ipv4Addr) -> Result<(TcpListener, u16), Error> {
     let failed = move || Error::io("listening for calls to the API server on", gateway.to_string());
-    let listener = home.run(move || {
-        let listener = std::net::TcpListener::bind((gateway, 0)).map_err(failed())?;
-        listener.set_nonblocking(true).map_err(failed())?;
-        Ok(listener)
+    let listener = kept.get(&format!("door {gateway}"), || {
+        home.run(move || Ok(std::net::TcpListener::bind((gateway, 0)).map_err(failed())?.into()))
     })?;
-    let listener = TcpListener::from_std(listener).map_err(failed())?;
+    let listener = watched(listener).map_err(failed())?;
     let port = listener.local_addr().map_err(failed())?.port();
     Ok((listener, port))
+}
+
+/// As the runtime takes it.
+pub(super) fn watched(listener: OwnedFd) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(listener);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// Where it leads.

@@ -4,8 +4,9 @@
 //! machine's network, and what is to be among pods is made by a thread in here.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     net::SocketAddr,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,6 +18,9 @@ use crate::{Error, rootless};
 
 /// What pins the agent's own.
 const PIN: &str = "network.ns";
+
+/// The network that this process was started in.
+const OF_THE_MACHINE: &str = "/proc/self/ns/net";
 
 /// Where bridges are.
 #[derive(Clone, Debug)]
@@ -45,6 +49,15 @@ impl Home {
     /// What pins it, if it is the agent's own.
     pub(super) fn own(&self) -> Option<&Path> {
         self.0.as_ref().map(|own| own.pin.as_path())
+    }
+
+    /// What no other network on this machine is called for as long as somebody has a socket in this one: the kernel's number of it.
+    pub(super) fn name(&self) -> Result<String, Error> {
+        let found = match &self.0 {
+            Some(own) => own.namespace.metadata(),
+            None => fs::metadata(OF_THE_MACHINE),
+        };
+        found.map(|found| found.ino().to_string()).map_err(Error::io("looking at", OF_THE_MACHINE))
     }
 
     /// Does something there.

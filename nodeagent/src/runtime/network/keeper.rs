@@ -34,7 +34,8 @@ pub(in crate::runtime) async fn keep(
 ) {
     let Some(()) = cancel.run_until_cancelled(network.has_bridge()).await else { return };
     let Some((name, gateway)) = network.place() else { return };
-    let ports = network.home().own().map(|_| Ports::new(network.home().clone()));
+    let ports =
+        network.home().own().map(|_| Ports::new(network.home().clone(), Arc::clone(network.sockets())));
     let keeper = Keeper {
         ports,
         kernel: Some(Kernel::new(name.clone())),
@@ -74,31 +75,34 @@ impl Keeper {
         let mut pods = self.network.changes();
         loop {
             pods.borrow_and_update();
-            let mut failed = !self.open_ports().await;
+            let mut failed = !self.open_ports();
             for done in [self.open_door(), self.load().await, self.open_dns()] {
                 if let Err(error) = done {
                     failed = true;
                     tracing::error!(error = %error.full(), "services of this node are not whole; trying again");
                 }
             }
+            // Everything that is wanted has been asked for.
+            self.network.sockets().close_unused();
             sleep(SETTLE).await;
             tokio::select! {
                 changed = self.services.changed() => if changed.is_err() { return },
                 changed = pods.changed() => if changed.is_err() { return },
+                () = self.network.sockets().tend() => {}
                 () = sleep(RETRY), if failed => {}
             }
         }
     }
 
-    async fn open_ports(&mut self) -> bool {
+    fn open_ports(&mut self) -> bool {
         let Some(ports) = &mut self.ports else { return true };
         let wanted = ports::wanted(&self.network.host_ports(), &self.services.borrow());
-        ports.set(&wanted).await
+        ports.set(&wanted)
     }
 
     fn open_door(&mut self) -> Result<(), Error> {
         let Some(server) = self.server.clone().filter(|_| self.door_port.is_none()) else { return Ok(()) };
-        let (listener, port) = door::open(self.network.home(), self.gateway)?;
+        let (listener, port) = door::open(self.network.home(), self.network.sockets(), self.gateway)?;
         self.listening.spawn(door::serve(listener, Way::ToServer(server)));
         self.door_port = Some(port);
         Ok(())
@@ -108,7 +112,7 @@ impl Keeper {
         if self.answers {
             return Ok(());
         }
-        let sockets = dns::open(self.network.home(), self.gateway)?;
+        let sockets = dns::open(self.network.home(), self.network.sockets(), self.gateway)?;
         self.listening.spawn(dns::serve(sockets, self.services.clone()));
         self.answers = true;
         Ok(())

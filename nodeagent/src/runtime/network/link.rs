@@ -27,9 +27,12 @@ use crate::Error;
 /// Routing table `main`.
 const MAIN_TABLE: u8 = 254;
 
-/// In a new namespace the loopback interface is the first, and we number the pod's own.
+/// In a new namespace the loopback interface is the first. What comes behind it is the kernel's business: with a module for tunnels that is one of
+/// its interfaces, such as `sit0`.
 const LOOPBACK_INDEX: u32 = 1;
-const POD_INDEX: u32 = 2;
+
+/// The pod's own, in its namespace.
+const POD_LINK: &str = "eth0";
 
 /// How much of an address names the network.
 const BRIDGE_BITS: u8 = 24;
@@ -97,8 +100,7 @@ pub(super) fn connect(wire: &Wire) -> Result<(), Error> {
     }
     let namespace = File::open(&wire.namespace).map_err(Error::io("opening", &wire.namespace))?;
     let mut inner = LinkMessage::default();
-    inner.header.index = POD_INDEX;
-    inner.attributes.push(LinkAttribute::IfName("eth0".to_owned()));
+    inner.attributes.push(LinkAttribute::IfName(POD_LINK.to_owned()));
     inner.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
     let mut outer = LinkMessage::default();
     outer.header.flags = LinkFlags::Up;
@@ -127,14 +129,14 @@ pub(super) fn connect(wire: &Wire) -> Result<(), Error> {
 
 /// The pod's own address and nothing else is on its link, so that all it sends goes through the gateway.
 fn configure_pod_end(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), Error> {
-    let netlink = Netlink::open()?;
-    netlink.add_address(POD_INDEX, address, POD_BITS)?;
-    netlink.set_up(POD_INDEX)?;
+    let (netlink, index) = (Netlink::open()?, index(POD_LINK)?);
+    netlink.add_address(index, address, POD_BITS)?;
+    netlink.set_up(index)?;
     // The host would tell it of shorter ways, past what rewrites its packets.
-    for name in ["all", "eth0"] {
+    for name in ["all", POD_LINK] {
         switch(&format!("/proc/sys/net/ipv4/conf/{name}/accept_redirects"), "0")?;
     }
-    netlink.add_link_route(POD_INDEX, gateway)?;
+    netlink.add_link_route(index, gateway)?;
     netlink.add_default_route(gateway)
 }
 
@@ -263,5 +265,49 @@ impl Netlink {
         let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
             .map_err(|error| failed(error.to_string()))?;
         Ok(answer.payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+
+    use super::*;
+
+    /// As the kernel's modules for tunnels do, another interface is in the pod's network first.
+    #[test]
+    fn a_pod_is_connected_whatever_was_in_its_network_before() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: making networks needs root");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let pin = folder.path().join("net");
+        let there = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+            let flags = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+            mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
+            enable_loopback().unwrap();
+            create_bridge("claw9", "ours", Ipv4Addr::new(10, 88, 9, 1)).unwrap();
+            namespace::create_network(&pin).unwrap();
+            let network = File::open(&pin).unwrap();
+            let first = || create_bridge("first", "another", Ipv4Addr::new(192, 0, 2, 1));
+            namespace::run_inside(&network, first).unwrap();
+            let wire = Wire {
+                host_end: "clvpod".to_owned(),
+                bridge: "claw9".to_owned(),
+                namespace: pin.clone(),
+                address: Ipv4Addr::new(10, 88, 9, 2),
+                gateway: Ipv4Addr::new(10, 88, 9, 1),
+            };
+            connect(&wire).unwrap();
+            let routes = || Ok(fs::read_to_string("/proc/thread-self/net/route").unwrap());
+            namespace::run_inside(&network, routes).unwrap()
+        });
+        let routes = there.join().unwrap();
+        assert!(routes.lines().any(|line| line.starts_with("eth0\t00000000\t")), "{routes}");
     }
 }

@@ -27,6 +27,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
@@ -43,7 +44,7 @@ use self::rules::HostPort;
 use self::way_out::WayOut;
 pub(in crate::runtime) use self::{home::Home, keeper::keep};
 use super::records;
-use crate::{Error, ids::hex, services::Protocol};
+use crate::{Error, ids::hex, services::Protocol, sockets::Sockets};
 
 /// Held while a bridge is chosen and made, by all agents of the machine.
 const MACHINE_LOCK: &str = "/run/clawbernetes-network.lock";
@@ -67,6 +68,8 @@ pub(super) struct Network {
     home: Home,
     /// Pods' way to what is outside, from a home of our own.
     way_out: WayOut,
+    /// Where this process listens for pods, and did before it was started anew.
+    sockets: Arc<Sockets>,
     state: Mutex<State>,
     /// Counts whatever concerns the rules of the kernel: the bridge, ports of the machine that pods have.
     changes: watch::Sender<u64>,
@@ -105,12 +108,25 @@ impl Network {
         let changes = watch::Sender::new(0);
         let home = Home::open(root_dir)?;
         let way_out = WayOut::new(root_dir);
-        Ok(Self { root_dir: root_dir.to_owned(), prefix, home, way_out, state: Mutex::new(state), changes })
+        let sockets = Arc::new(Sockets::new(root_dir, home.name()?));
+        Ok(Self {
+            root_dir: root_dir.to_owned(),
+            prefix,
+            home,
+            way_out,
+            sockets,
+            state: Mutex::new(state),
+            changes,
+        })
     }
 
     /// Where the bridge is.
     pub(super) fn home(&self) -> &Home {
         &self.home
+    }
+
+    fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
     }
 
     /// Connects as a node does: to pods and services where the bridge is, to all others from the machine.
@@ -223,6 +239,7 @@ impl Network {
             return Ok(());
         }
         self.way_out.close();
+        self.sockets.close_all();
         let Some(bridge) = state.bridge.take() else { return Ok(()) };
         if self.owns(bridge) {
             self.home.run(move || {

@@ -1,12 +1,12 @@
 //! Ports of the machine that lead to pods, where the kernel's rules are not the machine's: this process listens, and passes on what
-//! comes. TCP alone. Like DNS they are of the agent's process, so that they are closed while it restarts.
+//! comes. TCP alone. Who calls while it restarts waits for the next one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::Arc,
 };
 
-use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -14,7 +14,11 @@ use super::{
     home::Home,
     rules::HostPort,
 };
-use crate::services::{Protocol, Services};
+use crate::{
+    Error,
+    services::{Protocol, Services},
+    sockets::Sockets,
+};
 
 /// Address and port of the machine.
 type Port = (Ipv4Addr, u16);
@@ -22,25 +26,29 @@ type Port = (Ipv4Addr, u16);
 /// What is open.
 pub(super) struct Ports {
     home: Home,
+    kept: Arc<Sockets>,
     open: BTreeMap<Port, (SocketAddr, AbortOnDropHandle<()>)>,
     /// Those that could not be had, which was said.
     refused: BTreeSet<Port>,
 }
 
 impl Ports {
-    pub(super) fn new(home: Home) -> Self {
-        Self { home, open: BTreeMap::new(), refused: BTreeSet::new() }
+    pub(super) fn new(home: Home, kept: Arc<Sockets>) -> Self {
+        Self { home, kept, open: BTreeMap::new(), refused: BTreeSet::new() }
     }
 
     /// Opens what is wanted and closes what is not any more. Whether all of it is open.
-    pub(super) async fn set(&mut self, wanted: &BTreeMap<Port, SocketAddr>) -> bool {
+    pub(super) fn set(&mut self, wanted: &BTreeMap<Port, SocketAddr>) -> bool {
+        for port in self.open.keys().filter(|port| !wanted.contains_key(port)) {
+            self.kept.close(&name(port));
+        }
         self.open.retain(|port, (leads_to, _)| wanted.get(port) == Some(leads_to));
         self.refused.retain(|port| wanted.contains_key(port));
         for (port, leads_to) in wanted {
             if self.open.contains_key(port) {
                 continue;
             }
-            match TcpListener::bind(port).await {
+            match self.listen(port) {
                 Ok(listener) => {
                     let way = Way::Inside(self.home.clone(), *leads_to);
                     let serving = AbortOnDropHandle::new(tokio::spawn(door::serve(listener, way)));
@@ -50,13 +58,25 @@ impl Ports {
                 Err(error) => {
                     if self.refused.insert(*port) {
                         let (address, port) = port;
-                        tracing::warn!(%error, %address, port, "a port of this machine does not lead to its pod");
+                        tracing::warn!(error = %error.full(), %address, port, "a port of this machine does not lead to its pod");
                     }
                 }
             }
         }
         self.refused.is_empty()
     }
+
+    fn listen(&self, port: &Port) -> Result<tokio::net::TcpListener, Error> {
+        let failed = || Error::io("listening on", format!("{}:{}", port.0, port.1));
+        let listener =
+            self.kept.get(&name(port), || TcpListener::bind(port).map(Into::into).map_err(failed()))?;
+        door::watched(listener).map_err(failed())
+    }
+}
+
+/// Under which it is kept.
+fn name((address, port): &Port) -> String {
+    format!("port {address}:{port}")
 }
 
 /// Which ports there should be: of pods, and of services on every node.
@@ -83,17 +103,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_is_open_for_as_long_as_it_is_wanted() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken_port = taken.local_addr().unwrap().port();
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
-        let mut ports = Ports::new(Home::open(folder.path()).unwrap());
+        let kept = Arc::new(Sockets::new(folder.path(), "a network".to_owned()));
+        let mut ports = Ports::new(Home::open(folder.path()).unwrap(), kept);
         let at = |port| ((Ipv4Addr::LOCALHOST, port), taken.local_addr().unwrap());
         let is_open = async || tokio::net::TcpStream::connect(("127.0.0.1", free)).await.is_ok();
-        assert!(ports.set(&[at(free)].into()).await && is_open().await);
-        assert!(!ports.set(&[at(free), at(taken_port)].into()).await, "somebody else has that");
+        assert!(ports.set(&[at(free)].into()) && is_open().await);
+        assert!(!ports.set(&[at(free), at(taken_port)].into()), "somebody else has that");
         assert!(is_open().await);
-        assert!(ports.set(&BTreeMap::new()).await);
+        assert!(ports.set(&BTreeMap::new()));
         // What was told to end does so when it is polled next.
         while is_open().await {
             tokio::task::yield_now().await;

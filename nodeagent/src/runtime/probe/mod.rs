@@ -229,6 +229,9 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    /// For a probe that is to be answered, however busy the machine.
+    const LONG: Duration = Duration::from_secs(120);
+
     async fn asked(target: &ProbeTarget, timeout: Duration) -> Result<(), String> {
         let folder = tempfile::tempdir().unwrap();
         over_network(&Network::open(folder.path(), [10, 88]).unwrap(), target, timeout).await
@@ -283,7 +286,7 @@ mod tests {
             let path = "/healthz".to_owned();
             ProbeTarget::Http { tls: true, address, path, headers: vec![], any_status: false }
         };
-        let limit = Duration::from_secs(60);
+        let limit = LONG;
         let well = tls_server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         assert_eq!(asked(&over_tls(well), limit).await, Ok(()));
         let unwell = tls_server("HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n").await;
@@ -318,7 +321,7 @@ mod tests {
     }
 
     async fn http(answer: &'static str) -> Result<(), String> {
-        asked(&target(server(answer).await, false), Duration::from_secs(5)).await
+        asked(&target(server(answer).await, false), LONG).await
     }
 
     #[tokio::test]
@@ -328,7 +331,7 @@ mod tests {
         let error = http("HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n").await.unwrap_err();
         assert_eq!(error, "HTTP probe failed with statuscode: 503");
         let busy = server("HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(asked(&target(busy, true), Duration::from_secs(5)).await, Ok(()), "any will do");
+        assert_eq!(asked(&target(busy, true), LONG).await, Ok(()), "any will do");
     }
 
     #[tokio::test]
@@ -342,11 +345,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_nobody_listens_on_fails() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
-        assert_eq!(asked(&ProbeTarget::Tcp(address.clone()), Duration::from_secs(5)).await, Ok(()));
-        drop(listener);
-        assert!(asked(&ProbeTarget::Tcp(address), Duration::from_secs(5)).await.is_err());
+        // Taken before anybody listens on it, so that nobody else gets it.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = ("127.0.0.1".to_owned(), socket.local_addr().unwrap().port());
+        assert!(asked(&ProbeTarget::Tcp(address.clone()), LONG).await.is_err());
+        let _listener = socket.listen(1).unwrap();
+        assert_eq!(asked(&ProbeTarget::Tcp(address), LONG).await, Ok(()));
     }
 
     #[test]
