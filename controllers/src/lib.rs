@@ -8,10 +8,12 @@ mod any_kind;
 mod claim;
 pub mod cluster_roles;
 pub mod deployment;
+pub mod device_eviction;
 pub mod disruption;
 pub mod endpoints;
 pub mod event_ttl;
 pub mod garbage;
+mod holdings;
 pub mod kernel_job;
 pub mod namespace;
 pub mod node_lifecycle;
@@ -22,6 +24,7 @@ pub mod resource_claims;
 pub mod scheduler;
 pub mod service_accounts;
 mod sweeps;
+mod taint_rules;
 
 use std::sync::Arc;
 
@@ -68,6 +71,8 @@ fn controllers(runtime: &Runtime, root_ca: Option<Arc<str>>) -> Vec<BoxFuture<'s
         runtime.drive(deployment::Deployments).boxed(),
         runtime.drive(replicaset::ReplicaSets).boxed(),
         runtime.drive(cluster_roles::ClusterRoles).boxed(),
+        runtime.drive(device_eviction::Evictions).boxed(),
+        runtime.drive(device_eviction::Rules).boxed(),
         runtime.drive(disruption::Budgets).boxed(),
         runtime.drive(endpoints::Endpoints).boxed(),
         runtime.drive(kernel_job::KernelJobs).boxed(),

@@ -13,7 +13,8 @@ use claw_e2e::{
 type Story = fn(&Kubectl);
 
 /// Every file, and what holds once it is applied.
-const STORIES: [(&str, Story); 9] = [
+const STORIES: [(&str, Story); 10] = [
+    ("device-taint.yaml", a_rule_says_what_it_would_do),
     ("gpu-claim.yaml", a_claim_waits_for_its_gpu_and_says_so),
     ("hello.yaml", hello_answers_from_three_pods),
     ("init.yaml", init_hands_its_file_over),
@@ -53,6 +54,14 @@ fn a_claim_waits_for_its_gpu_and_says_so(kubectl: &Kubectl) {
         let condition = "{.status.conditions[?(@.type=='PodScheduled')].message}";
         let seen = field(kubectl, "pod/gpu-claim", &format!("{{.status.phase}} {condition}"));
         wait::check(seen.contains("cannot allocate all claims") || seen.starts_with("Succeeded"), seen)
+    });
+}
+
+fn a_rule_says_what_it_would_do(kubectl: &Kubectl) {
+    wait::until("the rule says so", wait::LATER, || {
+        let path = "{.status.conditions[?(@.type=='EvictionInProgress')].message}";
+        let said = field(kubectl, "devicetaintrule/maintenance", path);
+        wait::check(said.contains("0 pods would be evicted"), said)
     });
 }
 

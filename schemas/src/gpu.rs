@@ -68,6 +68,9 @@ pub const VULKAN_TYPE: &str = "vulkan";
 /// The class of all instances of GPUs, which every cluster has.
 pub const INSTANCE_CLASS: &str = "mig.nvidia.com";
 
+/// The effect of a taint that ends the pods which have the device and do not tolerate it.
+pub const NO_EXECUTE: &str = "NoExecute";
+
 /// The one ResourceSlice of a node's agent.
 pub fn slice_name(node: &str) -> String {
     format!("{node}-{DRIVER}")
@@ -75,19 +78,20 @@ pub fn slice_name(node: &str) -> String {
 
 /// Whether a request may have a device all the same (Kubernetes "Device taints and tolerations").
 pub fn tolerates(tolerations: &[DeviceToleration], taint: &DeviceTaint) -> bool {
-    let covers = |toleration: &DeviceToleration| {
-        let (key, exists) = (toleration.key.as_deref(), toleration.operator.as_deref() == Some("Exists"));
-        let effect = toleration.effect.as_deref().unwrap_or_default();
-        (effect.is_empty() || effect == taint.effect)
-            && key.filter(|key| !key.is_empty()).map_or(exists, |key| key == taint.key)
-            && (exists
-                || toleration.value.as_deref().unwrap_or_default()
-                    == taint.value.as_deref().unwrap_or_default())
-    };
-    !keeps_away(taint) || tolerations.iter().any(covers)
+    !keeps_away(taint) || tolerations.iter().any(|toleration| covers(toleration, taint))
+}
+
+/// Whether a toleration is about a taint, for however long.
+pub fn covers(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
+    let (key, exists) = (toleration.key.as_deref(), toleration.operator.as_deref() == Some("Exists"));
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    (effect.is_empty() || effect == taint.effect)
+        && key.filter(|key| !key.is_empty()).map_or(exists, |key| key == taint.key)
+        && (exists
+            || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default())
 }
 
 /// Whether a taint is more than a remark.
 pub fn keeps_away(taint: &DeviceTaint) -> bool {
-    matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
+    taint.effect == "NoSchedule" || taint.effect == NO_EXECUTE
 }

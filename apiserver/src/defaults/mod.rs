@@ -105,6 +105,18 @@ pub fn admit(kind: &Descriptor, object: &mut Value) {
     }
 }
 
+/// Stamps taints of devices with the time of the write, as far as the writer says none: those that are new, and, of a rule,
+/// one that has another effect now. Runs beside [`admit`]; `now` is asked if something is to be stamped.
+pub fn stamp(kind: &Descriptor, old: Option<&Value>, new: &mut Value, now: impl Fn() -> String) {
+    if kind.group == "resource.k8s.io" {
+        match &*kind.kind {
+            "DeviceTaintRule" => device::stamp_rule(old, new, now),
+            "ResourceSlice" => device::stamp_slice(new, now),
+            _ => {}
+        }
+    }
+}
+
 /// The quality-of-service class of a pod with this spec.
 pub(crate) fn qos_class(spec: &Object) -> &'static str {
     qos::class(spec)

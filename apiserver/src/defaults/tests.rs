@@ -350,6 +350,31 @@ fn the_other_kinds_say_everything_too() {
 }
 
 #[test]
+fn taints_of_devices_are_stamped_when_they_are_new_or_do_something_else() {
+    let rule = REGISTRY.kind("resource.k8s.io/v1beta2", "DeviceTaintRule").unwrap();
+    let spec = |taint: Value| json!({"spec": {"taint": taint}});
+    let stamped = |old: Option<Value>, new: Value| {
+        let mut new = spec(new);
+        stamp(rule, old.map(spec).as_ref(), &mut new, || "now".to_owned());
+        new["spec"]["taint"]["timeAdded"].take()
+    };
+    let old = || Some(json!({"key": "k", "effect": "None", "timeAdded": "then"}));
+    assert_eq!(stamped(None, json!({"effect": "None"})), "now");
+    assert_eq!(stamped(None, json!({"effect": "None", "timeAdded": "then"})), "then");
+    assert_eq!(stamped(old(), json!({"key": "l", "effect": "None", "timeAdded": "then"})), "then");
+    assert_eq!(stamped(old(), json!({"key": "k", "effect": "NoExecute", "timeAdded": "then"})), "now");
+    assert_eq!(stamped(old(), json!({"key": "k", "effect": "NoExecute", "timeAdded": "later"})), "later");
+    assert_eq!(stamped(old(), json!({"key": "k", "effect": "None"})), "now");
+
+    let slice = REGISTRY.kind("resource.k8s.io/v1", "ResourceSlice").unwrap();
+    let taints = json!([{"effect": "NoExecute"}, {"effect": "NoSchedule", "timeAdded": "then"}]);
+    let mut new = json!({"spec": {"devices": [{"name": "a"}, {"name": "b", "taints": taints}]}});
+    stamp(slice, None, &mut new, || "now".to_owned());
+    let taints = &new["spec"]["devices"][1]["taints"];
+    assert_eq!((&taints[0]["timeAdded"], &taints[1]["timeAdded"]), (&json!("now"), &json!("then")));
+}
+
+#[test]
 fn an_update_inherits_what_was_given_to_a_service() {
     let kind = REGISTRY.kind("v1", "Service").unwrap();
     let inherited = |old: Value, new: Value| {

@@ -176,6 +176,7 @@ impl ObjectService {
     ) -> Result<Option<Bytes>, ApiError> {
         let (kind, object) = (&target.kind, &mut new.object);
         kind.admit(object);
+        kind.stamp(None, object);
         let causes = kind.faults(None, object);
         if !causes.is_empty() {
             return Err(kind.invalid(text(object, "name"), causes));

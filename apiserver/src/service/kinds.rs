@@ -18,6 +18,7 @@ use claw_schemas::{
     pick::Pick,
     status::{Cause, Reason},
 };
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio_util::{
@@ -25,7 +26,7 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::{body, facts::Plan, form::Form, twins::Twin};
+use super::{body, facts::Plan, form::Form, object::time_text, twins::Twin};
 use crate::{auth::Identity, custom, defaults, store::Key, validation};
 
 /// A kind with everything that is worked out once for it.
@@ -247,6 +248,13 @@ impl Served {
     pub fn admit(&self, object: &mut Value) {
         if self.custom.is_none() {
             defaults::admit(&self.descriptor, object);
+        }
+    }
+
+    /// Puts the time of the write where it belongs and nobody said another.
+    pub fn stamp(&self, old: Option<&Value>, new: &mut Value) {
+        if self.custom.is_none() {
+            defaults::stamp(&self.descriptor, old, new, || time_text(Timestamp::now()));
         }
     }
 

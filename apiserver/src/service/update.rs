@@ -344,6 +344,7 @@ fn settle(target: &Target, part: Part, old: &Value, new: &mut Value) {
             kind.inherit(old, new);
             kind.fill_in(new);
             kind.admit(new);
+            kind.stamp(Some(old), new);
         }
         Part::Status => {
             let sent = std::mem::replace(new, object::without(old, "status"));

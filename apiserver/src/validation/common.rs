@@ -109,6 +109,24 @@ pub(super) fn immutable(old: &Value, new: &Value, field: &str, path: &Path<'_>, 
     }
 }
 
+/// What a controller may say in conditions that all kinds of one make write alike.
+pub(super) fn conditions(conditions: &Value, path: &Path<'_>, faults: &mut Faults) {
+    let mut seen = HashSet::new();
+    each(conditions, path, |condition, path| {
+        named(names::qualified, &condition["type"], &path.field("type"), faults);
+        if !seen.insert(text(&condition["type"])) {
+            faults.duplicate(&path.field("type"), &condition["type"]);
+        }
+        required_one_of(&condition["status"], &["False", "True", "Unknown"], &path.field("status"), faults);
+        not_negative(&condition["observedGeneration"], &path.field("observedGeneration"), faults);
+        for field in ["lastTransitionTime", "reason"] {
+            if is_empty(&condition[field]) {
+                faults.required(&path.field(field), "");
+            }
+        }
+    });
+}
+
 /// A number of pods, or a share of them.
 pub(super) fn amount(value: &Value, path: &Path<'_>, faults: &mut Faults) {
     if value.is_string() && percent(value).is_none() {

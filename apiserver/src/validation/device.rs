@@ -2,6 +2,7 @@
 
 pub(super) mod pod;
 pub(super) mod slice;
+pub(super) mod taints;
 
 use std::collections::HashSet;
 
@@ -129,7 +130,7 @@ fn wanted(wanted: &Value, path: &Path<'_>, faults: &mut Faults) {
         faults.invalid(count_path, count, "must be greater than zero");
     }
     each(&wanted["tolerations"], &path.field("tolerations"), |one, path| {
-        required_one_of(&one["operator"], &["Equal", "Exists"], &path.field("operator"), faults);
+        taints::toleration(one, path, faults);
     });
 }
 

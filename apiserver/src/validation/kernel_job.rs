@@ -12,7 +12,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{
-    at_least, config, device, each,
+    at_least, conditions, config, device, each,
     faults::{Faults, Path},
     fits, immutable, is_empty, len, meta, named, names, one_of, required_one_of, resources, scheduling, text,
     volume,
@@ -44,16 +44,7 @@ pub(super) fn judge(old: Option<&Value>, new: &Value, faults: &mut Faults) {
 
 /// What a controller may say of a job.
 pub(super) fn status(status: &Value, faults: &mut Faults) {
-    let path = &Path::Root.field("status");
-    each(&status["conditions"], &path.field("conditions"), |condition, path| {
-        named(names::qualified, &condition["type"], &path.field("type"), faults);
-        required_one_of(&condition["status"], &["True", "False", "Unknown"], &path.field("status"), faults);
-        for field in ["lastTransitionTime", "reason"] {
-            if is_empty(&condition[field]) {
-                faults.required(&path.field(field), "");
-            }
-        }
-    });
+    conditions(&status["conditions"], &Path::Root.field("status").field("conditions"), faults);
 }
 
 fn update(old: &Value, new: &Value, path: &Path<'_>, faults: &mut Faults) {

@@ -43,7 +43,7 @@ use serde_json::Value;
 
 use self::{
     common::{
-        amount, at_least, distinct, each, fits, immutable, is_empty, is_set, is_zero, len, named,
+        amount, at_least, conditions, distinct, each, fits, immutable, is_empty, is_set, is_zero, len, named,
         not_negative, one_of, optional_one_of, percent, port, port_number, required_one_of, share, text,
     },
     faults::Faults,
@@ -107,6 +107,7 @@ static JUDGES: &[(&str, &str, Judge)] = &[
     (RESOURCE, "DeviceClass", device::class),
     (RESOURCE, "ResourceClaim", device::claim),
     (RESOURCE, "ResourceClaimTemplate", device::claim_template),
+    (RESOURCE, "DeviceTaintRule", device::taints::rule),
     (api::GROUP, "KernelJob", kernel_job::judge),
     (custom::GROUP, "CustomResourceDefinition", custom::judge),
 ];
@@ -140,6 +141,9 @@ pub fn update(kind: &Descriptor, old: &Value, new: &Value) -> Vec<Cause> {
     }
     if kind.group == "certificates.k8s.io" && old["status"] != new["status"] {
         certificates::status(&old["status"], &new["status"], &mut faults);
+    }
+    if kind.group == RESOURCE && kind.kind == "DeviceTaintRule" && old["status"] != new["status"] {
+        device::taints::status(&new["status"], &mut faults);
     }
     if kind.group == api::GROUP && old["status"] != new["status"] {
         kernel_job::status(&new["status"], &mut faults);

@@ -3,6 +3,7 @@
 mod kernel_jobs;
 mod kinds;
 mod sound;
+mod taints;
 mod updates;
 
 use std::sync::LazyLock;

@@ -119,7 +119,7 @@ fn revision(claim: &ResourceClaim) -> u64 {
 }
 
 /// The claims that a pod uses, as far as it knows them.
-fn claims_of(pod: &Pod) -> Vec<ObjectKey> {
+pub(crate) fn claims_of(pod: &Pod) -> Vec<ObjectKey> {
     let named = pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten());
     let made = pod.status.iter().flat_map(|status| status.resource_claim_statuses.iter().flatten());
     let names = named

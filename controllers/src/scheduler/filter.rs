@@ -1,6 +1,10 @@
 //! Which nodes may hold a pod, and for those that may not, why.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
 
@@ -17,6 +21,8 @@ pub enum Obstacle {
     Selector,
     HostPort,
     Insufficient(Arc<str>),
+    /// There would be more of what it asks for by number, but for a taint of devices.
+    DeviceTaint(String),
     /// What its claims ask for is not to be had.
     Claims(String),
 }
@@ -33,6 +39,7 @@ impl Obstacle {
             Self::HostPort => "node(s) didn't have free ports for the requested pod ports".to_owned(),
             Self::Insufficient(resource) if &**resource == PODS => "Too many pods".to_owned(),
             Self::Insufficient(resource) => format!("Insufficient {resource}"),
+            Self::DeviceTaint(taint) => format!("node(s) had untolerated device taint {taint}"),
             Self::Claims(why) => why.clone(),
         }
     }
@@ -49,7 +56,12 @@ fn obstacles(pod: &PodInfo, node: &NodeInfo, beside: Beside<'_>) -> Vec<Obstacle
         return vec![barrier];
     }
     let lacks: Vec<_> = node.lacks(pod).map(|resource| Obstacle::Insufficient(resource.into())).collect();
-    if lacks.is_empty() { beside(node).into_iter().collect() } else { lacks }
+    if lacks.is_empty() {
+        return beside(node).into_iter().collect();
+    }
+    let taints: BTreeSet<&str> = node.lacks(pod).flat_map(|resource| node.taints_of(resource)).collect();
+    let taints = taints.into_iter().map(|taint| Obstacle::DeviceTaint(taint.to_owned()));
+    lacks.into_iter().chain(taints).collect()
 }
 
 /// The first obstacle that no amount of room would remove.

@@ -28,7 +28,10 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         core::v1::{Binding, Node, ObjectReference, Pod},
-        resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
+        resource::{
+            v1::{DeviceClass, ResourceClaim, ResourceSlice},
+            v1beta2::DeviceTaintRule,
+        },
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -74,6 +77,7 @@ pub async fn run(runtime: Runtime) {
         Need::of(&caches.of::<ResourceClaim>()),
         Need::of(&caches.of::<ResourceSlice>()),
         Need::of(&caches.of::<DeviceClass>()),
+        Need::of(&caches.of::<DeviceTaintRule>()),
     ];
     if !runtime.readiness.all(&runtime.env, CONTROLLER, needs).await {
         return;
@@ -154,6 +158,10 @@ fn follow_devices(runtime: &Runtime, state: &Arc<Mutex<State>>, changed: &Arc<No
     follow_device_kind::<ResourceClaim>(runtime, state, changed, |devices, claim, is_gone| match is_gone {
         false => devices.apply_claim(claim),
         true => devices.remove_claim(claim),
+    });
+    follow_device_kind::<DeviceTaintRule>(runtime, state, changed, |devices, rule, is_gone| match is_gone {
+        false => devices.apply_rule(rule),
+        true => devices.remove_rule(rule.metadata.name.as_deref().unwrap_or_default()),
     });
     follow_device_kind::<DeviceClass>(runtime, state, changed, |devices, class, is_gone| {
         match is_gone {

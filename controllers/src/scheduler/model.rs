@@ -14,8 +14,9 @@ use k8s_openapi::api::core::v1::{
 
 use super::{
     amounts::{Amounts, PODS},
-    devices::{PodClaim, holdings},
+    devices::{PodClaim, Withheld},
 };
+use crate::holdings;
 
 /// Namespace and name of a pod.
 pub type PodKey = (Arc<str>, Arc<str>);
@@ -73,6 +74,10 @@ pub struct NodeInfo {
     holders: HashMap<PodKey, Option<Vec<String>>>,
     /// How many of its GPUs claims have, by kind, which is part of what is used.
     claimed: BTreeMap<Arc<str>, i64>,
+    /// Its GPUs that are not to be given by number, whoever has them.
+    withheld: Vec<Withheld>,
+    /// How many of these no pod has, by kind, which is part of what is used.
+    idle: BTreeMap<Arc<str>, i64>,
 }
 
 /// The key of a pod.
@@ -213,6 +218,8 @@ impl NodeInfo {
             owners: BTreeMap::new(),
             holders: HashMap::new(),
             claimed: BTreeMap::new(),
+            withheld: Vec::new(),
+            idle: BTreeMap::new(),
         }
     }
 
@@ -223,17 +230,42 @@ impl NodeInfo {
         self.owners.clone_from(&known.owners);
         self.holders.clone_from(&known.holders);
         self.claimed.clone_from(&known.claimed);
+        self.withheld.clone_from(&known.withheld);
+        self.idle.clone_from(&known.idle);
     }
 
     /// Counts what claims have of its GPUs, by kind, as used.
     pub fn set_claimed(&mut self, gpus: BTreeMap<Arc<str>, i64>) {
-        for (name, count) in &self.claimed {
-            self.used.set(name, self.used.get(name) - count);
+        count_instead(&mut self.used, &mut self.claimed, gpus);
+    }
+
+    /// Counts GPUs that are not to be given by number as used, unless a pod has them and they count already.
+    pub fn set_withheld(&mut self, gpus: Vec<Withheld>) {
+        self.withheld = gpus;
+        self.count_withheld();
+    }
+
+    fn count_withheld(&mut self) {
+        if self.withheld.is_empty() && self.idle.is_empty() {
+            return;
         }
-        for (name, count) in &gpus {
-            self.used.set(name, self.used.get(name) + count);
+        let held: BTreeSet<&str> = self.held_gpus().collect();
+        let mut idle = BTreeMap::new();
+        for one in self.withheld.iter().filter(|one| !held.contains(&*one.uuid)) {
+            *idle.entry(Arc::clone(&one.resource)).or_default() += 1;
         }
-        self.claimed = gpus;
+        count_instead(&mut self.used, &mut self.idle, idle);
+    }
+
+    /// Whether some of its GPUs of a kind are not to be given by number.
+    pub fn withholds(&self, resource: &str) -> bool {
+        self.withheld.iter().any(|one| &*one.resource == resource)
+    }
+
+    /// What keeps GPUs of a kind from being given by number.
+    pub fn taints_of(&self, resource: &str) -> impl Iterator<Item = &str> {
+        let of_kind = self.withheld.iter().filter(move |one| &*one.resource == resource);
+        of_kind.map(|one| one.taint.as_str())
     }
 
     /// Whether it is known of every pod that asked for a number of GPUs which it has.
@@ -257,6 +289,7 @@ impl NodeInfo {
         }
         if !pod.gpus.is_empty() {
             self.holders.insert(pod.key.clone(), pod.gpu_names.clone());
+            self.count_withheld();
         }
     }
 
@@ -272,7 +305,9 @@ impl NodeInfo {
         if let Some(count) = pod.owner.as_ref().and_then(|owner| self.owners.get_mut(owner)) {
             *count = count.saturating_sub(1);
         }
-        self.holders.remove(&pod.key);
+        if self.holders.remove(&pod.key).is_some() {
+            self.count_withheld();
+        }
     }
 
     /// What is left of a resource; negative when overcommitted.
@@ -284,6 +319,21 @@ impl NodeInfo {
     pub fn lacks<'a>(&'a self, pod: &'a PodInfo) -> impl Iterator<Item = &'a str> {
         pod.requests.lacking(&self.allocatable, &self.used)
     }
+}
+
+/// Counts other amounts as used than before.
+fn count_instead(
+    used: &mut Amounts,
+    counted: &mut BTreeMap<Arc<str>, i64>,
+    instead: BTreeMap<Arc<str>, i64>,
+) {
+    for (name, count) in &*counted {
+        used.set(name, used.get(name) - count);
+    }
+    for (name, count) in &instead {
+        used.set(name, used.get(name) + count);
+    }
+    *counted = instead;
 }
 
 /// Requests of a whole pod, by upstream's rule. What it says as a whole goes before what its containers say.

@@ -120,9 +120,9 @@ impl State {
 
     fn recount(&mut self, touched: Touched) {
         for name in touched {
-            let claimed = self.devices.claimed(&name);
             if let Some(node) = self.nodes.get_mut(&name) {
-                node.set_claimed(claimed);
+                node.set_claimed(self.devices.claimed(&name));
+                node.set_withheld(self.devices.withheld(&name));
             }
         }
     }
@@ -301,7 +301,10 @@ impl State {
     fn best_node(&self, pod: &PodInfo, asked: &Asked) -> Option<(Arc<str>, usize)> {
         let count = self.nodes.len();
         let (mut best, mut candidates, mut looked): (Option<(i64, &Arc<str>)>, usize, usize) = (None, 0, 0);
-        let has_gift = |node: &NodeInfo| pod.claims.is_empty() || self.devices.gift(pod, asked, node).is_ok();
+        let is_sure = |node: &NodeInfo| {
+            pod.claims.is_empty() && !pod.gpus.keys().any(|resource| node.withholds(resource))
+        };
+        let has_gift = |node: &NodeInfo| is_sure(node) || self.devices.gift(pod, asked, node).is_ok();
         while looked < count && candidates < ENOUGH_CANDIDATES {
             let (name, node) = self.nodes.get_index((self.cursor + looked) % count)?;
             looked += 1;

@@ -12,7 +12,7 @@ use claw_e2e::{
 };
 
 /// A template for one GPU, and what asks for one by it.
-const TEMPLATE: &str = r#"
+pub(super) const TEMPLATE: &str = r#"
 apiVersion: resource.k8s.io/v1
 kind: ResourceClaimTemplate
 metadata: {name: one}
@@ -171,7 +171,7 @@ async fn the_example_of_a_claim_does_what_it_says() {
     no_claim_is_left(&kubectl);
 }
 
-fn ready(kubectl: &Kubectl, pod: &str) {
+pub(super) fn ready(kubectl: &Kubectl, pod: &str) {
     kubectl.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=600s"]);
 }
 
@@ -179,7 +179,7 @@ fn claim_of(kubectl: &Kubectl, pod: &str) -> String {
     kubectl.ok(&["get", "pod", pod, "-o", "jsonpath={.status.resourceClaimStatuses[0].resourceClaimName}"])
 }
 
-fn waits_because(kubectl: &Kubectl, pod: &str, why: &str) {
+pub(super) fn waits_because(kubectl: &Kubectl, pod: &str, why: &str) {
     wait::until(&format!("{pod} waits and says why"), wait::LATER, || {
         let path = "jsonpath={.status.conditions[?(@.type=='PodScheduled')].message}";
         let said = kubectl.ok(&["get", "pod", pod, "-o", path]);
@@ -213,7 +213,7 @@ spec:
 }
 
 /// A pod whose container uses the GPU of a claim.
-fn claimer(name: &str, source: &str) -> String {
+pub(super) fn claimer(name: &str, source: &str) -> String {
     format!(
         r#"
 apiVersion: v1

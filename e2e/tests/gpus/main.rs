@@ -6,6 +6,7 @@ mod claims;
 mod instances;
 mod mps;
 mod sharing;
+mod taints;
 mod vulkan;
 
 use std::{collections::BTreeSet, fs, path::PathBuf};

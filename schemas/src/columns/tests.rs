@@ -111,6 +111,7 @@ fn headers_are_those_of_kubectl() {
         ("resource.k8s.io/v1", "DeviceClass", "NAME AGE + "),
         ("resource.k8s.io/v1", "ResourceClaim", "NAME STATE AGE + "),
         ("resource.k8s.io/v1", "ResourceClaimTemplate", "NAME AGE + "),
+        ("resource.k8s.io/v1beta2", "DeviceTaintRule", "NAME AGE + "),
         ("rbac.authorization.k8s.io/v1", "Role", "NAME CREATED AT + "),
         ("rbac.authorization.k8s.io/v1", "RoleBinding", "NAME ROLE AGE + USERS GROUPS SERVICEACCOUNTS"),
         ("rbac.authorization.k8s.io/v1", "ClusterRole", "NAME CREATED AT + "),

@@ -1,6 +1,6 @@
 //! Group `resource.k8s.io`: devices such as GPUs, and claims on them.
 
-use k8s_openapi::api::resource::v1 as api;
+use k8s_openapi::api::resource::{v1 as api, v1beta2 as beta};
 
 use super::{Kind, STATUS};
 use crate::{columns, registry::Descriptor};
@@ -24,5 +24,7 @@ pub(super) fn all() -> Vec<Descriptor> {
         }
         .describe(),
         Kind::of::<api::ResourceClaimTemplate>().describe(),
+        Kind { subresources: &[STATUS], has_generation: true, ..Kind::of::<beta::DeviceTaintRule>() }
+            .describe(),
     ]
 }

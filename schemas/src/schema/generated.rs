@@ -16,7 +16,7 @@ use k8s_openapi::{
         networking::v1 as networking,
         policy::v1 as policy,
         rbac::v1 as rbac,
-        resource::v1 as resource,
+        resource::{v1 as resource, v1beta2 as resource_beta},
         scheduling::v1 as scheduling,
         storage::v1 as storage,
     },
@@ -205,6 +205,7 @@ proptest! {
         decodes::<resource::DeviceClass>(seed);
         decodes::<resource::ResourceClaim>(seed);
         decodes::<resource::ResourceClaimTemplate>(seed);
+        decodes::<resource_beta::DeviceTaintRule>(seed);
         decodes::<scheduling::PriorityClass>(seed);
         decodes::<storage::StorageClass>(seed);
     }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::taints::taint;
 use crate::validation::{
     each,
     faults::{Faults, Path},
@@ -15,6 +16,10 @@ const DEVICES_MAX: usize = 128;
 const ATTRIBUTES_MAX: usize = 32;
 /// Longest text of an attribute, in bytes.
 const TEXT_BYTES_MAX: usize = 64;
+/// Taints of one device.
+const TAINTS_MAX: usize = 16;
+/// Longest name of a pool.
+const POOL_BYTES_MAX: usize = 253;
 /// The ways to say where the devices are.
 const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
 /// What an attribute can be.
@@ -46,17 +51,23 @@ pub(in crate::validation) fn slice(old: Option<&Value>, new: &Value, faults: &mu
 }
 
 fn pool(pool: &Value, path: &Path<'_>, faults: &mut Faults) {
-    let name = &pool["name"];
-    if is_empty(name) {
-        faults.required(&path.field("name"), "");
-    } else if let Some(why) = text(name).split('/').find_map(|part| names::dns_subdomain(part).err()) {
-        faults.invalid(&path.field("name"), name, why);
-    }
+    pool_name(&pool["name"], &path.field("name"), faults);
     let count = &pool["resourceSliceCount"];
     if count.as_i64().unwrap_or(0) <= 0 {
         faults.invalid(&path.field("resourceSliceCount"), count, "must be greater than zero");
     }
     not_negative(&pool["generation"], &path.field("generation"), faults);
+}
+
+/// Subdomains with slashes between them.
+pub(super) fn pool_name(name: &Value, path: &Path<'_>, faults: &mut Faults) {
+    if is_empty(name) {
+        faults.required(path, "");
+    } else if text(name).len() > POOL_BYTES_MAX {
+        faults.too_long(path, POOL_BYTES_MAX);
+    } else if let Some(why) = text(name).split('/').find_map(|part| names::dns_subdomain(part).err()) {
+        faults.invalid(path, name, why);
+    }
 }
 
 fn place(spec: &Value, path: &Path<'_>, faults: &mut Faults) {
@@ -107,6 +118,11 @@ fn device(device: &Value, path: &Path<'_>, faults: &mut Faults) {
     for name in device["capacity"].as_object().into_iter().flatten().map(|(name, _)| name) {
         qualified(name, &capacity.key(name), faults);
     }
+    let taints = &path.field("taints");
+    if len(&device["taints"]) > TAINTS_MAX {
+        faults.too_many(taints, len(&device["taints"]), TAINTS_MAX);
+    }
+    each(&device["taints"], taints, |one, path| taint(None, one, path, faults));
 }
 
 /// `memory`, `example.com/memory`: the name after the domain is an identifier.

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 
-const KINDS: [&str; 39] = [
+const KINDS: [&str; 40] = [
     "Service",
     "Endpoints",
     "EndpointSlice",
@@ -34,6 +34,7 @@ const KINDS: [&str; 39] = [
     "DeviceClass",
     "ResourceClaim",
     "ResourceClaimTemplate",
+    "DeviceTaintRule",
     "Role",
     "ClusterRole",
     "RoleBinding",

@@ -108,6 +108,13 @@ fn sound(kind: &str) -> (&'static str, Value) {
             "resource.k8s.io/v1",
             json!({"spec": {"spec": {"devices": {"requests": [{"name": "r", "firstAvailable": [{"name": "a", "deviceClassName": "gpu"}]}]}}}}),
         ),
+        "DeviceTaintRule" => (
+            "resource.k8s.io/v1beta2",
+            json!({"spec": {
+                "deviceSelector": {"driver": "d.io", "pool": "a/b", "device": "g"},
+                "taint": {"key": "d.io/hot", "value": "yes", "effect": "NoExecute", "timeAdded": "2026-01-02T03:04:05Z"},
+            }}),
+        ),
         "Role" => (RBAC_V1, json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]})),
         "ClusterRole" => (RBAC_V1, json!({"rules": [{"nonResourceURLs": ["/x"], "verbs": ["get"]}]})),
         "RoleBinding" => (

@@ -131,6 +131,9 @@ fn what_is_not_settled_may_change() {
         ("StorageClass", "/allowVolumeExpansion", json!(true)),
         ("RoleBinding", "/subjects", json!([])),
         ("ResourceSlice", "/spec/devices", json!([])),
+        ("DeviceTaintRule", "/spec/taint/effect", json!("None")),
+        ("DeviceTaintRule", "/spec/deviceSelector", json!({})),
+        ("DeviceTaintRule", "/spec/deviceSelector", Value::Null),
         ("ResourceQuota", "/spec/hard", json!({"pods": "9"})),
     ] {
         assert_eq!(change(kind, pointer, &value), Vec::<String>::new(), "{kind} {pointer}");

@@ -3,17 +3,21 @@
 //! A search that goes back where a choice leads nowhere. It tries devices that are close to each other first, and gives up
 //! after a number of steps: constraints can make a puzzle of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use claw_schemas::gpu::tolerates;
 use k8s_openapi::api::resource::v1::{
-    DeviceClaim, DeviceClassSpec, DeviceRequest, DeviceSelector, DeviceToleration,
+    DeviceClaim, DeviceClassSpec, DeviceRequest, DeviceSelector, DeviceTaint, DeviceToleration,
 };
 
 use super::{
     inventory::Device,
     near,
     selector::{Selector, Selectors},
+    taints::shown,
 };
 
 /// Choices that are tried for one pod on one node; each takes about a microsecond.
@@ -130,7 +134,28 @@ impl Wishes {
         }
         let mut search =
             Search { wishes: self, devices, candidates, free: free.to_vec(), given: Vec::new(), steps: 0 };
-        if search.meet(0) { Ok(search.given) } else { Err("cannot allocate all claims".to_owned()) }
+        if search.meet(0) { Ok(search.given) } else { Err(self.refusal(devices, free)) }
+    }
+
+    /// That it cannot be met, with the taints that keep away devices which would do otherwise.
+    fn refusal(&self, devices: &[Arc<Device>], free: &[bool]) -> String {
+        let ways = self.requests.iter().flat_map(|request| &request.ways);
+        let mut taints = BTreeSet::new();
+        for way in ways {
+            let free = devices.iter().zip(free).filter(|(_, free)| **free).map(|(device, _)| device);
+            let barred = free.filter_map(|device| Some((device, way.untolerated(device)?)));
+            taints.extend(
+                barred.filter(|(device, _)| way.selects(device) == Ok(true)).map(|(_, taint)| shown(taint)),
+            );
+        }
+        let why = "cannot allocate all claims";
+        match taints.is_empty() {
+            true => why.to_owned(),
+            false => {
+                let taints: Vec<String> = taints.into_iter().collect();
+                format!("{why} (untolerated device taint {})", taints.join(", "))
+            }
+        }
     }
 }
 
@@ -225,9 +250,15 @@ impl Way {
     }
 
     fn means(&self, device: &Device) -> Result<bool, String> {
-        if !device.taints.iter().all(|taint| tolerates(&self.tolerations, taint)) {
-            return Ok(false);
-        }
+        if self.untolerated(device).is_some() { Ok(false) } else { self.selects(device) }
+    }
+
+    /// A taint that keeps a device away.
+    fn untolerated<'a>(&self, device: &'a Device) -> Option<&'a DeviceTaint> {
+        device.taints.iter().find(|taint| !tolerates(&self.tolerations, taint))
+    }
+
+    fn selects(&self, device: &Device) -> Result<bool, String> {
         for (selector, whose) in &self.selectors {
             let verdict = selector.matches(device);
             if !verdict.map_err(|why| format!("{whose}: CEL runtime error: {why}"))? {

@@ -1,22 +1,26 @@
-//! Which devices there are on which node, as ResourceSlices tell.
+//! Which devices there are on which node, as ResourceSlices tell, and what others than their drivers say against them.
 //!
 //! Of a pool the newest generation counts, once it is whole. Devices that belong to no one node, and those that share
 //! counters with others, are nobody's here.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use claw_schemas::gpu::{
     AMD_RESOURCE, AMD_TYPE, DRIVER, RESOURCE, VULKAN_RESOURCE, VULKAN_TYPE, instances, keeps_away,
 };
-use k8s_openapi::api::resource::v1::{
-    Device as ApiDevice, DeviceAttribute, DeviceCapacity, DeviceTaint, ResourceSlice,
+use k8s_openapi::api::resource::{
+    v1::{Device as ApiDevice, DeviceAttribute, DeviceCapacity, DeviceTaint, ResourceSlice},
+    v1beta2::DeviceTaintRuleSpec,
 };
 use parking_lot::Mutex;
 
-use super::near::Place;
+use super::{
+    near::Place,
+    taints::{Sources, is_about, shown},
+};
 
 /// Verdicts kept with a device: selectors of the claims that come to its node.
 const VERDICTS_MAX: usize = 64;
@@ -47,7 +51,10 @@ pub struct Device {
     pub id: DeviceId,
     pub attributes: BTreeMap<String, DeviceAttribute>,
     pub capacity: BTreeMap<String, DeviceCapacity>,
+    /// What its slice says, then what others do.
     pub taints: Vec<DeviceTaint>,
+    /// How many of the taints are of its slice.
+    own_taints: usize,
     /// What it is counted as where it is asked for by number.
     resource: Option<Arc<str>>,
     /// What selectors said of it.
@@ -65,8 +72,22 @@ impl Device {
             attributes: device.attributes.clone().unwrap_or_default(),
             capacity: device.capacity.clone().unwrap_or_default(),
             taints: device.taints.clone().unwrap_or_default(),
+            own_taints: device.taints.as_ref().map_or(0, Vec::len),
             resource: resource(driver, device),
             verdicts: Mutex::default(),
+        }
+    }
+
+    /// The same with more taints.
+    fn with(&self, more: Vec<DeviceTaint>) -> Self {
+        Self {
+            id: self.id.clone(),
+            attributes: self.attributes.clone(),
+            capacity: self.capacity.clone(),
+            taints: self.taints.iter().cloned().chain(more).collect(),
+            own_taints: self.own_taints,
+            resource: self.resource.clone(),
+            verdicts: Mutex::new(self.verdicts.lock().clone()),
         }
     }
 
@@ -85,9 +106,22 @@ impl Device {
         uuid.string.as_deref()
     }
 
-    /// The resource that it is one of, as long as the node offers it by number.
+    /// The resource that its node counts it as, as long as it offers it by number. What others say against a device than its driver
+    /// no node knows.
+    pub fn counted(&self) -> Option<&Arc<str>> {
+        self.resource.as_ref().filter(|_| !self.taints.iter().take(self.own_taints).any(keeps_away))
+    }
+
+    /// The resource that it is one of, as long as it may be given to who asks by number, since they tolerate nothing.
     pub fn resource(&self) -> Option<&Arc<str>> {
         self.resource.as_ref().filter(|_| !self.taints.iter().any(keeps_away))
+    }
+
+    /// What keeps it from who asks by number, though its node offers it.
+    pub fn withheld(&self) -> Option<Withheld> {
+        let (resource, uuid) = (self.counted()?, self.uuid()?);
+        let taint = self.taints.iter().find(|taint| keeps_away(taint))?;
+        Some(Withheld { uuid: uuid.into(), resource: Arc::clone(resource), taint: shown(taint) })
     }
 
     /// Where it is.
@@ -117,6 +151,15 @@ impl Device {
     }
 }
 
+/// A GPU that its node offers by number and that nobody is to be given who asks so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withheld {
+    pub uuid: Arc<str>,
+    pub resource: Arc<str>,
+    /// Why: `{key: value}`.
+    pub taint: String,
+}
+
 struct Slice {
     node: Arc<str>,
     driver: Arc<str>,
@@ -130,7 +173,8 @@ struct Slice {
 #[derive(Default)]
 pub struct Inventory {
     slices: BTreeMap<String, Slice>,
-    /// By node, in the order of their slices.
+    sources: Sources,
+    /// By node, in the order of their slices, with the taints of all sources.
     nodes: HashMap<Arc<str>, Vec<Arc<Device>>>,
 }
 
@@ -160,6 +204,31 @@ impl Inventory {
         vec![slice.node]
     }
 
+    /// Those who taint devices beside their drivers change their mind about some. Gives the nodes of these.
+    pub fn retaint(
+        &mut self,
+        concerns: impl Fn(&DeviceId) -> bool,
+        change: impl FnOnce(&mut Sources),
+    ) -> Vec<Arc<str>> {
+        change(&mut self.sources);
+        let is_concerned = |slice: &&Slice| slice.devices.iter().any(|device| concerns(&device.id));
+        let nodes = self.slices.values().filter(is_concerned).map(|slice| Arc::clone(&slice.node));
+        let nodes: BTreeSet<Arc<str>> = nodes.collect();
+        nodes.iter().for_each(|node| self.gather(node));
+        nodes.into_iter().collect()
+    }
+
+    /// A DeviceTaintRule is this now, or gone. Gives the nodes whose devices may have changed.
+    pub fn set_rule(&mut self, name: &str, rule: Option<DeviceTaintRuleSpec>) -> Vec<Arc<str>> {
+        let before = self.sources.rule(name).cloned();
+        if before == rule {
+            return Vec::new();
+        }
+        let now = rule.clone();
+        let concerns = |device: &DeviceId| before.iter().chain(&now).any(|rule| is_about(rule, device));
+        self.retaint(concerns, |sources| sources.set_rule(name, rule))
+    }
+
     fn gather(&mut self, node: &Arc<str>) {
         let on_node = || self.slices.values().filter(|slice| slice.node == *node);
         let is_current = |slice: &&Slice| {
@@ -168,8 +237,12 @@ impl Inventory {
             let parts = pool().filter(|other| other.generation == slice.generation).count();
             newest == Some(slice.generation) && i64::try_from(parts) == Ok(slice.of)
         };
+        let with_taints = |device: &Arc<Device>| match self.sources.of(&device.id) {
+            more if more.is_empty() => Arc::clone(device),
+            more => Arc::new(device.with(more)),
+        };
         let devices: Vec<_> =
-            on_node().filter(is_current).flat_map(|slice| slice.devices.iter().cloned()).collect();
+            on_node().filter(is_current).flat_map(|slice| slice.devices.iter().map(with_taints)).collect();
         if devices.is_empty() {
             self.nodes.remove(node);
         } else {

@@ -7,7 +7,7 @@
 //! | `selector`, `cost` | expressions about a device, and how much work they may make |
 //! | `allocate` | the search: devices of one node for all claims of a pod |
 //! | `near` | which GPUs are close to each other |
-//! | `holdings` | which GPUs pods have that asked for a number of them |
+//! | `taints` | the taints that devices have from elsewhere than their slice |
 //! | `writes` | what is written to claims |
 //!
 //! A GPU is asked for in two ways: by number (`nvidia.com/gpu`), and by claim. Both are given here, so that nobody is given
@@ -19,10 +19,10 @@
 mod allocate;
 mod claims;
 mod cost;
-pub mod holdings;
 mod inventory;
 mod near;
 mod selector;
+mod taints;
 #[cfg(test)]
 mod tests;
 pub mod writes;
@@ -35,20 +35,26 @@ use std::{
 use claw_schemas::gpu::DRIVER;
 use k8s_openapi::api::{
     core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm},
-    resource::v1::{
-        AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClass,
-        DeviceRequestAllocationResult, ResourceClaim, ResourceSlice,
+    resource::{
+        v1::{
+            AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClass,
+            DeviceRequestAllocationResult, ResourceClaim, ResourceSlice,
+        },
+        v1beta2::DeviceTaintRule,
     },
 };
 use parking_lot::Mutex;
 
-pub use self::claims::{ClaimKey, PodClaim};
 use self::{
     allocate::{Classes, Given, Wishes},
     claims::{Allocation, CONSUMERS_MAX, ClaimInfo},
     inventory::{Device, DeviceId, Inventory},
     selector::Selectors,
     writes::{Grant, Release},
+};
+pub use self::{
+    claims::{ClaimKey, PodClaim},
+    inventory::Withheld,
 };
 use super::model::{NodeInfo, PodInfo};
 
@@ -102,6 +108,17 @@ impl Devices {
     /// A slice is gone.
     pub fn remove_slice(&mut self, name: &str) -> Touched {
         self.inventory.remove(name).into_iter().collect()
+    }
+
+    /// A rule about taints appeared or changed.
+    pub fn apply_rule(&mut self, rule: &DeviceTaintRule) -> Touched {
+        let name = rule.metadata.name.as_deref().unwrap_or_default();
+        self.inventory.set_rule(name, Some(rule.spec.clone())).into_iter().collect()
+    }
+
+    /// A rule about taints is gone.
+    pub fn remove_rule(&mut self, name: &str) -> Touched {
+        self.inventory.set_rule(name, None).into_iter().collect()
     }
 
     /// A class appeared or changed.
@@ -168,10 +185,16 @@ impl Devices {
     pub fn claimed(&self, node: &str) -> BTreeMap<Arc<str>, i64> {
         let taken = self.inventory.of(node).iter().filter(|device| self.taken.contains_key(&device.id));
         let mut claimed = BTreeMap::new();
-        for resource in taken.filter_map(|device| device.resource()) {
+        for resource in taken.filter_map(|device| device.counted()) {
             *claimed.entry(Arc::clone(resource)).or_default() += 1;
         }
         claimed
+    }
+
+    /// Those of a node's counted GPUs that no claim has and that are to be kept from who asks by number.
+    pub fn withheld(&self, node: &str) -> Vec<Withheld> {
+        let rest = self.inventory.of(node).iter().filter(|device| !self.taken.contains_key(&device.id));
+        rest.filter_map(|device| device.withheld()).collect()
     }
 
     /// What a pod asks for.
@@ -272,7 +295,16 @@ impl Devices {
             .iter()
             .filter(|key| self.claims.get(*key).is_some_and(|claim| !claim.is_reserved_for(&pod.uid)));
         grants.extend(unreserved.map(|key| self.as_grant(key, None)));
-        Ok(Gift { gpus: all_named(&pod.gpus, devices, &free), grants })
+        let gpus = all_named(&pod.gpus, devices, &free);
+        // A node that chooses by itself knows nothing of rules.
+        if let Some(resource) = pod.gpus.keys().find(|resource| node.withholds(resource))
+            && gpus.is_empty()
+        {
+            return Err(format!(
+                "Insufficient {resource} (a node has not told yet which GPUs its pods have)"
+            ));
+        }
+        Ok(Gift { gpus, grants })
     }
 
     /// Which devices of a node nobody has, as far as it is known.

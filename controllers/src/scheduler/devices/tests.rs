@@ -13,6 +13,7 @@ use super::{inventory::build::slice, *};
 use crate::{
     pods::build::json_patch_merge,
     scheduler::state::{Decision, State},
+    taint_rules::build::rule,
 };
 
 const SCHEDULER: &str = "default-scheduler";
@@ -76,6 +77,12 @@ fn add(state: &mut State, pod: &Pod) {
 
 fn show(state: &mut State, claim: &ResourceClaim) {
     state.apply_devices(|all| all.apply_claim(claim));
+}
+
+/// A rule about one device of a node, or all of a node's: `example.com/NAME`.
+fn taint(state: &mut State, name: &str, node: &str, device: Option<&str>, effect: &str) {
+    let rule = rule(name, json!({"driver": DRIVER, "pool": node, "device": device}), effect);
+    state.apply_devices(|all| all.apply_rule(&rule));
 }
 
 /// `pod → node gpus [claim=devices]`, `pod: reason`, `pod gives back claims`.
@@ -383,4 +390,96 @@ fn a_grant_names_its_node_and_carries_what_the_driver_is_to_be_told() {
             ]},
         })
     );
+}
+
+#[test]
+fn a_rule_keeps_its_gpu_from_claims_and_numbers_which_say_why_until_it_is_gone() {
+    let mut state = cluster(&[("n", 2)]);
+    for name in ["a", "b"] {
+        show(&mut state, &claim(name, 1, "1", json!({})));
+    }
+    taint(&mut state, "hot", "n", Some("n-0"), "NoSchedule");
+    taint(&mut state, "remark", "n", None, "None");
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    add(&mut state, &pod("q", 1, &[], &json!({})));
+    add(&mut state, &pod("r", 0, &["b"], &json!({})));
+    let why = "0/1 nodes are available: 1";
+    let taint_of = "untolerated device taint {example.com/hot: yes}";
+    assert_eq!(
+        decided(&mut state, 0),
+        [
+            "p → n  [a=n-1]".to_owned(),
+            format!("q: {why} Insufficient nvidia.com/gpu, 1 node(s) had {taint_of}."),
+            format!("r: {why} cannot allocate all claims ({taint_of})."),
+        ]
+    );
+    // With another effect it is another rule, and gone it is none.
+    taint(&mut state, "hot", "n", Some("n-0"), "NoExecute");
+    assert!(decided(&mut state, 5).iter().all(|line| line.contains(taint_of)));
+    state.apply_devices(|all| all.remove_rule("hot"));
+    assert_eq!(
+        decided(&mut state, 20),
+        ["q → n N-0 []", "r: 0/1 nodes are available: 1 cannot allocate all claims."]
+    );
+}
+
+#[test]
+fn a_claim_that_tolerates_the_taint_of_a_rule_gets_the_gpu_all_the_same() {
+    let mut state = cluster(&[("n", 1)]);
+    taint(&mut state, "hot", "n", None, "NoExecute");
+    let mut tolerant = serde_json::to_value(claim("a", 1, "1", json!({}))).unwrap();
+    tolerant["spec"]["devices"]["requests"][0]["exactly"]["tolerations"] = json!([{"operator": "Exists"}]);
+    show(&mut state, &serde_json::from_value(tolerant).unwrap());
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["p → n  [a=n-0]"]);
+}
+
+#[test]
+fn a_gpu_with_a_taint_of_a_rule_counts_once_whoever_has_it() {
+    // Somebody has it by number.
+    let mut state = cluster(&[("n", 2)]);
+    add(&mut state, &pod("p", 1, &[], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["p → n N-0 []"]);
+    taint(&mut state, "hot", "n", Some("n-0"), "NoSchedule");
+    add(&mut state, &pod("q", 1, &[], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["q → n N-1 []"]);
+    state.remove_pod(&("default".into(), "p".into()));
+    add(&mut state, &pod("r", 1, &[], &json!({})));
+    assert!(
+        decided(&mut state, 0)[0].contains("1 Insufficient nvidia.com/gpu"),
+        "what p gave back is tainted"
+    );
+    state.apply_devices(|all| all.remove_rule("hot"));
+    assert_eq!(decided(&mut state, 5), ["r → n N-0 []"]);
+
+    // A claim has it.
+    let mut state = cluster(&[("n", 2)]);
+    show(&mut state, &claim("a", 1, "1", json!({})));
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["p → n  [a=n-0]"]);
+    taint(&mut state, "hot", "n", Some("n-0"), "NoSchedule");
+    add(&mut state, &pod("q", 1, &[], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["q → n N-1 []"]);
+    add(&mut state, &pod("r", 1, &[], &json!({})));
+    assert!(
+        decided(&mut state, 0)[0].contains("1 Insufficient nvidia.com/gpu"),
+        "what the claim has is not free"
+    );
+}
+
+/// Nodes know nothing of rules: one that chooses by itself might give the very GPU.
+#[test]
+fn where_a_gpu_has_a_taint_of_a_rule_no_node_is_left_to_choose() {
+    let mut state = cluster(&[("n", 3)]);
+    taint(&mut state, "hot", "n", Some("n-2"), "NoSchedule");
+    add(&mut state, &pod("forced", 1, &[], &json!({"spec": {"nodeName": "n"}})));
+    add(&mut state, &pod("p", 1, &[], &json!({})));
+    let said = decided(&mut state, 0).remove(0);
+    assert!(said.contains("1 Insufficient nvidia.com/gpu (a node has not told yet"), "{said}");
+
+    let mut state = cluster(&[("n1", 3), ("n2", 1)]);
+    taint(&mut state, "hot", "n1", Some("n1-2"), "NoSchedule");
+    add(&mut state, &pod("forced", 1, &[], &json!({"spec": {"nodeName": "n1"}})));
+    add(&mut state, &pod("p", 1, &[], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["p → n2 N2-0 []"]);
 }

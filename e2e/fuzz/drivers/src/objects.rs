@@ -6,6 +6,7 @@ use claw_client::{Verb, request::PatchKind};
 use claw_schemas::{Descriptor, Registry, api};
 use k8s_openapi::api::{
     apps::v1 as apps, batch::v1 as batch, core::v1 as core, networking::v1 as networking,
+    resource::v1beta2 as resource,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -75,6 +76,7 @@ fn is_typed(kind: &Descriptor, made: &Value) {
         "StatefulSet" => typed::<apps::StatefulSet>(made),
         "Job" => typed::<batch::Job>(made),
         "CronJob" => typed::<batch::CronJob>(made),
+        "DeviceTaintRule" => typed::<resource::DeviceTaintRule>(made),
         "KernelJob" => typed::<api::KernelJob>(made),
         "Ingress" => typed::<networking::Ingress>(made),
         "NetworkPolicy" => typed::<networking::NetworkPolicy>(made),

@@ -10,19 +10,22 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ResourceStatus};
 
 /// The uuids, as soon as somebody said so.
 pub fn of(pod: &Pod, count: i64) -> Option<Vec<String>> {
+    let (is_told, uuids) = known(pod);
+    let is_whole = is_told || (named(pod).is_some() && i64::try_from(uuids.len()) == Ok(count));
+    is_whole.then(|| uuids.into_iter().map(str::to_owned).collect())
+}
+
+/// The uuids that its node tells (`true`), or else those that somebody chose for it.
+pub fn known(pod: &Pod) -> (bool, BTreeSet<&str>) {
     let told: BTreeSet<&str> = statuses(pod)
         .flat_map(allocated)
         .filter(|resource| is_resource(&resource.name))
         .flat_map(|resource| resource.resources.iter().flatten())
         .map(|one| one.resource_id.as_str())
         .collect();
-    if !told.is_empty() {
-        return Some(told.into_iter().map(str::to_owned).collect());
-    }
-    let named = named(pod)?;
-    let uuids: BTreeSet<&str> = named.split(',').filter(|uuid| !uuid.is_empty()).collect();
-    let is_whole = i64::try_from(uuids.len()) == Ok(count);
-    is_whole.then(|| uuids.into_iter().map(str::to_owned).collect())
+    let is_told = !told.is_empty();
+    let chosen = || named(pod).unwrap_or_default().split(',').filter(|uuid| !uuid.is_empty()).collect();
+    (is_told, if is_told { told } else { chosen() })
 }
 
 /// Whether two pictures of a pod say the same of its GPUs.
