@@ -25,6 +25,8 @@ pub struct Properties {
     pub floats: Vec<DType>,
     /// Whether it calculates on a CPU, be it through Vulkan.
     pub is_cpu: bool,
+    /// Whether its memory is the machine's: of processors, and of graphics beside them.
+    pub shares_memory: bool,
 }
 
 /// One kernel's work. Operands and results lie row after row from the beginning of their buffers, unless said otherwise. No buffer is

@@ -1,6 +1,9 @@
 //! What a cluster leaves on its machine: processes, mounts. Stories compare it with nothing.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use nix::{
     mount::{MntFlags, umount2},
@@ -35,6 +38,26 @@ pub fn processes(folder: &Path) -> Vec<(i32, String)> {
 /// see the folder's mounts where everybody does, and are nobody's to end.
 fn shows_elsewhere(line: &str, needle: &str) -> bool {
     line.contains(needle) && line.split(' ').nth(4).is_some_and(|point| !point.contains(needle))
+}
+
+/// Regular files below a folder that has this name, wherever that is below `folder`.
+#[must_use]
+pub fn files_in(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![folder.to_owned()];
+    while let Some(folder) = left.pop() {
+        // What goes while it is looked at was not meant.
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => left.push(path),
+                Ok(kind) if kind.is_file() && path.iter().any(|part| part == name) => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Mount points under `folder`.

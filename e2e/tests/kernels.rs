@@ -10,7 +10,7 @@ use std::{
 };
 
 use claw_e2e::{
-    Cluster, Kubectl, Options, binary,
+    Cluster, Kubectl, Options, binary, host,
     need::{self, Need},
     wait,
 };
@@ -110,6 +110,45 @@ fn an_order_that_needs_more_than_the_pod_may_have_is_refused_by_the_worker() {
 }
 
 #[test]
+fn what_a_worker_keeps_is_there_for_the_next_of_its_namespace_alone() {
+    let story = "what_a_worker_keeps_is_there_for_the_next_of_its_namespace_alone";
+    if !need::all(story, &[Need::Root, Need::Kubectl]) {
+        return;
+    }
+    if !Path::new("/usr/share/vulkan/icd.d").is_dir() {
+        need::skipped(story, "a Vulkan device (run `make deps`, which installs mesa-vulkan-drivers)");
+        return;
+    }
+    let cluster = Cluster::start(Options::up(1));
+    let kubectl = cluster.kubectl();
+    let results = folder_for_all(&cluster);
+    let kept = || host::files_in(&cluster.scratch().join("data"), "kept-of-kernels");
+    let run = |namespace: &str, name: &str, order: &Value| {
+        start_in(&kubectl, namespace, name, order, &json!({}), &results);
+        let (code, report) = end_in(&kubectl, namespace, name);
+        assert_eq!((code, report.state), (0, State::Complete), "{report:?}");
+    };
+    assert_eq!(kept(), [""; 0].map(PathBuf::from));
+    run("default", "first", &softmax_of_a_product("vulkan"));
+    let first = kept();
+    assert!(!first.is_empty(), "its driver keeps what it compiled");
+    // Other kernels, so that it has something to keep, too.
+    let mut other = softmax_of_a_product("vulkan");
+    other["operations"][1]["op"] = json!("Tanh");
+    run("default", "second", &other);
+    let second = kept();
+    let folder = |path: &Path| path.ancestors().find(|part| part.ends_with("all")).map(Path::to_owned);
+    assert!(second.len() > first.len() && first.iter().all(|file| second.contains(file)), "{second:?}");
+    assert!(second.iter().all(|file| folder(file) == folder(&first[0])), "in the same folder: {second:?}");
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "others"}});
+    kubectl.ok_with(&["apply", "-f", "-"], &namespace.to_string());
+    run("others", "first", &softmax_of_a_product("vulkan"));
+    let third: Vec<PathBuf> = kept().into_iter().filter(|file| !second.contains(file)).collect();
+    assert!(!third.is_empty(), "others begin with nothing");
+    assert!(third.iter().all(|file| folder(file) != folder(&first[0])), "and elsewhere: {third:?}");
+}
+
+#[test]
 fn a_worker_says_what_it_does_and_ends_when_its_pod_is_deleted() {
     let story = "a_worker_says_what_it_does_and_ends_when_its_pod_is_deleted";
     if !need::all(story, &[Need::Root, Need::Kubectl]) {
@@ -199,8 +238,19 @@ fn close_to(found: &[Vec<f64>], expected: &[Vec<f64>]) {
     }
 }
 
-/// A pod of the image as somebody would write it by hand, with its order in a `ConfigMap`.
 fn start(kubectl: &Kubectl, name: &str, order: &Value, resources: &Value, results: &Path) {
+    start_in(kubectl, "default", name, order, resources, results);
+}
+
+/// A pod of the image as somebody would write it by hand, with its order in a `ConfigMap`.
+fn start_in(
+    kubectl: &Kubectl,
+    namespace: &str,
+    name: &str,
+    order: &Value,
+    resources: &Value,
+    results: &Path,
+) {
     let order = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
         "data": {"order.json": order.to_string()},
@@ -223,20 +273,26 @@ fn start(kubectl: &Kubectl, name: &str, order: &Value, resources: &Value, result
         },
     });
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [order, pod]});
-    kubectl.ok_with(&["apply", "-f", "-"], &list.to_string());
+    kubectl.ok_with(&["apply", "-n", namespace, "-f", "-"], &list.to_string());
+}
+
+fn end(kubectl: &Kubectl, pod: &str) -> (i64, Report) {
+    end_in(kubectl, "default", pod)
 }
 
 /// How the worker ended, and its last words.
-fn end(kubectl: &Kubectl, pod: &str) -> (i64, Report) {
+fn end_in(kubectl: &Kubectl, namespace: &str, pod: &str) -> (i64, Report) {
     let ended = wait::until(&format!("{pod} has ended"), wait::LATER, || {
-        let pod: Value = serde_json::from_str(&kubectl.ok(&["get", "pod", pod, "-o", "json"])).unwrap();
+        let pod = kubectl.ok(&["get", "pod", "-n", namespace, pod, "-o", "json"]);
+        let pod: Value = serde_json::from_str(&pod).unwrap();
         let status = &pod["status"];
         let ended = status["containerStatuses"][0]["state"]["terminated"].clone();
         if ended.is_object() { Ok(ended) } else { Err(status.to_string()) }
     });
     let message = ended["message"].as_str().unwrap_or_default();
     let report = serde_json::from_str(message);
-    let report = report
-        .unwrap_or_else(|error| panic!("{error}: {ended}; log: {}", kubectl.run(&["logs", pod]).stdout));
+    let report = report.unwrap_or_else(|error| {
+        panic!("{error}: {ended}; log: {}", kubectl.run(&["logs", "-n", namespace, pod]).stdout)
+    });
     (ended["exitCode"].as_i64().unwrap(), report)
 }

@@ -44,10 +44,19 @@ pub fn attention<T: Float>(causal: bool, scale: f32, operands: &[View], to: &Vie
                 scaled_softmax(scale, &mut row[..own], &mut scratch_row[..own]);
                 row[own..].fill(0.0);
             }
-            let weights = Matrix::rows(scores, 0, seen);
             let values = Matrix::rows(&wide[2], head * keys, width_out);
+            // What some of them do not see: weights of 0 keep out numbers only.
+            let hidden = &wide[2][(head * keys + first_sees) * width_out..(head * keys + seen) * width_out];
+            let are_numbers = hidden.iter().all(|value| value.is_finite());
             through_wide(to, wide_result, |product| {
-                multiply([count, width_out, seen], weights, values, product, Parallelism::None);
+                if are_numbers {
+                    let weights = Matrix::rows(scores, 0, seen);
+                    return multiply([count, width_out, seen], weights, values, product, Parallelism::None);
+                }
+                for (at, row) in product.chunks_mut(width_out).enumerate() {
+                    let weights = Matrix::rows(scores, at, seen);
+                    multiply([1, width_out, first_sees + at], weights, values, row, Parallelism::None);
+                }
             });
         },
     );

@@ -52,13 +52,14 @@ impl Cpu {
                 units: u32::try_from(rayon::current_num_threads()).ok(),
                 floats: DType::FLOATS.to_vec(),
                 is_cpu: true,
+                shares_memory: true,
             },
         }
     }
 }
 
 /// A figure of the machine's memory, in bytes; `None` where the system does not say.
-fn machine_memory(figure: &str) -> Option<u64> {
+pub fn machine_memory(figure: &str) -> Option<u64> {
     let told = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = told.lines().find_map(|line| line.strip_prefix(figure))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)

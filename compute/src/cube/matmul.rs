@@ -317,6 +317,7 @@ mod tests {
     use half::f16;
     use std::io::Write as _;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// What no device must do, and the plain routine under another name.
     fn routines() -> Vec<Routine<WgpuRuntime>> {
@@ -376,6 +377,33 @@ mod tests {
         let chosen = cube.products.choices.all();
         assert_eq!(chosen.len(), 2, "{chosen:?}");
         assert!(chosen.values().all(|name| ["units", "right"].contains(&name.as_str())), "{chosen:?}");
+    }
+
+    static STARTS: AtomicUsize = AtomicUsize::new(0);
+
+    #[test]
+    fn what_one_process_chose_the_next_need_not_choose() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let starts = || {
+            let Ok(mut cube) = vulkan::cube(0) else { return None };
+            cube.products.routines = vec![Routine {
+                name: "counts and refuses",
+                start: |_, _, _, _, _| {
+                    STARTS.fetch_add(1, Ordering::Relaxed);
+                    Err("no".to_owned())
+                },
+            }];
+            let device = Device::with(Arc::new(cube)).choices_kept_in(folder.path());
+            let before = STARTS.load(Ordering::Relaxed);
+            product(&device, false, &[tensor(&device, 128, 7), tensor(&device, 128, 11)]);
+            Some(STARTS.load(Ordering::Relaxed) - before)
+        };
+        // Without a device, its neighbour says that it was skipped.
+        let Some(first) = starts() else { return };
+        assert!(first > 0, "it was tried");
+        assert_eq!(starts(), Some(0), "its choice is known");
+        std::fs::remove_dir_all(folder.path()).expect("it is ours");
+        assert!(starts().is_some_and(|again| again > 0), "nothing is known any more");
     }
 
     #[test]

@@ -10,6 +10,8 @@
 mod attention;
 mod bytes;
 mod choice;
+#[cfg(feature = "wgpu")]
+mod heap;
 mod index;
 mod kernels;
 mod launch;
@@ -18,6 +20,8 @@ mod matmul;
 #[cfg(all(test, feature = "cuda"))]
 mod nvrtc;
 mod open;
+#[cfg(feature = "cuda")]
+pub mod peer;
 mod random;
 mod rows;
 #[cfg(feature = "wgpu")]

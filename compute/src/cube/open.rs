@@ -32,7 +32,7 @@ pub mod cuda {
     }
 
     /// How many devices there are, or what is missing.
-    fn counted() -> std::result::Result<usize, String> {
+    pub(in crate::cube) fn counted() -> std::result::Result<usize, String> {
         // SAFETY: looks for a library, and loads it if it is there.
         let (has_driver, has_compiler) =
             unsafe { (sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
@@ -65,6 +65,7 @@ pub mod cuda {
             units: client.properties().hardware.num_streaming_multiprocessors,
             floats: floats(&client),
             is_cpu: false,
+            shares_memory: false,
         };
         let routines = on_matrix_units(&client);
         let cube = Cube::new(client, properties, routines);

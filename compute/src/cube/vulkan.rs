@@ -1,7 +1,7 @@
 //! Devices of Vulkan (of Metal on a Mac): which there are, what their drivers say of them, and how one is opened.
 
-use super::Cube;
 use super::open::{floats, unavailable};
+use super::{Cube, heap};
 use crate::backend::{Backend, Properties};
 use crate::error::{Error, Result};
 use claw_graph::known::{Adapter, AdapterKind};
@@ -52,7 +52,7 @@ fn described(adapter: &wgpu::Adapter) -> Adapter {
         render_minor: told.render_minor,
         driver_name: said(&info.driver),
         driver_info: said(&info.driver_info),
-        memory_bytes: told.memory_bytes,
+        memory_bytes: heap::bytes(adapter).unwrap_or(0),
         uuid: String::new(),
         model: info.name,
     };
@@ -86,12 +86,11 @@ fn name(uuid: [u8; 16]) -> String {
 struct Told {
     uuid: Option<[u8; 16]>,
     render_minor: Option<u32>,
-    memory_bytes: u64,
 }
 
 #[cfg(not(target_vendor = "apple"))]
 mod native {
-    //! Asked of Vulkan itself (`VkPhysicalDeviceIDProperties`, `VK_EXT_physical_device_drm`, heaps of memory).
+    //! Asked of Vulkan itself (`VkPhysicalDeviceIDProperties`, `VK_EXT_physical_device_drm`).
 
     use super::Told;
     use ash::{ext, vk};
@@ -104,17 +103,9 @@ mod native {
         let instance = adapter.shared_instance().raw_instance();
         let device = adapter.raw_physical_device();
         // SAFETY: the device is the instance's, and both are alive; the instance was made with the newest version that the loader has.
-        let (memory, properties) = unsafe {
-            (
-                instance.get_physical_device_memory_properties(device),
-                instance.get_physical_device_properties(device),
-            )
-        };
-        let heaps = &memory.memory_heaps[..memory.memory_heap_count as usize];
-        let own = heaps.iter().filter(|heap| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL));
-        let memory_bytes = own.map(|heap| heap.size).sum();
+        let properties = unsafe { instance.get_physical_device_properties(device) };
         if properties.api_version < vk::API_VERSION_1_1 {
-            return Told { memory_bytes, ..Told::default() };
+            return Told::default();
         }
         // SAFETY: as above; whoever has version 1.1 has what is asked for with it.
         let extensions = unsafe { instance.enumerate_device_extension_properties(device) };
@@ -131,7 +122,7 @@ mod native {
         unsafe { instance.get_physical_device_properties2(device, &mut all) };
         let render_minor = u32::try_from(drm.render_minor).ok().filter(|_| drm.has_render == vk::TRUE);
         let uuid = Some(id.device_uuid).filter(|uuid| *uuid != [0; 16]);
-        Told { uuid, render_minor, memory_bytes }
+        Told { uuid, render_minor }
     }
 }
 
@@ -192,6 +183,7 @@ fn opened(id: String, instance: wgpu::Instance, adapter: wgpu::Adapter) -> Resul
     let (device, queue) = cubecl::future::block_on(adapter.request_device(&wanted))
         .map_err(|error| unavailable(&id, error.to_string()))?;
     let (info, limits) = (adapter.get_info(), device.limits());
+    let told = adapter.clone();
     let setup = WgpuSetup { instance, backend: info.backend, adapter, device, queue };
     let client = WgpuRuntime::client(&init_device(setup, RuntimeOptions::default()));
     let properties = Properties {
@@ -199,13 +191,15 @@ fn opened(id: String, instance: wgpu::Instance, adapter: wgpu::Adapter) -> Resul
         model: info.name,
         driver: Some(format!("{} {}", info.driver, info.driver_info).trim().to_owned())
             .filter(|driver| !driver.is_empty()),
-        memory_bytes: None,
+        memory_bytes: heap::bytes(&told),
         buffer_bytes_max: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
         units: None,
         floats: floats(&client),
         is_cpu: info.device_type == wgpu::DeviceType::Cpu,
+        shares_memory: matches!(kind(&info), AdapterKind::Cpu | AdapterKind::Integrated),
     };
-    Ok(Cube::new(client, properties, Vec::new()))
+    let cube = Cube::new(client, properties, Vec::new());
+    Ok(Cube { free: Box::new(move || heap::free_bytes(&told)), ..cube })
 }
 
 #[cfg(test)]

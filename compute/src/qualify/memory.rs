@@ -1,6 +1,7 @@
 //! Whether memory keeps what is written: all of it is filled before any of it is looked at.
 
 use super::{Sketch, Tell, differing, shape};
+use crate::cpu::machine_memory;
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -13,6 +14,12 @@ const ROW_BYTES: usize = 1 << 18;
 const PIECE_BYTES: u64 = 256 << 20;
 /// Where nobody says how much there is, and for processors, whose memory is others', too.
 const UNKNOWN_BYTES: u64 = 256 << 20;
+/// What a quick look is content with.
+const QUICK_BYTES: u64 = 4 << 30;
+/// Part of the memory that is left alone, for what pieces are compared with and whatever the driver takes.
+const LEFT: u64 = 10;
+/// Memory of a device is taken in pages, which have room for two to sixteen pieces: so many pieces are no more than what is left alone.
+const PIECES_OF_A_PAGE: u64 = 16;
 
 /// What is written. Each bit is 0 and 1 once at least, beside neighbours that are like it and unlike it; and what is drawn differs
 /// from place to place, so that two addresses of one cell are seen.
@@ -32,17 +39,27 @@ enum Pattern {
 }
 
 pub fn memory(device: &Device, level: Level, tell: Tell<'_>) -> Result<Finding> {
-    let most = PIECE_BYTES.min(device.properties().buffer_bytes_max).min(device.memory_limit() / 8);
-    let piece = (most as usize / ROW_BYTES).max(1) * ROW_BYTES;
-    let wanted = bytes(device, level);
-    let pieces = (wanted / piece as u64).max(1) as usize;
+    let Room { piece, bytes_max, left_alone } = Room::of(device, level);
+    // How many pieces there are is found out by the first pattern, which takes the memory.
+    let mut pieces = None;
     let mut faults = Vec::new();
     for (name, pattern) in PATTERNS {
-        tell(Check::Memory, &format!("memory: {name} in {} MiB", (pieces * piece) >> 20));
-        let written = (0..pieces)
-            .map(|number| Ok(device.run(&draw(pattern, number, piece)?, &[])?.remove(0)))
-            .collect::<Result<Vec<Tensor>>>()?;
+        let most = pieces.unwrap_or((bytes_max / piece as u64).max(1) as usize);
+        tell(Check::Memory, &format!("memory: {name} in {} MiB", (most * piece) >> 20));
+        let mut written: Vec<Tensor> = Vec::new();
+        while written.len() < most {
+            // What the driver says is as it is now, and others take of it, too.
+            let is_room = || device.memory_free_bytes().is_none_or(|free| free >= left_alone);
+            if pieces.is_none() && !written.is_empty() && !is_room() {
+                break;
+            }
+            written.push(device.run(&draw(pattern, written.len(), piece)?, &[])?.remove(0));
+            if pieces.is_none() {
+                device.finish()?;
+            }
+        }
         device.finish()?;
+        pieces = Some(written.len());
         let mut words = 0;
         for (number, tensor) in written.iter().enumerate() {
             let again = device.run(&draw(pattern, number, piece)?, &[])?.remove(0);
@@ -52,25 +69,47 @@ pub fn memory(device: &Device, level: Level, tell: Tell<'_>) -> Result<Finding> 
             faults.push(format!("{words} words are not the {name} that were written"));
         }
     }
-    let mib = (pieces * piece) >> 20;
+    let bytes = pieces.unwrap_or(0) * piece;
     let words = if faults.is_empty() {
-        format!("{mib} MiB keep {} patterns", PATTERNS.len())
+        format!("{} MiB keep {} patterns", bytes >> 20, PATTERNS.len())
     } else {
         faults.join("; ")
     };
-    let figures = [("memoryBytes".to_owned(), (pieces * piece) as f64)].into();
+    let figures = [("memoryBytes".to_owned(), bytes as f64)].into();
     Ok(Finding { check: Check::Memory, passed: faults.is_empty(), words, figures })
 }
 
-/// How much is looked at. What it is compared with needs a place, too, as does whatever the driver takes.
-fn bytes(device: &Device, level: Level) -> u64 {
-    let free = device.memory_free_bytes().filter(|_| !device.properties().is_cpu);
-    let most = free.map_or(UNKNOWN_BYTES, |free| free / 10 * 9);
-    match level {
-        Level::Quick => most.min(4 << 30),
-        Level::Full => most,
+/// How much is looked at, and by how much at a time.
+struct Room {
+    /// Bytes of a piece, whole rows.
+    piece: usize,
+    /// Bytes that all pieces may have.
+    bytes_max: u64,
+    /// Bytes that stay free.
+    left_alone: u64,
+}
+
+impl Room {
+    fn of(device: &Device, level: Level) -> Self {
+        let properties = device.properties();
+        let limit = device.memory_limit();
+        // Of a machine's memory, most is others'.
+        let (most, left_alone, of_limit) = if properties.is_cpu {
+            (UNKNOWN_BYTES, 0, limit / 8)
+        } else if properties.shares_memory {
+            (machine_memory("MemAvailable:").map_or(UNKNOWN_BYTES, |free| free / 4), limit / LEFT, limit / 8)
+        } else {
+            let left_alone = properties.memory_bytes.unwrap_or(0) / LEFT;
+            let all = properties.memory_bytes.map_or(UNKNOWN_BYTES, |all| all / 2);
+            let free = device.memory_free_bytes().map_or(all, |free| free.saturating_sub(left_alone));
+            (free, left_alone, (limit / LEFT / PIECES_OF_A_PAGE).max(ROW_BYTES as u64))
+        };
+        let most = if level == Level::Quick { most.min(QUICK_BYTES) } else { most };
+        let piece = PIECE_BYTES.min(properties.buffer_bytes_max).min(of_limit);
+        let piece = (piece as usize / ROW_BYTES).max(1) * ROW_BYTES;
+        let bytes_max = if properties.shares_memory { limit / 2 } else { limit - limit / LEFT };
+        Self { piece, bytes_max: most.min(bytes_max), left_alone }
     }
-    .min(device.memory_limit() / 2)
 }
 
 /// A piece's words, as rows.

@@ -7,6 +7,7 @@
 pub mod apart;
 mod bars;
 mod memory;
+mod peer;
 mod rates;
 mod sameness;
 

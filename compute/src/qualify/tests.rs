@@ -4,7 +4,7 @@ use super::*;
 use crate::backend::{Backend, Fault, Properties, Step};
 use crate::memory::{Buffer, Lease, View};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A processor that is broken in one way.
 struct Broken {
@@ -100,6 +100,90 @@ fn a_sound_device_passes_and_is_measured() {
 fn memory_that_forgets_a_bit_is_found_and_the_pattern_is_named() {
     let found = finding(Check::Memory, How::Memory(5));
     assert!(!found.passed && found.words.contains("1 words are not the "), "{}", found.words);
+}
+
+/// A card, played by processors: of its memory others have some, and its driver takes pages of sixteen pieces, never to give them back.
+struct Card {
+    sound: crate::cpu::Cpu,
+    properties: Properties,
+    others: u64,
+    tells: bool,
+    used: AtomicU64,
+}
+
+/// Bytes of its memory.
+const CARD: u64 = 320 << 20;
+/// Bytes of a page: with [`CARD`] bytes a piece has 2 MiB.
+const PAGE: u64 = 32 << 20;
+
+impl Card {
+    fn memory_found(others: u64, tells: bool, level: Level) -> u64 {
+        let sound = crate::cpu::Cpu::new();
+        let properties = Properties {
+            id: "card:0".to_owned(),
+            memory_bytes: Some(CARD),
+            is_cpu: false,
+            shares_memory: false,
+            ..sound.properties().clone()
+        };
+        let used = AtomicU64::new(0);
+        let device = Device::with(Arc::new(Self { sound, properties, others, tells, used }));
+        let found = memory::memory(&device, level, &mut |_, _| ()).expect("it answers");
+        assert!(found.passed, "{}", found.words);
+        found.figures["memoryBytes"] as u64
+    }
+}
+
+impl Backend for Card {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn memory_free_bytes(&self) -> Option<u64> {
+        self.tells.then(|| CARD - self.others - self.used.load(Ordering::Relaxed))
+    }
+
+    fn allocate(&self, bytes: usize, lease: Lease) -> Result<Buffer> {
+        let pages = (CARD - lease.room()).next_multiple_of(PAGE);
+        assert!(pages + self.others <= CARD, "a driver that has no memory left takes the process along");
+        self.used.fetch_max(pages, Ordering::Relaxed);
+        self.sound.allocate(bytes, lease)
+    }
+
+    fn upload(&self, bytes: &[u8], lease: Lease) -> Result<Buffer> {
+        self.sound.upload(bytes, lease)
+    }
+
+    fn download(&self, buffer: &Buffer, bytes: usize) -> Result<Vec<u8>> {
+        self.sound.download(buffer, bytes)
+    }
+
+    fn start(&self, step: &Step, operands: &[View], results: &[View], fault: Option<&Fault>) -> Result<()> {
+        self.sound.start(step, operands, results, fault)
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.sound.finish()
+    }
+}
+
+#[test]
+fn all_that_is_free_is_looked_at_and_not_more() {
+    for (others, tells, expected) in [
+        // A tenth is left alone, and the last page may not be whole.
+        (0, true, (CARD * 8 / 10)..=(CARD * 9 / 10)),
+        (CARD / 2, true, (CARD * 3 / 10)..=(CARD * 4 / 10)),
+        // Who does not know takes half.
+        (0, false, (CARD / 2 - PAGE)..=(CARD / 2)),
+    ] {
+        let found = Card::memory_found(others, tells, Level::Full);
+        assert!(
+            expected.contains(&found),
+            "{others} bytes of others, told: {tells}: {found} of {expected:?}"
+        );
+    }
+    // A quick look would be content with less than this card has, if it were larger.
+    assert_eq!(Card::memory_found(0, true, Level::Quick), Card::memory_found(0, true, Level::Full));
 }
 
 #[test]

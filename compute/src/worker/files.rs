@@ -2,6 +2,7 @@
 
 use super::{npy, numbers};
 use claw_graph::TensorType;
+use claw_graph::order::Reason;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
@@ -83,6 +84,73 @@ fn read_text(file: File, length: u64, of: &TensorType) -> Result<Vec<u8>, String
     }
 }
 
+/// Why an output cannot be written; without the file's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// [`Reason::OutputFailed`] where another machine may have what is missing here, else [`Reason::BadOrder`].
+    pub reason: Reason,
+    pub why: String,
+}
+
+impl Refusal {
+    fn of_the_order(why: impl Into<String>) -> Self {
+        Self { reason: Reason::BadOrder, why: why.into() }
+    }
+
+    fn at(path: &Path, error: &io::Error) -> Self {
+        let reason = if is_of_the_machine(path, error) { Reason::OutputFailed } else { Reason::BadOrder };
+        Self { reason, why: error.to_string() }
+    }
+}
+
+/// Whether a disk or a machine is to blame, and not the path: the same path may be written elsewhere.
+fn is_of_the_machine(path: &Path, error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(libc::EROFS) => is_disk_read_only(path),
+        Some(
+            libc::ENOSPC
+            | libc::EDQUOT
+            | libc::EFBIG
+            | libc::EIO
+            | libc::EREMOTEIO
+            | libc::ESTALE
+            | libc::ENODEV
+            | libc::ENXIO
+            | libc::ETIMEDOUT
+            | libc::ENOTCONN
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH
+            | libc::ENOMEM
+            | libc::EMFILE
+            | libc::ENFILE,
+        ) => true,
+        _ => false,
+    }
+}
+
+/// Whether the file system itself takes no writes, as it does after errors. A place that was mounted read-only is so on every machine, and
+/// so is the root of a container, whatever it is made of.
+fn is_disk_read_only(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let existing = path.ancestors().find_map(|folder| fs::canonicalize(folder).ok());
+    existing.is_some_and(|path| is_read_only_below(&mounts, &path))
+}
+
+/// The same by the kernel's list of mounts (proc(5), `/proc/pid/mountinfo`).
+fn is_read_only_below(mounts: &str, path: &Path) -> bool {
+    let mount = |line: &str| {
+        let (own, of_disk) = line.split_once(" - ")?;
+        let (place, options) = (own.split(' ').nth(4)?, of_disk.split(' ').nth(2)?);
+        let is_read_only = options.split(',').any(|option| option == "ro");
+        Some((PathBuf::from(place.replace("\\040", " ")), is_read_only))
+    };
+    // Of two at one place the later one is on top.
+    let below = mounts.lines().filter_map(mount).filter(|(place, _)| path.starts_with(place));
+    below
+        .max_by_key(|(place, _)| place.components().count())
+        .is_some_and(|(place, is_read_only)| is_read_only && place != Path::new("/"))
+}
+
 /// A file that will be written. What was there stays until all of the new one is on the disk.
 #[derive(Debug)]
 pub struct Destination {
@@ -95,21 +163,20 @@ impl Destination {
     /// Makes sure that such a tensor can be written there.
     ///
     /// # Errors
-    /// When the folder cannot be made or written to, or the format has no such type; without the file's name.
-    pub fn prepare(path: &Path, of: &TensorType) -> Result<Self, String> {
+    /// When the folder cannot be made or written to, or the format has no such type.
+    pub fn prepare(path: &Path, of: &TensorType) -> Result<Self, Refusal> {
         if Format::of(path) == Format::Npy {
-            npy::descriptor(of.dtype)?;
+            npy::descriptor(of.dtype).map_err(Refusal::of_the_order)?;
         }
-        let words = |error: io::Error| error.to_string();
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err("it is no name of a file".to_owned());
+            return Err(Refusal::of_the_order("it is no name of a file"));
         };
-        fs::create_dir_all(folder).map_err(words)?;
+        fs::create_dir_all(folder).map_err(|error| Refusal::at(folder, &error))?;
         if path.is_dir() {
-            return Err("it is a folder".to_owned());
+            return Err(Refusal::of_the_order("it is a folder"));
         }
         let beside = folder.join(format!(".{}.partial", name.to_string_lossy()));
-        let file = File::create(&beside).map_err(words)?;
+        let file = File::create(&beside).map_err(|error| Refusal::at(folder, &error))?;
         Ok(Self { path: path.to_owned(), beside, file })
     }
 
@@ -122,7 +189,11 @@ impl Destination {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn write(&self, of: &TensorType, bytes: &[u8]) -> io::Result<()> {
+    pub fn write(&self, of: &TensorType, bytes: &[u8]) -> Result<(), Refusal> {
+        self.try_to_write(of, bytes).map_err(|error| Refusal::at(&self.path, &error))
+    }
+
+    fn try_to_write(&self, of: &TensorType, bytes: &[u8]) -> io::Result<()> {
         let mut to = BufWriter::new(&self.file);
         match Format::of(&self.path) {
             Format::Memory => to.write_all(bytes)?,
@@ -235,6 +306,26 @@ mod tests {
         }
         assert!(read(folder.path(), &of).unwrap_err().contains("regular"));
         assert!(read(&folder.path().join("missing"), &of).is_err());
+    }
+
+    #[test]
+    fn a_disk_that_takes_no_writes_is_told_from_a_place_that_is_mounted_so() {
+        let mounts = "20 1 0:1 / / ro,relatime - overlay overlay ro,lowerdir=/l\n\
+                      21 20 8:1 /a /results rw,relatime shared:1 - ext4 /dev/sda ro,errors=remount-ro\n\
+                      22 20 8:1 /b /results/fixed\\040ones ro,relatime - ext4 /dev/sda rw\n\
+                      23 20 8:1 /c /over rw - ext4 /dev/sda ro\n\
+                      24 20 0:2 / /over rw - tmpfs tmpfs rw\n";
+        let is_read_only = |path: &str| is_read_only_below(mounts, Path::new(path));
+        assert!(is_read_only("/results/x") && is_read_only("/results"));
+        for (path, why) in [
+            ("/results/fixed ones/x", "it is mounted so"),
+            ("/over/x", "what is on top counts"),
+            ("/x", "the root is so everywhere"),
+            ("/results2/x", "that is another folder"),
+        ] {
+            assert!(!is_read_only(path), "{path}: {why}");
+        }
+        assert!(!is_read_only_below("", Path::new("/x")));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The work: an order is read, a device opened, inputs made, the graph run, and what came out digested and written.
 
-use super::files::Destination;
+use super::files::{Destination, Refusal};
 use super::guard::Guard;
 use super::inputs::Made;
 use super::limits::{CONTROL_GROUPS, Limits};
@@ -22,11 +22,17 @@ use std::time::{Duration, Instant};
 /// Times that are kept: eight mebibytes. Of more runs every second is, and then every fourth.
 const TIMES_MAX: usize = 1 << 20;
 
-/// Carries out the order in a file.
+/// Carries out the order in a file, on a device that keeps its choices in a folder, if there is one.
 ///
 /// # Errors
 /// Why it cannot be carried out.
-pub fn run(order: &Path, given: Option<&Given>, reporter: &Reporter, guard: &Guard) -> Result<(), Failure> {
+pub fn run(
+    order: &Path,
+    given: Option<&Given>,
+    kept: Option<&Path>,
+    reporter: &Reporter,
+    guard: &Guard,
+) -> Result<(), Failure> {
     let order = read(order)?;
     let graph = order.graph().map_err(|fault| failure(Reason::BadOrder, fault.to_string()))?;
     let destinations = prepare(&order.outputs, &graph)?;
@@ -40,6 +46,10 @@ pub fn run(order: &Path, given: Option<&Given>, reporter: &Reporter, guard: &Gua
     // Never let go of: that is the end of the process.
     std::mem::forget(device.clone());
     introduce(&device, reporter);
+    let device = match kept {
+        Some(folder) => device.choices_kept_in(folder),
+        None => device,
+    };
     let plan = Plan::of(&graph);
     let device = limits.applied(device, &order, &graph, &plan)?;
     Job { order, graph, plan, device, reporter, guard }.carry_out(destinations)
@@ -67,11 +77,13 @@ fn prepare(outputs: &[OrderOutput], graph: &Graph) -> Result<Vec<Option<Destinat
     let prepared = outputs.iter().zip(graph.outputs()).map(|(output, value)| {
         let Some(path) = &output.file else { return Ok(None) };
         let prepared = Destination::prepare(path, graph.of(*value));
-        let bad =
-            |why| failure(Reason::BadOrder, format!("output {:?}: {}: {why}", output.value, path.display()));
-        prepared.map(Some).map_err(bad)
+        prepared.map(Some).map_err(|refusal| unwritten(&output.value, path, refusal))
     });
     prepared.collect()
+}
+
+fn unwritten(output: &str, path: &Path, refusal: Refusal) -> Failure {
+    failure(refusal.reason, format!("output {output:?}: {}: {}", path.display(), refusal.why))
 }
 
 fn introduce(device: &Device, reporter: &Reporter) {
@@ -209,12 +221,9 @@ impl Job<'_> {
                 return Err(failure(Reason::NotDeterministic, message));
             }
             if let Some(destination) = destination {
-                let path = destination.path().display();
-                let written = destination.write(of, &bytes);
-                written.map_err(|error| {
-                    failure(Reason::BadOrder, format!("output {name:?}: {path}: {error}"))
-                })?;
-                say(format_args!("output {name} is in {path}"));
+                let path = destination.path();
+                destination.write(of, &bytes).map_err(|refusal| unwritten(name, path, refusal))?;
+                say(format_args!("output {name} is in {}", path.display()));
             }
             say(format_args!("output {name}: {of}, {digest}"));
             let few = of.shape.elements() <= VALUES_MAX;

@@ -11,6 +11,7 @@ mod guard;
 mod inputs;
 mod job;
 mod limits;
+mod look;
 mod npy;
 mod numbers;
 mod open;
@@ -21,6 +22,7 @@ mod tests;
 use crate::error::Error;
 use claw_graph::order::{Failure, Reason};
 use guard::Guard;
+pub use look::look;
 pub use open::Given;
 use report::Reporter;
 use std::fmt::Display;
@@ -29,11 +31,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Carries out the order in a file and keeps the report in another, which is made if it is not there. Log lines for people go to stdout.
-/// Where devices of Vulkan were given, it opens no other of these.
+/// Where devices of Vulkan were given, it opens no other of these. In the folder `kept`, if there is one, the device keeps which ways of
+/// calculating were the fastest, for the next process.
 ///
 /// The process ends with 0 if all is done, with 1 if not, and with 143 if it was asked to stop. Comes back only if no report can be written.
 #[must_use]
-pub fn main(order: &Path, report: &Path, given: Option<&Given>) -> ExitCode {
+pub fn main(order: &Path, report: &Path, given: Option<&Given>, kept: Option<&Path>) -> ExitCode {
     let reporter = match Reporter::open(report) {
         Ok(reporter) => reporter,
         Err(error) => {
@@ -42,7 +45,7 @@ pub fn main(order: &Path, report: &Path, given: Option<&Given>) -> ExitCode {
         }
     };
     let guard = Guard::start(reporter.clone());
-    match job::run(order, given, &reporter, &guard) {
+    match job::run(order, given, kept, &reporter, &guard) {
         Ok(()) => guard.complete(),
         Err(failure) => guard.fail(failure),
     }

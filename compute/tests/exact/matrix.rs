@@ -142,6 +142,12 @@ fn attention_of_all_shapes_with_and_without_a_mask() {
         [1, 1, 100, 130, 40, 40],
         [2, 2, 0, 3, 8, 8],
         [1, 1, 7, 300, 24, 24],
+        // Several blocks, whole and not; odd widths; values wider than queries, and wider than blocks take.
+        [1, 2, 128, 192, 64, 128],
+        [1, 1, 130, 131, 33, 65],
+        [1, 1, 9, 70, 1, 1],
+        [1, 1, 70, 70, 260, 256],
+        [1, 1, 12, 40, 16, 300],
     ];
     for [batch, heads, queries, keys, width, width_out] in sizes {
         for dtype in DType::FLOATS {
@@ -161,5 +167,57 @@ fn attention_of_all_shapes_with_and_without_a_mask() {
                 }
             }
         }
+    }
+}
+
+/// Blocks of queries, and a query at a time.
+const QUERIES: [usize; 2] = [100, 3];
+
+/// Attention of few columns, in which somebody may have changed something.
+fn attend(causal: bool, queries: usize, keys: usize, change: impl Fn(&mut [Vec<f64>; 3])) {
+    let (width, width_out) = (8, 12);
+    for dtype in DType::FLOATS {
+        let mut dice = Dice::new(2_600);
+        let mut operands = [[queries, width], [keys, width], [keys, width_out]]
+            .map(|[rows, columns]| dice.exact(dtype, &[1, 1, rows, columns], -1.0, 1.0));
+        let mut values = operands.each_mut().map(|operand| std::mem::take(&mut operand.values));
+        change(&mut values);
+        operands.iter_mut().zip(values).for_each(|(operand, values)| operand.values = values);
+        let units = 4.0 * dtype.unit_roundoff() / DType::F32.unit_roundoff();
+        let bound = Bound::new(64.0 + units, 64.0 + units);
+        compare(&Op::Attention { causal, scale: None }, &operands, bound);
+    }
+}
+
+#[test]
+fn what_is_no_number_reaches_whoever_sees_it_and_nobody_else() {
+    for queries in QUERIES {
+        for causal in [false, true] {
+            // A key and a value in the middle, which half of the queries see if there is a mask.
+            for (operand, columns) in [(1, 8), (2, 12)] {
+                for bad in [f64::NAN, f64::INFINITY] {
+                    attend(causal, queries, queries + 70, |values| {
+                        values[operand][(70 + queries / 2) * columns + 5] = bad;
+                    });
+                }
+            }
+            attend(causal, queries, queries + 70, |values| values[0][8 + 1] = f64::NAN);
+        }
+    }
+}
+
+#[test]
+fn scores_that_are_infinitely_low_weigh_nothing_unless_all_are() {
+    for queries in QUERIES {
+        // Queries of ones, so that a key that is infinitely low is so for all.
+        let low = |keys: std::ops::Range<usize>| {
+            move |values: &mut [Vec<f64>; 3]| {
+                values[0].fill(1.0);
+                keys.clone().for_each(|key| values[1][key * 8] = f64::NEG_INFINITY);
+            }
+        };
+        attend(false, queries, 200, low(0..150));
+        attend(false, queries, 200, low(100..200));
+        attend(false, queries, 200, low(0..200));
     }
 }

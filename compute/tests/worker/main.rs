@@ -6,7 +6,9 @@
 
 use claw_compute::worker;
 use claw_graph::order::{Reason, Report, State};
+use claw_graph::qualification::{Check, Level};
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +17,8 @@ use tempfile::TempDir;
 const ORDER: &str = "WORKER_ORDER";
 const REPORT: &str = "WORKER_REPORT";
 const PANIC: &str = "WORKER_PANICS";
+/// What a shell says in place of a device, if the worker is to look at one.
+const DEVICE: &str = "WORKER_DEVICE_SAYS";
 
 /// A slow machine with other things to do.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -24,6 +28,12 @@ const LIMIT: Duration = Duration::from_secs(300);
 fn a_worker_if_one_is_asked_for() {
     let (Some(order), Some(report)) = (std::env::var_os(ORDER), std::env::var_os(REPORT)) else { return };
     let report = PathBuf::from(report);
+    if let Some(script) = std::env::var_os(DEVICE) {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(script);
+        let _ = worker::look(shell, "cuda:0", Level::Quick, &report);
+        unreachable!("the worker ends the process");
+    }
     if std::env::var_os(PANIC).is_some() {
         let report = report.clone();
         std::thread::spawn(move || {
@@ -31,7 +41,7 @@ fn a_worker_if_one_is_asked_for() {
             panic!("the device was lost");
         });
     }
-    let _ = worker::main(Path::new(&order), &report, None);
+    let _ = worker::main(Path::new(&order), &report, None, None);
     unreachable!("the worker ends the process");
 }
 
@@ -58,9 +68,13 @@ struct Worker {
 
 impl Worker {
     fn start(order: &Value, variables: &[(&str, &str)]) -> Self {
+        Self::start_by(Command::new(std::env::current_exe().unwrap()), order, variables)
+    }
+
+    /// By a command that ends as this program with the arguments that are added.
+    fn start_by(mut command: Command, order: &Value, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("order"), order.to_string()).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", "a_worker_if_one_is_asked_for", "--nocapture"])
             .env(ORDER, folder.path().join("order"))
@@ -168,6 +182,57 @@ fn an_order_that_is_none_is_refused_with_the_place_of_the_mistake() {
 }
 
 #[test]
+fn a_disk_that_takes_no_more_is_no_fault_of_the_order() {
+    let story = "a_disk_that_takes_no_more_is_no_fault_of_the_order";
+    // Mounts of a namespace of its own, which anybody may have, go with it.
+    let within_mounts = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-ec", script, "sh"]);
+        command
+    };
+    if !within_mounts("mount -t tmpfs none /mnt").output().is_ok_and(|done| done.status.success()) {
+        let lacks = "the right to mount in a namespace of its own";
+        assert!(
+            std::env::var_os("CLAW_TEST_NEEDS").is_none_or(|value| value != "all"),
+            "{story} must run here, but lacks {lacks}"
+        );
+        let _ = writeln!(std::io::stderr(), "SKIPPED {story}: lacks {lacks}");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let result = place.path().join("deep/product.npy");
+    for (mount, doing, reason, words) in [
+        // Room for a folder and a name, and not for 64 KiB.
+        ("mount -t tmpfs -o size=16k none $P", "writing", Reason::OutputFailed, "No space left on device"),
+        (
+            "mount -t tmpfs -o nr_inodes=1 none $P",
+            "starting",
+            Reason::OutputFailed,
+            "No space left on device",
+        ),
+        ("mount -t tmpfs -o ro none $P", "starting", Reason::OutputFailed, "Read-only file system"),
+        (
+            "mount -t tmpfs none $P; mount --bind $P $P; mount -o remount,bind,ro $P",
+            "starting",
+            Reason::BadOrder,
+            "Read-only file system",
+        ),
+        ("mount -t tmpfs none $P; touch $P/deep", "starting", Reason::BadOrder, "exists"),
+    ] {
+        let mut order = order(128, 1);
+        order["outputs"][0]["file"] = json!(result);
+        let program = std::env::current_exe().unwrap();
+        let script = format!("{mount}; exec {} \"$@\"", program.display());
+        let variables = [("P", place.path().to_str().unwrap())];
+        let mut worker = Worker::start_by(within_mounts(&script), &order, &variables);
+        let (code, found, message) = worker.failure();
+        assert_eq!((code, found), (Some(1), reason), "{mount}: {message}");
+        assert!(message.contains(words) && message.contains("output \"product\""), "{mount}: {message}");
+        assert!(worker.report().unwrap().doing.starts_with(doing), "{mount}: {:?}", worker.report());
+    }
+}
+
+#[test]
 fn without_a_device_every_way_to_one_is_told() {
     let mut order = order(4, 1);
     order["backends"] = json!(["vulkan"]);
@@ -225,4 +290,42 @@ fn more_memory_than_the_machine_has_is_a_word_and_no_end_without_one() {
     order["inputs"][0]["shape"] = json!([1u64 << 19, 1u64 << 19]);
     let (code, reason, message) = Worker::start(&order, &[]).failure();
     assert_eq!((code, reason), (Some(1), Reason::OutOfMemory), "{message}");
+}
+
+/// A worker that looks at a device, which is this script.
+fn looks(script: &str) -> Worker {
+    Worker::start(&json!({}), &[(DEVICE, script)])
+}
+
+#[test]
+fn a_look_ends_well_whatever_it_found_and_says_what() {
+    let doing = r#"echo '{"Doing":["Memory","memory: ones"]}'"#;
+    let figures = json!({"copyBytesPerSecond": 5e11});
+    let finding = json!({"check": "Copy", "passed": true, "words": "500 GB/s", "figures": figures});
+    let found = json!({"Found": {
+        "device": {"id": "cuda:0", "model": "H100"}, "level": "Quick", "findings": [finding], "seconds": 1.0,
+    }});
+    let mut worker = looks(&format!("{doing}; echo '{found}'; exec sleep 1000"));
+    assert_eq!(worker.end().code(), Some(0), "nobody waits for the end of a device: {}", worker.log());
+    let report = worker.report().unwrap();
+    assert_eq!((report.state, report.device.unwrap().model.as_str()), (State::Complete, "H100"));
+    let found = report.qualification.expect("it was looked at");
+    assert!(found.passed() && found.findings[0].figures.len() == 1, "{found:?}");
+
+    let mut worker = looks(&format!("{doing}; echo Xid 79 >&2; kill -SEGV $$"));
+    assert_eq!(worker.end().code(), Some(0), "{}", worker.log());
+    let found = worker.report().unwrap().qualification.expect("a crash is a finding");
+    let objection = found.objection().expect("it speaks against the device");
+    assert_eq!(objection.check, Check::Memory);
+    assert!(objection.words.ends_with("memory: ones: Xid 79"), "{}", objection.words);
+}
+
+#[test]
+fn a_look_says_what_it_does_and_stops_when_it_is_told_to() {
+    let mut worker = looks(r#"echo '{"Doing":["Memory","memory: ones"]}'; exec sleep 1000"#);
+    until("its first word", || worker.report().filter(|report| report.doing == "memory: ones"));
+    worker.signal("-TERM");
+    let (code, reason, _) = worker.failure();
+    assert_eq!((code, reason), (Some(143), Reason::Stopped));
+    assert_eq!(worker.report().unwrap().qualification, None, "which says nothing of the device");
 }

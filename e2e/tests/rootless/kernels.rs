@@ -1,10 +1,10 @@
 //! Workers that calculate there: the machine's libraries are shown to them as on every node.
 
-use claw_e2e::{user::User, wait};
+use claw_e2e::{host, user::User, wait};
 use claw_graph::order::{Report, State};
 use serde_json::{Value, json};
 
-use crate::{can_run, cluster, delete_all};
+use crate::{can_run, cluster, delete_all, folder};
 
 #[test]
 fn a_worker_of_an_ordinary_user_calculates() {
@@ -16,7 +16,7 @@ fn a_worker_of_an_ordinary_user_calculates() {
     let order = json!({
         "inputs": [{"name": "x", "dtype": "f32", "shape": [3], "source": {"values": [1.5, -2, 4]}}],
         "operations": [{"name": "sum", "op": "ReduceSum", "inputs": ["x"]}],
-        "outputs": [{"value": "sum"}], "backends": ["cpu"], "runs": 2, "warmups": 0, "runTimeoutSeconds": 600,
+        "outputs": [{"value": "sum"}], "backends": ["vulkan", "cpu"], "runs": 2, "warmups": 0, "runTimeoutSeconds": 600,
     });
     let order = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "order"},
@@ -33,6 +33,9 @@ fn a_worker_of_an_ordinary_user_calculates() {
         .unwrap_or_else(|error| panic!("{error}: {ended}; {}", kubectl.run(&["logs", "worker"]).stdout));
     assert_eq!(report.state, State::Complete, "{report:?}");
     assert_eq!(report.outputs[0].values, ["3.5"]);
+    // It could write there: nothing else is kept of what processors calculate.
+    let kept = host::files_in(&folder(&cluster), "kept-of-kernels");
+    assert!(!kept.is_empty() || report.device.is_some_and(|device| device.id == "cpu"), "{kept:?}");
     delete_all(&cluster, &kubectl);
 }
 

@@ -14,9 +14,14 @@ use std::{
 };
 
 use claw_graph::order::VERB;
+use claw_schemas::api::places::KEPT;
 use sha2::{Digest as _, Sha256};
 
-use super::{Image, Settings, name::Name};
+use super::{
+    Image, Settings,
+    kept::{self, Kept},
+    name::Name,
+};
 use crate::{Error, ids, rootless::Ids, tree};
 
 /// Registry and repository of the image. Every tag is the same program.
@@ -50,9 +55,20 @@ const SHOWN: [&str; 9] = [
 /// Where containers find CUDA, wherever the machine has it.
 const CUDA: &str = "/usr/local/cuda";
 
-/// What drivers look for and complain of in the log, where it is not: a folder of the user's session, and one for compiled kernels, which no
-/// container keeps.
-const ENVIRONMENT: [&str; 2] = ["XDG_RUNTIME_DIR=/tmp", "MESA_SHADER_CACHE_DISABLE=true"];
+/// Where what containers keep lies, below the folder of images.
+const KEPT_BESIDE: &str = "kept-of-kernels";
+
+/// What drivers look for, and complain of in the log where it is not: a folder of the user's session, and those for compiled kernels. All that
+/// they keep is half of what a namespace may.
+fn environment() -> Vec<String> {
+    vec![
+        "XDG_RUNTIME_DIR=/tmp".to_owned(),
+        format!("MESA_SHADER_CACHE_DIR={KEPT}"),
+        "MESA_SHADER_CACHE_MAX_SIZE=16M".to_owned(),
+        format!("CUDA_CACHE_PATH={KEPT}/cuda"),
+        format!("CUDA_CACHE_MAXSIZE={}", 16 << 20),
+    ]
+}
 
 /// A folder or a file of the machine that containers see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +99,7 @@ pub(super) fn image(folder: &Path, cuda: Option<&Path>) -> Result<Image, Error> 
     make(&root, &own)?;
     let cuda = cuda.and_then(|cuda| shown(cuda, Path::new(CUDA)));
     let cuda_env = cuda.iter().flat_map(|cuda| cuda_environment(&cuda.source));
-    let env = ENVIRONMENT.map(str::to_owned).into_iter().chain(cuda_env).collect();
+    let env = environment().into_iter().chain(cuda_env).collect();
     let settings = Settings {
         entrypoint: Some(vec![format!("/{PROGRAM}"), VERB.to_owned()]),
         env: Some(env),
@@ -94,6 +110,7 @@ pub(super) fn image(folder: &Path, cuda: Option<&Path>) -> Result<Image, Error> 
     let libraries = SHOWN.iter().filter_map(|path| shown(Path::new(path), Path::new(path)));
     Ok(Image {
         shown: libraries.chain(cuda).collect(),
+        kept: Some(Kept::of_program(&folder.join(KEPT_BESIDE), &key)),
         is_confined: true,
         ..Image::built_in(id, root, settings, own.len())
     })
@@ -130,18 +147,23 @@ fn key(file: &Metadata) -> String {
 /// Removes what belongs to programs that are neither this one nor in use: `in_use` are ids of images.
 pub(super) fn sweep(folder: &Path, in_use: &HashSet<String>) -> Result<(), Error> {
     let own = key(&fs::metadata(OWN).map_err(Error::io("looking at", OWN))?);
+    let is_used = |key: &str| key == own || in_use.iter().any(|id| id.ends_with(&format!("@{key}")));
     for root in roots(folder)? {
         let name = root.file_name().unwrap_or_default().to_string_lossy();
-        let key = name.trim_start_matches(PREFIX);
-        if key != own && !in_use.iter().any(|id| id.ends_with(&format!("@{key}"))) {
+        if !is_used(name.trim_start_matches(PREFIX)) {
             tree::remove(&root).map_err(Error::io("removing", &root))?;
         }
     }
-    Ok(())
+    kept::sweep(&folder.join(KEPT_BESIDE), is_used)
+}
+
+/// How many programs have a root or have kept something.
+pub(super) fn programs(folder: &Path) -> Result<usize, Error> {
+    Ok(roots(folder)?.len().max(kept::entries(&folder.join(KEPT_BESIDE))?.len()))
 }
 
 /// Roots of all programs.
-pub(super) fn roots(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+fn roots(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(folder).map_err(Error::io("reading", folder))?;
     let is_root =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
@@ -157,7 +179,9 @@ fn make(root: &Path, own: &Metadata) -> Result<(), Error> {
     let beside = parent.join(format!(".unpacking-{}", ids::random()?));
     let creating = |path: &Path| fs::create_dir_all(path).map_err(Error::io("creating", path));
     // The mount points of a container, so that no run needs to create them in its own layer.
-    for folder in ["dev", "etc", "inputs", "job", "proc", "sys", "tmp", "volumes"] {
+    for folder in
+        ["dev", "etc", "inputs", "job", KEPT.trim_start_matches('/'), "proc", "sys", "tmp", "volumes"]
+    {
         creating(&beside.join(folder))?;
     }
     let below = |path: &Path| beside.join(path.strip_prefix("/").unwrap_or(path));
@@ -274,7 +298,15 @@ mod tests {
             HashSet::from(["clawbernetes.io/kernels@used".to_owned(), "x@sha256:unused1".to_owned()]);
         sweep(folder.path(), &in_use).unwrap();
         assert!(own.join(PROGRAM).exists() && other("used").exists() && !other("unused").exists());
+        let kept = folder.path().join(KEPT_BESIDE);
+        for key in ["used", "unused"] {
+            Kept::of_program(&kept, key).for_namespace("a").unwrap();
+        }
+        assert_eq!(programs(folder.path()).unwrap(), 2);
+        sweep(folder.path(), &in_use).unwrap();
+        assert_eq!(kept::entries(&kept).unwrap(), [kept.join("used")]);
         sweep(folder.path(), &HashSet::new()).unwrap();
+        assert_eq!(kept::entries(&kept).unwrap().len(), 0);
         assert_eq!(roots(folder.path()).unwrap(), [own]);
     }
 }

@@ -10,6 +10,7 @@ mod challenge;
 mod digest;
 pub mod gc;
 mod import;
+pub mod kept;
 pub mod kernels;
 pub mod keyring;
 mod lock;
@@ -47,7 +48,7 @@ pub use self::{
     store::{InUse, Listed, Record, Store},
     unpack::Limits,
 };
-use self::{kernels::Shown, registry::Http, store::Pin, user::Accounts};
+use self::{kept::Kept, kernels::Shown, registry::Http, store::Pin, user::Accounts};
 use crate::Error;
 
 /// Layers that are unpacked side by side: one CPU each, and enough of them that one that waits for its registry does
@@ -118,6 +119,8 @@ pub struct Image {
     pub bytes: u64,
     /// What its containers see of the machine, read-only.
     pub shown: Vec<Shown>,
+    /// What its containers keep for those that come after them.
+    pub kept: Option<Kept>,
     /// Its containers hold no capabilities and write nothing to their root, unless their pod says otherwise.
     pub is_confined: bool,
     _pin: Option<Pin>,
@@ -133,6 +136,7 @@ impl Image {
             settings,
             bytes,
             shown: Vec::new(),
+            kept: None,
             is_confined: false,
             _pin: None,
         }
@@ -259,7 +263,7 @@ impl Images {
         let folder = self.folder.clone();
         self.with_store(move |_| {
             // Nearly always there is one at most.
-            if kernels::roots(&folder)?.len() < 2 { Ok(()) } else { kernels::sweep(&folder, &in_use()?) }
+            if kernels::programs(&folder)? < 2 { Ok(()) } else { kernels::sweep(&folder, &in_use()?) }
         })
         .await
     }
@@ -319,6 +323,7 @@ fn image(store: &Store, name: &Name, record: Record, pin: Pin) -> Result<Image, 
         settings: record.settings,
         bytes: record.bytes,
         shown: Vec::new(),
+        kept: None,
         is_confined: false,
         _pin: Some(pin),
     })

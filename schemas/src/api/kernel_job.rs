@@ -304,6 +304,9 @@ pub mod places {
     /// The order, a JSON document.
     pub const ORDER: &str = "/job/order.json";
 
+    /// The folder in which workers of a namespace, on one node, keep what the next need not find out again.
+    pub const KEPT: &str = "/kept";
+
     /// The folder of the key that an input is read from.
     #[must_use]
     pub fn input(number: usize) -> PathBuf {

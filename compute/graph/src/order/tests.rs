@@ -112,6 +112,7 @@ fn a_report_may_say_little() {
     assert_eq!((little.state, little.device, little.outputs.len()), (State::Running, None, 0));
     let elsewhere = |reason: Reason| reason.may_succeed_elsewhere();
     assert!(elsewhere(Reason::NoDevice) && elsewhere(Reason::Hung) && elsewhere(Reason::OutOfMemory));
+    assert!(elsewhere(Reason::OutputFailed), "another disk has room");
     assert!(!elsewhere(Reason::BadOrder) && !elsewhere(Reason::IndexOutOfRange));
 }
 

@@ -1,4 +1,4 @@
-//! Attention in one pass over the keys: a cube holds a query, and what it has seen so far as a running maximum, sum and mean of values
+//! Attention of few queries, in one pass over the keys for each: a cube holds a query, and what it has seen so far as a running maximum, sum and mean of values
 //! (Milakov, Gimelshein: "Online normalizer calculation for softmax", 2018; Dao et al.: "FlashAttention", 2022).
 
 use super::functions::exponential;
@@ -45,7 +45,8 @@ pub fn attention<F: Float>(
         for column in 0..comptime!(form.columns) {
             result[column] = f32::new(0.0);
         }
-        let mut largest = f32::new(0.0);
+        // The least there is: scores that are infinitely low have no weight beside any other.
+        let mut largest = f32::new(f32::MIN);
         let mut sum = f32::new(0.0);
         let mut start = 0u32;
         while start < seen {
@@ -62,9 +63,8 @@ pub fn attention<F: Float>(
             }
             score *= scale;
             let round = together(score, Joined::Max, comptime!(form.team));
-            let next =
-                select(start == 0u32, round, select(round.is_nan() || round > largest, round, largest));
-            let fade = select(start == 0u32, 0.0, exponential(largest - next));
+            let next = select(round.is_nan() || round > largest, round, largest);
+            let fade = exponential(largest - next);
             let weight = select(position < seen, exponential(score - next), 0.0);
             weights[UNIT_POS as usize] = weight;
             sum = sum * fade + together(weight, Joined::Sum, comptime!(form.team));

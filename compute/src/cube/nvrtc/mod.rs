@@ -45,6 +45,7 @@ fn cube(architecture: u32) -> Cube<Nvrtc> {
         units: Some(132),
         floats: DType::FLOATS.to_vec(),
         is_cpu: false,
+        shares_memory: false,
     };
     // Products on matrix units are started by name below: to choose among them they would have to run.
     Cube::new(Nvrtc::client(&Card(architecture)), properties, Vec::new())
@@ -148,9 +149,12 @@ fn of_matrices(dtype: DType) -> Vec<Graph> {
         let b = if rhs { [31, 13] } else { [13, 31] };
         graphs.push(single(op, &[of(dtype, &a), of(dtype, &b)]));
     }
-    for [queries, keys, width] in [[5, 9, 16], [100, 130, 64]] {
-        let (q, kv) = (of(dtype, &[1, 2, queries, width]), of(dtype, &[1, 2, keys, width]));
-        graphs.push(single(Op::Attention { causal: true, scale: None }, &[q, kv.clone(), kv]));
+    // A query at a time; blocks of them, of one piece and of several, of elements read four and one at a time.
+    for [queries, keys, width] in [[5, 9, 16], [100, 130, 64], [100, 130, 192], [100, 130, 33]] {
+        for causal in [false, true] {
+            let (q, kv) = (of(dtype, &[1, 2, queries, width]), of(dtype, &[1, 2, keys, width]));
+            graphs.push(single(Op::Attention { causal, scale: None }, &[q, kv.clone(), kv]));
+        }
     }
     graphs
 }

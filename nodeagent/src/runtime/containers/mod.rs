@@ -38,7 +38,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use claw_schemas::quantity::Quantity;
+use claw_schemas::{api::places, quantity::Quantity};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerImage, Pod};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -274,6 +274,7 @@ impl Containers {
                 .await?;
         let mut mounts = pod_files::binds(&folder, pod);
         mounts.extend(together::memory(&folder, pod));
+        mounts.extend(kept_bind(pod, image).await);
         mounts.extend(volume_binds(&folder, pod, container, &environment).await?);
         mounts.push(termination::bind(bundle, container));
         let mut spec = spec::build(&spec::Plan {
@@ -735,6 +736,21 @@ fn instance(
         sandbox: run.sandbox,
         started_at,
         exit,
+    }
+}
+
+/// What containers of the image kept, of the same namespace. Without it everything works all the same, more slowly.
+async fn kept_bind(pod: &Pod, image: &Image) -> Option<Bind> {
+    let kept = image.kept.clone()?;
+    let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    match blocking(move || kept.for_namespace(&namespace)).await {
+        Ok(source) => {
+            Some(Bind { source, target: places::KEPT.to_owned(), read_only: false, propagation: "rprivate" })
+        }
+        Err(error) => {
+            tracing::warn!(error = %error.full(), "a container begins without what others of its namespace kept");
+            None
+        }
     }
 }
 

@@ -3,17 +3,16 @@
 use std::{
     io::{IsTerminal as _, Write as _},
     process::{Command, ExitCode, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use claw_compute::{Known, qualify::apart};
-use claw_graph::qualification::{Level, Qualification, compare};
+use claw_graph::{
+    order::Backend,
+    qualification::{Level, Qualification, compare},
+};
 
 use crate::verbs::print;
-
-/// The longest that a sound device works without a word: kernels are compiled meanwhile, and large pieces of memory are filled.
-const SILENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -29,7 +28,7 @@ pub struct Options {
     /// `json` for all figures
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     output: Option<String>,
-    /// Look at the one device in this process
+    /// In this process: look at the one device, or at the link between two
     #[arg(long, hide = true)]
     apart: bool,
 }
@@ -37,14 +36,19 @@ pub struct Options {
 /// Looks at devices one after the other. Fails if one of them is not fit.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let level = if options.full { Level::Full } else { Level::Quick };
-    if let (true, [device]) = (options.apart, options.devices.as_slice()) {
-        return Ok(apart::say(device, level).map(|()| ExitCode::SUCCESS)?);
+    match (options.apart, options.devices.as_slice()) {
+        (true, [one, other]) => {
+            return Ok(apart::say_peers([one, other], level).map(|()| ExitCode::SUCCESS)?);
+        }
+        (true, [device]) => return Ok(apart::say(device, level).map(|()| ExitCode::SUCCESS)?),
+        _ => {}
     }
     let devices = wanted(options)?;
     let mut found = Vec::with_capacity(devices.len());
     for device in &devices {
         found.push(look(device, level)?);
     }
+    look_at_peers(&mut found, level)?;
     compare(&mut found);
     match options.output {
         Some(_) => print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?,
@@ -100,16 +104,57 @@ fn apart(verb: &str) -> anyhow::Result<Command> {
     Ok(process)
 }
 
+/// The device that this container was given, of which it sees no other: the first of the backend that is no processor. Where nobody can be
+/// asked, the first of all: looking at it says what is wrong.
+pub fn given(backend: Backend) -> String {
+    let is_it = |known: &Known| known.name.starts_with(&format!("{backend}:")) && !known.is_cpu;
+    let known = known().unwrap_or_default().into_iter().find(is_it);
+    known.map_or_else(|| format!("{backend}:0"), |known| known.name)
+}
+
 fn look(device: &str, level: Level) -> anyhow::Result<Qualification> {
+    watched(&[device], level)
+}
+
+/// Links between NVIDIA's GPUs that are fit, each by a process of its own. What is found counts for both ends: nothing tells which is to blame.
+fn look_at_peers(found: &mut [Qualification], level: Level) -> anyhow::Result<()> {
+    let is_peer = |one: &Qualification| one.passed() && one.device.id.starts_with("cuda:");
+    let peers: Vec<usize> = (0..found.len()).filter(|at| is_peer(&found[*at])).collect();
+    for (nth, one) in peers.iter().enumerate() {
+        for other in &peers[nth + 1..] {
+            let names = [found[*one].device.id.clone(), found[*other].device.id.clone()];
+            let link = watched(&[&names[0], &names[1]], level)?;
+            for end in [*one, *other] {
+                found[end].findings.extend(link.findings.clone());
+                found[end].seconds += link.seconds;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The process that looks at a device, or at the link between two.
+pub fn looking_at(devices: &[&str], level: Level) -> anyhow::Result<Command> {
     let mut process = apart("check")?;
-    process.args(["--apart", "--device", device]);
+    process.arg("--apart");
+    devices.iter().for_each(|device| {
+        process.args(["--device", device]);
+    });
     if level == Level::Full {
         process.arg("--full");
     }
+    Ok(process)
+}
+
+/// Has a process look at a device, or at the link between two.
+fn watched(devices: &[&str], level: Level) -> anyhow::Result<Qualification> {
+    let process = looking_at(devices, level)?;
+    let name = devices.join(" and ");
     let mut progress = Progress::default();
-    let found = apart::watch(process, device, level, SILENCE, &mut |_, words| progress.show(device, words));
+    let found =
+        apart::watch(process, &name, level, apart::SILENCE, &mut |_, words| progress.show(&name, words));
     progress.clear();
-    found.with_context(|| format!("{device}: no process could be started for it"))
+    found.with_context(|| format!("{name}: no process could be started for it"))
 }
 
 /// A line that changes, where somebody looks.
