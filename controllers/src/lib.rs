@@ -8,7 +8,9 @@ mod any_kind;
 mod claim;
 pub mod cluster_roles;
 pub mod deployment;
+pub mod device_check;
 pub mod device_eviction;
+pub mod device_policy;
 pub mod disruption;
 pub mod endpoints;
 pub mod event_ttl;
@@ -25,6 +27,7 @@ pub mod scheduler;
 pub mod service_accounts;
 mod sweeps;
 mod taint_rules;
+mod workers;
 
 use std::sync::Arc;
 
@@ -71,6 +74,9 @@ fn controllers(runtime: &Runtime, root_ca: Option<Arc<str>>) -> Vec<BoxFuture<'s
         runtime.drive(deployment::Deployments).boxed(),
         runtime.drive(replicaset::ReplicaSets).boxed(),
         runtime.drive(cluster_roles::ClusterRoles).boxed(),
+        runtime.drive(device_check::DeviceChecks).boxed(),
+        runtime.drive(device_policy::DevicePolicies::default()).boxed(),
+        runtime.drive(device_policy::DevicesFit).boxed(),
         runtime.drive(device_eviction::Evictions).boxed(),
         runtime.drive(device_eviction::Rules).boxed(),
         runtime.drive(disruption::Budgets).boxed(),

@@ -13,7 +13,8 @@ use claw_e2e::{
 type Story = fn(&Kubectl);
 
 /// Every file, and what holds once it is applied.
-const STORIES: [(&str, Story); 10] = [
+const STORIES: [(&str, Story); 11] = [
+    ("device-policy.yaml", a_policy_says_that_no_device_waits_to_be_looked_at),
     ("device-taint.yaml", a_rule_says_what_it_would_do),
     ("gpu-claim.yaml", a_claim_waits_for_its_gpu_and_says_so),
     ("hello.yaml", hello_answers_from_three_pods),
@@ -46,6 +47,15 @@ fn every_example_does_what_it_says() {
         let left = kubectl.ok(&["get", "pods", "-o", "name"]);
         wait::check(left.is_empty(), left)
     });
+}
+
+/// On a machine without GPUs. What it does to one that has some is in `gpus/checks.rs`.
+fn a_policy_says_that_no_device_waits_to_be_looked_at(kubectl: &Kubectl) {
+    kubectl.ok(&["wait", "--for=condition=Checked", "devicepolicy/every-gpu", "--timeout=60s"]);
+    assert_eq!(
+        field(kubectl, "dpol/every-gpu", "{.status.devices} {.spec.level} {.spec.holdBack}"),
+        "0 Quick true"
+    );
 }
 
 /// On a machine without GPUs. What it does on one that has some is in `gpus/claims.rs`.

@@ -50,6 +50,9 @@ pub const FOUND_LABELS: &str = "clawbernetes.io/found-labels";
 /// Annotation of a pod that asks for GPUs by number: the uuids of those that the scheduler chose for it, separated by commas.
 pub const NAMED: &str = "clawbernetes.io/gpus";
 
+/// The class of all devices that our agents publish, which every cluster has.
+pub const ANY_CLASS: &str = DRIVER;
+
 /// The class of all GPUs of NVIDIA that our agents publish, which every cluster has.
 pub const CLASS: &str = "gpu.nvidia.com";
 

@@ -9,6 +9,7 @@
 mod admission;
 mod batch;
 mod device;
+mod device_check;
 mod kernel_job;
 mod networking;
 mod pod;
@@ -67,6 +68,8 @@ static FILLERS: &[(&str, &str, Filler)] = &[
     ("resource.k8s.io", "ResourceClaim", device::claim),
     ("resource.k8s.io", "ResourceClaimTemplate", device::claim_template),
     (api::GROUP, "KernelJob", kernel_job::kernel_job),
+    (api::GROUP, "DeviceCheck", device_check::check),
+    (api::GROUP, "DevicePolicy", device_check::policy),
     (custom::GROUP, "CustomResourceDefinition", custom::defaults),
 ];
 

@@ -340,6 +340,26 @@ fn the_other_kinds_say_everything_too() {
                 "volumes": [{"name": "w", "configMap": {"name": "w", "defaultMode": 0o644}}, {"name": "s", "emptyDir": {}}],
             }),
         ),
+        (
+            "clawbernetes.io/v1",
+            "DeviceCheck",
+            json!({"spec": {"device": {"pool": "n", "name": "gpu-a"}}}),
+            "/spec",
+            json!({
+                "device": {"driver": "gpu.clawbernetes.io", "pool": "n", "name": "gpu-a"},
+                "level": "Quick", "timeoutSeconds": 900,
+            }),
+        ),
+        (
+            "clawbernetes.io/v1",
+            "DevicePolicy",
+            json!({"spec": {"holdBack": false}}),
+            "/spec",
+            json!({
+                "level": "Quick", "timeoutSeconds": 900, "effect": "NoSchedule", "holdBack": false,
+                "maxParallel": 16, "maxParallelPerNode": 1,
+            }),
+        ),
     ] {
         let mut object = object;
         object["metadata"] = meta.clone();

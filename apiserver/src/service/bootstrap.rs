@@ -5,7 +5,7 @@ use claw_client::{
     ResourceRef,
     request::{View, WriteOptions},
 };
-use claw_schemas::{ApiError, gpu, status::Reason};
+use claw_schemas::{ApiError, api::CHECK_PRIORITY, gpu, status::Reason};
 use serde_json::{Value, json};
 
 use super::{
@@ -17,17 +17,33 @@ use super::{
 };
 use crate::auth::rbac::{self, bootstrap};
 
-/// (name, priority, which pods it is for): Kubernetes' own, above all that users can give.
-const SYSTEM_PRIORITIES: [(&str, i64, &str); 2] = [
-    ("system-cluster-critical", 2_000_000_000, "Pods without which the cluster does not work."),
-    ("system-node-critical", 2_000_001_000, "Pods without which a node does not work."),
+/// (name, priority, whether others make room, which pods it is for): Kubernetes' own, above all that users can give, and that of
+/// looks at devices.
+const SYSTEM_PRIORITIES: [(&str, i64, &str, &str); 3] = [
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "PreemptLowerPriority",
+        "Pods without which the cluster does not work.",
+    ),
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "PreemptLowerPriority",
+        "Pods without which a node does not work.",
+    ),
+    (CHECK_PRIORITY, -1_000_000_000, "Never", "Pods that look at devices which nobody uses."),
 ];
 
 /// All devices of a type that our agents publish.
 fn class_of(name: &str, type_: &str) -> Value {
     let driver = gpu::DRIVER;
     let is_it = format!("device.driver == '{driver}' && device.attributes['{driver}'].type == '{type_}'");
-    json!({"metadata": {"name": name}, "spec": {"selectors": [{"cel": {"expression": is_it}}]}})
+    class_by(name, &is_it)
+}
+
+fn class_by(name: &str, expression: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"selectors": [{"cel": {"expression": expression}}]}})
 }
 
 impl ObjectService {
@@ -40,16 +56,20 @@ impl ObjectService {
             let namespaces = ResourceRef::collection("", "v1", "namespaces");
             self.ensure(namespaces, &json!({"metadata": {"name": name}})).await?;
         }
-        for (name, value, description) in SYSTEM_PRIORITIES {
+        for (name, value, preemption, description) in SYSTEM_PRIORITIES {
             let classes = ResourceRef::collection("scheduling.k8s.io", "v1", "priorityclasses");
-            let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+            let class = json!({
+                "metadata": {"name": name}, "value": value, "preemptionPolicy": preemption, "description": description,
+            });
             self.ensure(classes, &class).await?;
         }
         let classes = ResourceRef::collection("resource.k8s.io", "v1", "deviceclasses");
         self.ensure(classes.clone(), &class_of(gpu::CLASS, "gpu")).await?;
         self.ensure(classes.clone(), &class_of(gpu::INSTANCE_CLASS, "mig")).await?;
         self.ensure(classes.clone(), &class_of(gpu::AMD_CLASS, gpu::AMD_TYPE)).await?;
-        self.ensure(classes, &class_of(gpu::VULKAN_CLASS, gpu::VULKAN_TYPE)).await?;
+        self.ensure(classes.clone(), &class_of(gpu::VULKAN_CLASS, gpu::VULKAN_TYPE)).await?;
+        let any = format!("device.driver == '{}'", gpu::DRIVER);
+        self.ensure(classes, &class_by(gpu::ANY_CLASS, &any)).await?;
         for default in bootstrap::defaults() {
             let collection = ResourceRef::collection(rbac::GROUP, "v1", default.plural);
             if !self.ensure(collection.clone(), &default.object).await? {

@@ -109,6 +109,20 @@ pub(super) fn immutable(old: &Value, new: &Value, field: &str, path: &Path<'_>, 
     }
 }
 
+/// A number between two others, if it is given.
+pub(super) fn between(
+    field: &str,
+    (least, most): (i64, i64),
+    spec: &Value,
+    path: &Path<'_>,
+    faults: &mut Faults,
+) {
+    if spec[field].as_i64().is_some_and(|number| !(least..=most).contains(&number)) {
+        let why = format_args!("must be between {least} and {most}, inclusive");
+        faults.invalid(&path.field(field), &spec[field], why);
+    }
+}
+
 /// What a controller may say in conditions that all kinds of one make write alike.
 pub(super) fn conditions(conditions: &Value, path: &Path<'_>, faults: &mut Faults) {
     let mut seen = HashSet::new();

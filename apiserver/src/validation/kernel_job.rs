@@ -12,7 +12,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{
-    at_least, conditions, config, device, each,
+    at_least, between, conditions, config, device, each,
     faults::{Faults, Path},
     fits, immutable, is_empty, len, meta, named, names, one_of, required_one_of, resources, scheduling, text,
     volume,
@@ -42,7 +42,7 @@ pub(super) fn judge(old: Option<&Value>, new: &Value, faults: &mut Faults) {
     }
 }
 
-/// What a controller may say of a job.
+/// What a controller may say of a job, or of another object of our group.
 pub(super) fn status(status: &Value, faults: &mut Faults) {
     conditions(&status["conditions"], &Path::Root.field("status").field("conditions"), faults);
 }
@@ -93,13 +93,6 @@ fn resource_list(resources: &Value, path: &Path<'_>, faults: &mut Faults) {
     resources::requirements(resources, path, faults);
     if len(&resources["claims"]) > 0 {
         faults.forbidden(&path.field("claims"), "ask for a device by `device.class`");
-    }
-}
-
-fn between(field: &str, (least, most): (i64, i64), spec: &Value, path: &Path<'_>, faults: &mut Faults) {
-    if spec[field].as_i64().is_some_and(|number| !(least..=most).contains(&number)) {
-        let why = format_args!("must be between {least} and {most}, inclusive");
-        faults.invalid(&path.field(field), &spec[field], why);
     }
 }
 

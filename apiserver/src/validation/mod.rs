@@ -15,6 +15,7 @@ mod config;
 mod container;
 mod cron;
 mod device;
+mod device_check;
 mod env;
 mod ephemeral;
 mod event;
@@ -43,8 +44,9 @@ use serde_json::Value;
 
 use self::{
     common::{
-        amount, at_least, conditions, distinct, each, fits, immutable, is_empty, is_set, is_zero, len, named,
-        not_negative, one_of, optional_one_of, percent, port, port_number, required_one_of, share, text,
+        amount, at_least, between, conditions, distinct, each, fits, immutable, is_empty, is_set, is_zero,
+        len, named, not_negative, one_of, optional_one_of, percent, port, port_number, required_one_of,
+        share, text,
     },
     faults::Faults,
 };
@@ -109,6 +111,8 @@ static JUDGES: &[(&str, &str, Judge)] = &[
     (RESOURCE, "ResourceClaimTemplate", device::claim_template),
     (RESOURCE, "DeviceTaintRule", device::taints::rule),
     (api::GROUP, "KernelJob", kernel_job::judge),
+    (api::GROUP, "DeviceCheck", device_check::check),
+    (api::GROUP, "DevicePolicy", device_check::policy),
     (custom::GROUP, "CustomResourceDefinition", custom::judge),
 ];
 

@@ -1,5 +1,6 @@
 //! Each rule against an object that is sound but for one thing.
 
+mod device_checks;
 mod kernel_jobs;
 mod kinds;
 mod sound;

@@ -4,6 +4,7 @@
 //! else.
 
 use crate::document::{Fault, Operation, Random, graph, tensor_type};
+use crate::qualification::Qualification;
 use crate::{DType, Graph, Op, TensorType};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -214,6 +215,9 @@ pub struct Report {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What was found, if it was told to look at a device instead of calculating.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qualification: Option<Qualification>,
 }
 
 /// How far a worker is.

@@ -7,19 +7,54 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// What follows the program's name where it is to look at a device and report that in the manner of workers; then the level, and the way to
+/// the device (`cuda`, `vulkan`).
+pub const VERB: &str = "device-check";
+
 /// Devices of one model from which on their median says something.
 pub const FLEET_MIN: usize = 3;
 /// What a device must reach of the median of its model.
 const OF_MEDIAN: f64 = 0.85;
 
+/// What is measured of devices as a rate, where more is better.
+pub const RATES: [&str; 7] = [
+    "copyBytesPerSecond",
+    "uploadBytesPerSecond",
+    "downloadBytesPerSecond",
+    "matmulF32FlopsPerSecond",
+    "matmulF16FlopsPerSecond",
+    "matmulBf16FlopsPerSecond",
+    "soakFlopsPerSecond",
+];
+
 /// How thoroughly a device is looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Level {
     /// Half a minute: a part of its memory, a short load.
     #[default]
     Quick,
     /// Under three minutes: all of its memory, a minute of load.
     Full,
+}
+
+impl Level {
+    /// The quickest first.
+    pub const ALL: [Self; 2] = [Self::Quick, Self::Full];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "Quick",
+            Self::Full => "Full",
+        }
+    }
+
+    /// That of a name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
 }
 
 /// All that was found about a device.
@@ -71,6 +106,8 @@ pub enum Check {
     Determinism,
     /// Whether it keeps its speed, and its results, under load.
     Soak,
+    /// Whether it is as quick as it must be.
+    Minimums,
     /// Whether it and another of the machine reach each other's memory, how quickly, and whether bytes arrive.
     Peer,
     /// Whether it keeps up with others of its model.
@@ -98,9 +135,10 @@ impl Qualification {
 
     /// What was measured as a rate, where more is better. Not between two: some pairs have a link, and others a bus.
     fn rates(&self) -> impl Iterator<Item = (&str, f64)> {
-        let own = self.findings.iter().filter(|finding| finding.check != Check::Peer);
-        let figures = own.flat_map(|finding| &finding.figures);
-        figures.filter(|(name, _)| name.ends_with("PerSecond")).map(|(name, value)| (name.as_str(), *value))
+        let figures = self.findings.iter().flat_map(|finding| &finding.figures);
+        figures
+            .filter(|(name, _)| RATES.contains(&name.as_str()))
+            .map(|(name, value)| (name.as_str(), *value))
     }
 }
 

@@ -12,6 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+/// The longest that a sound device works without a word: kernels are compiled meanwhile, and large pieces of memory are filled.
+pub const SILENCE: Duration = Duration::from_secs(120);
+
 /// A line of the process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Said {
@@ -78,7 +81,7 @@ pub fn watch(
     let mut child = process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (said, complaints) = listen(&mut child);
     let mut doing = (Check::Open, "opening it".to_owned());
-    let ended = loop {
+    let (complaints, ended) = loop {
         match said.recv_timeout(silence) {
             Ok(Said::Doing(check, words)) => {
                 tell(check, &words);
@@ -86,23 +89,30 @@ pub fn watch(
             }
             Ok(Said::Found(found)) => {
                 // It has nothing more to say, and a driver may hang when it lets go of its device.
-                child.kill()?;
-                child.wait()?;
+                dismiss(child)?;
                 return Ok(found);
             }
             Err(RecvTimeoutError::Timeout) => {
-                child.kill()?;
-                child.wait()?;
-                break format!("it said nothing for {} s", silence.as_secs());
+                dismiss(child)?;
+                break (None, format!("it said nothing for {} s", silence.as_secs()));
             }
-            Err(RecvTimeoutError::Disconnected) => break format!("its process ended ({})", child.wait()?),
+            Err(RecvTimeoutError::Disconnected) => {
+                break (Some(complaints), format!("its process ended ({})", child.wait()?));
+            }
         }
     };
-    let last_words = complaints.recv().unwrap_or_default();
+    let last_words = complaints.and_then(|complaints| complaints.recv().ok()).unwrap_or_default();
     let complaint = last_words.lines().rev().find(|line| !line.trim().is_empty());
     let complaint = complaint.map_or_else(String::new, |line| format!(": {}", line.trim()));
     let words = format!("{ended} while this was done: {}{complaint}", doing.1);
     Ok(objected(name, level, doing.0, words, start.elapsed()))
+}
+
+/// Ends a process without waiting for that: one that hangs in its driver does not even die of being killed before the driver lets it.
+fn dismiss(mut child: Child) -> std::io::Result<()> {
+    child.kill()?;
+    std::thread::spawn(move || child.wait());
+    Ok(())
 }
 
 /// What a process says, line by line, and all that it complains of, at its end.

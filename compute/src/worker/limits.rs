@@ -18,6 +18,15 @@ const MARGIN_BYTES: u64 = 32 << 20;
 /// No limit is as high: version 1 writes "no limit" as a number near 2^63.
 const LIMIT_BYTES_MAX: u64 = 1 << 60;
 
+/// Processes of this container that the kernel has ended so far because memory ran out, in the words of version 2 or 1.
+pub fn killed_for_memory(groups: &Path) -> u64 {
+    let counted = |file: &str| {
+        let text = read(groups, file)?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    };
+    counted("memory.events").or_else(|| counted("memory/memory.oom_control")).unwrap_or(0)
+}
+
 /// What the process may use; `None` where nothing limits it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -131,6 +140,20 @@ mod tests {
             limits(&[&quota[..], &[("memory/memory.limit_in_bytes", "4096")]].concat()),
             some(4_096, 1)
         );
+    }
+
+    #[test]
+    fn who_was_ended_to_make_room_is_counted() {
+        let counted = |file: &str, text: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+            killed_for_memory(folder.path())
+        };
+        assert_eq!(counted("memory.events", "low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), 2);
+        assert_eq!(counted("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"), 1);
+        assert_eq!(counted("other", ""), 0);
     }
 
     #[test]

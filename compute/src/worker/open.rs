@@ -19,6 +19,13 @@ impl Given {
         let uuids: Vec<String> = named.map(str::to_owned).collect();
         (!uuids.is_empty()).then_some(Self(uuids))
     }
+
+    /// How the first of them is opened.
+    #[must_use]
+    pub fn first(&self) -> String {
+        let uuid = self.0.first().map(String::as_str).unwrap_or_default();
+        format!("{}:{uuid}", Backend::Vulkan)
+    }
 }
 
 /// What opening may take: drivers start, and compile their first kernels.
@@ -68,6 +75,7 @@ mod tests {
     fn of_vulkan_only_what_was_given_is_opened() {
         let given = Given::parse("VK-b, VK-a,").unwrap();
         assert_eq!(names(Backend::Vulkan, Some(&given)), ["vulkan:VK-b", "vulkan:VK-a"]);
+        assert_eq!(given.first(), "vulkan:VK-b");
         assert_eq!(Given::parse(""), None);
         assert_eq!(names(Backend::Cpu, Some(&given)), ["cpu"], "others are given by their files");
         assert!(names(Backend::Vulkan, None)[0].starts_with("vulkan:"));

@@ -4,6 +4,7 @@
 //! document before it is covered with spaces, which mean nothing after a document.
 
 use claw_graph::order::{Failure, REPORT_BYTES_MAX, Report, State};
+use claw_graph::qualification::RATES;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -114,9 +115,25 @@ fn document(report: &Report) -> Vec<u8> {
 fn shorten(report: &mut Report) -> bool {
     let model = report.device.as_mut().map(|device| &mut device.model);
     let message = report.failure.as_mut().map(|failure| &mut failure.message);
-    let texts = [Some(&mut report.doing), model, message].into_iter().flatten();
+    let found = report.qualification.iter_mut().flat_map(|found| {
+        let texts = [Some(&mut found.device.model), found.driver.as_mut()];
+        texts.into_iter().flatten().chain(found.findings.iter_mut().map(|finding| &mut finding.words))
+    });
+    let texts = [Some(&mut report.doing), model, message].into_iter().flatten().chain(found);
     if let Some(text) = texts.max_by_key(|text| text.len()).filter(|text| text.len() > TEXT_BYTES_MIN) {
         text.truncate(text.floor_char_boundary(text.len() / 2));
+        return true;
+    }
+    // Rates are what devices are compared by; words are what speaks against one.
+    let mut findings = report.qualification.iter_mut().flat_map(|found| &mut found.findings);
+    if let Some(finding) = findings.find(|one| one.figures.keys().any(|name| !RATES.contains(&name.as_str())))
+    {
+        finding.figures.retain(|name, _| RATES.contains(&name.as_str()));
+        return true;
+    }
+    let mut findings = report.qualification.iter_mut().flat_map(|found| &mut found.findings);
+    if let Some(finding) = findings.find(|one| one.passed && !one.words.is_empty()) {
+        finding.words.clear();
         return true;
     }
     match report.outputs.iter_mut().rev().find(|output| !output.values.is_empty()) {
@@ -130,6 +147,7 @@ fn shorten(report: &mut Report) -> bool {
 mod tests {
     use super::*;
     use claw_graph::order::{Figures, OUTPUTS_MAX, Reason, ReportDevice, ReportOutput, VALUES_MAX};
+    use claw_graph::qualification::{Check, Finding, Level, Qualification};
 
     fn read(path: &Path) -> Report {
         let text = std::fs::read(path).unwrap();
@@ -167,6 +185,37 @@ mod tests {
             (report.state, report.failure, report.doing),
             (State::Failed, Some(stopped), "starting".to_owned())
         );
+    }
+
+    #[test]
+    fn what_was_found_of_a_device_fits_and_keeps_its_rates() {
+        let finding = |(number, check): (usize, Check)| Finding {
+            check,
+            passed: number % 2 == 0,
+            words: "\u{1}".repeat(3_000),
+            figures: RATES
+                .iter()
+                .map(|name| ((*name).to_owned(), 123_456_789_012_345.67))
+                .filter(|_| number == 3)
+                .chain([("other".repeat(8), 0.1)])
+                .collect(),
+        };
+        let checks = [Check::Open, Check::Memory, Check::Copy, Check::Matrix, Check::Soak, Check::Fleet];
+        let found = Qualification {
+            device: ReportDevice { id: "vulkan:0".to_owned(), model: "€".repeat(500) },
+            driver: Some("\"".repeat(5_000)),
+            level: Level::Full,
+            findings: checks.into_iter().enumerate().map(finding).collect(),
+            seconds: 12.5,
+        };
+        let report =
+            Report { state: State::Complete, qualification: Some(found.clone()), ..Report::default() };
+        let text = document(&report);
+        assert!(text.len() <= REPORT_BYTES_MAX, "{} bytes", text.len());
+        let kept = serde_json::from_slice::<Report>(&text).unwrap().qualification.unwrap();
+        assert_eq!((kept.findings.len(), kept.level), (6, Level::Full));
+        assert_eq!(kept.findings[3].figures.len(), RATES.len());
+        assert!(!kept.findings[5].words.is_empty(), "what speaks against it stays");
     }
 
     #[test]

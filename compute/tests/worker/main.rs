@@ -6,6 +6,7 @@
 
 use claw_compute::worker;
 use claw_graph::order::{Reason, Report, State};
+use claw_graph::qualification::{Check, Level};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use tempfile::TempDir;
 const ORDER: &str = "WORKER_ORDER";
 const REPORT: &str = "WORKER_REPORT";
 const PANIC: &str = "WORKER_PANICS";
+/// What a shell says in place of a device, if the worker is to look at one.
+const DEVICE: &str = "WORKER_DEVICE_SAYS";
 
 /// A slow machine with other things to do.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -25,6 +28,12 @@ const LIMIT: Duration = Duration::from_secs(300);
 fn a_worker_if_one_is_asked_for() {
     let (Some(order), Some(report)) = (std::env::var_os(ORDER), std::env::var_os(REPORT)) else { return };
     let report = PathBuf::from(report);
+    if let Some(script) = std::env::var_os(DEVICE) {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(script);
+        let _ = worker::look(shell, "cuda:0", Level::Quick, &report);
+        unreachable!("the worker ends the process");
+    }
     if std::env::var_os(PANIC).is_some() {
         let report = report.clone();
         std::thread::spawn(move || {
@@ -281,4 +290,42 @@ fn more_memory_than_the_machine_has_is_a_word_and_no_end_without_one() {
     order["inputs"][0]["shape"] = json!([1u64 << 19, 1u64 << 19]);
     let (code, reason, message) = Worker::start(&order, &[]).failure();
     assert_eq!((code, reason), (Some(1), Reason::OutOfMemory), "{message}");
+}
+
+/// A worker that looks at a device, which is this script.
+fn looks(script: &str) -> Worker {
+    Worker::start(&json!({}), &[(DEVICE, script)])
+}
+
+#[test]
+fn a_look_ends_well_whatever_it_found_and_says_what() {
+    let doing = r#"echo '{"Doing":["Memory","memory: ones"]}'"#;
+    let figures = json!({"copyBytesPerSecond": 5e11});
+    let finding = json!({"check": "Copy", "passed": true, "words": "500 GB/s", "figures": figures});
+    let found = json!({"Found": {
+        "device": {"id": "cuda:0", "model": "H100"}, "level": "Quick", "findings": [finding], "seconds": 1.0,
+    }});
+    let mut worker = looks(&format!("{doing}; echo '{found}'; exec sleep 1000"));
+    assert_eq!(worker.end().code(), Some(0), "nobody waits for the end of a device: {}", worker.log());
+    let report = worker.report().unwrap();
+    assert_eq!((report.state, report.device.unwrap().model.as_str()), (State::Complete, "H100"));
+    let found = report.qualification.expect("it was looked at");
+    assert!(found.passed() && found.findings[0].figures.len() == 1, "{found:?}");
+
+    let mut worker = looks(&format!("{doing}; echo Xid 79 >&2; kill -SEGV $$"));
+    assert_eq!(worker.end().code(), Some(0), "{}", worker.log());
+    let found = worker.report().unwrap().qualification.expect("a crash is a finding");
+    let objection = found.objection().expect("it speaks against the device");
+    assert_eq!(objection.check, Check::Memory);
+    assert!(objection.words.ends_with("memory: ones: Xid 79"), "{}", objection.words);
+}
+
+#[test]
+fn a_look_says_what_it_does_and_stops_when_it_is_told_to() {
+    let mut worker = looks(r#"echo '{"Doing":["Memory","memory: ones"]}'; exec sleep 1000"#);
+    until("its first word", || worker.report().filter(|report| report.doing == "memory: ones"));
+    worker.signal("-TERM");
+    let (code, reason, _) = worker.failure();
+    assert_eq!((code, reason), (Some(143), Reason::Stopped));
+    assert_eq!(worker.report().unwrap().qualification, None, "which says nothing of the device");
 }

@@ -7,10 +7,10 @@ use std::{collections::BTreeSet, time::Duration};
 use claw_schemas::api::{KernelJobAttempt, KernelJobSpec};
 use jiff::Timestamp;
 
+use crate::workers::DISRUPTED;
+
 /// Why a try ended that its job was suspended in.
 pub const SUSPENDED: &str = "Suspended";
-/// Why a try ended that had to make room: its node was drained, or somebody more important came.
-pub const DISRUPTED: &str = "Disrupted";
 /// Why a try, and with it the job, ended that ran for longer than it may.
 pub const DEADLINE: &str = "DeadlineExceeded";
 

@@ -28,11 +28,12 @@ use k8s_openapi::{
 
 use super::{
     attempts::{self, DEADLINE, SUSPENDED},
-    made,
-    outcome::{self, Cause},
-    tracking,
+    made, outcome, tracking,
 };
-use crate::pods;
+use crate::{
+    pods,
+    workers::{self, Cause},
+};
 
 const COMPLETE: &str = "Complete";
 const FAILED: &str = "Failed";
@@ -245,16 +246,16 @@ impl<'a> Course<'a> {
             self.see_off(at, pod);
         } else if self.noted(at).is_some() {
             self.plan.actions.push(delete(pod));
-        } else if let Some(cause) = self.must_stop().or_else(|| outcome::trouble(pod)) {
+        } else if let Some(cause) = self.must_stop().or_else(|| workers::trouble(pod)) {
             self.note(at, cause);
         } else {
-            self.status.progress = outcome::doing(pod);
+            self.status.progress = workers::doing(pod);
         }
     }
 
     /// Waits for a pod that is going, as long as there is somebody who ends it.
     fn see_off(&mut self, at: usize, pod: &Pod) {
-        if let Some(cause) = outcome::disruption(pod).filter(|_| self.noted(at).is_none()) {
+        if let Some(cause) = workers::disruption(pod).filter(|_| self.noted(at).is_none()) {
             self.note(at, cause);
         }
         if tracking::is_let_go(pod) {
@@ -275,11 +276,7 @@ impl<'a> Course<'a> {
 
     /// Whether the node of a pod is gone, or not heard of.
     fn is_lost(&self, pod: &Pod) -> bool {
-        let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { return false };
-        let nodes = self.world.kind::<Node>();
-        let Some(node) = nodes.get("", name) else { return true };
-        let all = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        conditions::find(all, "Ready").is_none_or(|ready| ready.status == conditions::UNKNOWN)
+        workers::is_lost(pod, |name| self.world.kind::<Node>().get("", name).cloned())
     }
 
     /// Writes down why a try is to end: the next plan ends it.
@@ -327,7 +324,7 @@ impl<'a> Course<'a> {
             return SUSPENDED;
         }
         let open = attempts::open(&self.status.attempts).and_then(|at| self.pod_of(at));
-        if open.is_some_and(|pod| outcome::is_running(&pod)) { "Running" } else { "Pending" }
+        if open.is_some_and(|pod| workers::is_running(&pod)) { "Running" } else { "Pending" }
     }
 
     fn set(&mut self, kind: &str, status: &str, reason: &str, message: &str) {

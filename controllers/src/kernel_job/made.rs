@@ -21,9 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::attempts;
-
-/// The pod's one container.
-pub const WORKER: &str = "worker";
+use crate::workers::WORKER;
 
 /// The key of the order, and so its file.
 const ORDER_KEY: &str = "order.json";

@@ -10,7 +10,7 @@
 //! Must never know: how nodes run pods.
 
 mod amounts;
-mod devices;
+pub mod devices;
 mod filter;
 mod model;
 mod score;
@@ -22,7 +22,10 @@ use std::{sync::Arc, time::Duration};
 
 use claw_client::{ApiError, Client, api::Object, cache::Delta, request::PatchKind};
 use claw_runtime::{Runtime, events::reference_to, figures::Work, readiness::Need};
-use claw_schemas::gpu::NAMED;
+use claw_schemas::{
+    api::{DeviceCheck, DevicePolicy},
+    gpu::NAMED,
+};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -40,6 +43,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
+use crate::device_policy::looks::Look;
 use devices::{
     ClaimKey, Devices, Touched,
     writes::{self, Grant, Release},
@@ -77,6 +81,8 @@ pub async fn run(runtime: Runtime) {
         Need::of(&caches.of::<ResourceClaim>()),
         Need::of(&caches.of::<ResourceSlice>()),
         Need::of(&caches.of::<DeviceClass>()),
+        Need::of(&caches.of::<DevicePolicy>()),
+        Need::of(&caches.of::<DeviceCheck>()),
         Need::of(&caches.of::<DeviceTaintRule>()),
     ];
     if !runtime.readiness.all(&runtime.env, CONTROLLER, needs).await {
@@ -163,12 +169,24 @@ fn follow_devices(runtime: &Runtime, state: &Arc<Mutex<State>>, changed: &Arc<No
         false => devices.apply_rule(rule),
         true => devices.remove_rule(rule.metadata.name.as_deref().unwrap_or_default()),
     });
-    follow_device_kind::<DeviceClass>(runtime, state, changed, |devices, class, is_gone| {
-        match is_gone {
-            false => devices.apply_class(class),
-            true => devices.remove_class(class.metadata.name.as_deref().unwrap_or_default()),
+    follow_device_kind::<DeviceClass>(runtime, state, changed, |devices, class, is_gone| match is_gone {
+        false => devices.apply_class(class),
+        true => devices.remove_class(class.metadata.name.as_deref().unwrap_or_default()),
+    });
+    follow_device_kind::<DevicePolicy>(runtime, state, changed, |devices, policy, is_gone| match is_gone {
+        false => devices.apply_policy(policy),
+        true => devices.remove_policy(policy.metadata.name.as_deref().unwrap_or_default()),
+    });
+    let (state, changed) = (Arc::clone(state), Arc::clone(changed));
+    runtime.caches.of::<DeviceCheck>().subscribe(move |delta: &Delta<DeviceCheck>| {
+        match delta {
+            // How a look gets on is nothing to whoever waits.
+            Delta::Applied { new, old: Some(old) } if Look::of(new) == Look::of(old) => return,
+            Delta::Applied { new, .. } => state.lock().apply_devices(|devices| devices.apply_check(new)),
+            Delta::Deleted { last } => state.lock().apply_devices(|devices| devices.remove_check(last)),
+            Delta::Synced => return,
         }
-        Touched::new()
+        changed.notify_one();
     });
 }
 

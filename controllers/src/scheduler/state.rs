@@ -108,6 +108,8 @@ impl State {
             self.nodes.insert(Arc::clone(&name), info);
             self.recount([name].into());
         }
+        let touched = self.devices.apply_node(node);
+        self.recount(touched);
         self.stir();
     }
 
@@ -130,6 +132,7 @@ impl State {
     /// A node is gone. Pods bound to it keep their binding until somebody deletes them.
     pub fn remove_node(&mut self, name: &str) {
         self.nodes.shift_remove(name);
+        self.devices.remove_node(name);
     }
 
     /// A pod appeared or changed.

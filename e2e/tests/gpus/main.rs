@@ -2,6 +2,7 @@
 //! what happens when one breaks. Containers get the GPU's name in their environment, which is what these stories look at.
 
 mod amd;
+mod checks;
 mod claims;
 mod instances;
 mod mps;

@@ -19,7 +19,7 @@ const JOB: Duration = Duration::from_secs(600);
 /// What names a container's devices of Vulkan.
 const VISIBLE: &str = "CLAWBERNETES_VULKAN_DEVICES=";
 
-fn has_llvmpipe(story: &str) -> bool {
+pub fn has_llvmpipe(story: &str) -> bool {
     let is_there = Path::new("/usr/share/vulkan/icd.d").is_dir();
     if !is_there {
         need::skipped(story, "a Vulkan device (run `make deps`, which installs mesa-vulkan-drivers)");

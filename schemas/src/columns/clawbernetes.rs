@@ -64,6 +64,100 @@ pub fn kernel_job_cells(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+/// NAME DEVICE NODE MODEL LEVEL VERDICT AGE
+pub fn device_check() -> Vec<Column> {
+    vec![
+        name(),
+        column("Device", "string", "The device's name in its slice."),
+        column("Node", "string", "Where it is."),
+        column("Model", "string", "What the device's maker calls it."),
+        column("Level", "string", "How thoroughly it is looked at."),
+        column("Verdict", "string", "Whether it is fit; until that is known, how the look is getting on."),
+        age_column(),
+        wide("Progress", "What is done, or waited for."),
+        wide("Objection", "What speaks against the device, or why it could not be looked at."),
+    ]
+}
+
+/// What [`device_check_cells`] looks at.
+pub const DEVICE_CHECK_READ: &[&str] = &[
+    "metadata.name",
+    "metadata.creationTimestamp",
+    "metadata.deletionTimestamp",
+    "spec.device",
+    "spec.level",
+    "status.conditions",
+    "status.device",
+    "status.findings.passed",
+    "status.findings.words",
+    "status.phase",
+    "status.progress",
+    "status.verdict",
+];
+
+/// Cells for [`device_check`].
+pub fn device_check_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    let verdict = match text(&status["verdict"]) {
+        "" => state(object),
+        verdict => verdict,
+    };
+    vec![
+        object["metadata"]["name"].clone(),
+        or(&spec["device"]["name"], NONE).into(),
+        or(&status["device"]["node"], or(&spec["device"]["pool"], NONE)).into(),
+        or(&status["device"]["model"], NONE).into(),
+        or(&spec["level"], "Quick").into(),
+        verdict.into(),
+        created(object, now),
+        or(&status["progress"], NONE).into(),
+        objection(status).into(),
+    ]
+}
+
+/// The first finding that speaks against the device, or why there are none.
+fn objection(status: &Value) -> &str {
+    let failed = items(&status["conditions"]).find(|one| one["type"] == "Failed" && one["status"] == "True");
+    let against = items(&status["findings"]).find(|finding| finding["passed"] == false);
+    let words = failed.map(|failed| &failed["message"]).or(against.map(|finding| &finding["words"]));
+    words.map_or(NONE, |words| or(words, NONE))
+}
+
+/// NAME LEVEL DEVICES FIT NOT FIT UNCHECKED AGE
+pub fn device_policy() -> Vec<Column> {
+    vec![
+        name(),
+        column("Level", "string", "How thoroughly devices are looked at."),
+        column("Devices", "integer", "How many devices are meant."),
+        column("Fit", "integer", "How many of them were looked at and are fit."),
+        column("Not Fit", "integer", "How many of them were looked at and are not."),
+        column("Unchecked", "integer", "How many of them are yet to be looked at."),
+        age_column(),
+        wide("Running", "How many looks are under way."),
+        wide("Class", "The class of the devices that are meant."),
+        wide("Hold Back", "Whether nobody is given one before it was found fit."),
+        wide("Effect", "The effect of the taint of those that are not fit."),
+    ]
+}
+
+/// Cells for [`device_policy`].
+pub fn device_policy_cells(object: &Value, now: Timestamp) -> Vec<Value> {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    vec![
+        object["metadata"]["name"].clone(),
+        or(&spec["level"], "Quick").into(),
+        number(&status["devices"]).into(),
+        number(&status["fit"]).into(),
+        number(&status["notFit"]).into(),
+        number(&status["unchecked"]).into(),
+        created(object, now),
+        number(&status["running"]).to_string().into(),
+        or(&spec["deviceClassName"], NONE).into(),
+        (spec["holdBack"] != false).to_string().into(),
+        or(&spec["effect"], "NoSchedule").into(),
+    ]
+}
+
 /// `Softmax+2`
 fn operations(operations: &Value) -> String {
     let Some(last) = items(operations).last() else { return NONE.to_owned() };

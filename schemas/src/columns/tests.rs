@@ -96,6 +96,16 @@ fn headers_are_those_of_kubectl() {
             "KernelJob",
             "NAME OP DEVICE GFLOP/S STATE AGE + NODE MODEL RUNS MEDIAN ATTEMPTS PROGRESS",
         ),
+        (
+            "clawbernetes.io/v1",
+            "DeviceCheck",
+            "NAME DEVICE NODE MODEL LEVEL VERDICT AGE + PROGRESS OBJECTION",
+        ),
+        (
+            "clawbernetes.io/v1",
+            "DevicePolicy",
+            "NAME LEVEL DEVICES FIT NOT FIT UNCHECKED AGE + RUNNING CLASS HOLD BACK EFFECT",
+        ),
         ("policy/v1", "PodDisruptionBudget", "NAME MIN AVAILABLE MAX UNAVAILABLE ALLOWED DISRUPTIONS AGE + "),
         ("scheduling.k8s.io/v1", "PriorityClass", "NAME VALUE GLOBAL-DEFAULT AGE PREEMPTIONPOLICY + "),
         (

@@ -16,5 +16,24 @@ pub(super) fn all() -> Vec<Descriptor> {
             ..Kind::of::<api::KernelJob>()
         }
         .describe(),
+        Kind {
+            short_names: api::DeviceCheckSpec::SHORT,
+            subresources: &[STATUS],
+            columns: columns::clawbernetes::device_check(),
+            cells: columns::clawbernetes::device_check_cells,
+            cells_read: columns::clawbernetes::DEVICE_CHECK_READ,
+            has_generation: true,
+            ..Kind::of::<api::DeviceCheck>()
+        }
+        .describe(),
+        Kind {
+            short_names: api::DevicePolicySpec::SHORT,
+            subresources: &[STATUS],
+            columns: columns::clawbernetes::device_policy(),
+            cells: columns::clawbernetes::device_policy_cells,
+            has_generation: true,
+            ..Kind::of::<api::DevicePolicy>()
+        }
+        .describe(),
     ]
 }

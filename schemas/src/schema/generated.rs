@@ -190,6 +190,8 @@ proptest! {
         decodes::<batch::CronJob>(seed);
         decodes::<certificates::CertificateSigningRequest>(seed);
         decodes::<api::KernelJob>(seed);
+        decodes::<api::DeviceCheck>(seed);
+        decodes::<api::DevicePolicy>(seed);
         decodes::<coordination::Lease>(seed);
         decodes::<discovery::EndpointSlice>(seed);
         decodes::<networking::NetworkPolicy>(seed);

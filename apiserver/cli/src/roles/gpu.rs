@@ -10,7 +10,7 @@ use claw_nodeagent::gpu::{
 
 use crate::verbs::print;
 
-mod check;
+pub mod check;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {

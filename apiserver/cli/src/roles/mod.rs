@@ -7,7 +7,7 @@ mod backup;
 mod controllers;
 mod data_dir;
 mod figures;
-mod gpu;
+pub mod gpu;
 mod image;
 mod metrics_server;
 mod node;

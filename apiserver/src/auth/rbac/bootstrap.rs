@@ -92,7 +92,11 @@ static ROLES: &[Row] = &[
             ),
             (READ, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
             (READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
-            (READ, api::GROUP, "kerneljobs kerneljobs/status"),
+            (
+                READ,
+                api::GROUP,
+                "devicechecks devicechecks/status devicepolicies devicepolicies/status kerneljobs kerneljobs/status",
+            ),
             (READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
             (READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
             (READ, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates"),

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 
-const KINDS: [&str; 40] = [
+const KINDS: [&str; 42] = [
     "Service",
     "Endpoints",
     "EndpointSlice",
@@ -22,6 +22,8 @@ const KINDS: [&str; 40] = [
     "Job",
     "CronJob",
     "KernelJob",
+    "DeviceCheck",
+    "DevicePolicy",
     "HorizontalPodAutoscaler",
     "PodDisruptionBudget",
     "PriorityClass",

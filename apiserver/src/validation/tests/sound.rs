@@ -73,6 +73,22 @@ fn sound(kind: &str) -> (&'static str, Value) {
                 "activeDeadlineSeconds": 60,
             }}),
         ),
+        "DeviceCheck" => (
+            "clawbernetes.io/v1",
+            json!({"spec": {
+                "device": {"driver": "gpu.clawbernetes.io", "pool": "n", "name": "gpu-a"},
+                "level": "Full", "minimums": {"copyBytesPerSecond": "2T"}, "ttlSecondsAfterFinished": 60,
+            }}),
+        ),
+        "DevicePolicy" => (
+            "clawbernetes.io/v1",
+            json!({"spec": {
+                "deviceClassName": "gpu.nvidia.com",
+                "selectors": ["device.attributes['gpu.clawbernetes.io'].productName.contains('H100')"],
+                "nodeSelector": {"pool": "training"},
+                "recheckAfterSeconds": 604_800, "minimums": {"copyBytesPerSecond": "2T"}, "effect": "NoExecute",
+            }}),
+        ),
         "HorizontalPodAutoscaler" => (
             "autoscaling/v2",
             json!({"spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}, "behavior": {"scaleDown": {}}}}),

@@ -11,10 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use super::{COMPLETE, Course, FAILED};
 use crate::kernel_job::{
-    attempts::{self, DEADLINE, DISRUPTED, SUSPENDED},
+    attempts::{self, DEADLINE, SUSPENDED},
     figures,
-    outcome::Cause,
 };
+use crate::workers::{Cause, DISRUPTED};
 
 /// A job that is to go right after its end goes once that is written.
 const SOON: Duration = Duration::from_secs(1);

@@ -229,6 +229,21 @@ impl Inventory {
         self.retaint(concerns, |sources| sources.set_rule(name, rule))
     }
 
+    /// Policies hold back these of a node's devices. Gives the node if they are others than before.
+    pub fn set_held(&mut self, node: &Arc<str>, held: BTreeSet<DeviceId>) -> Vec<Arc<str>> {
+        let before = self.sources.held(node).cloned().unwrap_or_default();
+        let changed: BTreeSet<DeviceId> = before.symmetric_difference(&held).cloned().collect();
+        if changed.is_empty() {
+            return Vec::new();
+        }
+        self.retaint(|device| changed.contains(device), |sources| sources.set_held(node, held))
+    }
+
+    /// The nodes that have devices.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.nodes.keys()
+    }
+
     fn gather(&mut self, node: &Arc<str>) {
         let on_node = || self.slices.values().filter(|slice| slice.node == *node);
         let is_current = |slice: &&Slice| {

@@ -6,6 +6,7 @@
 //! | `claims` | what claims ask for and were given |
 //! | `selector`, `cost` | expressions about a device, and how much work they may make |
 //! | `allocate` | the search: devices of one node for all claims of a pod |
+//! | `held` | which devices policies hold back until a look has found them fit |
 //! | `near` | which GPUs are close to each other |
 //! | `taints` | the taints that devices have from elsewhere than their slice |
 //! | `writes` | what is written to claims |
@@ -19,6 +20,7 @@
 mod allocate;
 mod claims;
 mod cost;
+mod held;
 mod inventory;
 mod near;
 mod selector;
@@ -32,9 +34,12 @@ use std::{
     sync::Arc,
 };
 
-use claw_schemas::gpu::DRIVER;
+use claw_schemas::{
+    api::{DeviceCheck, DevicePolicy},
+    gpu::DRIVER,
+};
 use k8s_openapi::api::{
-    core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm},
+    core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm},
     resource::{
         v1::{
             AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClass,
@@ -45,16 +50,19 @@ use k8s_openapi::api::{
 };
 use parking_lot::Mutex;
 
+#[cfg(test)]
+pub use self::inventory::build;
 use self::{
     allocate::{Classes, Given, Wishes},
     claims::{Allocation, CONSUMERS_MAX, ClaimInfo},
-    inventory::{Device, DeviceId, Inventory},
-    selector::Selectors,
+    held::HoldBack,
+    inventory::DeviceId,
     writes::{Grant, Release},
 };
 pub use self::{
     claims::{ClaimKey, PodClaim},
-    inventory::Withheld,
+    inventory::{Device, Inventory, Withheld},
+    selector::{Selector, Selectors},
 };
 use super::model::{NodeInfo, PodInfo};
 
@@ -75,6 +83,7 @@ pub struct Devices {
     /// How many claims have a device: one at most, unless somebody else allocates, too.
     taken: HashMap<DeviceId, usize>,
     selectors: Mutex<Selectors>,
+    held: HoldBack,
 }
 
 /// What a pod asks for of devices, before any node is looked at.
@@ -102,12 +111,14 @@ pub type Touched = BTreeSet<Arc<str>>;
 impl Devices {
     /// A slice appeared or changed.
     pub fn apply_slice(&mut self, slice: &ResourceSlice) -> Touched {
-        self.inventory.apply(slice).into_iter().collect()
+        let touched = self.inventory.apply(slice).into_iter().collect();
+        self.hold_back(touched)
     }
 
     /// A slice is gone.
     pub fn remove_slice(&mut self, name: &str) -> Touched {
-        self.inventory.remove(name).into_iter().collect()
+        let touched = self.inventory.remove(name).into_iter().collect();
+        self.hold_back(touched)
     }
 
     /// A rule about taints appeared or changed.
@@ -122,13 +133,69 @@ impl Devices {
     }
 
     /// A class appeared or changed.
-    pub fn apply_class(&mut self, class: &DeviceClass) {
+    pub fn apply_class(&mut self, class: &DeviceClass) -> Touched {
         self.classes.insert(class.metadata.name.clone().unwrap_or_default(), class.spec.clone());
+        self.classes_changed()
     }
 
     /// A class is gone.
-    pub fn remove_class(&mut self, name: &str) {
+    pub fn remove_class(&mut self, name: &str) -> Touched {
         self.classes.remove(name);
+        self.classes_changed()
+    }
+
+    fn classes_changed(&mut self) -> Touched {
+        let concerned = self.held.follow_classes(&self.classes, &mut self.selectors.lock());
+        if concerned { self.hold_back_everywhere() } else { Touched::new() }
+    }
+
+    /// A policy about devices appeared or changed.
+    pub fn apply_policy(&mut self, policy: &DevicePolicy) -> Touched {
+        let concerned = self.held.apply_policy(policy, &self.classes, &mut self.selectors.lock());
+        if concerned { self.hold_back_everywhere() } else { Touched::new() }
+    }
+
+    /// A policy about devices is gone.
+    pub fn remove_policy(&mut self, name: &str) -> Touched {
+        if self.held.remove_policy(name) { self.hold_back_everywhere() } else { Touched::new() }
+    }
+
+    /// A look at a device appeared or changed.
+    pub fn apply_check(&mut self, check: &DeviceCheck) -> Touched {
+        self.held.apply_look(check);
+        self.hold_back(one(&check.spec.device.pool))
+    }
+
+    /// A look at a device is gone.
+    pub fn remove_check(&mut self, check: &DeviceCheck) -> Touched {
+        self.held.remove_look(check);
+        self.hold_back(one(&check.spec.device.pool))
+    }
+
+    /// A node appeared or changed: its labels, or the start of its machine.
+    pub fn apply_node(&mut self, node: &Node) -> Touched {
+        if !self.held.apply_node(node) {
+            return Touched::new();
+        }
+        self.hold_back(one(node.metadata.name.as_deref().unwrap_or_default()))
+    }
+
+    /// A node is gone.
+    pub fn remove_node(&mut self, name: &str) {
+        self.held.remove_node(name);
+    }
+
+    fn hold_back_everywhere(&mut self) -> Touched {
+        self.hold_back(self.inventory.nodes().cloned().collect())
+    }
+
+    /// Decides anew which devices of nodes that were touched are held back. Gives these nodes.
+    fn hold_back(&mut self, touched: Touched) -> Touched {
+        for node in &touched {
+            let held = self.held.of(node, self.inventory.of(node));
+            self.inventory.set_held(node, held);
+        }
+        touched
     }
 
     /// A claim appeared or changed.
@@ -432,6 +499,11 @@ impl Devices {
         self.taken.retain(|_, count| *count > 0);
         touched
     }
+}
+
+fn one(node: &str) -> Touched {
+    let node: Arc<str> = node.into();
+    Touched::from([node])
 }
 
 /// Where a device of ours is: its pool has the name of its node.

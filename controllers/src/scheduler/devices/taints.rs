@@ -4,12 +4,15 @@
 //! [`Inventory::retaint`](super::inventory::Inventory::retaint), which sees to it that the devices of all nodes concerned are what they
 //! should be; what is to be told to pods follows from that.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use claw_schemas::gpu::keeps_away;
 use k8s_openapi::api::resource::{v1::DeviceTaint, v1beta2::DeviceTaintRuleSpec};
 
-use super::inventory::DeviceId;
+use super::{held, inventory::DeviceId};
 use crate::taint_rules;
 
 /// Everybody who taints devices beside their drivers.
@@ -17,18 +20,35 @@ use crate::taint_rules;
 pub struct Sources {
     /// DeviceTaintRules, by name.
     rules: BTreeMap<String, DeviceTaintRuleSpec>,
+    /// Devices that policies hold back, by node.
+    held: BTreeMap<Arc<str>, BTreeSet<DeviceId>>,
 }
 
 impl Sources {
     /// The taints of a device that keep somebody away.
     pub fn of(&self, device: &DeviceId) -> Vec<DeviceTaint> {
         let rules = self.rules.values().filter(|rule| is_about(rule, device)).map(taint_rules::taint);
-        rules.filter(keeps_away).collect()
+        let held = self.held.get(&device.pool).filter(|held| held.contains(device)).map(|_| held::taint());
+        rules.filter(keeps_away).chain(held).collect()
     }
 
     /// A rule as it was taken for so far.
     pub fn rule(&self, name: &str) -> Option<&DeviceTaintRuleSpec> {
         self.rules.get(name)
+    }
+
+    /// Those of a node's devices that policies hold back.
+    pub fn held(&self, node: &str) -> Option<&BTreeSet<DeviceId>> {
+        self.held.get(node)
+    }
+
+    /// Policies hold back these of a node's devices, whose pools have its name.
+    pub fn set_held(&mut self, node: &Arc<str>, devices: BTreeSet<DeviceId>) {
+        if devices.is_empty() {
+            self.held.remove(node);
+        } else {
+            self.held.insert(Arc::clone(node), devices);
+        }
     }
 
     /// A rule is this now, or gone.

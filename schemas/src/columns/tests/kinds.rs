@@ -388,3 +388,56 @@ fn kernel_jobs_show_what_they_calculate_on_what_and_how_fast() {
         ],
     );
 }
+
+#[test]
+fn device_checks_show_what_was_found_and_what_speaks_against_the_device() {
+    let check = |status: Value| json!({"spec": {"device": {"driver": "d", "pool": "n1", "name": "gpu-a"}, "level": "Full"}, "status": status});
+    let device = json!({"node": "n1", "uuid": "GPU-A", "model": "H100"});
+    let findings = json!([
+        {"check": "Memory", "passed": true, "words": "all well"},
+        {"check": "Copy", "passed": false, "words": "too slow"},
+    ]);
+    let failed =
+        json!([{"type": "Failed", "status": "True", "reason": "DeviceGone", "message": "it is gone"}]);
+    lines(
+        "clawbernetes.io/v1",
+        "DeviceCheck",
+        &[
+            (check(json!({})), "gpu-a | n1 | <none> | Full | Pending | 2m5s | <none> | <none>"),
+            (
+                check(json!({"device": device, "phase": "Running", "progress": "memory: ones"})),
+                "gpu-a | n1 | H100 | Full | Running | 2m5s | memory: ones | <none>",
+            ),
+            (
+                check(
+                    json!({"device": device, "phase": "Complete", "verdict": "NotFit", "findings": findings}),
+                ),
+                "gpu-a | n1 | H100 | Full | NotFit | 2m5s | <none> | too slow",
+            ),
+            (
+                check(json!({"device": device, "conditions": failed})),
+                "gpu-a | n1 | H100 | Full | Failed | 2m5s | <none> | it is gone",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn device_policies_show_how_many_devices_are_fit() {
+    lines(
+        "clawbernetes.io/v1",
+        "DevicePolicy",
+        &[
+            (
+                json!({"spec": {"deviceClassName": "gpu.nvidia.com", "effect": "None", "holdBack": false}, "status": {
+                    "devices": 4, "fit": 2, "notFit": 1, "unchecked": 1, "running": 1,
+                }}),
+                "Quick | 4 | 2 | 1 | 1 | 2m5s | 1 | gpu.nvidia.com | false | None",
+            ),
+            (
+                json!({"spec": {"level": "Full"}}),
+                "Full | 0 | 0 | 0 | 0 | 2m5s | 0 | <none> | true | NoSchedule",
+            ),
+        ],
+    );
+}

@@ -3,17 +3,16 @@
 use std::{
     io::{IsTerminal as _, Write as _},
     process::{Command, ExitCode, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use claw_compute::{Known, qualify::apart};
-use claw_graph::qualification::{Level, Qualification, compare};
+use claw_graph::{
+    order::Backend,
+    qualification::{Level, Qualification, compare},
+};
 
 use crate::verbs::print;
-
-/// The longest that a sound device works without a word: kernels are compiled meanwhile, and large pieces of memory are filled.
-const SILENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -105,6 +104,14 @@ fn apart(verb: &str) -> anyhow::Result<Command> {
     Ok(process)
 }
 
+/// The device that this container was given, of which it sees no other: the first of the backend that is no processor. Where nobody can be
+/// asked, the first of all: looking at it says what is wrong.
+pub fn given(backend: Backend) -> String {
+    let is_it = |known: &Known| known.name.starts_with(&format!("{backend}:")) && !known.is_cpu;
+    let known = known().unwrap_or_default().into_iter().find(is_it);
+    known.map_or_else(|| format!("{backend}:0"), |known| known.name)
+}
+
 fn look(device: &str, level: Level) -> anyhow::Result<Qualification> {
     watched(&[device], level)
 }
@@ -126,8 +133,8 @@ fn look_at_peers(found: &mut [Qualification], level: Level) -> anyhow::Result<()
     Ok(())
 }
 
-/// Has a process look at a device, or at the link between two.
-fn watched(devices: &[&str], level: Level) -> anyhow::Result<Qualification> {
+/// The process that looks at a device, or at the link between two.
+pub fn looking_at(devices: &[&str], level: Level) -> anyhow::Result<Command> {
     let mut process = apart("check")?;
     process.arg("--apart");
     devices.iter().for_each(|device| {
@@ -136,9 +143,16 @@ fn watched(devices: &[&str], level: Level) -> anyhow::Result<Qualification> {
     if level == Level::Full {
         process.arg("--full");
     }
+    Ok(process)
+}
+
+/// Has a process look at a device, or at the link between two.
+fn watched(devices: &[&str], level: Level) -> anyhow::Result<Qualification> {
+    let process = looking_at(devices, level)?;
     let name = devices.join(" and ");
     let mut progress = Progress::default();
-    let found = apart::watch(process, &name, level, SILENCE, &mut |_, words| progress.show(&name, words));
+    let found =
+        apart::watch(process, &name, level, apart::SILENCE, &mut |_, words| progress.show(&name, words));
     progress.clear();
     found.with_context(|| format!("{name}: no process could be started for it"))
 }
