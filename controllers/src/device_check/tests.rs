@@ -326,7 +326,7 @@ fn a_device_that_is_another_by_now_was_not_looked_at() {
 #[test]
 fn what_nobody_can_look_at_is_said_at_once() {
     for (attributes, reason) in
-        [(json!({"replayed": {"bool": true}}), "Replayed"), (json!({"uuid": null}), "NoUUID")]
+        [(json!({"replayed": {"bool": true}}), "Replayed"), (json!({"uuid": {"string": null}}), "NoUUID")]
     {
         let mut stage = Stage::set(&json!({}), &attributes);
         assert_eq!(stage.step(), [""; 0]);

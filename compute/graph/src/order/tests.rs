@@ -140,6 +140,7 @@ fn longest_report() -> Report {
         }),
         outputs: vec![output; OUTPUTS_MAX],
         failure: None,
+        qualification: None,
     }
 }
 
