@@ -44,7 +44,8 @@ async fn a_real_look_decides_whether_a_device_is_given_to_anybody() {
     let kubectl = cluster.kubectl();
     kubectl.ok_with(&["apply", "-f", "-"], &policy(&json!({"copyBytesPerSecond": "1P"})));
     cluster.join_node("worker", &["--software-gpus"]);
-    cluster.node("worker").becomes(&Http::admin(&cluster), "True").await;
+    let http = Http::admin(&cluster);
+    cluster.node("worker").becomes(&http, "True").await;
     let counted = holder("counted", "").replace("nvidia.com/gpu: 1", "clawbernetes.io/gpu: 1");
     kubectl.ok_with(&["apply", "-f", "-"], &counted);
     wait::until("the pod says why it waits", wait::LATER, || {
