@@ -49,13 +49,17 @@ impl Scope {
         })
     }
 
+    /// Whether devices of a node with these labels may be meant.
+    pub fn is_about_node(&self, labels: &Labels) -> bool {
+        self.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+
     /// Whether a device on a node with these labels is meant.
     ///
     /// # Errors
     /// Why it cannot be told, in words.
     pub fn means(&self, device: &Device, labels: &Labels) -> Result<bool, String> {
-        let is_there = self.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value));
-        if !is_there || &*device.id.driver != DRIVER {
+        if !self.is_about_node(labels) || &*device.id.driver != DRIVER {
             return Ok(false);
         }
         for (selector, whose) in &self.selectors {

@@ -14,12 +14,9 @@ mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::process::CommandExt as _,
-    },
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Child,
 };
 
 use parking_lot::Mutex;
@@ -231,6 +228,11 @@ use tests::start;
 
 #[cfg(not(test))]
 fn start(folder: &Path, network: &str) -> Result<Holder, Error> {
+    use std::{
+        os::unix::process::CommandExt as _,
+        process::{Command, Stdio},
+    };
+
     let (wire, theirs) = wire::pair().map_err(Error::io("making", "a pair of sockets"))?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("clawbernetes").arg(HOLDER_ARGUMENT).arg(folder).arg(network).current_dir("/").env_clear();

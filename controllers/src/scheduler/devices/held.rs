@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use claw_schemas::api::{DeviceCheck, DevicePolicy, UNCHECKED};
+use claw_schemas::{
+    api::{DeviceCheck, DevicePolicy, UNCHECKED},
+    gpu::is_nvidia,
+};
 use k8s_openapi::api::{core::v1::Node, resource::v1::DeviceTaint};
 
 use super::{
@@ -23,6 +26,9 @@ use crate::{
         scope::{Labels, Scope},
     },
 };
+
+/// Label of a node, as NVIDIA's feature discovery has it: how its GPUs are shared by those who ask for a number; `none` if they are not.
+const SHARING_LABEL: &str = "nvidia.com/gpu.sharing-strategy";
 
 /// A policy that holds devices back.
 struct Policy {
@@ -136,6 +142,18 @@ impl HoldBack {
         held.map(|device| device.id.clone()).collect()
     }
 
+    /// Whether a node is not to choose by itself which of its GPUs of a kind it gives: there is a policy that may hold some of them back, and a
+    /// node says how many it has before it says which. GPUs that are shared are no devices, so no policy is about them.
+    pub fn names_all(&self, node: &str, resource: &str) -> bool {
+        let Some(place) = self.places.get(node) else { return !self.is_idle() };
+        let strategy = place.labels.get(SHARING_LABEL).map_or("none", String::as_str);
+        if is_nvidia(resource) && strategy != "none" {
+            return false;
+        }
+        let scopes = self.policies.values().filter_map(|policy| policy.scope.as_ref());
+        scopes.into_iter().any(|scope| scope.is_about_node(&place.labels))
+    }
+
     fn holds(&self, device: &Device, node: &str, place: &Place) -> bool {
         let Some(facts) = facts::facts(&device.attributes, node, place.boot_id.as_deref()) else {
             return false;
@@ -245,6 +263,21 @@ mod tests {
         assert_eq!(held(&devices), ["b"]);
         devices.apply_check(&look(2, Some("NotFit"), "b1"));
         assert_eq!(held(&devices), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_node_that_has_not_said_which_gpus_it_has_is_not_left_to_choose_one() {
+        let names_all = |spec: &Value, labels: &Value| {
+            let mut devices = Devices::default();
+            devices.apply_policy(&policy(spec));
+            devices.apply_node(&node(labels, "b1"));
+            devices.held.names_all("n", "nvidia.com/gpu")
+        };
+        assert!(names_all(&json!({}), &json!({})));
+        assert!(names_all(&json!({}), &json!({"nvidia.com/gpu.sharing-strategy": "none"})));
+        assert!(!names_all(&json!({}), &json!({"nvidia.com/gpu.sharing-strategy": "time-slicing"})));
+        assert!(!names_all(&json!({"holdBack": false}), &json!({})));
+        assert!(!names_all(&json!({"nodeSelector": {"pool": "other"}}), &json!({})));
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl Device {
         uuid.string.as_deref()
     }
 
+    /// The resource that it is one of, if there is one, whatever is said against it.
+    pub fn kind(&self) -> Option<&Arc<str>> {
+        self.resource.as_ref()
+    }
+
     /// The resource that its node counts it as, as long as it offers it by number. What others say against a device than its driver
     /// no node knows.
     pub fn counted(&self) -> Option<&Arc<str>> {

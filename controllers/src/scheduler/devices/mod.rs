@@ -363,13 +363,17 @@ impl Devices {
             .filter(|key| self.claims.get(*key).is_some_and(|claim| !claim.is_reserved_for(&pod.uid)));
         grants.extend(unreserved.map(|key| self.as_grant(key, None)));
         let gpus = all_named(&pod.gpus, devices, &free);
-        // A node that chooses by itself knows nothing of rules.
-        if let Some(resource) = pod.gpus.keys().find(|resource| node.withholds(resource))
+        // A node that chooses by itself knows nothing of rules and policies.
+        let may_be_held = |resource: &Arc<str>| {
+            let is_device = |device: &Arc<Device>| device.kind() == Some(resource);
+            (devices.is_empty() || devices.iter().any(is_device)) && self.held.names_all(&node.name, resource)
+        };
+        let is_ours = |resource: &&Arc<str>| node.withholds(resource) || may_be_held(resource);
+        if let Some(resource) = pod.gpus.keys().find(is_ours)
             && gpus.is_empty()
         {
-            return Err(format!(
-                "Insufficient {resource} (a node has not told yet which GPUs its pods have)"
-            ));
+            let untold = if node.tells_all_gpus() { "it has" } else { "its pods have" };
+            return Err(format!("Insufficient {resource} (a node has not told yet which GPUs {untold})"));
         }
         Ok(Gift { gpus, grants })
     }

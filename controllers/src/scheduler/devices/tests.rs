@@ -483,3 +483,31 @@ fn where_a_gpu_has_a_taint_of_a_rule_no_node_is_left_to_choose() {
     add(&mut state, &pod("p", 1, &[], &json!({})));
     assert_eq!(decided(&mut state, 0), ["p → n2 N2-0 []"]);
 }
+
+/// A node says how many GPUs it has before its slice says which.
+#[test]
+fn where_a_policy_holds_gpus_back_no_node_is_left_to_choose() {
+    let policy = |labels: Value| -> DevicePolicy {
+        let spec = json!({"nodeSelector": labels});
+        serde_json::from_value(json!({"metadata": {"name": "every", "uid": "u"}, "spec": spec})).unwrap()
+    };
+    let begin = |policy: &DevicePolicy| {
+        let mut state = cluster(&[("n", 1)]);
+        state.apply_devices(|all| all.remove_slice(&format!("n-{DRIVER}")));
+        state.apply_devices(|all| all.apply_policy(policy));
+        add(&mut state, &pod("p", 1, &[], &json!({})));
+        state
+    };
+    assert_eq!(decided(&mut begin(&policy(json!({"other": "node"}))), 0), ["p → n  []"]);
+    let mut state = begin(&policy(json!({})));
+    let said = decided(&mut state, 0).remove(0);
+    assert!(
+        said.contains("Insufficient nvidia.com/gpu (a node has not told yet which GPUs it has)"),
+        "{said}"
+    );
+    state.apply_devices(|all| all.apply_slice(&slice("n", &[("N-0", json!({}))])));
+    let said = decided(&mut state, 60).remove(0);
+    assert!(said.contains("clawbernetes.io/unchecked"), "{said}");
+    state.apply_devices(|all| all.remove_policy("every"));
+    assert_eq!(decided(&mut state, 120), ["p → n N-0 []"]);
+}
