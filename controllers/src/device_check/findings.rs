@@ -58,7 +58,7 @@ fn in_short(figure: f64) -> String {
 }
 
 /// How the last of these compares with the others; `None` where they are too few.
-pub fn beside(fleet: &mut Vec<Qualification>) -> Option<Finding> {
+pub fn beside(fleet: &mut [Qualification]) -> Option<Finding> {
     let before = fleet.last()?.findings.len();
     compare(fleet);
     let last = fleet.last()?;
@@ -150,10 +150,10 @@ mod tests {
 
     #[test]
     fn the_last_is_compared_with_those_before_it() {
-        assert_eq!(beside(&mut vec![found(2.0), found(1.0)]), None, "two are no fleet");
-        let slow = beside(&mut vec![found(2.0), found(2.1), found(2.2), found(1.0)]).unwrap();
+        assert_eq!(beside(&mut [found(2.0), found(1.0)]), None, "two are no fleet");
+        let slow = beside(&mut [found(2.0), found(2.1), found(2.2), found(1.0)]).unwrap();
         assert_eq!((slow.check, slow.passed), (Check::Fleet, false));
-        assert!(beside(&mut vec![found(1.0), found(2.1), found(2.2), found(2.0)]).unwrap().passed);
+        assert!(beside(&mut [found(1.0), found(2.1), found(2.2), found(2.0)]).unwrap().passed);
     }
 
     #[test]
