@@ -151,20 +151,15 @@ fn attention_of_all_shapes_with_and_without_a_mask() {
     ];
     for [batch, heads, queries, keys, width, width_out] in sizes {
         for dtype in DType::FLOATS {
-            for causal in [false, true] {
-                for scale in [None, Some(0.25)] {
-                    let mut dice = Dice::new(2_500);
-                    let q = dice.exact(dtype, &[batch, heads, queries, width], -1.0, 1.0);
-                    let k = dice.exact(dtype, &[batch, heads, keys, width], -1.0, 1.0);
-                    let v = dice.exact(dtype, &[batch, heads, keys, width_out], -1.0, 1.0);
-                    // Weights may be rounded to the type before they are used.
-                    let units = 4.0 * dtype.unit_roundoff() / DType::F32.unit_roundoff();
-                    compare(
-                        &Op::Attention { causal, scale },
-                        &[q, k, v],
-                        Bound::new(64.0 + units, 64.0 + units),
-                    );
-                }
+            for (causal, scale) in [(false, None), (true, Some(0.25))] {
+                let mut dice = Dice::new(2_500);
+                let q = dice.exact(dtype, &[batch, heads, queries, width], -1.0, 1.0);
+                let k = dice.exact(dtype, &[batch, heads, keys, width], -1.0, 1.0);
+                let v = dice.exact(dtype, &[batch, heads, keys, width_out], -1.0, 1.0);
+                // Weights may be rounded to the type before they are used.
+                let units = 4.0 * dtype.unit_roundoff() / DType::F32.unit_roundoff();
+                let bound = Bound::new(64.0 + units, 64.0 + units);
+                compare(&Op::Attention { causal, scale }, &[q, k, v], bound);
             }
         }
     }
