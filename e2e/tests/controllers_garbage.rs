@@ -277,7 +277,7 @@ async fn swept(cluster: &TestCluster, clock: &ManualClock, name: &str) {
     until_async(&format!("{name} is swept"), SOON, || async {
         // A sweep comes five minutes after the one before, which may not be over yet.
         let looked = looks.fetch_add(1, Ordering::Relaxed);
-        if looked % 20 == 0 && looked < 100 {
+        if looked.is_multiple_of(20) && looked < 100 {
             clock.advance(Duration::from_secs(301));
         }
         let found = events.find(name).await.map_err(|error| error.to_string())?;
