@@ -142,15 +142,20 @@ fn attention_of_all_shapes_with_and_without_a_mask() {
         [1, 1, 100, 130, 40, 40],
         [2, 2, 0, 3, 8, 8],
         [1, 1, 7, 300, 24, 24],
-        // Several blocks, whole and not; odd widths; values wider than queries, and wider than blocks take.
+    ];
+    // Several blocks, whole and not; odd widths; values wider than queries, and wider than blocks take. In one type: each shape is compiled
+    // anew, which takes seconds where the CPU stands in for a GPU.
+    let in_blocks = [
         [1, 2, 128, 192, 64, 128],
         [1, 1, 130, 131, 33, 65],
         [1, 1, 9, 70, 1, 1],
         [1, 1, 70, 70, 260, 256],
         [1, 1, 12, 40, 16, 300],
     ];
-    for [batch, heads, queries, keys, width, width_out] in sizes {
-        for dtype in DType::FLOATS {
+    let asked = sizes.iter().map(|size| (size, &DType::FLOATS[..]));
+    for (size, dtypes) in asked.chain(in_blocks.iter().map(|size| (size, &[DType::F32][..]))) {
+        let [batch, heads, queries, keys, width, width_out] = *size;
+        for &dtype in dtypes {
             for (causal, scale) in [(false, None), (true, Some(0.25))] {
                 let mut dice = Dice::new(2_500);
                 let q = dice.exact(dtype, &[batch, heads, queries, width], -1.0, 1.0);
