@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use claw_client::request::{DeleteOptions, PatchKind};
-use claw_runtime::{Action, Runtime, action::Step, action::target_of, readiness::Need};
+use claw_client::request::DeleteOptions;
+use claw_runtime::{Action, Runtime, readiness::Need};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -127,11 +127,8 @@ fn fail_and_delete(pod: &Pod, node: &str) -> Vec<Action> {
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": message,
         });
-        let patch = json!({
-            "metadata": {"uid": pod.metadata.uid},
-            "status": {"phase": "Failed", "conditions": [condition]},
-        });
-        steps.push(Action::new(target_of(pod).sub("status"), Step::Patch(PatchKind::Strategic, patch)));
+        let patch = json!({"status": {"phase": "Failed", "conditions": [condition]}});
+        steps.push(Action::strategic(pod, patch).in_status());
     }
     steps.push(delete_now(pod));
     steps

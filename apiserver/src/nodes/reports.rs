@@ -10,6 +10,7 @@ use claw_schemas::{
     ApiError,
     pick::Pick,
     proto::{EventReport, PodStatus, PodTerminated},
+    schema::time_text,
     status::Reason,
 };
 use jiff::Timestamp;
@@ -139,7 +140,7 @@ fn new_event(node: &str, report: &[u8]) -> Result<(String, Value), ApiError> {
 
 /// Now, as `metav1.Time` prints it: whole seconds.
 pub fn now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    time_text(Timestamp::now())
 }
 
 #[cfg(test)]

@@ -5,15 +5,11 @@
 
 use std::{collections::HashSet, net::Ipv4Addr};
 
-use claw_schemas::{ApiError, status::Cause};
+use claw_schemas::{ApiError, schema::time_text, status::Cause};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{
-    ObjectService, encode, errors,
-    kinds::Target,
-    object::{text, time_text},
-};
+use super::{ObjectService, encode, errors, kinds::Target, object::text};
 use crate::store::{Change, Expect, Key, Write};
 
 /// Where services live: 10.96.0.0/16, as Kubernetes' own installer has it. 65,534 services are six times what its

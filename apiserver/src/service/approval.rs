@@ -1,10 +1,11 @@
 //! Certificate signing requests: who asks is for the server to say, and deciding is apart from signing.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use claw_schemas::schema::time_text;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{kinds::Served, object::time_text, update::Part};
+use super::{kinds::Served, update::Part};
 use crate::{
     auth::{Identity, MASTERS},
     pki,

@@ -7,7 +7,7 @@ use claw_client::{
     Response,
     request::{DeleteOptions, ListOptions, Propagation, View},
 };
-use claw_schemas::{ApiError, status::Reason};
+use claw_schemas::{ApiError, schema::time_text, status::Reason};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use super::{
     kinds::{Target, method_not_allowed},
     limits::CONFLICT_RETRIES_MAX,
     list::ok,
-    object::{bump_generation, finalizers, is_deleting, metadata_mut, set_finalizers, text, time_text},
+    object::{bump_generation, finalizers, is_deleting, metadata_mut, set_finalizers, text},
     sealed::Sealed,
     update::{is_finished, wrong_uid},
     view,

@@ -9,6 +9,7 @@ use claw_client::{
 };
 use claw_schemas::{
     ApiError,
+    schema::time_text,
     selector::LabelSelector,
     status::{Cause, Reason},
 };
@@ -20,7 +21,7 @@ use super::{
     delete::{Why, success},
     encode, errors,
     kinds::Target,
-    object::{check_name, is_deleting, text, time_text},
+    object::{check_name, is_deleting, text},
     pods::delete_options,
 };
 use crate::store::{Change, Expect, Key, Write};

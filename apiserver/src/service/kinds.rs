@@ -16,6 +16,7 @@ use claw_client::ResourceRef;
 use claw_schemas::{
     ApiError, Descriptor, Registry,
     pick::Pick,
+    schema::time_text,
     status::{Cause, Reason},
 };
 use jiff::Timestamp;
@@ -26,7 +27,7 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::{body, facts::Plan, form::Form, object::time_text, twins::Twin};
+use super::{body, facts::Plan, form::Form, twins::Twin};
 use crate::{auth::Identity, custom, defaults, store::Key, validation};
 
 /// A kind with everything that is worked out once for it.

@@ -1,6 +1,6 @@
 //! Questions and changes to an object's metadata, on the document form.
 
-use claw_schemas::ApiError;
+use claw_schemas::{ApiError, schema::time_text};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -137,11 +137,6 @@ pub(super) fn generate_name(prefix: &str) -> Result<String, ApiError> {
     // 256 is not a multiple of 27: some letters come up a tenth more often, which is of no consequence here.
     name.extend(random.iter().map(|byte| char::from(NAME_LETTERS[usize::from(*byte) % NAME_LETTERS.len()])));
     Ok(name)
-}
-
-/// RFC 3339 to the second, as all metadata times are.
-pub(super) fn time_text(time: Timestamp) -> String {
-    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 
 #[cfg(test)]

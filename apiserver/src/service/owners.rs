@@ -5,14 +5,14 @@
 //! carried over unread. They travel beside the object that is written ([`Sealed`]).
 
 use claw_client::request::WriteOptions;
-use claw_schemas::{ApiError, status::Cause};
+use claw_schemas::{ApiError, schema::time_text, status::Cause};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
     ObjectService,
     kinds::{Served, Target},
-    object::{metadata_mut, text, time_text},
+    object::{metadata_mut, text},
     sealed::Sealed,
     update::Part,
 };

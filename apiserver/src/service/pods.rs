@@ -4,7 +4,7 @@ use claw_client::{
     Response,
     request::{DeleteOptions, Propagation, WriteOptions},
 };
-use claw_schemas::{ApiError, status::Cause};
+use claw_schemas::{ApiError, schema::time_text, status::Cause};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::{
     ObjectService, body, decode,
     delete::success,
     kinds::Target,
-    object::{is_deleting, metadata_mut, text, time_text},
+    object::{is_deleting, metadata_mut, text},
     owners::Claims,
     sealed::Sealed,
     update::{Part, Proposal},

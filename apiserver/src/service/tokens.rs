@@ -3,6 +3,7 @@
 use claw_client::{Response, request::WriteOptions};
 use claw_schemas::{
     ApiError,
+    schema::time_text,
     status::{Cause, Reason},
 };
 use jiff::Timestamp;
@@ -55,7 +56,7 @@ impl ObjectService {
         request["spec"]["expirationSeconds"] = seconds.into();
         if !options.dry_run {
             let (token, end) = accounts.issue(bound, audiences, seconds, Timestamp::now())?;
-            request["status"] = json!({"token": token, "expirationTimestamp": super::object::time_text(end)});
+            request["status"] = json!({"token": token, "expirationTimestamp": time_text(end)});
         }
         Ok(Response { code: 201, body: request.to_string().into(), warnings: Vec::new() })
     }

@@ -1,11 +1,9 @@
 //! Kinds that are stored and validated while nobody acts on them yet. Who makes such an object is told so: by a warning,
 //! and by a condition where the kind has conditions. A controller that arrives takes its line out of the table.
 
-use claw_schemas::Descriptor;
+use claw_schemas::{Descriptor, schema::time_text};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-
-use super::object::time_text;
 
 /// The condition that says whether somebody acts on the object.
 const CONDITION: &str = "ControllerAvailable";

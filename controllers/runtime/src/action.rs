@@ -162,6 +162,12 @@ impl Action {
         Self::new(target_of(object), Step::Patch(PatchKind::Strategic, patch))
     }
 
+    /// The same, of the object's status.
+    pub fn in_status(mut self) -> Self {
+        self.target = self.target.sub("status");
+        self
+    }
+
     /// Removes an object, if it is still the same incarnation.
     pub fn delete<K: Object>(object: &K) -> Self {
         Self::delete_with(object, DeleteOptions::default())

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use claw_client::{ObjectKey, Store};
 use claw_runtime::{Action, Controller, Plan, Watches, World, conditions};
-use claw_schemas::gpu::NO_EXECUTE;
+use claw_schemas::{gpu::NO_EXECUTE, schema::time_text};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::Pod,
@@ -123,11 +123,9 @@ fn evict(pod: &Pod, now: Timestamp) -> Plan {
             "status": "True",
             "reason": "DeletionByDeviceTaintManager",
             "message": "Device Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "lastTransitionTime": time_text(now),
         });
-        let mut tell = Action::strategic(pod, json!({"status": {"conditions": [condition]}}));
-        tell.target = tell.target.sub("status");
-        plan = plan.then(tell);
+        plan = plan.then(Action::strategic(pod, json!({"status": {"conditions": [condition]}})).in_status());
     }
     plan.then(Action::delete(pod).on_success("DeviceTaintManagerEviction", "Marking for deletion"))
 }

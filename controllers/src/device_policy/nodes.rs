@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
-use claw_client::{ObjectKey, request::PatchKind};
+use claw_client::ObjectKey;
 use claw_runtime::{
     Action, Controller, Plan, Watches, World,
-    action::{Step, target_of},
     conditions::{self, FALSE, TRUE},
 };
-use claw_schemas::api::{DEVICES_FIT, DeviceCheck, NOT_FIT, OBJECTION};
+use claw_schemas::{
+    api::{DEVICES_FIT, DeviceCheck, NOT_FIT, OBJECTION},
+    schema::time_text,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::{Node, NodeCondition},
@@ -70,7 +72,7 @@ impl Controller for DevicesFit {
                 let mut condition =
                     json!({"type": DEVICES_FIT, "status": status, "reason": reason, "message": message});
                 if known.is_none_or(|known| known.status != status) {
-                    condition["lastTransitionTime"] = written(now);
+                    condition["lastTransitionTime"] = json!(time_text(now));
                 }
                 let tell = Action::announce(status == FALSE, reason, message);
                 return Plan::nothing().then(write(node, &json!([condition]))).then(tell);
@@ -111,10 +113,5 @@ fn is_said(known: &NodeCondition, (status, reason, message): &(&str, &str, Strin
 }
 
 fn write(node: &Node, conditions: &Value) -> Action {
-    let patch = json!({"metadata": {"uid": node.metadata.uid}, "status": {"conditions": conditions}});
-    Action::new(target_of(node).sub("status"), Step::Patch(PatchKind::Strategic, patch))
-}
-
-fn written(now: Timestamp) -> Value {
-    json!(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    Action::strategic(node, json!({"status": {"conditions": conditions}})).in_status()
 }

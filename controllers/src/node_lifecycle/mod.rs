@@ -10,11 +10,9 @@ mod rules;
 
 use std::sync::Arc;
 
-use claw_client::{ObjectKey, request::PatchKind};
-use claw_runtime::{
-    Action, Controller, Outcome, Plan, Watches, World,
-    action::{Step, target_of},
-};
+use claw_client::ObjectKey;
+use claw_runtime::{Action, Controller, Outcome, Plan, Watches, World};
+use claw_schemas::schema::time_text;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::json;
@@ -92,16 +90,15 @@ fn evictions(mut plan: Plan, expelling: &[Expelling<'_>], pods: &[&Arc<Pod>]) ->
 /// The agent cannot report, so the server's side says what is known: nobody can rely on this pod.
 fn not_ready(pod: &Pod, now: Timestamp) -> Action {
     let patch = json!({
-        "metadata": {"uid": pod.metadata.uid},
         "status": {"conditions": [{
             "type": "Ready",
             "status": "False",
             "reason": "NodeNotReady",
             "message": "the node's agent does not answer",
-            "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "lastTransitionTime": time_text(now),
         }]},
     });
-    Action::new(target_of(pod).sub("status"), Step::Patch(PatchKind::Strategic, patch))
+    Action::strategic(pod, patch).in_status()
 }
 
 fn is_healthy(node: &Node) -> bool {

@@ -13,12 +13,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use claw_client::ObjectKey;
-use claw_client::request::PatchKind;
-use claw_runtime::{
-    Action, Controller, Plan, Watches, World,
-    action::{Step, target_of},
-    finalizer, owner,
-};
+use claw_runtime::{Action, Controller, Plan, Watches, World, finalizer, owner};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::Pod,
@@ -98,9 +93,7 @@ fn reserve(claim: &ResourceClaim, consumers: &[ResourceClaimConsumerReference]) 
     } else {
         json!({"reservedFor": consumers})
     };
-    let metadata = json!({"uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version});
-    let patch = json!({"metadata": metadata, "status": status});
-    Action::new(target_of(claim).sub("status"), Step::Patch(PatchKind::Merge, patch))
+    Action::merge_unchanged(claim, json!({"status": status})).in_status()
 }
 
 fn is_pod(consumer: &ResourceClaimConsumerReference) -> bool {

@@ -2,12 +2,8 @@
 
 use std::sync::Arc;
 
-use claw_client::{ObjectKey, request::PatchKind};
-use claw_runtime::{
-    Action, Controller, Plan, Watches, World,
-    action::{Step, target_of},
-    owner,
-};
+use claw_client::ObjectKey;
+use claw_runtime::{Action, Controller, Plan, Watches, World, owner};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -85,8 +81,7 @@ fn is_told(pod: &Pod, wanted: &PodResourceClaim, claim: &ResourceClaim) -> bool 
 
 fn tell(pod: &Pod, wanted: &PodResourceClaim, claim: &ResourceClaim) -> Action {
     let told = json!({"name": wanted.name, "resourceClaimName": claim.metadata.name});
-    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"resourceClaimStatuses": [told]}});
-    Action::new(target_of(pod).sub("status"), Step::Patch(PatchKind::Strategic, patch))
+    Action::strategic(pod, json!({"status": {"resourceClaimStatuses": [told]}})).in_status()
 }
 
 fn make(pod: &Pod, wanted: &PodResourceClaim, template: &ResourceClaimTemplate) -> Action {

@@ -25,6 +25,7 @@ use claw_runtime::{Runtime, events::reference_to, figures::Work, readiness::Need
 use claw_schemas::{
     api::{DeviceCheck, DevicePolicy},
     gpu::NAMED,
+    schema::time_text,
 };
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
@@ -307,7 +308,7 @@ fn unschedulable(uid: &str, reason: &str, since: Option<Timestamp>) -> serde_jso
     let mut condition =
         json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": reason});
     if let Some(since) = since {
-        condition["lastTransitionTime"] = json!(since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        condition["lastTransitionTime"] = json!(time_text(since));
     }
     json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}})
 }

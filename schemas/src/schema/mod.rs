@@ -20,6 +20,7 @@ pub use check::Report;
 pub use ownership::{Key, Ownership};
 pub(crate) use rules::bare_name;
 pub use rules::{ListType, MergeRule, is_atomic_structure, rule};
+pub use time::in_seconds as time_text;
 
 use crate::registry::SchemaSource;
 

@@ -22,7 +22,7 @@ pub(super) fn read(text: &str) -> Option<Timestamp> {
 }
 
 /// In whole seconds of UTC: a `Time`.
-pub(super) fn in_seconds(time: Timestamp) -> String {
+pub fn in_seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use claw_client::{ResourceRef, request::PatchKind};
+use claw_schemas::schema::time_text;
 use serde_json::{Value, json};
 
 use super::{
@@ -151,7 +152,7 @@ async fn restart(session: &Session, target: &Target) -> anyhow::Result<()> {
         if is_paused(&deployment) {
             bail!("{} is paused and would not restart: resume it first (rollout resume)", deployment.name);
         }
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let now = time_text(jiff::Timestamp::now());
         let patch = json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}});
         session.patch(deployment.resource, PatchKind::Merge, &patch, &Write::default()).await?;
         print(&format!("{} restarted\n", deployment.name))?;
