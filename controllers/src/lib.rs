@@ -21,6 +21,7 @@ pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_gc;
 mod pods;
+mod pools;
 pub mod replicaset;
 pub mod resource_claims;
 pub mod scheduler;

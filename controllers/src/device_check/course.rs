@@ -2,7 +2,7 @@
 //!
 //! Every step is either a change of the status or something done outside that the stored status already speaks of.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use claw_graph::{
     order::Backend,
@@ -22,14 +22,14 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         core::v1::{Node, Pod},
-        resource::v1::{Device, ResourceSlice},
+        resource::v1::ResourceSlice,
     },
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 
 use super::{COMPLETE, FAILED, FIT, NAMESPACE, NOT_FIT, facts, findings, is_over, made, outcome};
 use crate::{
-    pods,
+    pods, pools,
     workers::{self, Cause},
 };
 
@@ -70,8 +70,8 @@ impl<'a> Course<'a> {
     }
 
     fn go_on(&mut self) {
-        let (is, attributes) = match self.look_up() {
-            Ok((device, is)) => (is, device.attributes.clone().unwrap_or_default()),
+        let (is, backend) = match self.look_up() {
+            Ok(found) => found,
             Err(cause) => return self.fail(&cause),
         };
         let Some(was) = self.status.device.clone() else {
@@ -90,15 +90,15 @@ impl<'a> Course<'a> {
             None if self.status.pod_uid.is_some() => {
                 self.fail(&Cause::new("PodDeleted", "the pod that looked at it was deleted"));
             }
-            None => self.start(&was, facts::backend(&attributes)),
+            None => self.start(&was, backend),
         }
     }
 
-    /// The device, and what it is now; or why nobody can look at it.
-    fn look_up(&self) -> Result<(Device, DeviceFacts), Cause> {
+    /// What the device is now, and the way to it; or why nobody can look at it.
+    fn look_up(&self) -> Result<(DeviceFacts, Backend), Cause> {
         let name = &self.check.spec.device;
         let (slices, nodes) = (self.world.kind::<ResourceSlice>(), self.world.kind::<Node>());
-        let Some(device) = facts::find(slices.iter().map(|slice| &**slice), name) else {
+        let Some(device) = pools::device(&slices, &name.driver, &name.pool, &name.name) else {
             let why = format!(
                 "no ResourceSlice lists device {} in pool {} of {}",
                 name.name, name.pool, name.driver
@@ -108,15 +108,16 @@ impl<'a> Course<'a> {
         let Some(node) = nodes.get("", &name.pool) else {
             return Err(Cause::new("NodeNotFound", format!("there is no node {}", name.pool)));
         };
-        let attributes = device.attributes.clone().unwrap_or_default();
-        if facts::is_replayed(&attributes) {
+        let none = BTreeMap::new();
+        let attributes = device.attributes.as_ref().unwrap_or(&none);
+        if facts::is_replayed(attributes) {
             let why = "the device is one of a recording: nobody can look at it";
             return Err(Cause::new("Replayed", why));
         }
-        let Some(is) = facts::facts(&attributes, &name.pool, facts::boot_id(node)) else {
+        let Some(is) = facts::facts(attributes, &name.pool, facts::boot_id(node)) else {
             return Err(Cause::new("NoUUID", "the device has no uuid, by which it could be claimed"));
         };
-        Ok((device.clone(), is))
+        Ok((is, facts::backend(attributes)))
     }
 
     /// The pod of this check: that of its name, or, once it was seen, that very one.
@@ -211,7 +212,7 @@ impl<'a> Course<'a> {
     /// How it compares with others of its model that were looked at as thoroughly: of each the newest look.
     fn beside_others(&self, own: Qualification) -> Option<Finding> {
         let checks = self.world.kind::<DeviceCheck>();
-        let mut newest = std::collections::BTreeMap::new();
+        let mut newest = BTreeMap::new();
         let others = checks.iter().filter(|check| check.spec.device != self.check.spec.device);
         for check in others {
             let Some(measured) = findings::measured(check) else { continue };

@@ -5,25 +5,8 @@
 use std::collections::BTreeMap;
 
 use claw_graph::order::Backend;
-use claw_schemas::{
-    api::{DeviceFacts, DeviceName},
-    gpu,
-};
-use k8s_openapi::api::{
-    core::v1::Node,
-    resource::v1::{Device, DeviceAttribute, ResourceSlice},
-};
-
-/// The device of that name, if a slice lists it.
-pub fn find<'a>(
-    slices: impl IntoIterator<Item = &'a ResourceSlice>,
-    name: &DeviceName,
-) -> Option<&'a Device> {
-    let is_it =
-        |slice: &&ResourceSlice| slice.spec.driver == name.driver && slice.spec.pool.name == name.pool;
-    let newest = slices.into_iter().filter(is_it).max_by_key(|slice| slice.spec.pool.generation)?;
-    newest.spec.devices.iter().flatten().find(|device| device.name == name.name)
-}
+use claw_schemas::{api::DeviceFacts, gpu};
+use k8s_openapi::api::{core::v1::Node, resource::v1::DeviceAttribute};
 
 /// What tells a device of a node from others, and from what it was before; `None` for one that has no uuid, which nobody could claim.
 pub fn facts(

@@ -19,7 +19,7 @@ use k8s_openapi::{
 };
 
 use super::{stay, uses};
-use crate::taint_rules;
+use crate::{pools, taint_rules};
 
 /// The one condition of a rule.
 const IN_PROGRESS: &str = "EvictionInProgress";
@@ -133,19 +133,13 @@ impl Pods {
 /// Devices that the newest slices of their pools list.
 fn published(rule: &DeviceTaintRule, world: &World) -> usize {
     let slices = world.kind::<ResourceSlice>();
-    let is_current = |slice: &&Arc<ResourceSlice>| {
-        let pool = |other: &&Arc<ResourceSlice>| {
-            other.spec.driver == slice.spec.driver && other.spec.pool.name == slice.spec.pool.name
-        };
-        slices.iter().filter(pool).all(|other| other.spec.pool.generation <= slice.spec.pool.generation)
-    };
     let is_selected = |slice: &ResourceSlice, device: &str| {
         taint_rules::selects(&rule.spec, &slice.spec.driver, &slice.spec.pool.name, device)
     };
     let in_slice = |slice: &Arc<ResourceSlice>| {
         slice.spec.devices.iter().flatten().filter(|device| is_selected(slice, &device.name)).count()
     };
-    slices.iter().filter(is_current).map(in_slice).sum()
+    slices.iter().filter(|slice| pools::is_current(&slices, slice)).map(in_slice).sum()
 }
 
 /// Devices that claims have, and GPUs that pods have by number.

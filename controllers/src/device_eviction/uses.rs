@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     },
 };
 
-use crate::{holdings, pods, resource_claims, taint_rules};
+use crate::{holdings, pods, pools, resource_claims, taint_rules};
 
 /// A device that somebody has.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,12 +30,7 @@ impl Use {
 
     /// The taints that its driver says it has, by the newest that it says of the pool.
     pub fn taints(&self, slices: &Snapshot<ResourceSlice>) -> Vec<DeviceTaint> {
-        let of_pool =
-            || slices.iter().filter(|one| one.spec.driver == self.driver && one.spec.pool.name == self.pool);
-        let newest = of_pool().map(|slice| slice.spec.pool.generation).max();
-        let current = of_pool().filter(|slice| Some(slice.spec.pool.generation) == newest);
-        let mut devices = current.flat_map(|slice| slice.spec.devices.iter().flatten());
-        let device = devices.find(|device| device.name == self.device);
+        let device = pools::device(slices, &self.driver, &self.pool, &self.device);
         device.and_then(|device| device.taints.clone()).unwrap_or_default()
     }
 }
