@@ -4,6 +4,8 @@
 //!
 //! Must never know: who made the pod, and what for.
 
+use std::{sync::Arc, time::Duration};
+
 use claw_runtime::conditions;
 use claw_schemas::api::PROGRESS;
 use k8s_openapi::api::core::v1::{
@@ -138,6 +140,11 @@ fn waiting(pod: &Pod) -> Option<&ContainerStateWaiting> {
     worker(pod)?.state.as_ref()?.waiting.as_ref()
 }
 
+/// How long is waited after so many failures in a row: twice as long after each.
+pub fn delay(failures: u32, first: Duration, most: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(most)
+}
+
 /// The text, cut where it is too long for a status.
 pub fn clip(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
@@ -148,7 +155,7 @@ pub fn clip(mut text: String, bytes_max: usize) -> String {
 }
 
 /// Whether the node of a pod, which is bound, is gone or not heard of.
-pub fn is_lost(pod: &Pod, node: impl FnOnce(&str) -> Option<std::sync::Arc<Node>>) -> bool {
+pub fn is_lost(pod: &Pod, node: impl FnOnce(&str) -> Option<Arc<Node>>) -> bool {
     let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { return false };
     let Some(node) = node(name) else { return true };
     let all = node.status.iter().flat_map(|status| status.conditions.iter().flatten());

@@ -1,9 +1,8 @@
 //! A look at a device in place of an order: the same file, signals and manners, with the device in a process of its own.
 
-use super::guard::Guard;
 use super::limits::{CONTROL_GROUPS, killed_for_memory};
 use super::report::Reporter;
-use super::{failure, say};
+use super::{begin, failure, say};
 use crate::qualify::apart;
 use claw_graph::order::{Reason, ReportDevice};
 use claw_graph::qualification::{Level, Qualification};
@@ -16,14 +15,10 @@ use std::process::{Command, ExitCode};
 /// stop. Comes back only if no report can be written.
 #[must_use]
 pub fn look(process: Command, device: &str, level: Level, report: &Path) -> ExitCode {
-    let reporter = match Reporter::open(report) {
-        Ok(reporter) => reporter,
-        Err(error) => {
-            say(format_args!("{}: {error}", report.display()));
-            return ExitCode::FAILURE;
-        }
+    let (reporter, guard) = match begin(report) {
+        Ok(begun) => begun,
+        Err(code) => return code,
     };
-    let guard = Guard::start(reporter.clone());
     say(format_args!("device {device}, level {}", level.name()));
     let mut tell = |_, words: &str| {
         say(words);

@@ -37,18 +37,24 @@ use std::process::ExitCode;
 /// The process ends with 0 if all is done, with 1 if not, and with 143 if it was asked to stop. Comes back only if no report can be written.
 #[must_use]
 pub fn main(order: &Path, report: &Path, given: Option<&Given>, kept: Option<&Path>) -> ExitCode {
-    let reporter = match Reporter::open(report) {
-        Ok(reporter) => reporter,
-        Err(error) => {
-            say(format_args!("{}: {error}", report.display()));
-            return ExitCode::FAILURE;
-        }
+    let (reporter, guard) = match begin(report) {
+        Ok(begun) => begun,
+        Err(code) => return code,
     };
-    let guard = Guard::start(reporter.clone());
     match job::run(order, given, kept, &reporter, &guard) {
         Ok(()) => guard.complete(),
         Err(failure) => guard.fail(failure),
     }
+}
+
+/// From here on the file says what becomes of this process.
+fn begin(report: &Path) -> Result<(Reporter, Guard), ExitCode> {
+    let reporter = Reporter::open(report).map_err(|error| {
+        say(format_args!("{}: {error}", report.display()));
+        ExitCode::FAILURE
+    })?;
+    let guard = Guard::start(reporter.clone());
+    Ok((reporter, guard))
 }
 
 /// A line for people. Nobody's work fails for want of a reader.

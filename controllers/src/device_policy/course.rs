@@ -14,7 +14,8 @@ use claw_runtime::{
 };
 use claw_schemas::{
     api::{
-        DeviceCheck, DeviceCheckSpec, DeviceFacts, DeviceName, DevicePolicy, DevicePolicyStatus, POLICY_LABEL,
+        DEVICES_FIT, DeviceCheck, DeviceCheckSpec, DeviceFacts, DeviceName, DevicePolicy, DevicePolicyStatus,
+        POLICY_LABEL,
     },
     gpu::keeps_away,
 };
@@ -37,6 +38,7 @@ use super::{
 use crate::{
     device_check::{facts, findings},
     scheduler::devices::Device,
+    workers,
 };
 
 /// Looks under way where a policy does not say how many: in all, and on one node.
@@ -58,7 +60,6 @@ const NAMED_MAX: usize = 5;
 
 const ACCEPTED: &str = "Accepted";
 const CHECKED: &str = "Checked";
-const ALL_FIT: &str = "DevicesFit";
 
 /// A device that the policy means, and what there is about it.
 struct Meant<'a> {
@@ -379,8 +380,8 @@ impl<'a> Course<'a> {
             }
         }
         match unfit.is_empty() {
-            true => self.set(ALL_FIT, true, "NoneNotFit", "no device that was looked at is not fit"),
-            false => self.set(ALL_FIT, false, "DevicesNotFit", &format!("not fit: {}", shown(&unfit))),
+            true => self.set(DEVICES_FIT, true, "NoneNotFit", "no device that was looked at is not fit"),
+            false => self.set(DEVICES_FIT, false, "DevicesNotFit", &format!("not fit: {}", shown(&unfit))),
         }
     }
 
@@ -433,7 +434,7 @@ fn failures(check: &DeviceCheck) -> u32 {
 
 /// How long is waited after so many failures.
 fn delay(failures: u32) -> Duration {
-    DELAY_FIRST.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(DELAY_MAX)
+    workers::delay(failures, DELAY_FIRST, DELAY_MAX)
 }
 
 fn name_of(check: &DeviceCheck) -> String {

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use claw_schemas::api::{KernelJobAttempt, KernelJobSpec};
 use jiff::Timestamp;
 
-use crate::workers::DISRUPTED;
+use crate::workers::{self, DISRUPTED};
 
 /// Why a try ended that its job was suspended in.
 pub const SUSPENDED: &str = "Suspended";
@@ -57,8 +57,7 @@ pub fn wait(all: &[KernelJobAttempt], age: impl Fn(Timestamp) -> Duration) -> Du
 
 /// How long is waited before the next try.
 pub fn delay(all: &[KernelJobAttempt]) -> Duration {
-    let doublings = u32::try_from(failures(all).saturating_sub(1)).unwrap_or(u32::MAX);
-    DELAY_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(DELAY_MAX)
+    workers::delay(u32::try_from(failures(all)).unwrap_or(u32::MAX), DELAY_FIRST, DELAY_MAX)
 }
 
 /// Nodes that a try failed on.

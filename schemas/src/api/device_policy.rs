@@ -18,7 +18,7 @@ pub const NOT_FIT: &str = "clawbernetes.io/not-fit";
 pub const UNCHECKED: &str = "clawbernetes.io/unchecked";
 /// Annotation of a `DeviceTaintRule` with the first of these keys: what speaks against the device, in words.
 pub const OBJECTION: &str = "clawbernetes.io/objection";
-/// Condition of a Node: whether all of its devices that were looked at are fit.
+/// Condition of a Node, and of a policy: whether all of its devices that were looked at are fit.
 pub const DEVICES_FIT: &str = "DevicesFit";
 
 /// Which devices are looked at before they get anybody's work.
