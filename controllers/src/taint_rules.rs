@@ -6,10 +6,16 @@ use k8s_openapi::api::resource::{v1::DeviceTaint, v1beta2::DeviceTaintRuleSpec};
 
 /// Whether a rule is about a device. Without a selector it is about none, with an empty one about all.
 pub fn selects(rule: &DeviceTaintRuleSpec, driver: &str, pool: &str, device: &str) -> bool {
+    let selected = rule.device_selector.as_ref().and_then(|selector| selector.device.as_deref());
+    selects_in(rule, driver, pool) && selected.is_none_or(|selected| selected == device)
+}
+
+/// Whether a rule may be about devices of a pool, whichever these are.
+pub fn selects_in(rule: &DeviceTaintRuleSpec, driver: &str, pool: &str) -> bool {
     let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
-    rule.device_selector.as_ref().is_some_and(|selector| {
-        is(&selector.driver, driver) && is(&selector.pool, pool) && is(&selector.device, device)
-    })
+    rule.device_selector
+        .as_ref()
+        .is_some_and(|selector| is(&selector.driver, driver) && is(&selector.pool, pool))
 }
 
 /// The taint of a rule, as slices have it.

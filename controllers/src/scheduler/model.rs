@@ -251,7 +251,7 @@ impl NodeInfo {
         }
         let held: BTreeSet<&str> = self.held_gpus().collect();
         let mut idle = BTreeMap::new();
-        for one in self.withheld.iter().filter(|one| !held.contains(&*one.uuid)) {
+        for one in self.withheld.iter().filter(|one| !one.is_claimed && !held.contains(&*one.uuid)) {
             *idle.entry(Arc::clone(&one.resource)).or_default() += 1;
         }
         count_instead(&mut self.used, &mut self.idle, idle);
@@ -259,7 +259,7 @@ impl NodeInfo {
 
     /// Whether some of its GPUs of a kind are not to be given by number.
     pub fn withholds(&self, resource: &str) -> bool {
-        self.withheld.iter().any(|one| &*one.resource == resource)
+        self.withheld.iter().any(|one| !one.is_claimed && &*one.resource == resource)
     }
 
     /// What keeps GPUs of a kind from being given by number.

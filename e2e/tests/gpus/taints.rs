@@ -1,7 +1,7 @@
 //! DeviceTaintRules through the whole product: a GPU that one taints is given to nobody, and taken from who has it.
 
 use crate::{
-    claims::{TEMPLATE, claimer, ready, waits_because},
+    claims::{TEMPLATE, claimer, kept_away, ready},
     container, gpus_of, holder, with_a_worker,
 };
 use claw_e2e::{
@@ -37,8 +37,7 @@ async fn a_rule_keeps_pods_from_gpus_and_ends_those_that_have_one() {
         ),
     ];
     for (name, pod, why) in &wait_for_it {
-        kubectl.ok_with(&["apply", "-f", "-"], pod);
-        waits_because(&kubectl, name, why);
+        kept_away(&kubectl, name, pod, why);
     }
     kubectl.ok(&["delete", "devicetaintrule", "maintenance"]);
     ready(&kubectl, "one");
@@ -73,8 +72,7 @@ async fn a_rule_keeps_pods_from_gpus_and_ends_those_that_have_one() {
     says(&kubectl, "False Completed: ");
     assert_eq!(gpus_of(&cluster, "two"), two, "who has another goes on");
 
-    kubectl.ok_with(&["apply", "-f", "-"], &holder("next", ""));
-    waits_because(&kubectl, "next", &format!("1 node(s) had {TAINT}"));
+    kept_away(&kubectl, "next", &holder("next", ""), &format!("1 node(s) had {TAINT}"));
     kubectl.ok(&["delete", "devicetaintrule", "maintenance"]);
     ready(&kubectl, "next");
     assert_eq!(gpus_of(&cluster, "next"), one);

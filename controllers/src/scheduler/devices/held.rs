@@ -142,14 +142,15 @@ impl HoldBack {
         held.map(|device| device.id.clone()).collect()
     }
 
-    /// Whether a node is not to choose by itself which of its GPUs of a kind it gives: there is a policy that may hold some of them back, and a
-    /// node says how many it has before it says which. GPUs that are shared are no devices, so no policy is about them.
-    pub fn names_all(&self, node: &str, resource: &str) -> bool {
+    /// Whether a node's GPUs of a kind are shared, as far as it says so. Shared ones are no devices, so no rule and no policy is about them.
+    pub fn are_shared(&self, node: &str, resource: &str) -> bool {
+        let strategy = self.places.get(node).and_then(|place| place.labels.get(SHARING_LABEL));
+        is_nvidia(resource) && strategy.is_some_and(|strategy| strategy != "none")
+    }
+
+    /// Whether there is a policy that may hold some of a node's devices back.
+    pub fn may_hold(&self, node: &str) -> bool {
         let Some(place) = self.places.get(node) else { return !self.is_idle() };
-        let strategy = place.labels.get(SHARING_LABEL).map_or("none", String::as_str);
-        if is_nvidia(resource) && strategy != "none" {
-            return false;
-        }
         let scopes = self.policies.values().filter_map(|policy| policy.scope.as_ref());
         scopes.into_iter().any(|scope| scope.is_about_node(&place.labels))
     }
@@ -267,17 +268,17 @@ mod tests {
 
     #[test]
     fn a_node_that_has_not_said_which_gpus_it_has_is_not_left_to_choose_one() {
-        let names_all = |spec: &Value, labels: &Value| {
+        let is_named = |spec: &Value, labels: &Value| {
             let mut devices = Devices::default();
             devices.apply_policy(&policy(spec));
             devices.apply_node(&node(labels, "b1"));
-            devices.held.names_all("n", "nvidia.com/gpu")
+            devices.names_all("n", &"nvidia.com/gpu".into())
         };
-        assert!(names_all(&json!({}), &json!({})));
-        assert!(names_all(&json!({}), &json!({"nvidia.com/gpu.sharing-strategy": "none"})));
-        assert!(!names_all(&json!({}), &json!({"nvidia.com/gpu.sharing-strategy": "time-slicing"})));
-        assert!(!names_all(&json!({"holdBack": false}), &json!({})));
-        assert!(!names_all(&json!({"nodeSelector": {"pool": "other"}}), &json!({})));
+        assert!(is_named(&json!({}), &json!({})));
+        assert!(is_named(&json!({}), &json!({"nvidia.com/gpu.sharing-strategy": "none"})));
+        assert!(!is_named(&json!({}), &json!({"nvidia.com/gpu.sharing-strategy": "time-slicing"})));
+        assert!(!is_named(&json!({"holdBack": false}), &json!({})));
+        assert!(!is_named(&json!({"nodeSelector": {"pool": "other"}}), &json!({})));
     }
 
     #[test]

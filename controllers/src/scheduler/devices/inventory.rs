@@ -123,10 +123,10 @@ impl Device {
     }
 
     /// What keeps it from who asks by number, though its node offers it.
-    pub fn withheld(&self) -> Option<Withheld> {
+    pub fn withheld(&self, is_claimed: bool) -> Option<Withheld> {
         let (resource, uuid) = (self.counted()?, self.uuid()?);
         let taint = self.taints.iter().find(|taint| keeps_away(taint))?;
-        Some(Withheld { uuid: uuid.into(), resource: Arc::clone(resource), taint: shown(taint) })
+        Some(Withheld { uuid: uuid.into(), resource: Arc::clone(resource), taint: shown(taint), is_claimed })
     }
 
     /// Where it is.
@@ -163,6 +163,8 @@ pub struct Withheld {
     pub resource: Arc<str>,
     /// Why: `{key: value}`.
     pub taint: String,
+    /// Somebody has it by a claim, so it counts as used already.
+    pub is_claimed: bool,
 }
 
 struct Slice {
@@ -242,6 +244,11 @@ impl Inventory {
             return Vec::new();
         }
         self.retaint(|device| changed.contains(device), |sources| sources.set_held(node, held))
+    }
+
+    /// Whether there is a rule that may keep somebody away from devices of a node, whichever these are.
+    pub fn may_be_tainted(&self, node: &str) -> bool {
+        self.sources.may_taint(DRIVER, node)
     }
 
     /// The nodes that have devices.

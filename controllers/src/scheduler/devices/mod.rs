@@ -258,10 +258,10 @@ impl Devices {
         claimed
     }
 
-    /// Those of a node's counted GPUs that no claim has and that are to be kept from who asks by number.
+    /// Those of a node's counted GPUs that are to be kept from who asks by number.
     pub fn withheld(&self, node: &str) -> Vec<Withheld> {
-        let rest = self.inventory.of(node).iter().filter(|device| !self.taken.contains_key(&device.id));
-        rest.filter_map(|device| device.withheld()).collect()
+        let all = self.inventory.of(node).iter();
+        all.filter_map(|device| device.withheld(self.taken.contains_key(&device.id))).collect()
     }
 
     /// What a pod asks for.
@@ -363,12 +363,7 @@ impl Devices {
             .filter(|key| self.claims.get(*key).is_some_and(|claim| !claim.is_reserved_for(&pod.uid)));
         grants.extend(unreserved.map(|key| self.as_grant(key, None)));
         let gpus = all_named(&pod.gpus, devices, &free);
-        // A node that chooses by itself knows nothing of rules and policies.
-        let may_be_held = |resource: &Arc<str>| {
-            let is_device = |device: &Arc<Device>| device.kind() == Some(resource);
-            (devices.is_empty() || devices.iter().any(is_device)) && self.held.names_all(&node.name, resource)
-        };
-        let is_ours = |resource: &&Arc<str>| node.withholds(resource) || may_be_held(resource);
+        let is_ours = |resource: &&Arc<str>| node.withholds(resource) || self.names_all(&node.name, resource);
         if let Some(resource) = pod.gpus.keys().find(is_ours)
             && gpus.is_empty()
         {
@@ -376,6 +371,16 @@ impl Devices {
             return Err(format!("Insufficient {resource} (a node has not told yet which GPUs {untold})"));
         }
         Ok(Gift { gpus, grants })
+    }
+
+    /// Whether a node is not to choose by itself which of its GPUs of a kind it gives: it knows nothing of rules and policies, and says how many
+    /// it has before it says which.
+    fn names_all(&self, node: &str, resource: &Arc<str>) -> bool {
+        let devices = self.inventory.of(node);
+        let are_devices = devices.is_empty() || devices.iter().any(|device| device.kind() == Some(resource));
+        are_devices
+            && !self.held.are_shared(node, resource)
+            && (self.held.may_hold(node) || self.inventory.may_be_tainted(node))
     }
 
     /// Which devices of a node nobody has, as far as it is known.

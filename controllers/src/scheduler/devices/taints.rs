@@ -37,6 +37,12 @@ impl Sources {
         self.rules.get(name)
     }
 
+    /// Whether there is a rule that may keep somebody away from devices of a pool, whichever these are.
+    pub fn may_taint(&self, driver: &str, pool: &str) -> bool {
+        let mut rules = self.rules.values().filter(|rule| taint_rules::selects_in(rule, driver, pool));
+        rules.any(|rule| keeps_away(&taint_rules::taint(rule)))
+    }
+
     /// Those of a node's devices that policies hold back.
     pub fn held(&self, node: &str) -> Option<&BTreeSet<DeviceId>> {
         self.held.get(node)

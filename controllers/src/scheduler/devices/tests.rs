@@ -486,6 +486,47 @@ fn where_a_gpu_has_a_taint_of_a_rule_no_node_is_left_to_choose() {
 
 /// A node says how many GPUs it has before its slice says which.
 #[test]
+fn where_a_rule_may_mean_gpus_that_nobody_has_named_no_node_is_left_to_choose() {
+    let begin = |node: &str, effect: &str| {
+        let mut state = cluster(&[("n", 1)]);
+        state.apply_devices(|all| all.remove_slice(&format!("n-{DRIVER}")));
+        taint(&mut state, "hot", node, None, effect);
+        add(&mut state, &pod("p", 1, &[], &json!({})));
+        state
+    };
+    assert_eq!(decided(&mut begin("n", "None"), 0), ["p → n  []"]);
+    assert_eq!(decided(&mut begin("other", "NoSchedule"), 0), ["p → n  []"]);
+    let mut state = begin("n", "NoSchedule");
+    let said = decided(&mut state, 0).remove(0);
+    assert!(
+        said.contains("Insufficient nvidia.com/gpu (a node has not told yet which GPUs it has)"),
+        "{said}"
+    );
+    state.apply_devices(|all| all.apply_slice(&slice("n", &[("N-0", json!({}))])));
+    let said = decided(&mut state, 60).remove(0);
+    assert!(said.contains("untolerated device taint {example.com/hot: yes}"), "{said}");
+}
+
+#[test]
+fn who_asks_by_number_is_told_the_taint_of_a_gpu_that_a_claim_has_too() {
+    let mut state = cluster(&[("n", 1)]);
+    taint(&mut state, "hot", "n", None, "NoSchedule");
+    let mut tolerant = serde_json::to_value(claim("a", 1, "1", json!({}))).unwrap();
+    tolerant["spec"]["devices"]["requests"][0]["exactly"]["tolerations"] = json!([{"operator": "Exists"}]);
+    show(&mut state, &serde_json::from_value(tolerant).unwrap());
+    add(&mut state, &pod("p", 0, &["a"], &json!({})));
+    assert_eq!(decided(&mut state, 0), ["p → n  [a=n-0]"]);
+    add(&mut state, &pod("q", 1, &[], &json!({})));
+    assert_eq!(
+        decided(&mut state, 10),
+        [
+            "q: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated device taint {example.com/hot: yes}."
+        ]
+    );
+}
+
+/// The same of policies.
+#[test]
 fn where_a_policy_holds_gpus_back_no_node_is_left_to_choose() {
     let policy = |labels: Value| -> DevicePolicy {
         let spec = json!({"nodeSelector": labels});
