@@ -1,6 +1,6 @@
 # Every target is at most three lines; what is longer lives in a script beside what it serves.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test chaos machine sim soak fuzz lint fmt bench generated ci clean
+.PHONY: help deps build demo test chaos machine gpu sim soak fuzz lint fmt bench generated ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ chaos: ## KILLS=500 random kills of what keeps fifty pods, SEED=n for an earlier
 
 machine: ## what a Debian of its own in qemu makes of containers, with and without root; STORIES="node user" for some of it
 	@e2e/machine/run.sh $(STORIES)
+
+gpu: ## all that wants a real GPU: the driver's inventory, a pod, a kernel job, every kernel, qualification, figures beside PyTorch's
+	@e2e/deps.sh build && e2e/gpu.sh
 
 sim: ## simulated clusters with faults; SEEDS=1000 of them, or the one that SEED=n names
 	SIM_SEEDS=$(or $(SEEDS),1000) $(if $(SEED),SIM_SEED=$(SEED)) cargo test --locked --workspace --test simulation every_seed -- --nocapture

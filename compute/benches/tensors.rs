@@ -1,4 +1,4 @@
-//! Tensor operations beside the best that this machine has otherwise: `cargo bench --package claw-compute`.
+//! Tensor operations beside the best that this machine has otherwise: `cargo bench --workspace --bench tensors`.
 //!
 //! Each figure is the median of several turns, and stands beside its peer's from the same run. On whatever devices are at hand.
 

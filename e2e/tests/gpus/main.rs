@@ -6,6 +6,7 @@ mod checks;
 mod claims;
 mod instances;
 mod mps;
+mod real;
 mod sharing;
 mod taints;
 mod vulkan;
