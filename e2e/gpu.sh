@@ -15,10 +15,10 @@ build() {
     cargo build --release --locked --workspace --bins --test tidy || return
     cp "${CARGO_TARGET_DIR:-target}/release/clawbernetes" "$1/" || return
     local listed
-    listed=$(cargo test --release --no-run --locked --workspace --lib --test gpus --test exact --bench tensors --message-format=json-render-diagnostics) || return
+    listed=$(cargo test --release --no-run --locked --workspace --test gpus --test exact --bench tensors --message-format=json-render-diagnostics) || return
     printf '%s\n' "$listed" | python3 -c '
 import json, shutil, sys
-wanted = {("claw_nodeagent", "lib"): "driver", ("gpus", "test"): "gpus", ("exact", "test"): "exact", ("tensors", "bench"): "tensors"}
+wanted = {("gpus", "test"): "gpus", ("exact", "test"): "exact", ("tensors", "bench"): "tensors"}
 for line in sys.stdin:
     said = json.loads(line)
     if said.get("reason") != "compiler-artifact" or not said.get("executable"):
@@ -43,9 +43,8 @@ part() {
 run() {
     export CLAWBERNETES_BIN=$1/clawbernetes
     nvidia-smi -L || echo "gpu: nvidia-smi lists no GPU here: what follows is of the processors, or skipped" >&2
-    part "the driver's inventory, and the same by nvidia-smi" "$1/clawbernetes" gpu ls
-    part "what the agent reads of the driver" "$1/driver" gpu::nvml
-    part "a pod and a kernel job on a GPU" "$1/gpus" real:: --nocapture
+    part "the inventory" "$1/clawbernetes" gpu ls
+    part "the same by nvidia-smi; a pod and a kernel job on a GPU" "$1/gpus" real:: --nocapture
     part "every kernel against float64" "$1/exact"
     part "qualification, in full" bash -c 'time "$1" gpu check --full' - "$1/clawbernetes"
     part "figures, for docs/benchmarks.md" "$1/tensors"
@@ -57,7 +56,7 @@ run() {
 
 if [ "${1:-}" = pack ]; then
     scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT
-    build "$scratch/gpu" && strip "$scratch"/gpu/{clawbernetes,driver,gpus,exact,tensors} && tar -C "$scratch" -cJf "$2" gpu && ls -l "$2"
+    build "$scratch/gpu" && strip "$scratch"/gpu/{clawbernetes,gpus,exact,tensors} && tar -C "$scratch" -cJf "$2" gpu && ls -l "$2"
 elif [ -x "$here/tensors" ]; then
     run "$here"
 else

@@ -26,6 +26,7 @@ base() {
     local root=$work/root
     rm -rf "$root"
     debootstrap --variant=minbase --include="$(paste -sd, <<<"systemd-sysv
+dbus
 dbus-user-session
 libpam-systemd
 linux-image-cloud-amd64
