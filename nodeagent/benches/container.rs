@@ -167,6 +167,20 @@ struct Crun {
 impl Crun {
     fn new(folder: &Path, image: &Path, mut configuration: serde_json::Value) -> Self {
         configuration["root"]["path"] = image.to_string_lossy().into();
+        // Ours shows a container its own groups; crun is asked for the same in its way.
+        let mounts = configuration["mounts"].as_array_mut().expect("there are mounts");
+        let is_group = |mount: &serde_json::Value| {
+            mount["source"].as_str().is_some_and(|source| source.starts_with("/sys/fs/cgroup/"))
+        };
+        if mounts.iter().any(is_group) {
+            mounts.retain(|mount| {
+                !mount["destination"].as_str().is_some_and(|at| at.starts_with("/sys/fs/cgroup"))
+            });
+            mounts.push(serde_json::json!({
+                "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                "options": ["ro", "nosuid", "nodev", "noexec"],
+            }));
+        }
         let bundles = (0..CROWD).map(|number| {
             let bundle = folder.join(format!("bundle{number}"));
             configuration["linux"]["cgroupsPath"] = format!("/clawbernetes-bench/crun{number}").into();
