@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 say() { printf '\n== %s\n' "$*"; }
 
 # build FOLDER: the binary, and the tests and the benchmark that know GPUs.
-build() {
+build() (
     cd "$here/.."
     mkdir -p "$1" || return
     cargo build --release --locked --workspace --bins --test tidy || return
@@ -28,8 +28,8 @@ for line in sys.stdin:
         shutil.copy(said["executable"], sys.argv[1] + "/" + name)
 sys.exit(f"not built: {list(wanted)}" if wanted else 0)
 ' "$1" || return
-    cp "$0" "$1/gpu.sh"
-}
+    cp "$here/gpu.sh" "$1/"
+)
 
 failed=()
 part() {

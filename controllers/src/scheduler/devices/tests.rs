@@ -432,6 +432,11 @@ fn a_claim_that_tolerates_the_taint_of_a_rule_gets_the_gpu_all_the_same() {
     show(&mut state, &serde_json::from_value(tolerant).unwrap());
     add(&mut state, &pod("p", 0, &["a"], &json!({})));
     assert_eq!(decided(&mut state, 0), ["p → n  [a=n-0]"]);
+    // Who asks by number is told of the taint all the same.
+    add(&mut state, &pod("q", 1, &[], &json!({})));
+    let why =
+        "0/1 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated device taint";
+    assert_eq!(decided(&mut state, 10), [format!("q: {why} {{example.com/hot: yes}}.")]);
 }
 
 #[test]
@@ -505,24 +510,6 @@ fn where_a_rule_may_mean_gpus_that_nobody_has_named_no_node_is_left_to_choose() 
     state.apply_devices(|all| all.apply_slice(&slice("n", &[("N-0", json!({}))])));
     let said = decided(&mut state, 60).remove(0);
     assert!(said.contains("untolerated device taint {example.com/hot: yes}"), "{said}");
-}
-
-#[test]
-fn who_asks_by_number_is_told_the_taint_of_a_gpu_that_a_claim_has_too() {
-    let mut state = cluster(&[("n", 1)]);
-    taint(&mut state, "hot", "n", None, "NoSchedule");
-    let mut tolerant = serde_json::to_value(claim("a", 1, "1", json!({}))).unwrap();
-    tolerant["spec"]["devices"]["requests"][0]["exactly"]["tolerations"] = json!([{"operator": "Exists"}]);
-    show(&mut state, &serde_json::from_value(tolerant).unwrap());
-    add(&mut state, &pod("p", 0, &["a"], &json!({})));
-    assert_eq!(decided(&mut state, 0), ["p → n  [a=n-0]"]);
-    add(&mut state, &pod("q", 1, &[], &json!({})));
-    assert_eq!(
-        decided(&mut state, 10),
-        [
-            "q: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated device taint {example.com/hot: yes}."
-        ]
-    );
 }
 
 /// The same of policies.
