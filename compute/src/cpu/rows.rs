@@ -1,6 +1,6 @@
 //! What is calculated along rows: reductions, softmax, norms, rotation, quantisation.
 
-use super::math::{self, Next, vectored};
+use super::math::{self, vectored};
 use super::{Float, read, scratch, through_wide, widened, widened_into, write};
 use crate::backend::Rows;
 use crate::memory::View;
@@ -25,11 +25,8 @@ vectored! {
     /// Rows of `n` elements.
     fn softmax_rows(log: bool, n: usize, from: &[f32], to: &mut [f32]) {
         let mut largest = math::largest_number(&from[..n]);
-        let mut rest = to;
-        for (number, row) in from.chunks(n).enumerate() {
-            let (to, after) = rest.split_at_mut(n);
-            let next_row = from.get((number + 1) * n..(number + 2) * n).unwrap_or(row);
-            let next = Next { row: next_row, to: after.get(..n).unwrap_or(&[]) };
+        for (number, (row, to)) in from.chunks(n).zip(to.chunks_mut(n)).enumerate() {
+            let next = from.get((number + 1) * n..(number + 2) * n).unwrap_or(row);
             // NaN, if there is one, is in the sum, and so in all results.
             let (sum, next_largest) = math::exponentials(row, largest, to, next);
             if log {
@@ -43,7 +40,6 @@ vectored! {
                 math::each(to, |e| e * over);
             }
             largest = next_largest;
-            rest = after;
         }
     }
 
@@ -52,8 +48,7 @@ vectored! {
         for (x, scaled) in row.iter().zip(scratch.iter_mut()) {
             *scaled = x * scale;
         }
-        let next = Next { row: scratch, to: &[] };
-        let (sum, _) = math::exponentials(scratch, math::largest_number(scratch), row, next);
+        let (sum, _) = math::exponentials(scratch, math::largest_number(scratch), row, scratch);
         let over = (1.0 / sum) as f32;
         math::each(row, |e| e * over);
     }
