@@ -1,9 +1,10 @@
 //! How long containers take from "start it" to their first byte of output, beside `crun` with the
 //! same configuration, on this machine, at this moment. Needs root and `crun`.
 //!
-//! Ours: shim, overlay root, log through the shim into its file. crun: root already in place, output
-//! straight into a pipe; `create` and `start` as orchestrators call them, and `run`, which does both
-//! in one process. Rounds alternate, so that all see the same noise.
+//! Ours: shim, overlay root, log through the shim into its file, the default filter of system calls. crun:
+//! root already in place, output straight into a pipe; `create` and `start` as orchestrators call them, and
+//! `run`, which does both in one process; with the same filter. Both also without any. Rounds alternate, so
+//! that all see the same noise.
 //!
 //! Parts: `rested` (each alone on an idle machine), `busy` (one right after another), `crowd` (many at
 //! once).
@@ -63,6 +64,13 @@ impl Transport for NoServer {
     }
 }
 
+/// With the default filter of system calls, or with none: the place of the container in its pod.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Filtered = 0,
+    Free = 1,
+}
+
 struct Rig {
     runtime: Arc<Containers>,
     sources: Sources,
@@ -80,11 +88,18 @@ impl Rig {
             ..ContainersConfig::new(root)
         };
         let runtime = Containers::open(config).await.expect("the runtime opens");
+        let container = |name: &str| {
+            serde_json::json!({
+                "name": name, "image": "clawbernetes.io/toolbox", "args": ["lines", "--count", "1"],
+                "resources": {"limits": {"memory": "64Mi", "cpu": "1"}},
+                "securityContext": {"seccompProfile": {
+                    "type": if name == "free" { "Unconfined" } else { "RuntimeDefault" },
+                }},
+            })
+        };
         let pod: Pod = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "bench", "namespace": "default", "uid": "bench"},
-            "spec": {"containers": [{"name": "main", "image": "clawbernetes.io/toolbox",
-                "args": ["lines", "--count", "1"],
-                "resources": {"limits": {"memory": "64Mi", "cpu": "1"}}}]},
+            "spec": {"containers": [container("filtered"), container("free")]},
         }))
         .expect("a pod");
         let sources = Sources::new(Client::new(Arc::new(NoServer), "bench"));
@@ -94,12 +109,12 @@ impl Rig {
         Self { runtime, sources, host, pod, sandbox, attempts: AtomicU32::new(0) }
     }
 
-    async fn start(&self) -> Instance {
+    async fn start(&self, kind: Kind) -> Instance {
         let run = self
             .runtime
             .start(StartRequest {
                 pod: &self.pod,
-                container: &self.pod.spec.as_ref().expect("a spec").containers[0],
+                container: &self.pod.spec.as_ref().expect("a spec").containers[kind as usize],
                 services: &[],
                 target: None,
                 attempt: self.attempts.fetch_add(1, Ordering::Relaxed),
@@ -128,9 +143,9 @@ impl Rig {
     }
 
     /// Start acknowledged, and first byte.
-    async fn round(&self) -> (Duration, Duration) {
+    async fn round(&self, kind: Kind) -> (Duration, Duration) {
         let began = Instant::now();
-        let run = self.start().await;
+        let run = self.start(kind).await;
         let started = began.elapsed();
         self.await_first_byte(&run);
         let first_byte = began.elapsed();
@@ -139,9 +154,9 @@ impl Rig {
     }
 
     /// Until the last of a crowd has written its first byte.
-    async fn crowd(&self) -> Duration {
+    async fn crowd(&self, kind: Kind) -> Duration {
         let began = Instant::now();
-        let runs = futures::future::join_all((0..CROWD).map(|_| self.start())).await;
+        let runs = futures::future::join_all((0..CROWD).map(|_| self.start(kind))).await;
         runs.iter().for_each(|run| self.await_first_byte(run));
         let last_byte = began.elapsed();
         for run in &runs {
@@ -157,7 +172,7 @@ impl Rig {
     }
 }
 
-/// `crun` over the same configurations: root in place, a cgroup for each container.
+/// `crun` over the same configurations: root in place, a cgroup for each container, with the filter or without.
 struct Crun {
     state: PathBuf,
     bundles: Vec<PathBuf>,
@@ -165,7 +180,11 @@ struct Crun {
 }
 
 impl Crun {
-    fn new(folder: &Path, image: &Path, mut configuration: serde_json::Value) -> Self {
+    fn new(folder: &Path, image: &Path, mut configuration: serde_json::Value, kind: Kind) -> Self {
+        let folder = folder.join(if kind == Kind::Filtered { "filtered" } else { "free" });
+        if kind == Kind::Filtered {
+            configuration["linux"]["seccomp"] = filter(&configuration);
+        }
         configuration["root"]["path"] = image.to_string_lossy().into();
         // Ours shows a container its own groups; crun is asked for the same in its way.
         let mounts = configuration["mounts"].as_array_mut().expect("there are mounts");
@@ -183,7 +202,8 @@ impl Crun {
         }
         let bundles = (0..CROWD).map(|number| {
             let bundle = folder.join(format!("bundle{number}"));
-            configuration["linux"]["cgroupsPath"] = format!("/clawbernetes-bench/crun{number}").into();
+            configuration["linux"]["cgroupsPath"] =
+                format!("/clawbernetes-bench/crun{number}-{}", kind as usize).into();
             fs::create_dir_all(&bundle).expect("a folder");
             fs::write(bundle.join("config.json"), configuration.to_string()).expect("written");
             bundle
@@ -248,6 +268,42 @@ impl Crun {
     }
 }
 
+/// Our default filter as the Open Container Initiative writes one: without the conditions of its rules.
+fn filter(configuration: &serde_json::Value) -> serde_json::Value {
+    let text = include_str!("../src/runtime/seccomp/default.json");
+    let profile: serde_json::Value = serde_json::from_str(text).expect("the default profile parses");
+    // CAP_SYS_ADMIN is lent to processes of ours for the time in which they load their filter; it does not count.
+    let mut held =
+        configuration["process"]["capabilities"]["bounding"].as_array().cloned().unwrap_or_default();
+    held.retain(|capability| capability != "CAP_SYS_ADMIN");
+    let names_one = |condition: &serde_json::Value, of: &[serde_json::Value]| {
+        condition.as_array().is_some_and(|named| named.iter().any(|one| of.contains(one)))
+    };
+    let arch = [if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }.into()];
+    let mut rules = profile["syscalls"].as_array().cloned().expect("rules");
+    rules.retain(|rule| {
+        let (includes, excludes) = (&rule["includes"], &rule["excludes"]);
+        (includes["caps"].is_null() || names_one(&includes["caps"], &held))
+            && (includes["arches"].is_null() || names_one(&includes["arches"], &arch))
+            && !names_one(&excludes["caps"], &held)
+    });
+    let families = profile["archMap"].as_array().expect("architectures").iter();
+    let own = format!("SCMP_ARCH_{}", std::env::consts::ARCH.to_ascii_uppercase());
+    let family = families.filter(|family| family["architecture"] == *own);
+    let architectures: Vec<_> = family
+        .flat_map(|family| {
+            let others = family["subArchitectures"].as_array().cloned().unwrap_or_default();
+            std::iter::once(family["architecture"].clone()).chain(others)
+        })
+        .collect();
+    serde_json::json!({
+        "defaultAction": profile["defaultAction"],
+        "defaultErrnoRet": profile["defaultErrnoRet"],
+        "architectures": architectures,
+        "syscalls": rules,
+    })
+}
+
 /// What was measured, by name.
 #[derive(Default)]
 struct Times {
@@ -274,20 +330,22 @@ impl Times {
     }
 }
 
-async fn one_at_a_time(rig: &Rig, crun: &Crun, rest: Duration) -> Times {
+async fn one_at_a_time(rig: &Rig, [crun, free]: &[Crun; 2], rest: Duration) -> Times {
     let mut times = Times::default();
     for round in 0..WARM_UP + ROUNDS {
         let mut measured = Vec::new();
-        for turn in 0..3 {
+        for turn in 0..5 {
             tokio::time::sleep(rest).await;
-            match (round + turn) % 3 {
+            match (round + turn) % 5 {
                 0 => {
-                    let (started, first_byte) = rig.round().await;
+                    let (started, first_byte) = rig.round(Kind::Filtered).await;
                     measured.push(("clawbernetes: start to first byte in the log", first_byte));
                     measured.push(("clawbernetes: start acknowledged", started));
                 }
                 1 => measured.push(("crun create + start to first byte", crun.create_and_start())),
-                _ => measured.push(("crun run to first byte", crun.run())),
+                2 => measured.push(("crun run to first byte", crun.run())),
+                3 => measured.push(("unfiltered: clawbernetes", rig.round(Kind::Free).await.1)),
+                _ => measured.push(("unfiltered: crun run", free.run())),
             }
         }
         if round >= WARM_UP {
@@ -297,13 +355,18 @@ async fn one_at_a_time(rig: &Rig, crun: &Crun, rest: Duration) -> Times {
     times
 }
 
-async fn crowds(rig: &Rig, crun: &Crun) -> Times {
+async fn crowds(rig: &Rig, [crun, free]: &[Crun; 2]) -> Times {
     let mut times = Times::default();
     for _ in 0..CROWD_ROUNDS {
-        tokio::time::sleep(REST).await;
-        times.add("clawbernetes: starts to last first byte", rig.crowd().await);
-        tokio::time::sleep(REST).await;
-        times.add("crun run to last first byte", crun.crowd(CROWD));
+        for (kind, crun, ours, theirs) in [
+            (Kind::Filtered, crun, "clawbernetes: starts to last first byte", "crun run to last first byte"),
+            (Kind::Free, free, "unfiltered: clawbernetes", "unfiltered: crun run"),
+        ] {
+            tokio::time::sleep(REST).await;
+            times.add(ours, rig.crowd(kind).await);
+            tokio::time::sleep(REST).await;
+            times.add(theirs, crun.crowd(CROWD));
+        }
     }
     times
 }
@@ -330,12 +393,19 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio");
     runtime.block_on(async {
         let rig = Rig::new(&root).await;
-        let first = rig.start().await;
-        rig.await_end(&first).await;
+        let mut runs = Vec::new();
+        for kind in [Kind::Filtered, Kind::Free] {
+            let run = rig.start(kind).await;
+            rig.await_end(&run).await;
+            runs.push((kind, run));
+        }
         let images = fs::read_dir(root.join("images")).expect("images");
         let is_toolbox = |name: &fs::DirEntry| name.file_name().to_string_lossy().starts_with("toolbox-");
         let image = images.flatten().find(is_toolbox).expect("the toolbox").path();
-        let crun = Crun::new(folder.path(), &image, rig.configuration(&first));
+        let crun = [0, 1].map(|at: usize| {
+            let (kind, run) = &runs[at];
+            Crun::new(folder.path(), &image, rig.configuration(run), *kind)
+        });
         if wants("rested") {
             let title = format!("milliseconds, each after a rest, {ROUNDS} rounds");
             one_at_a_time(&rig, &crun, REST).await.print(&title);
