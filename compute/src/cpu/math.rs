@@ -81,7 +81,7 @@ pub fn exp_of_negative(x: f32) -> f32 {
     let r = (shifted - (WHOLE + 127.0)).mul_add(-std::f32::consts::LN_2, held);
     // In pairs, not one power after the other: a shorter way for the processor to wait.
     let square = r * r;
-    let pairs = square.mul_add(r.mul_add(8.312_521e-3, 0.041_890_156), r.mul_add(0.166_671_14, 0.499_992_31));
+    let pairs = square.mul_add(r.mul_add(8.312_521e-3, 0.041_890_156), r.mul_add(0.166_671_14, 0.499_992_3));
     square.mul_add(pairs, r).mul_add(scale, scale)
 }
 
