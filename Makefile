@@ -53,12 +53,10 @@ generated: ## refresh the gRPC code from the .proto files
 	@truncate --size 0 schemas/src/proto/gen/clawbernetes.v1.rs schemas/src/proto/gen/descriptor.bin
 	UPDATE_GENERATED=1 cargo test --locked --package claw-schemas --test generated
 
-# What is compiled but once need not be ready for the next time.
-ci: export CARGO_INCREMENTAL = 0
 ci: ## what the continuous integration runs
 	@e2e/deps.sh
-	CLAW_TEST_NEEDS=all $(MAKE) lint test
-	KEEP= e2e/demo.sh </dev/null
+	CARGO_INCREMENTAL=0 CLAW_TEST_NEEDS=all $(MAKE) lint test
+	CARGO_INCREMENTAL=0 KEEP= e2e/demo.sh </dev/null
 
 clean: ## remove what was built and installed here
 	cargo clean
