@@ -130,8 +130,11 @@ fn fresh(folder: &Path) -> io::Result<()> {
 fn run(program: &str, args: &[&str]) -> anyhow::Result<Duration> {
     let since = Instant::now();
     let mut command = Command::new(program);
-    let done =
-        command.args(args).stdout(Stdio::null()).output().with_context(|| format!("starting {program}: is it installed?"))?;
+    let done = command
+        .args(args)
+        .stdout(Stdio::null())
+        .output()
+        .with_context(|| format!("starting {program}: is it installed?"))?;
     let took = since.elapsed();
     ensure!(done.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
     Ok(took)

@@ -393,19 +393,14 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("tokio");
     runtime.block_on(async {
         let rig = Rig::new(&root).await;
-        let mut runs = Vec::new();
-        for kind in [Kind::Filtered, Kind::Free] {
-            let run = rig.start(kind).await;
-            rig.await_end(&run).await;
-            runs.push((kind, run));
-        }
+        let (filtered, free) = (rig.start(Kind::Filtered).await, rig.start(Kind::Free).await);
+        rig.await_end(&filtered).await;
+        rig.await_end(&free).await;
         let images = fs::read_dir(root.join("images")).expect("images");
         let is_toolbox = |name: &fs::DirEntry| name.file_name().to_string_lossy().starts_with("toolbox-");
         let image = images.flatten().find(is_toolbox).expect("the toolbox").path();
-        let crun = [0, 1].map(|at: usize| {
-            let (kind, run) = &runs[at];
-            Crun::new(folder.path(), &image, rig.configuration(run), *kind)
-        });
+        let crun = [(Kind::Filtered, &filtered), (Kind::Free, &free)]
+            .map(|(kind, run)| Crun::new(folder.path(), &image, rig.configuration(run), kind));
         if wants("rested") {
             let title = format!("milliseconds, each after a rest, {ROUNDS} rounds");
             one_at_a_time(&rig, &crun, REST).await.print(&title);
